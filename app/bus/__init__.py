@@ -1,0 +1,60 @@
+"""Door to the message bus: notifications in, pushes out, dead letters kept; the scheme of a URL picks one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from app.doors import load_backend
+from app.types import Message, Reason, Row
+
+DeadLetterSink = Callable[[Row], None]
+"""Writes one row of the table `dead_letter`; returns only when it is durable."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeliveryPolicy:
+    """How a bus that pushes by itself delivers; times in seconds."""
+
+    max_attempts: int = 20
+    backoff_min_s: float = 1.0
+    backoff_max_s: float = 600.0
+    ack_deadline_s: float = 600.0
+    concurrency: int = 8
+
+
+class Bus(Protocol):
+    """A topic, its push subscription and its dead-letter topic. Safe to call from several threads."""
+
+    def publish(self, message: Message) -> str:
+        """Publish `data` and `attributes`; return the message id once the message is durable."""
+        ...
+
+    def dead_letter(self, message: Message, reason: Reason) -> None:
+        """Give a message up, with its reason; returns once that is durable, else raises BusUnavailable."""
+        ...
+
+    def start(self, endpoint: str) -> None:
+        """Begin to push to `endpoint`, where the bus runs inside this service; returns at once."""
+        ...
+
+    def check(self) -> None:
+        """Raise BusUnavailable unless the bus answers."""
+        ...
+
+    def close(self) -> None:
+        """Stop pushing, finish what is in flight, let go of connections."""
+        ...
+
+
+BACKENDS: dict[str, tuple[str, str, str | None]] = {
+    "local": ("app.bus.local", "LocalBus", None),
+    "pubsub": ("app.bus.pubsub", "PubSubBus", "gcp"),
+}
+
+
+def open_bus(url: str, policy: DeliveryPolicy, sink: DeadLetterSink, dead_letter_topic: str = "") -> Bus:
+    """Open the bus a URL names; `sink` is for one that carries its dead letters to the warehouse itself."""
+    bus: Bus = load_backend("bus", url, BACKENDS)(url, policy, sink, dead_letter_topic)
+    return bus

@@ -1,0 +1,77 @@
+"""Door to object storage: whole objects in and out, big ones in ranges; the scheme of a URL picks one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import BinaryIO, Protocol
+
+from app.doors import load_backend
+from app.types import Content, Message, ObjectRef
+
+Publish = Callable[[Message], None]
+"""Take a notification; return only when it is durable."""
+
+
+class Storage(Protocol):
+    """Whole objects in and out, big ones by ranges. Safe to call from several threads."""
+
+    @property
+    def bucket(self) -> str:
+        """Name of the bucket as events spell it."""
+        ...
+
+    def uri(self, name: str, bucket: str = "") -> str:
+        """Return the address of an object, `gs://bucket/name` or `file:///abs/path`."""
+        ...
+
+    def fetch(self, ref: ObjectRef, size: int | None = None, crc32c: str | None = None) -> Content:
+        """Return exactly this generation, checked against size and checksum.
+
+        Raises ObjectGone when this generation is no more, ShortRead when the bytes differ from what was
+        announced, StorageUnavailable when the store fails.
+        """
+        ...
+
+    def open(self, ref: ObjectRef) -> BinaryIO:
+        """Return a seekable stream of this generation that reads in ranges; raises as `fetch`."""
+        ...
+
+    def write(self, name: str, data: bytes, content_type: str) -> str:
+        """Store an object whole or not at all and return its URI; repeating it gives the same result."""
+        ...
+
+    def delete(self, name: str) -> None:
+        """Remove an object; one that is not there is no error."""
+        ...
+
+    def list(self, prefix: str = "") -> Iterator[ObjectRef]:
+        """Yield the live objects whose names begin with `prefix`, in order of name."""
+        ...
+
+    def watch(self, publish: Publish) -> None:
+        """Begin to publish notifications of changes, where the store does not do so; returns at once."""
+        ...
+
+    def check(self) -> None:
+        """Raise StorageUnavailable unless the store answers."""
+        ...
+
+    def close(self) -> None:
+        """Let go of connections and threads."""
+        ...
+
+
+BACKENDS: dict[str, tuple[str, str, str | None]] = {
+    "file": ("app.storage.local", "LocalStorage", None),
+    "gs": ("app.storage.gcs", "GcsStorage", "gcp"),
+}
+
+
+def open_storage(seam: str, url: str, index: Path | None = None) -> Storage:
+    """Open the storage that `source.url` or `artifacts.url` names.
+
+    `index` is the SQLite file in which a watched folder keeps what it has seen.
+    """
+    storage: Storage = load_backend(seam, url, BACKENDS)(url, index)
+    return storage

@@ -1,0 +1,174 @@
+"""The values that travel between rooms. All are frozen; nothing else crosses a room but JSON and rows."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import BinaryIO
+
+Row = Mapping[str, object]
+"""One row of a table: column -> str, int, float, bool, bytes, datetime (aware), date, time, list, dict."""
+
+
+class EventType(StrEnum):
+    """What happened to an object, in the words of Cloud Storage notifications."""
+
+    FINALIZE = "OBJECT_FINALIZE"
+    DELETE = "OBJECT_DELETE"
+    ARCHIVE = "OBJECT_ARCHIVE"
+    METADATA_UPDATE = "OBJECT_METADATA_UPDATE"
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One delivery of a published message. `attempt` counts deliveries from 1; None if the bus does not say."""
+
+    data: bytes
+    attributes: Mapping[str, str]
+    message_id: str
+    publish_time: datetime | None = None
+    attempt: int | None = None
+    subscription: str = ""
+    correlation_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectRef:
+    """One version of one stored object. `generation` pins the version, a late read cannot see newer bytes."""
+
+    bucket: str
+    name: str
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectEvent:
+    """A change of one object version. Sizes in bytes; `crc32c` in base64 as Cloud Storage writes it."""
+
+    type: EventType
+    ref: ObjectRef
+    time: datetime
+    metageneration: int | None = None
+    size: int | None = None
+    crc32c: str | None = None
+    storage_class: str | None = None
+    overwritten_by: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """The bytes of one object version, checked; or, for a big one, a way to read it in ranges.
+
+    Exactly one of `data` and `opener` is set. `opener` must be picklable: it is called in a worker process.
+    """
+
+    ref: ObjectRef
+    uri: str
+    size: int
+    crc32c: str | None = None
+    data: bytes | None = None
+    opener: Callable[[], BinaryIO] | None = None
+
+    def open(self) -> BinaryIO:
+        """Return a new seekable stream over the bytes."""
+        if self.opener is not None:
+            return self.opener()
+        return io.BytesIO(self.data or b"")
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetWarning:
+    """One element whose value is not valid: kept verbatim in the metadata. `tag` is eight hex digits."""
+
+    tag: str
+    code: str
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """What one DICOM data set was found to be; the pure result of its bytes.
+
+    columns: the typed columns of the table `instances` that come from the data set.
+    metadata: JSON text for the column `metadata`, keyword keys. document: the PS3.18 Annex F JSON, UTF-8.
+    preview: PNG bytes, or None with `preview_error` saying why. took_ms: milliseconds for `parse`, `render`.
+    """
+
+    columns: Row
+    metadata: str
+    document: bytes
+    preview: bytes | None = None
+    preview_error: str | None = None
+    warnings: tuple[DatasetWarning, ...] = ()
+    took_ms: Mapping[str, int] = field(default_factory=dict)
+    member: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MetadataOptions:
+    """What goes into the row's `metadata` and what stays bulk data.
+
+    keywords: DICOM keywords or eight-hex-digit tags to keep; empty keeps all. bulk_threshold: bytes; longer
+    binary values become a BulkDataURI. strict: a value that is not valid fails the object, not only warns.
+    """
+
+    keywords: tuple[str, ...] = ()
+    private: bool = True
+    bulk_threshold: int = 1024
+    strict: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PreviewOptions:
+    """How a preview is made.
+
+    max_side: longest side in pixels, 0 keeps the native size. frame: `representative`, `first` or a 1-based
+    number. window: `auto` or `centre,width` in modality units. overlays: burn in 60xx overlay planes.
+    icc: convert to sRGB by the embedded profile. max_pixels: rows x columns x samples of one frame.
+    """
+
+    enabled: bool = True
+    max_side: int = 2048
+    frame: str = "representative"
+    window: str = "auto"
+    overlays: bool = False
+    icc: bool = False
+    max_pixels: int = 256_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class DescribeOptions:
+    """All that `dicom.describe` may depend on besides the bytes."""
+
+    metadata: MetadataOptions = MetadataOptions()
+    preview: PreviewOptions = PreviewOptions()
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """Why a message was given up: a stable code and one sentence without any value of a data set."""
+
+    code: str
+    text: str
+    object_uri: str = ""
+
+
+class Status(StrEnum):
+    """How an event ended when it did not fail."""
+
+    STORED = "stored"
+    DELETED = "deleted"
+    SUPERSEDED = "superseded"
+    IGNORED = "ignored"
+    DEAD_LETTERED = "dead_lettered"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one event. `code` says why an event was ignored, superseded or dead-lettered."""
+
+    status: Status
+    code: str = ""
+    instances: tuple[Row, ...] = ()

@@ -1,0 +1,56 @@
+"""Door to the warehouse: rows in, SQL out. One URL, the scheme picks the backend."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from app.doors import load_backend
+from app.types import Row
+
+
+class Warehouse(Protocol):
+    """Append-only tables, views over them, and SQL to read. Safe to call from several threads."""
+
+    def create(self) -> None:
+        """Make the tables and views that are not there yet; repeating it changes nothing."""
+        ...
+
+    def append(self, table: str, rows: Sequence[Row]) -> None:
+        """Add rows; returns only when they are durable. The same `row_id` twice counts once in the views.
+
+        Raises RowsRejected when some rows are refused (all others are stored), WarehouseUnavailable when the
+        warehouse fails; then any of the rows may or may not be there, and repeating the call is safe.
+        """
+        ...
+
+    def query(self, sql: str, parameters: Mapping[str, object] | None = None) -> list[dict[str, object]]:
+        """Run one read-only statement and return its rows; named parameters are written `:name`.
+
+        Raises BadQuery when the statement is refused, WarehouseUnavailable when the warehouse fails.
+        """
+        ...
+
+    def delete(self, table: str, column: str, values: Sequence[str]) -> int:
+        """Remove the rows whose `column` is one of `values` and return how many; for dead letters only."""
+        ...
+
+    def check(self) -> None:
+        """Raise WarehouseUnavailable unless the warehouse answers."""
+        ...
+
+    def close(self) -> None:
+        """Write what is pending and let go of connections."""
+        ...
+
+
+BACKENDS: dict[str, tuple[str, str, str | None]] = {
+    "sqlite": ("app.warehouse.sqlite", "SqliteWarehouse", None),
+    "bigquery": ("app.warehouse.bigquery", "BigQueryWarehouse", "gcp"),
+}
+
+
+def open_warehouse(url: str) -> Warehouse:
+    """Open the warehouse a URL names; nothing is created yet."""
+    warehouse: Warehouse = load_backend("warehouse", url, BACKENDS)(url)
+    return warehouse
