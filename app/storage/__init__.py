@@ -9,7 +9,7 @@ from typing import BinaryIO, Protocol
 from app.doors import load_backend
 from app.types import Content, Message, ObjectRef
 
-Publish = Callable[[Message], None]
+Publish = Callable[[Message], object]
 """Take a notification; return only when it is durable."""
 
 

@@ -1,0 +1,134 @@
+"""What a watched folder has seen: name -> generation, with the state of the file it stands for; in SQLite."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from app.errors import StorageUnavailable
+
+LATEST = 2**63 - 2**32
+"""Highest time taken for a generation: 64 signed bits hold it, and some steps more."""
+
+TABLE = """CREATE TABLE IF NOT EXISTS landing (
+    root TEXT NOT NULL, name TEXT NOT NULL, generation INTEGER NOT NULL, mtime_ns INTEGER NOT NULL,
+    size INTEGER NOT NULL, inode INTEGER NOT NULL, ctime_ns INTEGER NOT NULL, live INTEGER NOT NULL,
+    PRIMARY KEY (root, name)
+) WITHOUT ROWID"""
+COLUMNS = "name, generation, mtime_ns, size, inode, ctime_ns, live"
+GET = f"SELECT {COLUMNS} FROM landing WHERE root = ? AND name = ?"
+LIVE = f"SELECT {COLUMNS} FROM landing WHERE root = ? AND live"
+BELOW = " AND name >= ? AND name < ?"
+PUT = f"INSERT OR REPLACE INTO landing (root, {COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+
+
+@dataclass(frozen=True, slots=True)
+class Stamp:
+    """State of a file: modification and change time in ns since 1970, size in bytes, inode."""
+
+    mtime_ns: int
+    size: int
+    inode: int
+    ctime_ns: int
+
+    def same_content(self, other: Stamp) -> bool:
+        """Tell whether nothing says that the bytes differ; the change time moves with owner and mode too."""
+        return (self.mtime_ns, self.size, self.inode) == (other.mtime_ns, other.size, other.inode)
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """The last version of a name that was published; not `live` once its removal was."""
+
+    generation: int
+    stamp: Stamp
+    live: bool = True
+
+
+def stamp(found: os.stat_result) -> Stamp:
+    """Return the state of a file in numbers that SQLite can hold; far times and wide inodes are cut."""
+    mtime_ns, ctime_ns = (max(-LATEST, min(t, LATEST)) for t in (found.st_mtime_ns, found.st_ctime_ns))
+    return Stamp(mtime_ns, found.st_size, found.st_ino & (2**63 - 1), ctime_ns)
+
+
+def generation(found: Stamp, seen: Seen | None) -> int:
+    """Return the generation of a file: its modification time, or one more than the last if that is no more.
+
+    A file may come back with an older or equal time; its old generation has a tombstone by then, which would
+    hide it for ever.
+    """
+    if seen is None:
+        return max(1, found.mtime_ns)
+    if seen.live and seen.stamp.same_content(found):
+        return seen.generation
+    return max(found.mtime_ns, seen.generation + 1)
+
+
+@contextmanager
+def index_errors() -> Iterator[None]:
+    """Translate errors of SQLite."""
+    try:
+        yield
+    except sqlite3.Error as exc:
+        raise StorageUnavailable(f"the index of the folder fails ({type(exc).__name__})") from exc
+
+
+class Index:
+    """The table `landing` of one folder. Safe to call from several threads and beside other processes."""
+
+    def __init__(self, path: Path, root: Path) -> None:
+        self._root = str(root)
+        with index_errors():
+            # Two connections, so that a reader never waits for a writer that waits for another process.
+            self._reader, self._writer = _connect(path), _connect(path)
+            self._writer.execute(TABLE)
+        self._reading, self._writing = threading.Lock(), threading.Lock()
+
+    def get(self, name: str) -> Seen | None:
+        """Return what was last seen under `name`, live or not."""
+        rows = self._select(GET, (self._root, name))
+        return _seen(rows[0]) if rows else None
+
+    def live(self, folder: str = "") -> dict[str, Seen]:
+        """Return the live names below `folder`, which is empty or ends in a slash."""
+        if not folder:
+            rows = self._select(LIVE, (self._root,))
+        else:
+            # "0" follows "/", so this range is all that begins with the folder.
+            rows = self._select(LIVE + BELOW, (self._root, folder, folder[:-1] + "0"))
+        return {str(row[0]): _seen(row) for row in rows}
+
+    def put(self, name: str, seen: Seen) -> None:
+        """Remember `seen` as the last version of `name`."""
+        found = seen.stamp
+        row = (seen.generation, found.mtime_ns, found.size, found.inode, found.ctime_ns, seen.live)
+        with self._writing, index_errors():
+            self._writer.execute(PUT, (self._root, name, *row))
+
+    def close(self) -> None:
+        """Close both connections."""
+        with self._reading, self._writing, index_errors():
+            self._reader.close()
+            self._writer.close()
+
+    def _select(self, sql: str, parameters: Sequence[str]) -> Sequence[tuple[int, ...]]:
+        with self._reading, index_errors(), closing(self._reader.execute(sql, parameters)) as cursor:
+            return cursor.fetchall()
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, timeout=10, isolation_level=None, check_same_thread=False)
+    connection.execute("PRAGMA journal_mode = WAL")
+    # A row lost with the power means an event published twice, which is allowed: no fsync for every file.
+    connection.execute("PRAGMA synchronous = NORMAL")
+    return connection
+
+
+def _seen(row: Sequence[int]) -> Seen:
+    _, number, mtime_ns, size, inode, ctime_ns, live = row
+    return Seen(number, Stamp(mtime_ns, size, inode, ctime_ns), bool(live))

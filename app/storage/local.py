@@ -1,0 +1,272 @@
+"""Objects as files below a folder, `file:./lake/landing`: names are paths, generations modification times."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import google_crc32c
+
+from app.errors import BadEvent, ConfigError, DicomlakeError, ObjectGone, ShortRead, StorageUnavailable
+from app.storage import Publish
+from app.storage.folder import (
+    delete_file,
+    file_name,
+    is_object_name,
+    open_file,
+    os_errors,
+    stat_file,
+    sweep,
+    walk,
+    write_file,
+)
+from app.storage.index import Index, Stamp, generation, stamp
+from app.types import Content, EventType, Message, ObjectRef
+
+if TYPE_CHECKING:
+    from app.storage.watcher import Watcher
+
+MACHINE = "localhost"
+"""Bucket of `file:/`, through which the command line reads files outside the landing folder."""
+BIG_BYTES = 64 * 2**20
+"""Above this size an object is read in ranges instead of into memory."""
+CHUNK_BYTES = 2**20
+
+
+class VersionStream(io.FileIO):
+    """A file of which every read makes sure that it still is the version that was opened."""
+
+    def __init__(self, root: Path, name: str) -> None:
+        super().__init__(open_file(root, name))
+        self.stamp = stamp(os.fstat(self.fileno()))
+
+    def readinto(self, buffer: Any) -> int:
+        with self._pinned():
+            return super().readinto(buffer)
+
+    def readall(self) -> bytes:
+        with self._pinned():
+            return super().readall()
+
+    @contextmanager
+    def _pinned(self) -> Iterator[None]:
+        with os_errors():
+            yield
+            if not self.stamp.same_content(stamp(os.fstat(self.fileno()))):
+                raise ObjectGone("the file changed while it was read")
+
+
+def open_version(root: Path, name: str, pinned: Stamp) -> BinaryIO:
+    """Open a file in the state `pinned`; raises ObjectGone when it is in another."""
+    stream = VersionStream(root, name)
+    if not stream.stamp.same_content(pinned):
+        stream.close()
+        raise ObjectGone("object version is gone")
+    return io.BufferedReader(stream, CHUNK_BYTES)
+
+
+class LocalStorage:
+    """A folder as a bucket; `bucket` is the last component of `root`, an absolute path without links.
+
+    The index tells the generations of a folder that is watched. Watching never changes a file.
+    """
+
+    def __init__(self, url: str, index: Path | None = None) -> None:
+        self.root = _root(url)
+        self.bucket = self.root.name or MACHINE
+        _prepare(self.root, writable=index is None)
+        self._index = _open_index(index, self.root) if index else None
+        self._watcher: Watcher | None = None
+        self._closed = threading.Event()
+        self._sweeper: threading.Thread | None = None
+
+    def uri(self, name: str, bucket: str = "") -> str:
+        """Return `file://` and the absolute path as it is, not percent-encoded."""
+        root = "/" if bucket == MACHINE != self.bucket else str(self.root)
+        return f"file://{root.rstrip('/')}/{name}"
+
+    def fetch(self, ref: ObjectRef, size: int | None = None, crc32c: str | None = None) -> Content:
+        """Return the checked bytes of exactly this generation; of a big file, a way to read it in ranges."""
+        with self._open(ref) as stream:
+            found = stream.stamp.size
+            if size is not None and size != found:
+                raise ShortRead("the file has another size than announced")
+            content = Content(ref, self.uri(ref.name), found)
+            if found <= BIG_BYTES:
+                data = stream.readall()
+                if len(data) != found:
+                    raise ShortRead("the file ended before its size")
+                content = replace(content, data=data, crc32c=_checksum(io.BytesIO(data)))
+            else:
+                opener = partial(open_version, self.root, ref.name, stream.stamp)
+                checked = None if crc32c is None else _checksum(io.BufferedReader(stream, CHUNK_BYTES))
+                content = replace(content, opener=opener, crc32c=checked)
+        if crc32c is not None and crc32c != content.crc32c:
+            raise ShortRead("the file has another checksum than announced")
+        return content
+
+    def open(self, ref: ObjectRef) -> BinaryIO:
+        """Return a seekable stream of this generation; raises ObjectGone also once the file changes."""
+        return io.BufferedReader(self._open(ref), CHUNK_BYTES)
+
+    def find(self, name: str) -> ObjectRef:
+        """Return the live version of one object; raises ObjectGone when there is none."""
+        _check_name(name)
+        return ObjectRef(self.bucket, name, self._generation(name, stat_file(self.root, name)))
+
+    def write(self, name: str, data: bytes, content_type: str) -> str:
+        """Store an object whole or not at all and return its URI; a name that is no path is escaped."""
+        if self._sweeper is None:
+            self._sweeper = threading.Thread(target=sweep, args=(self.root, self._closed.is_set), daemon=True)
+            self._sweeper.start()
+        path = file_name(name)
+        write_file(self.root, path, data)
+        return self.uri(path)
+
+    def delete(self, name: str) -> None:
+        """Remove an object that `write` stored, and the folders that are empty then."""
+        delete_file(self.root, file_name(name))
+
+    def list(self, prefix: str = "") -> Iterator[ObjectRef]:
+        """Yield the files whose paths begin with `prefix`, in order of path; no links, no temporaries."""
+        for name, found in walk(self.root, prefix):
+            if is_object_name(name):
+                yield ObjectRef(self.bucket, name, self._generation(name, found))
+
+    def watch(self, publish: Publish) -> None:
+        """Publish what changed since the last run, then every change; each complete file once."""
+        from app.storage.watcher import Watcher  # only a service that watches pays for its library
+
+        if self._index is None:
+            raise ConfigError(f"{self.root} cannot be watched without an index")
+        self._watcher = Watcher(self, self._index, publish)
+        self._watcher.start()
+
+    def check(self) -> None:
+        """Raise StorageUnavailable unless the folder can be listed and its watcher, if any, lives."""
+        with os_errors(), os.scandir(self.root):
+            pass
+        if self._watcher and not self._watcher.alive():
+            raise StorageUnavailable("the watcher of the folder has stopped")
+
+    def close(self) -> None:
+        """Stop watching; the streams and contents given out stay usable."""
+        self._closed.set()
+        if self._watcher:
+            self._watcher.close()
+        if self._sweeper:
+            self._sweeper.join(1.0)
+        if self._index:
+            self._index.close()
+
+    def _open(self, ref: ObjectRef) -> VersionStream:
+        if ref.bucket != self.bucket:
+            raise BadEvent("the object is in another bucket")
+        _check_name(ref.name)
+        stream = VersionStream(self.root, ref.name)
+        try:
+            if self._generation(ref.name, stream.stamp) != ref.generation:
+                raise ObjectGone("object version is gone")
+        except DicomlakeError:
+            stream.close()
+            raise
+        return stream
+
+    def _generation(self, name: str, found: Stamp) -> int:
+        return generation(found, self._index.get(name) if self._index else None)
+
+
+def notification(
+    kind: EventType, ref: ObjectRef, uri: str, time: datetime, size: int | None = None
+) -> Message:
+    """Return the message that Cloud Storage would publish for a change, plus our attribute `objectUri`."""
+    made, told = _rfc3339(datetime.fromtimestamp(ref.generation / 1e9, UTC)), _rfc3339(time)
+    resource = {
+        "kind": "storage#object",
+        "id": f"{ref.bucket}/{ref.name}/{ref.generation}",
+        "name": ref.name,
+        "bucket": ref.bucket,
+        "generation": str(ref.generation),
+        "metageneration": "1",
+        "timeCreated": made,
+        "updated": made,
+    }
+    if size is not None:
+        resource["size"] = str(size)
+    if kind is EventType.DELETE:
+        resource["timeDeleted"] = told
+    attributes = {
+        "notificationConfig": f"projects/_/buckets/{ref.bucket}/notificationConfigs/local",
+        "eventType": kind.value,
+        "payloadFormat": "JSON_API_V1",
+        "bucketId": ref.bucket,
+        "objectId": ref.name,
+        "objectGeneration": str(ref.generation),
+        "eventTime": told,
+        "objectUri": uri,
+    }
+    return Message(json.dumps(resource).encode(), attributes, message_id="")
+
+
+def _rfc3339(time: datetime) -> str:
+    return time.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def _checksum(stream: BinaryIO | io.BufferedReader) -> str:
+    """Return the CRC32C of a stream as Cloud Storage writes it: big-endian, base64."""
+    crc = 0
+    while chunk := stream.read(CHUNK_BYTES):
+        crc = google_crc32c.extend(crc, chunk)
+    return base64.b64encode(crc.to_bytes(4, "big")).decode()
+
+
+def _check_name(name: str) -> None:
+    if not is_object_name(name):
+        raise BadEvent("the object name is no path below the root")
+
+
+def _root(url: str) -> Path:
+    path = url.partition(":")[2]
+    if path.startswith("//"):
+        host, slash, rest = path[2:].partition("/")
+        if host not in ("", MACHINE):
+            raise ConfigError(f"{url!r} names a host; write file:///absolute/path or file:./relative/path")
+        path = slash + rest
+    try:
+        return Path(path).resolve()
+    except (OSError, ValueError, RuntimeError) as exc:
+        raise ConfigError(f"{url!r} is no usable path ({type(exc).__name__})") from exc
+
+
+def _prepare(root: Path, writable: bool) -> None:
+    """Make the folder if need be; a source may be read-only, for it is only read."""
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        raise ConfigError(f"{root} is a file; a storage needs a folder") from None
+    except OSError as exc:
+        raise ConfigError(f"{root} cannot be made ({type(exc).__name__})") from exc
+    if not os.access(root, os.R_OK | os.X_OK):
+        raise ConfigError(f"{root} cannot be read; give this user the right to read the folder")
+    if writable and root != Path("/") and not os.access(root, os.W_OK):
+        raise ConfigError(f"{root} cannot be written; give this user the right to write the folder")
+
+
+def _open_index(path: Path, root: Path) -> Index:
+    if path.resolve().is_relative_to(root):
+        raise ConfigError(f"{path} lies in the watched folder {root}; keep it outside")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return Index(path, root)
+    except (OSError, StorageUnavailable) as exc:
+        raise ConfigError(f"the index {path} cannot be opened ({exc})") from exc

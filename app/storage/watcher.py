@@ -1,0 +1,282 @@
+"""Changes of a folder become notifications: what changed since the last run, then every change, each once.
+
+Hints of the operating system, and a full scan now and then because hints get lost, only say where to look.
+A name that differs from the index waits until its file was quiet for a while and nobody has it open for
+writing. Then it is published, and only then remembered: a crash in between repeats an event, never loses one.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import replace
+from datetime import UTC, datetime
+from itertools import islice
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from watchfiles import watch
+
+from app.errors import ObjectGone, StorageUnavailable, TransientError
+from app.storage import Publish
+from app.storage.folder import TEMP, has_writer, is_object_name, open_file, os_errors, stat_file, walk
+from app.storage.index import Index, Seen, Stamp, generation, stamp
+from app.storage.local import notification
+from app.types import EventType, ObjectRef
+
+if TYPE_CHECKING:
+    from app.storage.local import LocalStorage
+
+log = logging.getLogger("dicomlake.watcher")
+
+QUIET_S = 0.3
+RESCAN_S = 60.0
+POLL_S = 1.0
+"""Between scans while the operating system gives no hints."""
+RETRY_S = 1.0
+BATCH = 100
+SCAN_SHARE = 10
+"""A scan is not repeated before this many times as long as it took, so that scanning stays a small load."""
+
+
+class Watcher:
+    """Watches one folder until closed. One thread listens for hints, one looks, waits and publishes."""
+
+    def __init__(self, storage: LocalStorage, index: Index, publish: Publish) -> None:
+        self._storage, self._index, self._publish = storage, index, publish
+        self._hints: SimpleQueue[str] = SimpleQueue()
+        self._waiting: dict[str, tuple[Stamp | None, float]] = {}  # in order of time: every wait is as long
+        self._stop = threading.Event()
+        self._listening: bool | None = None  # not known yet
+        self._scanned = self._held_up = False
+        self._scan_at, self._scan_not_before = monotonic() + POLL_S, 0.0
+        self._unnamed = 0
+        self._threads = [
+            threading.Thread(target=target, name=f"watcher-{target.__name__.strip('_')}", daemon=True)
+            for target in (self._listen, self._work)
+        ]
+
+    def start(self) -> None:
+        """Start both threads and return."""
+        for thread in self._threads:
+            thread.start()
+
+    def alive(self) -> bool:
+        """Tell whether both threads run."""
+        return all(thread.is_alive() for thread in self._threads)
+
+    def close(self) -> None:
+        """Stop and join the threads."""
+        self._stop.set()
+        self._hints.put("")
+        for thread in self._threads:
+            thread.join(1.0)
+
+    def _listen(self) -> None:
+        while not self._stop.is_set():
+            try:
+                self._follow()
+            except (OSError, RuntimeError) as error:  # no folder, no more watches, a name that is not UTF-8
+                if self._listening is not False:
+                    log.warning("no hints, scanning instead", extra={"code": type(error).__name__})
+                self._listening = False
+            self._hints.put("")
+            self._stop.wait(POLL_S / 2)
+
+    def _follow(self) -> None:
+        """Pass hints on until the folder is replaced by another; an empty hint asks for a full scan."""
+        root = self._storage.root
+        watched, listening = os.stat(root), False
+        for changes in watch(
+            root,
+            watch_filter=None,
+            debounce=100,
+            step=20,
+            rust_timeout=200,
+            yield_on_timeout=True,
+            stop_event=self._stop,
+            raise_interrupt=False,
+            ignore_permission_denied=True,
+        ):
+            if not listening:
+                listening = self._listening = True
+                self._hints.put("")
+            hints = {_below(root, path) for _, path in changes}
+            for hint in hints:
+                if hint is not None:
+                    self._hints.put(hint)
+            if "" in hints or not os.path.samestat(watched, os.stat(root)):
+                return
+
+    def _work(self) -> None:
+        while not self._stop.is_set():
+            try:
+                self._take_hints()
+                if monotonic() >= self._scan_at:
+                    self._scan_all()
+                self._settle()
+            except TransientError as error:
+                # What is not in the index yet is found again by the next scan, hinted at or not.
+                if not self._held_up:
+                    log.warning("watching is held up", extra={"code": error.code})
+                self._held_up = True
+                self._stop.wait(RETRY_S)
+                self._waiting.clear()
+                self._hints = SimpleQueue()
+                self._scan_at = monotonic()
+
+    def _take_hints(self) -> None:
+        """Look at what was hinted; wait for a hint no longer than until something else is due."""
+        due = min([self._scan_at, *(at for _, at in islice(self._waiting.values(), 1))])
+        with suppress(Empty):
+            self._look(self._hints.get(timeout=max(0.0, due - monotonic())))
+            for _ in range(self._hints.qsize()):
+                self._look(self._hints.get_nowait())
+
+    def _look(self, hint: str) -> None:
+        if not hint:
+            self._scan_at = min(self._scan_at, max(monotonic(), self._scan_not_before))
+        elif is_object_name(hint) and not TEMP.fullmatch(os.path.basename(hint)):
+            found = self._state(hint)
+            self._wait(hint, found)
+            if found is None:
+                # It is or was a folder, maybe. What came before it was listened to gave no hint: look twice.
+                self._scan(f"{hint}/")
+                self._wait(f"{hint}/", None)
+
+    def _scan_all(self) -> None:
+        started = monotonic()
+        unnamed = self._scan("")
+        if self._stop.is_set():
+            return
+        self._scanned, self._held_up = True, False
+        if unnamed != self._unnamed:
+            log.warning("files whose names cannot be object names are left out", extra={"count": unnamed})
+        self._unnamed = unnamed
+        pause = SCAN_SHARE * (monotonic() - started)
+        self._scan_not_before = monotonic() + pause
+        self._scan_at = monotonic() + max(pause, RESCAN_S if self._listening else POLL_S)
+
+    def _scan(self, folder: str) -> int:
+        """Let every name below `folder` wait that differs from the index; return how many are no names."""
+        known, unnamed = self._index.live(folder), 0
+        for name, found in walk(self._storage.root, folder, self._skip):
+            if self._stop.is_set():
+                return unnamed
+            seen = known.pop(name, None)
+            if not is_object_name(name):
+                unnamed += 1
+            elif seen is None or not self._unchanged(name, found, seen):
+                self._wait(name, found)
+        for name in known:
+            self._wait(name, None)
+        return unnamed
+
+    def _unchanged(self, name: str, found: Stamp, seen: Seen) -> bool:
+        if seen.stamp == found:
+            return True
+        if self._scanned or not seen.stamp.same_content(found):
+            return False
+        # Volume managers set owner and mode of every file between runs; that makes no new versions.
+        self._index.put(name, replace(seen, stamp=found))
+        return True
+
+    def _skip(self, name: str) -> None:
+        """Log what cannot be read and is tried at the next scan; raise when that is the whole folder."""
+        with os_errors():
+            os.stat(self._storage.root)
+        log.warning("cannot be read, tried again", extra={"object": name})
+
+    def _state(self, name: str) -> Stamp | None:
+        try:
+            return stat_file(self._storage.root, name)
+        except ObjectGone:
+            return None
+        except StorageUnavailable:
+            self._skip(name)
+            return None
+
+    def _wait(self, name: str, found: Stamp | None) -> None:
+        self._waiting.setdefault(name, (found, monotonic() + QUIET_S))
+
+    def _settle(self) -> None:
+        """Decide on the names that waited long enough; not on all at once, hints are taken in between."""
+        for name, (before, due) in list(islice(self._waiting.items(), BATCH)):
+            if due > monotonic() or self._stop.is_set():
+                return
+            del self._waiting[name]
+            if name.endswith("/"):
+                self._scan(name)
+            else:
+                self._decide(name, before)
+
+    def _decide(self, name: str, before: Stamp | None) -> None:
+        found, busy = None, False
+        try:
+            found, busy = probe(self._storage, name)
+        except ObjectGone:
+            pass
+        except StorageUnavailable as error:
+            busy = isinstance(error.__cause__, BlockingIOError)  # a file server has lent it to a client
+            if not busy:
+                self._skip(name)
+                return
+        if busy or found != before:
+            self._wait(name, found)
+        else:
+            self._change(name, found)
+
+    def _change(self, name: str, found: Stamp | None) -> None:
+        """Publish what became of a name, then remember it."""
+        seen = self._index.get(name)
+        live = seen if seen and seen.live else None
+        if found is None and live:
+            self._tell(EventType.DELETE, name, live)
+            self._index.put(name, replace(live, live=False))
+        if found is None or (live and live.stamp == found):
+            return
+        if live and live.stamp.same_content(found):
+            # Written in place, then the old time set again: only the change time tells. From here on the old
+            # generation is gone for readers, and a crash cannot lose the new one.
+            self._index.put(name, seen := replace(live, live=False))
+        new = Seen(generation(found, seen), found)
+        overwrote = {"overwroteGeneration": str(live.generation)} if live else {}
+        self._tell(EventType.FINALIZE, name, new, overwrote)
+        if live:
+            self._tell(EventType.DELETE, name, live, {"overwrittenByGeneration": str(new.generation)})
+        self._index.put(name, new)
+
+    def _tell(
+        self, kind: EventType, name: str, version: Seen, attributes: Mapping[str, str] | None = None
+    ) -> None:
+        ref = ObjectRef(self._storage.bucket, name, version.generation)
+        uri, now = self._storage.uri(name), datetime.now(UTC)
+        message = notification(kind, ref, uri, now, version.stamp.size)
+        self._publish(replace(message, attributes={**message.attributes, **(attributes or {})}))
+        facts = {"bucket": ref.bucket, "object": name, "generation": ref.generation, "event_type": kind.value}
+        log.debug("published", extra=facts)
+
+
+def _below(root: Path, path: str) -> str | None:
+    """Return the name below the root that a hint means, "" for the root itself, None for what lies outside.
+
+    The library follows links, so it may call a file by way of one.
+    """
+    folder, name = os.path.split(path)
+    real = Path(os.path.realpath(folder), name)
+    return real.relative_to(root).as_posix().removeprefix(".") if real.is_relative_to(root) else None
+
+
+def probe(storage: LocalStorage, name: str) -> tuple[Stamp, bool]:
+    """Return the state of a file and whether somebody has it open for writing."""
+    descriptor = open_file(storage.root, name)
+    try:
+        with os_errors():
+            return stamp(os.fstat(descriptor)), has_writer(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,199 @@
+"""What every storage keeps to. A backend subclasses this with three fixtures:
+
+storage  an empty storage that takes writes
+put      put(name, data) -> ObjectRef: store an object as a user would, and say which version it is
+down     down(): take the store away, so that it no longer answers
+"""
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+
+import pytest
+
+from app.errors import BadEvent, ObjectGone, ShortRead, StorageUnavailable
+from app.storage import Storage
+from app.types import ObjectRef
+
+Put = Callable[[str, bytes], ObjectRef]
+
+HOSTILE = [
+    "up/..",
+    "../outside.dcm",
+    "a/../../outside.dcm",
+    "/etc/outside.dcm",
+    "a//b",
+    "a/./b",
+    ".",
+    "trailing/",
+    "nul\0byte",
+    "line\nbreak",
+    "%2E%2E/outside.dcm",
+    "100%.dcm",
+    "x" * 1000,
+    "x" * 999 + "y",
+    "\N{LATIN SMALL LETTER E WITH ACUTE}" * 200,
+    "deep/" * 200 + "end",
+    "C:\\outside.dcm",
+    "~root/x",
+    "-rf",
+]
+
+
+class StorageContract:
+    """The promises of `app.storage.Storage`, one test each."""
+
+    def test_fetch_returns_the_bytes_with_size_and_checksum(self, storage: Storage, put: Put) -> None:
+        ref = put("study/a.dcm", b"123456789")
+        content = storage.fetch(ref)
+        assert content.open().read() == b"123456789"
+        # 0xE3069283 is the check value of CRC-32C in the catalogue of parametrised CRC algorithms.
+        assert (content.ref, content.size, content.crc32c) == (ref, 9, "4waSgw==")
+        assert content.uri == storage.uri("study/a.dcm")
+
+    def test_fetch_takes_the_announced_size_and_checksum(self, storage: Storage, put: Put) -> None:
+        assert storage.fetch(put("a", b"123456789"), 9, "4waSgw==").size == 9
+
+    def test_empty_object_is_an_object(self, storage: Storage, put: Put) -> None:
+        content = storage.fetch(put("empty", b""), 0)
+        assert (content.size, content.crc32c, content.open().read()) == (0, "AAAAAA==", b"")
+
+    @pytest.mark.parametrize(("size", "crc32c"), [(8, None), (10, None), (None, "AAAAAA=="), (9, "4waShA==")])
+    def test_other_bytes_than_announced_are_a_short_read(
+        self, storage: Storage, put: Put, size: int | None, crc32c: str | None
+    ) -> None:
+        with pytest.raises(ShortRead):
+            storage.fetch(put("a", b"123456789"), size, crc32c)
+
+    def test_each_write_of_a_name_is_another_generation(self, put: Put) -> None:
+        assert put("a", b"old").generation < put("a", b"new").generation
+
+    def test_overwritten_generation_is_gone(self, storage: Storage, put: Put) -> None:
+        old = put("a", b"old")
+        new = put("a", b"new")
+        with pytest.raises(ObjectGone):
+            storage.fetch(old)
+        with pytest.raises(ObjectGone):
+            storage.open(old)
+        assert storage.fetch(new).open().read() == b"new"
+
+    def test_missing_object_is_gone(self, storage: Storage) -> None:
+        for name in ("missing", "no/such/folder"):
+            with pytest.raises(ObjectGone):
+                storage.fetch(ObjectRef(storage.bucket, name, 1))
+
+    def test_other_bucket_is_refused(self, storage: Storage, put: Put) -> None:
+        ref = put("a", b"x")
+        with pytest.raises(BadEvent):
+            storage.fetch(ObjectRef("another-bucket", ref.name, ref.generation))
+        with pytest.raises(BadEvent):
+            storage.open(ObjectRef("another-bucket", ref.name, ref.generation))
+
+    def test_open_reads_ranges(self, storage: Storage, put: Put) -> None:
+        with storage.open(put("a", bytes(range(256)) * 40)) as stream:
+            assert stream.seekable()
+            assert stream.seek(-2, 2) == 10238
+            assert stream.read() == b"\xfe\xff"
+            stream.seek(256)
+            assert stream.read(3) == b"\x00\x01\x02"
+            assert stream.tell() == 259
+
+    def test_write_is_listed_and_read_back(self, storage: Storage) -> None:
+        assert storage.write("json/a.json", b"{}", "application/json") == storage.uri("json/a.json")
+        (ref,) = storage.list("json/")
+        assert (ref.bucket, ref.name) == (storage.bucket, "json/a.json")
+        assert storage.fetch(ref).open().read() == b"{}"
+
+    def test_repeated_write_gives_the_same_result(self, storage: Storage) -> None:
+        uris = {storage.write("a.png", b"png", "image/png") for _ in range(3)}
+        assert len(uris) == 1
+        assert [storage.fetch(ref).open().read() for ref in storage.list()] == [b"png"]
+
+    def test_reader_sees_whole_objects_while_others_write(self, storage: Storage) -> None:
+        whole = [bytes([value]) * 300_000 for value in range(4)]
+        storage.write("a", whole[0], "")
+        done = threading.Event()
+
+        def read() -> set[bytes]:
+            seen = set()
+            while not done.is_set():
+                with suppress(ObjectGone):
+                    seen |= {storage.fetch(ref).open().read() for ref in storage.list("a")}
+            return seen
+
+        with ThreadPoolExecutor(5) as pool:
+            reader = pool.submit(read)
+            list(pool.map(lambda data: [storage.write("a", data, "") for _ in range(10)], whole))
+            done.set()
+            assert reader.result() <= set(whole)
+        assert len(list(storage.list())) == 1
+
+    def test_hostile_names_keep_apart(self, storage: Storage) -> None:
+        uris = {storage.write(name, name.encode(), "text/plain") for name in HOSTILE}
+        assert len(uris) == len(HOSTILE)
+        stored = {storage.fetch(ref).open().read() for ref in storage.list()}
+        assert stored == {name.encode() for name in HOSTILE}
+        for name in HOSTILE:
+            storage.delete(name)
+        assert list(storage.list()) == []
+
+    @pytest.mark.parametrize("name", ["", "..", *HOSTILE])
+    def test_hostile_name_reads_nothing(self, storage: Storage, name: str) -> None:
+        with pytest.raises((BadEvent, ObjectGone)):
+            storage.fetch(ObjectRef(storage.bucket, name, 1))
+
+    def test_delete_is_repeatable(self, storage: Storage, put: Put) -> None:
+        ref = put("a/b/c", b"x")
+        put("a/kept", b"x")
+        for _ in range(2):
+            storage.delete("a/b/c")
+        storage.delete("never/there")
+        assert [found.name for found in storage.list()] == ["a/kept"]
+        with pytest.raises(ObjectGone):
+            storage.fetch(ref)
+
+    def test_list_is_by_prefix_and_in_order_of_name(self, storage: Storage, put: Put) -> None:
+        names = ["a-b", "a.txt", "a/x", "a/y/z", "aé", "b", "ab/c"]
+        refs = {name: put(name, b"x") for name in names}
+        assert [ref.name for ref in storage.list()] == ["a-b", "a.txt", "a/x", "a/y/z", "ab/c", "aé", "b"]
+        assert [ref.name for ref in storage.list("a/")] == ["a/x", "a/y/z"]
+        assert [ref.name for ref in storage.list("a/y")] == ["a/y/z"]
+        assert [ref.name for ref in storage.list("ab")] == ["ab/c"]
+        assert list(storage.list("nothing")) == []
+        assert list(storage.list("../")) == []
+        assert set(storage.list()) == set(refs.values())
+
+    def test_threads_do_not_disturb_each_other(self, storage: Storage) -> None:
+        def work(number: int) -> bool:
+            name, data = f"dir{number % 3}/{number}", str(number).encode() * 1000
+            storage.write(name, data, "")
+            (ref,) = (found for found in storage.list(name) if found.name == name)
+            same = storage.fetch(ref).open().read() == data
+            storage.delete(name)
+            return same
+
+        with ThreadPoolExecutor(8) as pool:
+            assert all(pool.map(work, range(100)))
+        assert list(storage.list()) == []
+
+    def test_check_passes_and_close_is_repeatable(self, storage: Storage) -> None:
+        storage.check()
+        storage.close()
+        storage.close()
+
+    def test_store_that_is_down_is_transient(
+        self, storage: Storage, put: Put, down: Callable[[], None]
+    ) -> None:
+        ref = put("a", b"x")
+        down()
+        for use in (
+            storage.check,
+            lambda: storage.fetch(ref),
+            lambda: storage.open(ref),
+            lambda: storage.write("b", b"x", ""),
+            lambda: storage.delete("a"),
+            lambda: list(storage.list()),
+        ):
+            with pytest.raises(StorageUnavailable):
+                use()

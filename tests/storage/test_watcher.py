@@ -1,0 +1,337 @@
+"""A real folder is changed in every way people change folders; a list collects what is published."""
+
+import json
+import logging
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from app.errors import BusUnavailable, ConfigError, ObjectGone, StorageUnavailable
+from app.storage.local import LocalStorage
+from app.types import Message, ObjectRef
+from tests.parts import need
+
+QUIET = 0.4
+"""Seconds after which nothing more comes of a change."""
+
+
+class Landing:
+    """A watched folder, and what was published of it as (finalize | delete, name, generation)."""
+
+    def __init__(self, folder: Path) -> None:
+        self.root, self.index = folder / "landing", folder / "lake.db"
+        self.messages: list[Message] = []
+        self.failures = 0
+        self.storage: LocalStorage | None = None
+        self.start()
+
+    def start(self) -> None:
+        self.storage = LocalStorage(f"file:{self.root}", self.index)
+        self.storage.watch(self.publish)
+
+    def stop(self) -> None:
+        if self.storage:
+            self.storage.close()
+
+    def publish(self, message: Message) -> None:
+        self.messages.append(message)
+        if self.failures:
+            self.failures -= 1
+            raise BusUnavailable("it may or may not have taken the message")
+
+    def put(self, name: str, data: bytes = b"x", mtime_ns: int | None = None) -> Path:
+        path = self.root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+        if mtime_ns is not None:
+            os.utime(path, ns=(mtime_ns, mtime_ns))
+        return path
+
+    def events(self) -> list[tuple[str, str, int]]:
+        told = [message.attributes for message in self.messages]
+        return [
+            (a["eventType"].removeprefix("OBJECT_").lower(), a["objectId"], int(a["objectGeneration"]))
+            for a in told
+        ]
+
+    def wait(self, count: int, timeout: float = 8.0) -> float:
+        """Wait until `count` events are there, or not any longer; return how long it took."""
+        begun = time.monotonic()
+        while len(self.messages) < count and time.monotonic() < begun + timeout:
+            time.sleep(0.005)
+        return time.monotonic() - begun
+
+    def settled(self, count: int, timeout: float = 8.0) -> list[tuple[str, str, int]]:
+        """Wait for `count` events, forget and return them; the end of the test checks that no more came."""
+        self.wait(count, timeout)
+        events = self.events()
+        del self.messages[: len(events)]
+        return events
+
+    def read(self, name: str, generation: int) -> bytes | None:
+        assert self.storage
+        return self.storage.fetch(ObjectRef("landing", name, generation)).data
+
+
+@pytest.fixture
+def landing(tmp_path: Path) -> Iterator[Landing]:
+    landing = Landing(tmp_path)
+    yield landing
+    time.sleep(QUIET)
+    landing.stop()
+    assert landing.events() == []
+
+
+def mtime(path: Path) -> int:
+    return path.stat().st_mtime_ns
+
+
+def test_dropped_file_is_published_once_well_within_a_second(landing: Landing) -> None:
+    time.sleep(0.4)
+    path = landing.put("study/é 1.dcm", b"12345")
+    assert landing.wait(1) < 1.0
+    (message,) = landing.messages
+    assert landing.settled(1) == [("finalize", "study/é 1.dcm", mtime(path))]
+    assert message.attributes["objectUri"] == f"file://{path}"
+    assert "overwroteGeneration" not in message.attributes
+    assert json.loads(message.data)["size"] == "5"
+    assert landing.read("study/é 1.dcm", mtime(path)) == b"12345"
+
+
+def test_empty_hidden_and_odd_names_are_published(landing: Landing) -> None:
+    names = ["empty", ".hidden", ".git/config", "node_modules/a.dcm", "50%.dcm", "a b;c&d.dcm", "x" * 255]
+    for name in names:
+        landing.put(name, b"" if name == "empty" else b"x")
+    assert sorted(name for _, name, _ in landing.settled(len(names))) == sorted(names)
+
+
+def test_overwrite_is_finalize_of_the_new_and_delete_of_the_old(landing: Landing) -> None:
+    old = mtime(path := landing.put("a.dcm", b"old"))
+    landing.settled(1)
+    new = mtime(landing.put("a.dcm", b"new"))
+    landing.wait(2)
+    first, second = (message.attributes for message in landing.messages)
+    assert landing.settled(2) == [("finalize", "a.dcm", new), ("delete", "a.dcm", old)]
+    assert first["overwroteGeneration"] == str(old)
+    assert second["overwrittenByGeneration"] == str(new)
+    assert landing.read("a.dcm", new) == b"new"
+    with pytest.raises(ObjectGone):
+        landing.read("a.dcm", old)
+    path.unlink()
+    assert landing.settled(1) == [("delete", "a.dcm", new)]
+
+
+def test_same_time_and_size_written_in_place_is_a_new_version(landing: Landing) -> None:
+    path = landing.put("a.dcm", b"old", 1_000)
+    assert landing.settled(1) == [("finalize", "a.dcm", 1_000)]
+    landing.put("a.dcm", b"new", 1_000)
+    assert path.stat().st_size == 3
+    assert landing.settled(2) == [("finalize", "a.dcm", 1_001), ("delete", "a.dcm", 1_000)]
+    assert landing.read("a.dcm", 1_001) == b"new"
+
+
+def test_file_restored_with_an_equal_or_older_time_is_a_newer_version(
+    landing: Landing, tmp_path: Path
+) -> None:
+    path, away, older = landing.put("a.dcm", b"x", 5_000), tmp_path / "away", tmp_path / "older"
+    older.write_bytes(b"older")
+    os.utime(older, ns=(4_000, 4_000))
+    landing.settled(1)
+    path.rename(away)
+    assert landing.settled(1) == [("delete", "a.dcm", 5_000)]
+    away.rename(path)
+    assert landing.settled(1) == [("finalize", "a.dcm", 5_001)]
+    with pytest.raises(ObjectGone):
+        landing.read("a.dcm", 5_000)
+    older.rename(path)
+    assert landing.settled(2) == [("finalize", "a.dcm", 5_002), ("delete", "a.dcm", 5_001)]
+    landing.stop()
+    landing.start()
+    assert landing.read("a.dcm", 5_002) == b"older"
+
+
+def test_changes_while_stopped_are_published_once_at_the_next_start(landing: Landing) -> None:
+    for name in ("kept", "changed", "removed", "gone/a", "gone/b", "chowned"):
+        landing.put(name, b"old", 1_000)
+    assert len(landing.settled(6)) == 6
+    landing.stop()
+    landing.put("changed", b"newer", 2_000)
+    landing.put("new/file", b"x", 3_000)
+    (landing.root / "removed").unlink()
+    shutil.rmtree(landing.root / "gone")
+    (landing.root / "chowned").chmod(0o600)  # as volume managers do at each start
+    landing.start()
+    assert sorted(landing.settled(6)) == [
+        ("delete", "changed", 1_000),
+        ("delete", "gone/a", 1_000),
+        ("delete", "gone/b", 1_000),
+        ("delete", "removed", 1_000),
+        ("finalize", "changed", 2_000),
+        ("finalize", "new/file", 3_000),
+    ]
+    landing.stop()
+    landing.start()
+    assert landing.settled(0) == []
+
+
+WRITER = """
+import os, sys, time
+with open(sys.argv[1], "wb") as out:
+    out.write(b"x" * 1000)
+    out.flush()
+    time.sleep(1.0)
+    out.write(b"x" * 1000)
+"""
+
+
+def test_file_that_stays_open_between_chunks_is_published_when_closed(landing: Landing) -> None:
+    need("leases on files", sys.platform == "linux", "run the tests on Linux")
+    path = landing.root / "slow.dcm"
+    writer = subprocess.Popen([sys.executable, "-c", WRITER, str(path)])
+    while writer.poll() is None:
+        assert landing.messages == []
+        time.sleep(0.02)
+    assert landing.wait(1) < 1.0
+    assert landing.settled(1) == [("finalize", "slow.dcm", mtime(path))]
+    assert landing.read("slow.dcm", mtime(path)) == b"x" * 2000
+
+
+def test_file_closed_between_chunks_ends_at_its_last_version(landing: Landing) -> None:
+    for count in (1, 3, 5):
+        with (landing.root / "a").open("ab") as out:
+            out.write(b"x" * 10)
+        landing.wait(count)
+    events = landing.settled(5)
+    assert [kind for kind, _, _ in events] == ["finalize", "finalize", "delete", "finalize", "delete"]
+    assert landing.read("a", events[3][2]) == b"x" * 30
+
+
+def test_temporary_file_renamed_into_place_is_one_event_and_a_rename_two(landing: Landing) -> None:
+    assert landing.storage
+    landing.storage.write("direct", b"x", "application/dicom")
+    (landing.root / ".upload").write_bytes(b"x" * 100_000)
+    (landing.root / ".upload").rename(landing.root / "uploaded")
+    assert sorted(name for _, name, _ in landing.settled(2)) == ["direct", "uploaded"]
+    time_ns = mtime(landing.root / "uploaded")
+    (landing.root / "uploaded").rename(landing.root / "renamed")
+    assert sorted(landing.settled(2)) == [("delete", "uploaded", time_ns), ("finalize", "renamed", time_ns)]
+
+
+def test_folders_moved_in_around_and_out(landing: Landing, tmp_path: Path) -> None:
+    outside = tmp_path / "outside" / "deep"
+    outside.mkdir(parents=True)
+    for number in range(3):
+        (outside / str(number)).write_bytes(b"x")
+    outside.parent.rename(landing.root / "in")
+    names = {f"in/deep/{number}" for number in range(3)}
+    assert {(kind, name) for kind, name, _ in landing.settled(3)} == {("finalize", name) for name in names}
+    (landing.root / "in").rename(landing.root / "other")
+    moved = landing.settled(6)
+    assert {name for kind, name, _ in moved if kind == "delete"} == names
+    assert {name for kind, name, _ in moved if kind == "finalize"} == {f"other/deep/{n}" for n in range(3)}
+    inside = mtime(landing.put("other/deep/inside"))
+    assert landing.settled(1) == [("finalize", "other/deep/inside", inside)]
+    (landing.root / "other/deep/inside").unlink()
+    assert landing.settled(1) == [("delete", "other/deep/inside", inside)]
+    (landing.root / "other").rename(tmp_path / "out")
+    assert {(kind, name) for kind, name, _ in landing.settled(3)} == {
+        ("delete", f"other/deep/{number}") for number in range(3)
+    }
+    landing.put("other", b"a file where a folder was")
+    assert [(kind, name) for kind, name, _ in landing.settled(1)] == [("finalize", "other")]
+
+
+def test_many_files_in_many_new_folders_are_each_published_once(landing: Landing) -> None:
+    names = sorted(f"study{number % 40}/series{number % 7}/{number}.dcm" for number in range(600))
+    for name in names:
+        landing.put(name)
+    events = landing.settled(600)
+    assert sorted(name for _, name, _ in events) == names
+    shutil.rmtree(landing.root / "study3")
+    assert {kind for kind, _, _ in landing.settled(15)} == {"delete"}
+
+
+def test_what_is_no_object_is_left_out_and_counted_once(
+    landing: Landing, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    (tmp_path / "secret").write_text("outside")
+    os.symlink(tmp_path, landing.root / "loop")
+    os.symlink(tmp_path / "secret", landing.root / "link")
+    os.mkfifo(landing.root / "fifo")
+    (landing.root / ".dicomlake-0123456789abcdef.part").write_text("ours")
+    Path(os.fsdecode(os.fsencode(landing.root) + b"/\xff.dcm")).write_text("not UTF-8")
+    (landing.root / "line\nbreak.dcm").write_text("x")
+    with caplog.at_level(logging.WARNING, "dicomlake.watcher"):
+        landing.put("named.dcm")
+        assert [name for _, name, _ in landing.settled(1)] == ["named.dcm"]
+        landing.put("later.dcm")
+        assert [name for _, name, _ in landing.settled(1)] == ["later.dcm"]
+    assert [record.__dict__.get("count") for record in caplog.records if "left out" in record.message] == [2]
+    assert "\\xff" not in caplog.text
+
+
+def test_event_that_was_not_confirmed_is_repeated_and_never_lost(landing: Landing) -> None:
+    landing.put("a", b"x", 1_000)
+    landing.put("b", b"x", 1_000)
+    landing.failures = 1
+    events = landing.settled(3)
+    assert len(events) == 3
+    assert set(events) == {("finalize", "a", 1_000), ("finalize", "b", 1_000)}
+    landing.failures = 1
+    landing.put("a", b"y", 1_000)
+    assert landing.settled(2) == [("finalize", "a", 1_001)] * 2
+    assert landing.read("a", 1_001) == b"y"
+
+
+def test_folder_removed_and_made_again_is_watched_on(landing: Landing) -> None:
+    landing.put("a", b"x", 1_000)
+    landing.settled(1)
+    assert landing.storage
+    shutil.rmtree(landing.root)
+    time.sleep(0.5)
+    with pytest.raises(StorageUnavailable):
+        landing.storage.check()
+    landing.root.mkdir()
+    landing.put("b", b"x", 2_000)
+    assert sorted(landing.settled(2)) == [("delete", "a", 1_000), ("finalize", "b", 2_000)]
+    landing.put("c", b"x", 3_000)
+    assert landing.settled(1, timeout=1.5) == [("finalize", "c", 3_000)]
+    landing.storage.check()
+
+
+def test_file_replaced_while_it_is_published_gets_both_versions(tmp_path: Path) -> None:
+    landing = Landing(tmp_path)
+    publish: Callable[[Message], None] = landing.publish
+
+    def replacing(message: Message) -> None:
+        if not landing.messages:
+            landing.put("a", b"second", 2_000)
+        publish(message)
+
+    landing.publish = replacing  # type: ignore[method-assign]
+    landing.stop()
+    landing.start()
+    landing.put("a", b"first", 1_000)
+    events = landing.settled(3)
+    landing.stop()
+    assert events == [("finalize", "a", 1_000), ("finalize", "a", 2_000), ("delete", "a", 1_000)]
+
+
+def test_close_joins_the_threads_within_a_second(landing: Landing) -> None:
+    time.sleep(0.3)
+    begun = time.monotonic()
+    landing.stop()
+    assert time.monotonic() - begun < 1.0
+    landing.put("after")
+    assert landing.settled(0) == []
+
+
+def test_folder_without_an_index_cannot_be_watched(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="without an index"):
+        LocalStorage(f"file:{tmp_path}/landing", None).watch(lambda message: None)
