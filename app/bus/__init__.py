@@ -39,6 +39,10 @@ class Bus(Protocol):
         """Begin to push to `endpoint`, where the bus runs inside this service; returns at once."""
         ...
 
+    def depth(self) -> int | None:
+        """Return how many messages wait, where the bus can tell."""
+        ...
+
     def check(self) -> None:
         """Raise BusUnavailable unless the bus answers."""
         ...

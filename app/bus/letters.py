@@ -1,0 +1,48 @@
+"""What a message gains when it is given up: the attributes that Pub/Sub adds, and our reason."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from app.bus.push import rfc3339
+from app.types import Message, Reason
+
+MAX_REASON_BYTES = 1024  # of one attribute, as Pub/Sub
+
+
+def dead_letter(message: Message, now: datetime, reason: Reason | None = None) -> Message:
+    """Return what the dead-letter topic gets of a message: all of it, and `added_attributes`.
+
+    The id stays, so that the same message given up twice is one dead letter wherever ids are compared.
+    """
+    attributes = dict(message.attributes) | added_attributes(message, now, reason)
+    return Message(message.data, attributes, message.message_id, now)
+
+
+def added_attributes(message: Message, now: datetime, reason: Reason | None = None) -> dict[str, str]:
+    """Return the attributes that a dead letter gains, the ones that matter most first.
+
+    Pub/Sub's own name the subscription that a message came by; one that came by none goes without that.
+    """
+    added = _reason(message, reason) if reason is not None else {}
+    added["CloudPubSubDeadLetterSourceDeliveryCount"] = str(message.attempt or 1)
+    added["CloudPubSubDeadLetterSourceTopicPublishTime"] = rfc3339(message.publish_time or now)
+    match message.subscription.split("/"):
+        case ["projects", project, "subscriptions", subscription]:
+            added["CloudPubSubDeadLetterSourceSubscription"] = subscription
+            added["CloudPubSubDeadLetterSourceSubscriptionProject"] = project
+    return added
+
+
+def _reason(message: Message, reason: Reason) -> dict[str, str]:
+    text = _text(reason.text).encode()[:MAX_REASON_BYTES].decode(errors="ignore")
+    added = {"dicomlakeCode": reason.code, "dicomlakeReason": text}
+    if reason.object_uri and "objectUri" not in message.attributes:
+        added["objectUri"] = reason.object_uri
+    added["dicomlakeMessageId"] = _text(message.message_id)
+    return added
+
+
+def _text(text: str) -> str:
+    """Return a text from outside with what UTF-8 cannot hold spelled out."""
+    return text.encode(errors="backslashreplace").decode()

@@ -1,0 +1,260 @@
+"""The embedded bus: a durable queue in a SQLite file that pushes over HTTP as a Pub/Sub subscription does.
+
+Differences, all in favour of a machine that sleeps, restarts and fills up: a push that finds nobody
+listening is no delivery and does not count towards `max_attempts`; backing off is exact (doubling, no jitter:
+one process delivers, a few messages at a time); a dead letter waits in the queue until the warehouse has it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+
+from app.bus import DeadLetterSink, DeliveryPolicy
+from app.bus.letters import dead_letter
+from app.bus.push import Pump, Pusher, Verdict, push_body
+from app.bus.queue import DEAD_LETTER, MAIN, Queue, QueueStats
+from app.errors import BadEvent, BusUnavailable, ConfigError, DicomlakeError
+from app.types import Message, Reason, Row
+
+log = logging.getLogger("dicomlake.bus")
+
+SUBSCRIPTION = "projects/local/subscriptions/landing-push"
+DEAD_LETTER_SUBSCRIPTION = "projects/local/subscriptions/landing-dead-letter"
+MAX_DATA_BYTES = 10_000_000  # as Pub/Sub
+GRACE_S = 5.0  # a lease outlasts its push, so that the push ends it and not the clock
+CARRY_S = 120.0  # a dead letter's lease: longer than a warehouse takes for one row
+UNREACHED_PAUSE_S = 0.25
+ORPHANS_S = 5.0  # how long worker processes of a killed service may still hold its lock
+CLOSE_S = 8.0  # platforms kill 10 s after they ask to stop
+
+
+class LocalBus:
+    """The bus of `local:PATH`. Any process may publish; the one that has started it delivers.
+
+    The dead-letter topic is part of the same file, so `dead_letter_topic` is not used here.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        policy: DeliveryPolicy,
+        sink: DeadLetterSink,
+        dead_letter_topic: str = "",
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._path = Path(url.partition(":")[2]).absolute()
+        self._policy, self._sink, self._clock = policy, sink, clock
+        self._lease_s = policy.ack_deadline_s + GRACE_S
+        # Twice what is ever put off: a clock that is corrected by seconds must not end the leases in flight.
+        self._queue = Queue(self._path, 2 * max(policy.backoff_max_s, self._lease_s, CARRY_S))
+        self._lock: int | None = None
+        self._pusher: Pusher | None = None
+        self._pumps: dict[str, Pump] = {}
+
+    def publish(self, message: Message) -> str:
+        """Publish `data` and `attributes`; return the message id once the message is durable.
+
+        Raises BadEvent when the data is over 10 MB, BusUnavailable when the file does not take it.
+        """
+        if len(message.data) > MAX_DATA_BYTES:
+            raise BadEvent("a message is limited to 10 MB")
+        message_id = self._queue.publish(message, self._clock())
+        self._wake(MAIN)
+        return message_id
+
+    def dead_letter(self, message: Message, reason: Reason) -> None:
+        """Give a message up with its reason; durable on return, whether the sink has taken it yet or not."""
+        now = self._clock()
+        letter = self._queue.dead_letter(_dead_letter(message, now, reason), now, now + CARRY_S)
+        if letter is not None:  # else this message is a dead letter already, and on its way
+            self._carry(letter)
+
+    def start(self, endpoint: str) -> None:
+        """Begin to push to `endpoint`; leases that a killed process left behind are over at once.
+
+        Raises ConfigError when another service serves this queue.
+        """
+        pusher = Pusher(endpoint, self._policy.ack_deadline_s)
+        self._lock = _lock(self._path.with_name(self._path.name + ".lock"))
+        self._queue.release(self._clock())
+        self._pusher = pusher
+        self._pumps = {
+            MAIN: Pump("push", self._policy.concurrency, self._lease_main, partial(self._deliver, pusher)),
+            DEAD_LETTER: Pump("dead-letter", 1, self._lease_dead_letters, self._carry),
+        }
+
+    def stats(self) -> QueueStats:
+        """Return how full the queue is and how old its oldest message."""
+        return self._queue.stats(self._clock())
+
+    def depth(self) -> int:
+        """Return how many messages wait."""
+        return self.stats().waiting
+
+    def check(self) -> None:
+        """Raise BusUnavailable unless the queue answers and, once started, is being delivered."""
+        self._queue.check()
+        if not all(pump.alive() for pump in self._pumps.values()):
+            raise BusUnavailable("the queue is no longer delivered")
+
+    def close(self) -> None:
+        """Stop leasing, wait for the pushes in flight, let go of the rest for the next start."""
+        deadline = time.monotonic() + CLOSE_S
+        for pump in self._pumps.values():
+            pump.stop()
+        for pump in self._pumps.values():
+            pump.join(deadline)
+        if self._pusher is not None:
+            self._pusher.close()
+            self._pumps[MAIN].join(time.monotonic() + 1)
+        if self._lock is not None:
+            with _best_effort("leases end by themselves"):
+                self._queue.release(self._clock())
+            # Said aloud, because worker processes forked from this one hold the same lock.
+            fcntl.flock(self._lock, fcntl.LOCK_UN)
+            os.close(self._lock)
+            self._lock = None
+        self._queue.close()
+
+    def _wake(self, topic: str) -> None:
+        if topic in self._pumps:
+            self._pumps[topic].wake()
+
+    def _lease_main(self, count: int) -> list[Message]:
+        now = self._clock()
+        return self._queue.lease(MAIN, count, now, now + self._lease_s)
+
+    def _lease_dead_letters(self, count: int) -> list[Message]:
+        now = self._clock()
+        return self._queue.lease(DEAD_LETTER, count, now, now + CARRY_S)
+
+    def _deliver(self, pusher: Pusher, message: Message) -> None:
+        """Push one leased message and end its lease by what came of it."""
+        attempt = message.attempt or 1
+        if attempt > self._policy.max_attempts:  # it has outlived every process that tried
+            self._give_up(replace(message, attempt=attempt - 1))
+            return
+        verdict = pusher.push(push_body(replace(message, subscription=SUBSCRIPTION)))
+        if verdict is Verdict.ACK:
+            with _best_effort("acknowledgement not stored, the message will come again", message):
+                self._queue.ack(MAIN, message)
+        elif pusher.closed:  # we broke it off: close() ends the lease
+            return
+        elif verdict is Verdict.UNREACHED:
+            time.sleep(UNREACHED_PAUSE_S)
+            with _best_effort("refusal not stored, the lease ends by itself", message):
+                self._queue.nack(MAIN, message, self._clock(), counted=False)
+        elif attempt >= self._policy.max_attempts:
+            self._give_up(message)
+        else:
+            self._put_off(MAIN, message)
+
+    def _put_off(self, topic: str, message: Message) -> None:
+        due_at = self._clock() + backoff_s(self._policy, message.attempt or 1)
+        with _best_effort("refusal not stored, the lease ends by itself", message):
+            self._queue.nack(topic, message, due_at)
+
+    def _give_up(self, message: Message) -> None:
+        now = self._clock()
+        with _best_effort("dead letter not stored, the lease ends by itself", message):
+            self._queue.give_up(message, _dead_letter(message, now), now)
+            log.warning("given up after the last attempt", extra=_extra(message))
+            self._wake(DEAD_LETTER)
+
+    def _carry(self, letter: Message) -> None:
+        """Hand a leased dead letter to the sink; one that the sink does not take is put off, for ever."""
+        try:
+            self._sink(_dead_letter_row(letter))
+        except DicomlakeError as exc:
+            log.warning(
+                "dead letter not taken, will be tried again", extra=_extra(letter) | {"code": exc.code}
+            )
+            self._put_off(DEAD_LETTER, letter)
+            return
+        with _best_effort("dead letter stays in the queue, its row will come again", letter):
+            self._queue.ack(DEAD_LETTER, letter)
+
+
+def backoff_s(policy: DeliveryPolicy, attempt: int) -> float:
+    """Return the seconds between the refusal of delivery number `attempt` and the next delivery."""
+    return min(policy.backoff_max_s, policy.backoff_min_s * 2.0 ** min(attempt - 1, 60))
+
+
+def _dead_letter(message: Message, now: float, reason: Reason | None = None) -> Message:
+    """Return the dead letter of a message; one that names no subscription was meant for ours."""
+    named = replace(message, subscription=message.subscription or SUBSCRIPTION)
+    return dead_letter(named, datetime.fromtimestamp(now, UTC), reason)
+
+
+def _dead_letter_row(letter: Message) -> Row:
+    return {
+        "subscription_name": DEAD_LETTER_SUBSCRIPTION,
+        "message_id": letter.message_id,
+        "publish_time": letter.publish_time,
+        "data": letter.data,
+        "attributes": json.dumps(dict(letter.attributes)),
+    }
+
+
+@contextmanager
+def _best_effort(otherwise: str, message: Message | None = None) -> Iterator[None]:
+    """Log, and go on, when the queue does not take a change that redelivery makes up for."""
+    try:
+        yield
+    except BusUnavailable as exc:
+        log.warning(otherwise, extra=(_extra(message) if message else {}) | {"code": exc.code})
+
+
+def _extra(message: Message) -> dict[str, object]:
+    return {"message_id": message.message_id, "attempt": message.attempt}
+
+
+def _lock(path: Path) -> int:
+    """Take the lock of the one process that delivers; the system frees it when that process ends."""
+    patience = time.monotonic() + ORPHANS_S
+    try:
+        lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        while not _try_lock(lock):
+            owner = os.pread(lock, 20, 0).decode("ascii", "replace")
+            if _runs(owner) or time.monotonic() > patience:
+                os.close(lock)
+                raise ConfigError(
+                    f"the queue of {path} is already served by process {owner or 'unknown'}; "
+                    "stop it or give bus.url another file"
+                )
+            time.sleep(0.05)
+        os.ftruncate(lock, 0)
+        os.pwrite(lock, str(os.getpid()).encode(), 0)
+    except OSError as exc:
+        raise ConfigError(f"the lock {path} cannot be taken: {exc.strerror}") from exc
+    return lock
+
+
+def _try_lock(lock: int) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _runs(process: str) -> bool:
+    if not process.isdecimal():
+        return False
+    try:
+        os.kill(int(process), 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

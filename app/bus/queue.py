@@ -1,0 +1,295 @@
+"""A durable queue of two topics in one SQLite file that other connections and processes use too.
+
+A message is due from `due_at` on. Leasing one counts a delivery and moves `due_at` to the end of the lease,
+so a lease that nobody ends becomes due again by itself. Times are arguments, in seconds since 1970.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from app.errors import BusUnavailable, ConfigError
+from app.types import Message
+
+MAIN = "main"
+DEAD_LETTER = "dead_letter"
+BUSY_S = 30.0
+
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS queue (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    topic TEXT NOT NULL,
+    message_id TEXT NOT NULL,
+    data BLOB NOT NULL,
+    attributes TEXT NOT NULL,
+    publish_time REAL NOT NULL,
+    attempt INTEGER NOT NULL,
+    due_at REAL NOT NULL,
+    leased INTEGER NOT NULL,
+    UNIQUE (topic, message_id)
+);
+CREATE INDEX IF NOT EXISTS queue_due ON queue (topic, due_at, leased);
+"""
+
+# An id is the time in microseconds, or one more than the greatest id ever given, whichever is greater: unique
+# in this file whatever the clock does, and almost surely never one that a deleted file had given before.
+INSERT = """
+INSERT INTO queue (id, topic, message_id, data, attributes, publish_time, attempt, due_at, leased)
+SELECT next, :topic, CASE :message_id WHEN '' THEN CAST(next AS TEXT) ELSE :message_id END,
+       :data, :attributes, :publish_time, :attempt, :due_at, :leased
+FROM (SELECT max(CAST(:publish_time * 1000000 AS INTEGER),
+                 coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'queue'), 0) + 1) AS next)
+WHERE true
+ON CONFLICT (topic, message_id) DO NOTHING
+RETURNING message_id
+"""
+
+# Two ranges of one index, so the cost does not grow with the queue. The second finds what a clock that was
+# set back would strand: nothing is ever put off beyond the horizon on purpose.
+DUE = """
+SELECT id FROM (SELECT id FROM queue WHERE topic = :topic AND due_at <= :now ORDER BY due_at LIMIT :count)
+UNION ALL
+SELECT id FROM (SELECT id FROM queue WHERE topic = :topic AND due_at > :horizon LIMIT :count)
+LIMIT :count
+"""
+
+LEASE = f"""
+UPDATE queue SET attempt = attempt + 1, due_at = :until, leased = 1 WHERE id IN ({DUE})
+RETURNING id, message_id, data, attributes, publish_time, attempt
+"""
+
+# A late acknowledgement counts: whoever sends it has done the work, even if the lease is over.
+ACK = "DELETE FROM queue WHERE topic = :topic AND message_id = :message_id"
+
+# A late refusal does not: `attempt` tells a lease from the next one of the same message.
+NACK = """
+UPDATE queue SET due_at = :due_at, leased = 0, attempt = attempt - :uncounted
+WHERE topic = :topic AND message_id = :message_id AND attempt = :attempt AND leased = 1
+"""
+
+RELEASE = "UPDATE queue SET due_at = :now, leased = 0 WHERE leased = 1"
+
+# The plus keeps SQLite from sorting by way of the index: ids rise with time, so the first row will do.
+COUNTS = """
+SELECT (SELECT count(*) FROM queue WHERE topic = 'main' AND leased = 0),
+       (SELECT count(*) FROM queue WHERE topic = 'main' AND leased = 1),
+       (SELECT count(*) FROM queue WHERE topic = 'dead_letter'),
+       (SELECT publish_time FROM queue WHERE +topic = 'main' ORDER BY id LIMIT 1)
+"""
+
+UNUSABLE = {
+    sqlite3.SQLITE_AUTH,
+    sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_CORRUPT,
+    sqlite3.SQLITE_NOTADB,
+    sqlite3.SQLITE_PERM,
+    sqlite3.SQLITE_READONLY,
+}
+
+Statement = tuple[str, Mapping[str, object]]
+Rows = list[tuple[Any, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class QueueStats:
+    """How full the queue is. `oldest_age_s` is the age of the oldest message not yet acknowledged, else 0."""
+
+    waiting: int
+    leased: int
+    dead_letters: int
+    oldest_age_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    statements: tuple[Statement, ...]
+    outcome: Future[Rows] = field(default_factory=Future)
+
+
+@contextmanager
+def sqlite_errors() -> Iterator[None]:
+    """Translate the errors of sqlite3: to start again later is all that a queue can offer for any of them."""
+    try:
+        yield
+    except (sqlite3.Error, sqlite3.Warning) as exc:
+        name = getattr(exc, "sqlite_errorname", type(exc).__name__)
+        raise BusUnavailable(f"the queue does not answer: {name}") from exc
+
+
+class Queue:
+    """The queue in the file at `path`. Safe to call from several threads and from several processes.
+
+    Nothing may be put off, by a lease or a refusal, further than `horizon_s` seconds.
+    """
+
+    def __init__(self, path: Path, horizon_s: float) -> None:
+        self._horizon_s = horizon_s
+        self._waiting: deque[_Job] = deque()
+        self._writing, self._reading = threading.Lock(), threading.Lock()
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with sqlite_errors():
+                self._writer, self._reader = _open(path), _open(path)
+        except OSError as exc:
+            raise ConfigError(f"the folder of the queue {path} cannot be made: {exc.strerror}") from exc
+        except BusUnavailable as exc:
+            if _code(exc.__cause__) in UNUSABLE:
+                raise ConfigError(f"{path} cannot hold the queue; give bus.url another file") from exc
+            raise
+
+    def publish(self, message: Message, now: float) -> str:
+        """Store a new message, due at once; return the id it got, once it is durable."""
+        values = _values(MAIN, replace(message, message_id="", attempt=None), now)
+        return str(self._write((INSERT, values))[0][0])
+
+    def lease(self, topic: str, count: int, now: float, until: float) -> list[Message]:
+        """Take up to `count` due messages until a time; their `attempt` counts this delivery.
+
+        When nothing is due, nothing is written, so an idle queue costs one look at an index.
+        """
+        horizon = now + self._horizon_s
+        values = {"topic": topic, "count": count, "now": now, "until": until, "horizon": horizon}
+        if not self._read(DUE, values):
+            return []
+        return [_message(row) for row in sorted(self._write((LEASE, values)))]
+
+    def ack(self, topic: str, message: Message) -> None:
+        """Remove a message for good."""
+        self._write((ACK, {"topic": topic, "message_id": message.message_id}))
+
+    def nack(self, topic: str, message: Message, due_at: float, counted: bool = True) -> None:
+        """End a lease and make the message due later; not `counted` takes the delivery back."""
+        values = {"topic": topic, "message_id": message.message_id, "attempt": message.attempt}
+        self._write((NACK, values | {"due_at": due_at, "uncounted": int(not counted)}))
+
+    def dead_letter(self, letter: Message, now: float, until: float) -> Message | None:
+        """Store a dead letter, leased to the caller until a time.
+
+        Returns it as stored, with an id if it had none; None if a letter of this id is stored already.
+        """
+        letter = replace(letter, attempt=1)
+        rows = self._write((INSERT, _values(DEAD_LETTER, letter, now) | {"due_at": until, "leased": 1}))
+        return replace(letter, message_id=rows[0][0]) if rows else None
+
+    def give_up(self, message: Message, letter: Message, now: float) -> None:
+        """Move a message to the dead letters in one step, as `letter`."""
+        insert = (INSERT, _values(DEAD_LETTER, replace(letter, attempt=0), now))
+        self._write(insert, (ACK, {"topic": MAIN, "message_id": message.message_id}))
+
+    def release(self, now: float) -> None:
+        """End all leases, as only the one process that serves the queue may; counts stay."""
+        self._write((RELEASE, {"now": now}))
+
+    def stats(self, now: float) -> QueueStats:
+        """Return how many messages there are and how long the oldest one has waited."""
+        waiting, leased, dead_letters, oldest = self._read(COUNTS, {})[0]
+        return QueueStats(waiting, leased, dead_letters, max(0.0, now - oldest) if oldest else 0.0)
+
+    def check(self) -> None:
+        """Raise BusUnavailable unless the file can be read."""
+        self._read("SELECT id FROM queue LIMIT 1", {})
+
+    def close(self) -> None:
+        """Close the file; what is called later raises BusUnavailable."""
+        with self._writing, self._reading, sqlite_errors():
+            self._writer.close()
+            self._reader.close()
+
+    def _read(self, sql: str, values: Mapping[str, object]) -> Rows:
+        with self._reading, sqlite_errors():
+            return self._reader.execute(sql, values).fetchall()
+
+    def _write(self, *statements: Statement) -> Rows:
+        """Run statements in one transaction, shared with those who came while the last one was written."""
+        job = _Job(statements)
+        self._waiting.append(job)
+        with self._writing:
+            if not job.outcome.done():
+                self._commit([self._waiting.popleft() for _ in range(len(self._waiting))])
+        return job.outcome.result()
+
+    def _commit(self, jobs: list[_Job]) -> None:
+        failure = BusUnavailable("the queue was interrupted")
+        try:
+            with sqlite_errors(), _transaction(self._writer) as connection:
+                found = [_run(connection, job.statements) for job in jobs]
+            for job, rows in zip(jobs, found, strict=True):
+                job.outcome.set_result(rows)
+        except BusUnavailable as exc:
+            failure = exc
+        finally:
+            for job in jobs:
+                if not job.outcome.done():
+                    job.outcome.set_exception(failure)
+
+
+@contextmanager
+def _transaction(connection: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield connection
+        connection.execute("COMMIT")
+    finally:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+
+
+def _run(connection: sqlite3.Connection, statements: tuple[Statement, ...]) -> Rows:
+    return [row for sql, values in statements for row in connection.execute(sql, values)]
+
+
+def _open(path: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
+    _enter_wal(connection)
+    # On macOS only F_FULLFSYNC reaches the disk; elsewhere the second pragma does nothing.
+    connection.executescript("PRAGMA synchronous = FULL; PRAGMA fullfsync = ON;" + SCHEMA)
+    return connection
+
+
+def _code(exc: BaseException | None) -> int:
+    """Return the primary result code of SQLite behind an error, without what the extended code adds."""
+    return int(getattr(exc, "sqlite_errorcode", 0)) & 0xFF
+
+
+def _enter_wal(connection: sqlite3.Connection) -> None:
+    """Switch to write-ahead logging; SQLite does not wait for others here, whatever its busy timeout is."""
+    patience = time.monotonic() + BUSY_S
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as exc:
+            if _code(exc) != sqlite3.SQLITE_BUSY or time.monotonic() > patience:
+                raise
+            time.sleep(0.02)
+
+
+def _values(topic: str, message: Message, now: float) -> dict[str, object]:
+    """Return the columns of a new message; ids from outside may hold what UTF-8 cannot."""
+    return {
+        "topic": topic,
+        "message_id": message.message_id.encode(errors="backslashreplace").decode(),
+        "data": message.data,
+        "attributes": json.dumps(dict(message.attributes)),
+        "publish_time": now,
+        "attempt": message.attempt or 0,
+        "due_at": now,
+        "leased": 0,
+    }
+
+
+def _message(row: tuple[Any, ...]) -> Message:
+    _, message_id, data, attributes, publish_time, attempt = row
+    published = datetime.fromtimestamp(publish_time, UTC)
+    return Message(data, json.loads(attributes), message_id, published, attempt)
