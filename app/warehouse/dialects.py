@@ -1,0 +1,71 @@
+"""What the SQL of one warehouse says otherwise than that of another."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """What differs between warehouses; `{0}` in a template is the expression it is applied to.
+
+    types: BigQuery's word -> the own word. nested: arrays and structs are types of their own, else JSON text.
+    locator: what tells two equal rows apart, for a row store with indexes; empty for a column store.
+    same: equal, or both null.
+    attribute: text of one member of the JSON object in `attributes`, null when that is no JSON.
+    integer: text to INT64, null when it is none.
+    distinct_list, object_bytes: what is collected in a group, and what is made of that afterwards.
+    """
+
+    quote: str
+    types: Mapping[str, str]
+    nested: bool
+    locator: str
+    same: str
+    attribute: str
+    integer: str
+    distinct_list: tuple[str, str]
+    object_bytes: tuple[str, str]
+
+
+DIALECTS: dict[str, Dialect] = {
+    "sqlite": Dialect(
+        quote='"',
+        types={
+            **dict.fromkeys(("STRING", "JSON", "TIMESTAMP", "DATE", "TIME", "RECORD"), "TEXT"),
+            **dict.fromkeys(("INT64", "BOOL"), "INTEGER"),
+            "FLOAT64": "REAL",
+            "BYTES": "BLOB",
+        },
+        nested=False,
+        locator="rowid",
+        same="IS",
+        attribute="CASE WHEN json_valid(attributes) THEN CAST(json_extract(attributes, '$.{0}') AS TEXT) END",
+        integer="CASE WHEN CAST(CAST({0} AS INTEGER) AS TEXT) = {0} THEN CAST({0} AS INTEGER) END",
+        distinct_list=(
+            "json_group_array(DISTINCT {0})",
+            "(SELECT group_concat(value, ',') FROM"
+            " (SELECT value FROM json_each({0}) WHERE value IS NOT NULL ORDER BY value))",
+        ),
+        object_bytes=(
+            "json_group_object(object_uri, size_bytes)",
+            "(SELECT SUM(size) FROM (SELECT MAX(value) AS size FROM json_each({0}) GROUP BY key))",
+        ),
+    ),
+    "bigquery": Dialect(
+        quote="`",
+        types={"RECORD": "STRUCT"},
+        nested=True,
+        locator="",
+        same="IS NOT DISTINCT FROM",
+        attribute="JSON_VALUE(SAFE.PARSE_JSON(attributes), '$.{0}')",
+        integer="SAFE_CAST({0} AS INT64)",
+        distinct_list=("STRING_AGG(DISTINCT {0}, ',' ORDER BY {0})", "{0}"),
+        object_bytes=(
+            "ARRAY_AGG(STRUCT(object_uri, size_bytes))",
+            "(SELECT SUM(size) FROM"
+            " (SELECT MAX(o.size_bytes) AS size FROM UNNEST({0}) AS o GROUP BY o.object_uri))",
+        ),
+    ),
+}

@@ -1,0 +1,279 @@
+"""What every warehouse does alike. A backend's test class inherits this and gives a fixture `warehouse`."""
+
+import json
+import math
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, date, datetime, time, timedelta, timezone
+
+import pytest
+
+from app.errors import BadQuery, RowsRejected
+from app.warehouse import Warehouse
+
+NOON = datetime(2026, 3, 1, 12, 0, 0, 250000, tzinfo=UTC)
+
+
+def instance_row(row_id, object_uri="gs://b/ct.dcm", generation=1, **columns):
+    """Return a row of `instances`; what is not given is left out."""
+    return {
+        "row_id": row_id,
+        "object_uri": object_uri,
+        "generation": generation,
+        "event_type": "OBJECT_FINALIZE",
+        "event_time": NOON,
+        "ingested_at": NOON,
+        **columns,
+    }
+
+
+def failure_row(**columns):
+    """Return a row of `failures`."""
+    return {"code": "bad_dataset", "failed_at": NOON, **columns}
+
+
+def letter_row(message_id, attributes, **columns):
+    """Return a row of `dead_letter`; `attributes` is JSON text, or a dict that becomes it."""
+    text = attributes if isinstance(attributes, str | None) else json.dumps(attributes)
+    return {"message_id": message_id, "publish_time": NOON, "attributes": text, "data": b"{}", **columns}
+
+
+def event_attributes(name="ct.dcm", generation="1", **others):
+    """Return the attributes of a Cloud Storage notification."""
+    return {
+        "bucketId": "b",
+        "objectId": name,
+        "objectGeneration": generation,
+        "eventType": "OBJECT_FINALIZE",
+        **others,
+    }
+
+
+def to_time(value):
+    """Return a TIMESTAMP from what a backend answers: a datetime, or ISO 8601 text."""
+    return datetime.fromisoformat(value) if isinstance(value, str) else value
+
+
+def to_date(value):
+    """Return a DATE from what a backend answers."""
+    return date.fromisoformat(value) if isinstance(value, str) else value
+
+
+def to_clock(value):
+    """Return a TIME from what a backend answers."""
+    return time.fromisoformat(value) if isinstance(value, str) else value
+
+
+def from_json(value):
+    """Return a list, record or JSON document from what a backend answers: itself, or its JSON text."""
+    return json.loads(value) if isinstance(value, str) else value
+
+
+def count(warehouse, table, where="1 = 1"):
+    """Return how many rows there are."""
+    return warehouse.query(f"SELECT COUNT(*) AS n FROM {table} WHERE {where}")[0]["n"]
+
+
+class WarehouseContract:
+    """The promises of app.warehouse.Warehouse."""
+
+    def test_create_is_repeatable(self, warehouse: Warehouse):
+        warehouse.append("instances", [instance_row("r1")])
+        warehouse.create()
+        assert count(warehouse, "instances") == 1
+
+    def test_check_passes_after_create(self, warehouse: Warehouse):
+        warehouse.check()
+
+    def test_every_type_comes_back_as_it_went_in(self, warehouse: Warehouse):
+        warehouse.append(
+            "instances",
+            [
+                instance_row(
+                    "r1",
+                    generation=2**63 - 1,
+                    patient_name="Äneas^\U0001f600 'x' \"y\"\n",
+                    study_date=date(1999, 12, 31),
+                    study_time=time(23, 59, 58, 500000),
+                    event_time=datetime(2026, 1, 1, 1, 30, tzinfo=timezone(timedelta(hours=2))),
+                    slice_thickness=1.25,
+                    pixel_spacing=[0.5, 0.25],
+                    image_type=["ORIGINAL", "PRIMARY"],
+                    warnings=[{"tag": "00100030", "code": "not_a_date"}],
+                    took_ms={"read": 1, "parse": 2, "render": 3, "write": 4},
+                    metadata='{"Modality":"CT","Rows":512}',
+                )
+            ],
+        )
+        (row,) = warehouse.query("SELECT * FROM instances")
+        assert row["generation"] == 9223372036854775807
+        assert row["patient_name"] == "Äneas^\U0001f600 'x' \"y\"\n"
+        assert to_date(row["study_date"]) == date(1999, 12, 31)
+        assert to_clock(row["study_time"]) == time(23, 59, 58, 500000)
+        assert to_time(row["event_time"]) == datetime(2025, 12, 31, 23, 30, tzinfo=UTC)
+        assert to_time(row["ingested_at"]) == datetime(2026, 3, 1, 12, 0, 0, 250000, tzinfo=UTC)
+        assert row["slice_thickness"] == 1.25
+        assert from_json(row["pixel_spacing"]) == [0.5, 0.25]
+        assert from_json(row["image_type"]) == ["ORIGINAL", "PRIMARY"]
+        assert from_json(row["warnings"]) == [{"tag": "00100030", "code": "not_a_date"}]
+        assert from_json(row["took_ms"]) == {"read": 1, "parse": 2, "render": 3, "write": 4}
+        assert from_json(row["metadata"]) == {"Modality": "CT", "Rows": 512}
+
+    def test_bytes_and_booleans_come_back(self, warehouse: Warehouse):
+        warehouse.append("dead_letter", [letter_row("m1", "{}", data=b"\x00\xff{}")])
+        warehouse.append("failures", [failure_row(permanent=True), failure_row(permanent=False)])
+        assert warehouse.query("SELECT data FROM dead_letter")[0]["data"] == b"\x00\xff{}"
+        assert count(warehouse, "failures", "permanent") == 1
+
+    def test_absent_values_are_null_and_absent_lists_empty(self, warehouse: Warehouse):
+        warehouse.append("instances", [instance_row("r1", patient_id=None, image_type=None)])
+        (row,) = warehouse.query("SELECT patient_id, took_ms, image_type, warnings FROM instances")
+        assert row["patient_id"] is None
+        assert row["took_ms"] is None
+        assert from_json(row["image_type"]) == []
+        assert from_json(row["warnings"]) == []
+
+    def test_times_compare_as_times(self, warehouse: Warehouse):
+        times = [NOON, NOON + timedelta(microseconds=1), NOON.replace(microsecond=0)]
+        rows = [instance_row(f"r{i}", event_time=when) for i, when in enumerate(times)]
+        warehouse.append("instances", rows)
+        found = warehouse.query(
+            "SELECT row_id FROM instances WHERE event_time <= :noon ORDER BY event_time", {"noon": NOON}
+        )
+        assert [row["row_id"] for row in found] == ["r2", "r0"]
+
+    @pytest.mark.parametrize(
+        ("fault", "why"),
+        [
+            ({"colour": "red"}, "unknown column colour"),
+            ({"row_id": None}, "column row_id is required"),
+            ({"generation": "1"}, "column generation is no INT64"),
+            ({"generation": 2**63}, "column generation is no INT64"),
+            ({"slice_thickness": math.nan}, "column slice_thickness is no FLOAT64"),
+            ({"event_time": datetime(2026, 1, 1)}, "column event_time is no TIMESTAMP"),
+            ({"patient_name": "\ud800"}, "column patient_name is no STRING"),
+            ({"image_type": "ORIGINAL"}, "column image_type is no list"),
+            ({"took_ms": {"think": 1}}, "unknown column took_ms.think"),
+        ],
+    )
+    def test_a_bad_row_is_refused_by_index_and_the_others_are_stored(self, warehouse: Warehouse, fault, why):
+        rows = [instance_row("r0"), {**instance_row("r1"), **fault}, instance_row("r2")]
+        with pytest.raises(RowsRejected) as caught:
+            warehouse.append("instances", rows)
+        assert caught.value.rejected == {1: why}
+        found = warehouse.query("SELECT row_id FROM instances ORDER BY row_id")
+        assert [row["row_id"] for row in found] == ["r0", "r2"]
+
+    def test_the_same_row_appended_twice_counts_once(self, warehouse: Warehouse):
+        for _ in range(3):
+            warehouse.append("instances", [instance_row("r1"), instance_row("r1")])
+        assert count(warehouse, "instances_current") == 1
+
+    def test_failures_and_dead_letters_are_kept_each(self, warehouse: Warehouse):
+        for _ in range(2):
+            warehouse.append("failures", [failure_row()])
+            warehouse.append("dead_letter", [letter_row("m1", "{}")])
+        assert (count(warehouse, "failures"), count(warehouse, "dead_letter")) == (2, 2)
+
+    def test_an_append_of_nothing_is_fine(self, warehouse: Warehouse):
+        warehouse.append("instances", [])
+        assert count(warehouse, "instances") == 0
+
+    def test_a_removal_hides_the_object_even_when_it_came_first(self, warehouse: Warehouse):
+        warehouse.append("instances", [instance_row("r2", event_type="OBJECT_DELETE")])
+        warehouse.append("instances", [instance_row("r1")])
+        warehouse.append("instances", [instance_row("r3", object_uri="gs://b/other.dcm")])
+        assert [row["row_id"] for row in warehouse.query("SELECT row_id FROM instances_current")] == ["r3"]
+
+    def test_studies_and_series_count_what_is_current(self, warehouse: Warehouse):
+        uids = {"study_instance_uid": "1.2", "patient_id": "P"}
+        rows = [
+            instance_row("a", "gs://b/1", **uids, series_instance_uid="1.2.1", sop_instance_uid="1.2.1.1"),
+            instance_row("b", "gs://b/2", **uids, series_instance_uid="1.2.1", sop_instance_uid="1.2.1.2"),
+            instance_row("c", "gs://b/3", **uids, series_instance_uid="1.2.2", sop_instance_uid="1.2.2.1"),
+            instance_row("d", "gs://b/4", **uids, series_instance_uid="1.2.3", sop_instance_uid="1.2.3.1"),
+            instance_row("e", "gs://b/4", event_type="OBJECT_DELETE"),
+        ]
+        modalities = ["MR", "MR", "CT", "US", None]
+        warehouse.append(
+            "instances",
+            [{**row, "modality": m, "size_bytes": 100} for row, m in zip(rows, modalities, strict=True)],
+        )
+        (study,) = warehouse.query("SELECT * FROM studies")
+        assert (study["study_instance_uid"], study["patient_id"], study["modalities"]) == (
+            "1.2",
+            "P",
+            "CT,MR",
+        )
+        assert (study["number_of_series"], study["number_of_instances"], study["size_bytes"]) == (2, 3, 300)
+        series = warehouse.query("SELECT * FROM series ORDER BY series_instance_uid")
+        assert [row["series_instance_uid"] for row in series] == ["1.2.1", "1.2.2"]
+        assert [row["number_of_instances"] for row in series] == [2, 1]
+        assert [row["modality"] for row in series] == ["MR", "CT"]
+
+    def test_a_dead_letter_is_listed_with_its_last_failure_until_it_is_stored(self, warehouse: Warehouse):
+        event = {"object_uri": "gs://b/ct.dcm", "generation": 1, "event_type": "OBJECT_FINALIZE"}
+        warehouse.append("failures", [failure_row(**event, delivery_attempt=2, code="late", message="two")])
+        warehouse.append("failures", [failure_row(**event, delivery_attempt=1, code="early", message="one")])
+        attributes = event_attributes(CloudPubSubDeadLetterSourceDeliveryCount="5")
+        warehouse.append("dead_letter", [letter_row("m1", attributes)])
+        (letter,) = warehouse.query("SELECT * FROM dead_letters")
+        assert (letter["message_id"], letter["bucket"], letter["object"]) == ("m1", "b", "ct.dcm")
+        assert (letter["object_uri"], letter["generation"]) == ("gs://b/ct.dcm", 1)
+        assert (letter["delivery_count"], letter["letters"]) == (5, 1)
+        assert (letter["code"], letter["reason"]) == ("late", "two")
+        warehouse.append("instances", [instance_row("r1")])
+        assert count(warehouse, "dead_letters") == 0
+
+    def test_delete_removes_dead_letters_by_value_and_says_how_many(self, warehouse: Warehouse):
+        warehouse.append("dead_letter", [letter_row(f"m'{i}", "{}") for i in range(5)])
+        assert warehouse.delete("dead_letter", "message_id", ["m'1", "m'3", "never"]) == 2
+        found = warehouse.query("SELECT message_id FROM dead_letter ORDER BY message_id")
+        assert [row["message_id"] for row in found] == ["m'0", "m'2", "m'4"]
+        assert warehouse.delete("dead_letter", "message_id", []) == 0
+
+    @pytest.mark.parametrize(
+        ("table", "column"), [("instances", "row_id"), ("dead_letter", "x; DROP TABLE y")]
+    )
+    def test_delete_leaves_history_alone_and_knows_its_columns(self, warehouse: Warehouse, table, column):
+        with pytest.raises(BadQuery):
+            warehouse.delete(table, column, ["r1"])
+
+    def test_query_takes_parameters_of_every_scalar_type(self, warehouse: Warehouse):
+        values = {"s": "it's", "i": 7, "f": 0.5, "b": True, "n": None}
+        (row,) = warehouse.query("SELECT :s AS s, :i AS i, :f AS f, :b AS b, :n AS n", values)
+        assert row == {"s": "it's", "i": 7, "f": 0.5, "b": True, "n": None}
+
+    @pytest.mark.parametrize("value", [object(), 2**63, "\ud800", math.inf, ["a"], datetime(2026, 1, 1)])
+    def test_a_parameter_that_no_column_could_hold_is_a_bad_query(self, warehouse: Warehouse, value):
+        with pytest.raises(BadQuery):
+            warehouse.query("SELECT :v AS v", {"v": value})
+
+    @pytest.mark.parametrize(
+        "sql",
+        [
+            "SELEKT 1",
+            "SELECT nothing FROM instances",
+            "SELECT * FROM nowhere",
+            "SELECT :missing",
+            "DELETE FROM instances",
+            "INSERT INTO failures (code) VALUES ('x')",
+            "UPDATE instances SET patient_id = 'x'",
+            "DROP TABLE instances",
+            "CREATE TABLE more (x INT64)",
+        ],
+    )
+    def test_a_statement_that_is_wrong_or_writes_is_a_bad_query(self, warehouse: Warehouse, sql):
+        warehouse.append("instances", [instance_row("r1")])
+        with pytest.raises(BadQuery):
+            warehouse.query(sql)
+        assert count(warehouse, "instances", "patient_id IS NULL") == 1
+
+    def test_sixteen_threads_append_and_read_at_once(self, warehouse: Warehouse):
+        def work(thread: int) -> int:
+            for i in range(10):
+                warehouse.append("instances", [instance_row(f"r{thread}.{i}", f"gs://b/{thread}/{i}")])
+            return count(warehouse, "instances_current", f"object_uri LIKE 'gs://b/{thread}/%'")
+
+        with ThreadPoolExecutor(16) as pool:
+            assert list(pool.map(work, range(16))) == [10] * 16
+        assert count(warehouse, "instances_current") == 160
