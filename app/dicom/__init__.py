@@ -1,0 +1,68 @@
+"""DICOM objects from bytes to a description: pure functions, the only room that knows pydicom.
+
+Its parts are imported when a function needs them: who only passes `describe` on to a worker process does not
+pay for pydicom and the codecs.
+"""
+
+from __future__ import annotations
+
+from time import perf_counter
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+from app.errors import BadDataset, Unrenderable, permanent
+from app.types import Content, DescribeOptions, Instance, PreviewOptions
+
+if TYPE_CHECKING:
+    from pydicom.dataset import Dataset
+
+
+def describe(content: Content, options: DescribeOptions) -> Instance:
+    """Return what one object says: columns, metadata, document and preview, a pure function of its bytes.
+
+    A preview that cannot be made is None, with the reason in `preview_error`.
+
+    Raises
+    ------
+    NotDicom, BadDataset, LimitExceeded : as `read_dataset`
+    BadDataset : with code `invalid_value`, if `options.metadata.strict` and any value is not valid
+    """
+    from app.dicom.columns import columns
+    from app.dicom.dataset import read_dataset
+    from app.dicom.metadata import to_document, to_metadata
+    from app.dicom.row_metadata import to_row_metadata
+
+    began = perf_counter()
+    dataset = read_dataset(content)
+    with permanent(BadDataset):
+        metadata = to_metadata(dataset, bulk_source(content), options.metadata.bulk_threshold)
+        row, misfits = columns(metadata)
+        text, document = to_row_metadata(metadata, options.metadata), to_document(metadata)
+    warnings = (*metadata.warnings, *misfits)
+    if options.metadata.strict and warnings:
+        raise BadDataset(f"element {warnings[0].tag} is not valid", code="invalid_value")
+    parsed = perf_counter()
+    png, error = _preview(dataset, options.preview)
+    took = {"parse": _ms(parsed - began), "render": _ms(perf_counter() - parsed)}
+    return Instance(row, text, document, png, error, warnings, took)
+
+
+def bulk_source(content: Content) -> str:
+    """Return the address of an object version that a BulkDataURI begins with, percent-encoded."""
+    return f"{quote(content.uri, safe=':/')}?generation={content.ref.generation}"
+
+
+def _preview(dataset: Dataset, options: PreviewOptions) -> tuple[bytes | None, str | None]:
+    """Return the preview, or why there is none."""
+    from app.dicom.preview import preview
+
+    if not options.enabled:
+        return None, "disabled"
+    try:
+        return preview(dataset, options), None
+    except Unrenderable as exc:
+        return None, exc.code
+
+
+def _ms(seconds: float) -> int:
+    return round(seconds * 1000)

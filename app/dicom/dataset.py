@@ -1,0 +1,165 @@
+"""A data set from the bytes of an object: recognised, checked to its end, large values left in place."""
+
+from __future__ import annotations
+
+import io
+import warnings
+import zlib
+from collections import Counter
+from struct import unpack
+
+from pydicom import config
+from pydicom.charset import default_encoding
+from pydicom.dataelem import DataElement, RawDataElement
+from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
+from pydicom.tag import BaseTag
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ImplicitVRLittleEndian,
+)
+
+from app.dicom.charset import ASCII, charset
+from app.dicom.elements import UNDEFINED, VRS, Node, Scanner, Source, public_vr
+from app.errors import BadDataset, LimitExceeded, NotDicom, permanent
+from app.types import Content
+
+DEFERRED = 1 << 16
+"""Values longer than this stay in the object until they are asked for; in bytes."""
+MAX_INFLATED = 256 << 20
+MAX_RATIO, RATIO_FROM = 100, 32 << 20
+
+# pydicom's warnings quote values of the data set; this room speaks for it. (Its log is muted by app/log.py.)
+warnings.filterwarnings("ignore", module=r"pydicom(\.|$)")
+config.settings.reading_validation_mode = config.IGNORE
+
+
+class ObjectDataset(FileDataset):
+    """A data set as read from an object.
+
+    nodes: tag -> where the value lies in `buffer` and how it was read; only for elements not changed since.
+    duplicates: tags that occur more than once; the last one counts.
+    deflated: positions are then those in the inflated stream, not in the object.
+    """
+
+    nodes: dict[int, Node]
+    duplicates: frozenset[int]
+    deflated: bool
+
+
+def read_dataset(content: Content) -> ObjectDataset:
+    """Return the data set of an object whose elements all lie inside it.
+
+    Values over 64 KiB are not read: their element holds None and pydicom reads them from `buffer` when asked.
+
+    Raises
+    ------
+    NotDicom : the bytes are not DICOM
+    BadDataset : cut off (code `truncated`), or not made as PS3.5 says
+    LimitExceeded : nesting over 64, more than a million elements, or a deflated data set that is a bomb
+
+    References
+    ----------
+    PS3.10 7.1 (file meta), PS3.5 7 (data set), PS3.5 A.5 (deflated)
+    """
+    stream = io.BytesIO(content.data) if content.data is not None else content.open()
+    source = Source(stream, content.size, content.data or b"")
+    with permanent(BadDataset):
+        return _read(source)
+
+
+def _read(source: Source) -> ObjectDataset:
+    head = source.value(0, 132)
+    magic = 132 if head[128:] == b"DICM" else 4 if head[:4] == b"DICM" else 0
+    meta, start = _file_meta(source, magic)
+    syntax = _text(meta, 0x00020010)
+    deflated = syntax == DeflatedExplicitVRLittleEndian
+    if deflated:
+        inflated = _inflate(source.value(start, source.size - start))
+        source, start = Source(io.BytesIO(inflated), len(inflated), inflated), 0
+    first = source.value(start, 8)
+    if magic and not first:
+        raise BadDataset("nothing follows the file meta information", code="truncated")
+    implicit, little = _encoding(first, syntax)
+    if not meta and not _plausible(first, implicit, little):
+        raise NotDicom("the bytes do not begin as a data set")
+    nodes = Scanner(source, little).scan(start, source.size, implicit)
+    dataset = ObjectDataset(source.stream, _elements(source, nodes, little), None, meta, implicit, little)
+    # pydicom would open a file again by its name, which may hold other bytes by then.
+    dataset.buffer, dataset.filename, dataset.fileobj_type = source.stream, None, type(source.stream)
+    dataset.preamble = head[:128] if magic == 132 else None
+    dataset.nodes, dataset.deflated = {node.tag: node for node in nodes}, deflated
+    dataset.duplicates = frozenset(
+        tag for tag, count in Counter(node.tag for node in nodes).items() if count > 1
+    )
+    codecs = charset(_text(dataset, 0x00080005).encode("latin-1")).codecs
+    dataset.set_original_encoding(
+        implicit, little, [default_encoding if codec == ASCII else codec for codec in codecs]
+    )
+    return dataset
+
+
+def _file_meta(source: Source, start: int) -> tuple[FileMetaDataset, int]:
+    """Return group 0002 and where the data set begins; the group length is not believed, it often lies."""
+    if source.value(start, 2) != b"\x02\x00":
+        return FileMetaDataset(), start
+    nodes = Scanner(source, little=True).scan(start, source.size, implicit=False, only_group=2)
+    last = nodes[-1]
+    return FileMetaDataset(_elements(source, nodes, little=True)), last.offset + last.length
+
+
+def _encoding(first: bytes, syntax: str) -> tuple[bool, bool]:
+    """Return (implicit, little) by the first element, which knows better than the file meta information."""
+    big = syntax == ExplicitVRBigEndian
+    if int.from_bytes(first[:2], "little" if big else "big") == 0x0008:
+        big = not big  # group 0008 read in the wrong order would be 0800, which does not exist
+    explicit = first[4:6].isalpha() and first[4:6].isupper()
+    return (syntax == ImplicitVRLittleEndian if len(first) < 8 else not explicit), not big
+
+
+def _plausible(first: bytes, implicit: bool, little: bool) -> bool:
+    """Say whether bytes without file meta information begin as a data set or an ACR-NEMA message does."""
+    if len(first) < 8:
+        return False
+    group, number = unpack("<HH" if little else ">HH", first[:4])
+    if group != 8:
+        return False
+    return first[4:6] in VRS if not implicit else public_vr(group << 16 | number) != "UN"
+
+
+def _inflate(packed: bytes) -> bytes:
+    """Return the deflated data set; a stream with a zlib header is taken too."""
+    for bits in (-zlib.MAX_WBITS, zlib.MAX_WBITS):
+        unpacker, inflated = zlib.decompressobj(bits), bytearray()
+        try:
+            while not unpacker.eof and (packed_left := packed if not inflated else unpacker.unconsumed_tail):
+                inflated += unpacker.decompress(packed_left, 1 << 20)
+                if len(inflated) > MAX_INFLATED or len(inflated) > max(RATIO_FROM, MAX_RATIO * len(packed)):
+                    raise LimitExceeded("the deflated data set is larger than the limit")
+        except zlib.error:
+            continue
+        if not unpacker.eof:
+            raise BadDataset("the deflated data set has no end", code="truncated")
+        return bytes(inflated)
+    raise BadDataset("the data set is not deflated as the file meta information says")
+
+
+def _elements(source: Source, nodes: list[Node], little: bool) -> dict[BaseTag, DataElement | RawDataElement]:
+    """Return the elements as pydicom keeps them until they are asked for."""
+    elements: dict[BaseTag, DataElement | RawDataElement] = {}
+    for node in nodes:
+        deferred = node.length > DEFERRED and node.vr != "SQ"
+        # pydicom reads a deferred value only if it meets the same VR again.
+        vr = "SQ" if node.vr == "SQ" else node.written if deferred or not node.written else node.vr
+        length = UNDEFINED if node.undefined else node.length
+        value = None if deferred else source.value(node.offset, node.length)
+        tag = BaseTag(node.tag)
+        elements[tag] = RawDataElement(tag, vr, length, value, node.offset, not node.written, little)
+    return elements
+
+
+def _text(dataset: Dataset, tag: int) -> str:
+    """Return the text of an element without converting it, which pydicom would do for good."""
+    element = dataset.get_item(tag)
+    value = element.value if isinstance(element, RawDataElement) else None
+    return (value or b"").decode("latin-1").strip(" \0")

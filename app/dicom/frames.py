@@ -1,0 +1,82 @@
+"""One frame out of a data set, without reading or decoding the others."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from pydicom.dataset import Dataset
+
+from app.dicom.decoders import BYTEWISE, CODECS, decode_frame
+from app.dicom.fragments import read_codestream
+from app.dicom.header import ImageHeader, read_header
+from app.dicom.native import SUBSAMPLED, read_native, stored_values
+from app.dicom.pixel_bytes import PixelBytes, pixel_bytes
+from app.dicom.unrenderable import PreviewError, rendering, unrenderable
+from app.types import PreviewOptions
+
+NATIVE = frozenset(
+    (
+        "1.2.840.10008.1.2",
+        "1.2.840.10008.1.2.1",
+        "1.2.840.10008.1.2.2",
+        "1.2.840.10008.1.2.1.99",
+    )
+)
+"""Transfer syntaxes whose pixel data are not encapsulated."""
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One decoded frame.
+
+    pixels: (rows, columns) or (rows, columns, 3) stored values. photometric: the colour space that the
+    pixels have after decoding. header: the image header of the data set. index: 0-based.
+    """
+
+    pixels: np.ndarray
+    photometric: str
+    header: ImageHeader
+    index: int
+
+
+def read_frame(dataset: Dataset, frame_index: int, max_pixels: int = PreviewOptions().max_pixels) -> Frame:
+    """Read and decode one frame.
+
+    Parameters
+    ----------
+    dataset : the whole data set with its file meta information; the pixel data may still lie in the file
+    frame_index : 0-based
+    max_pixels : most samples (rows x columns x samples) that one frame may have
+
+    Raises
+    ------
+    Unrenderable : with a code of PreviewError
+
+    References
+    ----------
+    PS3.5 8 and A.4, PS3.3 C.7.6.3
+    """
+    with rendering():
+        header = read_header(dataset)
+        if not 0 <= frame_index < header.frames:
+            raise unrenderable(PreviewError.NO_SUCH_FRAME, "the frame is not in the object")
+        if header.pixels * header.samples > max_pixels:
+            raise unrenderable(PreviewError.IMAGE_TOO_LARGE, "one frame has more samples than allowed")
+        pixels = pixel_bytes(dataset, header.keyword)
+        if header.transfer_syntax in NATIVE:
+            return _native_frame(pixels, header, frame_index)
+        if header.transfer_syntax not in CODECS and header.transfer_syntax not in BYTEWISE:
+            raise unrenderable(PreviewError.UNSUPPORTED_TRANSFER_SYNTAX, "no decoder for the transfer syntax")
+        data = read_codestream(pixels, dataset, frame_index, header.frames)
+        cells, photometric = decode_frame(data, header)
+        native = header.transfer_syntax in BYTEWISE
+        return Frame(stored_values(cells, header, native=native), photometric, header, frame_index)
+
+
+def _native_frame(pixels: PixelBytes, header: ImageHeader, frame_index: int) -> Frame:
+    cells = read_native(pixels, header, frame_index)
+    photometric = header.photometric
+    if photometric in SUBSAMPLED:
+        photometric = photometric.removesuffix("_422")
+    return Frame(stored_values(cells, header, native=True), photometric, header, frame_index)

@@ -1,0 +1,77 @@
+"""Where an attribute of one frame is found: per frame, shared, or at the root (PS3.3 C.7.6.16)."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from struct import Struct
+
+from pydicom.dataelem import RawDataElement
+from pydicom.dataset import Dataset
+from pydicom.filereader import read_dataset
+
+from app.dicom.attributes import element_as_it_lies, has_value, items
+from app.errors import BadDataset, permanent
+
+GROUPS = ("PerFrameFunctionalGroupsSequence", "SharedFunctionalGroupsSequence")
+ITEM, UNDEFINED = (0xFFFE, 0xE000), 0xFFFFFFFF
+
+
+def frame_item(dataset: Dataset, frame_index: int, macro: str, keyword: str) -> Dataset | None:
+    """Return the data set or item that holds `keyword` for a frame.
+
+    Parameters
+    ----------
+    dataset : the whole data set
+    frame_index : 0-based
+    macro : keyword of the functional group's sequence, such as FrameVOILUTSequence
+    keyword : the attribute wanted; an empty one counts as absent
+
+    Returns
+    -------
+    the item of the frame, else the shared one, else the data set itself, else None
+
+    References
+    ----------
+    PS3.3 C.7.6.16.1.1 (Shared), C.7.6.16.1.2 (Per-frame)
+    """
+    candidates = _candidates(dataset, frame_index, macro)
+    return next((item for item in candidates if has_value(item, keyword)), None)
+
+
+def _candidates(dataset: Dataset, frame_index: int, macro: str) -> Iterator[Dataset]:
+    for groups, index in zip(GROUPS, (frame_index, 0), strict=True):
+        group = _nth_item(dataset, groups, index)
+        if group is not None:
+            yield from items(group, macro)[:1]
+    yield dataset
+
+
+def _nth_item(dataset: Dataset, keyword: str, index: int) -> Dataset | None:
+    """Return one item of a sequence, without reading the others where their lengths allow it."""
+    found = element_as_it_lies(dataset, keyword)
+    if isinstance(found, RawDataElement) and found.value and found.VR in (None, "SQ"):
+        span = _span(found.value, found.is_little_endian, index)
+        if span is not None:
+            try:
+                with permanent(BadDataset):
+                    data = io.BytesIO(found.value[span])
+                    return read_dataset(data, found.is_implicit_VR, found.is_little_endian)
+            except BadDataset:
+                return None
+    whole = items(dataset, keyword)
+    return whole[index] if index < len(whole) else None
+
+
+def _span(value: bytes, little_endian: bool, index: int) -> slice | None:
+    """Return where the bytes of an item lie; None if some item does not say how long it is."""
+    head, position = Struct("<HHI" if little_endian else ">HHI"), 0
+    while position + head.size <= len(value):
+        group, number, length = head.unpack_from(value, position)
+        if (group, number) != ITEM or length == UNDEFINED:
+            return None
+        position += head.size
+        if index == 0:
+            return slice(position, position + length)
+        index, position = index - 1, position + length
+    return None

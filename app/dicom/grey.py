@@ -1,0 +1,195 @@
+"""A frame of grey values to 8 bit: modality, value of interest, inversion (PS3.4 N.2)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+import numpy as np
+from pydicom.dataset import Dataset
+
+from app.dicom.attributes import items, number, text
+from app.dicom.frames import Frame
+from app.dicom.modality import ModalityTransform, modality_transform
+from app.dicom.window import ValueOfInterest, Window, parse_window, value_of_interest
+
+FROM_ZERO = ("PT", "NM", "RTDOSE")
+"""Modalities whose values count something, so black is nothing."""
+SAMPLE = 1 << 20
+"""Most pixels that decide an automatic window."""
+BAND = 1 << 16
+"""Pixels that are shaded at a time."""
+DIMMEST_LABEL = 64
+
+
+def grey(dataset: Dataset, frame: Frame, window: str = "auto") -> np.ndarray:
+    """Render a frame of one sample a pixel.
+
+    Parameters
+    ----------
+    dataset : the whole data set
+    frame : (rows, columns) stored values, integer or float
+    window : `auto`, or `centre,width` in modality units
+
+    Returns
+    -------
+    (rows, columns) uint8
+
+    Raises
+    ------
+    Unrenderable : bad_window
+
+    References
+    ----------
+    PS3.4 N.2 (order of the steps), PS3.3 C.7.6.3.1.2 (MONOCHROME1), C.11.6 (Presentation LUT Shape)
+    """
+    kind = text(dataset, "SegmentationType")
+    if kind and window == "auto":
+        return _by_table(frame.pixels, _segment_scale(dataset, frame.pixels, kind))
+    modality = modality_transform(dataset, frame.header, frame.index)
+    voi = _voi(dataset, frame, modality, window)
+    inverse = frame.photometric == "MONOCHROME1" or text(dataset, "PresentationLUTShape") == "INVERSE"
+
+    def shade(values: np.ndarray) -> np.ndarray:
+        shown = np.nan_to_num(voi.apply(modality.apply(values)), nan=0.0)
+        level: np.ndarray = np.rint(255 - shown if inverse else shown).astype(np.uint8)
+        return level
+
+    return _by_table(frame.pixels, shade)
+
+
+def automatic_window(dataset: Dataset, frame: Frame, modality: ModalityTransform) -> Window:
+    """Choose a window from the pixels: percentile 1 to 99.5 without padding.
+
+    Parameters
+    ----------
+    dataset : tells padding values and modality
+    frame : (rows, columns) stored values; of a big frame every n-th row and column is looked at
+    modality : what makes modality values of them
+
+    Returns
+    -------
+    Window in modality units. A constant frame is shown as its share of what its bits can hold.
+
+    References
+    ----------
+    PS3.3 C.7.5.1.1.2 (Pixel Padding Value and Range Limit)
+    """
+    step = 1 + int((frame.pixels.size / SAMPLE) ** 0.5)
+    values, counts = _histogram(dataset, frame.pixels[::step, ::step])
+    if not len(values):
+        return Window(0.0, 1.0, "LINEAR_EXACT")
+    shown = modality.apply(values)
+    order = np.argsort(shown, kind="stable")
+    shown, below = shown[order], np.cumsum(counts[order])
+    low, high = (shown[np.searchsorted(below, share * below[-1])] for share in (0.01, 0.995))
+    if text(dataset, "Modality") in FROM_ZERO and shown[0] >= 0:
+        low = 0.0
+    if low >= high:
+        low, high = shown[0], shown[-1]
+    if low >= high:
+        low, high = _stored_range(frame, modality, low)
+    return Window((low + high) / 2, max(high - low, 1e-9), "LINEAR_EXACT")
+
+
+def _voi(dataset: Dataset, frame: Frame, modality: ModalityTransform, window: str) -> ValueOfInterest:
+    if window != "auto":
+        said: ValueOfInterest | None = parse_window(window)
+    else:
+        signed = frame.header.signed or modality.intercept < 0
+        said = value_of_interest(dataset, frame.header, frame.index, signed=signed)
+    if isinstance(said, Window) and said.function == "LINEAR" and frame.pixels.dtype.kind == "f":
+        # LINEAR counts integers: a map from 0 to 1 with a width of 1 would be black and white.
+        return replace(said, function="LINEAR_EXACT")
+    return said or automatic_window(dataset, frame, modality)
+
+
+def _histogram(dataset: Dataset, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the distinct finite values that are no padding, ascending, and how often each occurs."""
+    if pixels.dtype.kind in "iu" and pixels.dtype.itemsize <= 2:
+        low = int(pixels.min())
+        counts = np.bincount((pixels.astype(np.int32) - low).reshape(-1))
+        values = np.flatnonzero(counts)
+        counts, values = counts[values], values + low
+    else:
+        values, counts = np.unique(pixels[np.isfinite(pixels)], return_counts=True)
+    first = number(dataset, "PixelPaddingValue", np.nan)
+    last = number(dataset, "PixelPaddingRangeLimit", first)
+    if np.isnan(first) or pixels.dtype.kind == "f":
+        return values, counts
+    first, last = (_as_stored(value, pixels.dtype) for value in sorted((first, last)))
+    kept = (values < min(first, last)) | (values > max(first, last))
+    return (values[kept], counts[kept]) if kept.any() else (values, counts)
+
+
+def _stored_range(frame: Frame, modality: ModalityTransform, value: float) -> tuple[float, float]:
+    """Return the modality values of the least and the most that the frame's bits can hold."""
+    if frame.pixels.dtype.kind == "f":
+        return min(value, 0.0), max(value, 0.0)
+    header = frame.header
+    least = -(1 << (header.bits_stored - 1)) if header.signed else 0
+    ends = modality.apply(np.array([least, least + (1 << header.bits_stored) - 1]))
+    return float(ends.min()), float(ends.max())
+
+
+def _as_stored(value: float, dtype: np.dtype) -> float:
+    # The VR of padding is ambiguous (US or SS): read it as the pixels are.
+    return value - 65536 if dtype.kind == "i" and 32768 <= value < 65536 else value
+
+
+def _segment_scale(dataset: Dataset, pixels: np.ndarray, kind: str) -> Callable[[np.ndarray], np.ndarray]:
+    """Return how segments become visible (PS3.3 C.8.20.2.3): on or off, by share, or by label."""
+    if kind == "BINARY":
+        return lambda values: np.where(values > 0, 255, 0).astype(np.uint8)
+    if kind == "FRACTIONAL":
+        most = max(1.0, number(dataset, "MaximumFractionalValue", 255.0))
+        return lambda values: np.rint(np.clip(values / most, 0, 1) * 255).astype(np.uint8)
+    labels = [number(item, "SegmentNumber", 0) for item in items(dataset, "SegmentSequence")]
+    most = max([1.0, float(pixels.max()), *labels])
+    background = number(dataset, "PixelPaddingValue", 0.0)
+    step = (255 - DIMMEST_LABEL) / most
+
+    def spread(values: np.ndarray) -> np.ndarray:
+        level = np.clip(DIMMEST_LABEL + values * step, 0, 255)
+        return np.where((values == 0) | (values == background), 0, level).astype(np.uint8)
+
+    return spread
+
+
+def _by_table(pixels: np.ndarray, shade: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """Shade each value of the range once and look the pixels up; wide values are shaded one by one."""
+    if pixels.dtype.kind in "iu" and pixels.dtype.itemsize <= 2:
+        low, high = int(pixels.min()), int(pixels.max())
+        return look_up(shade(np.arange(low, high + 1)), pixels, low)
+    out = np.empty(pixels.shape, np.uint8)
+    for band in _bands(pixels):
+        out[band] = shade(pixels[band])
+    return out
+
+
+def look_up(table: np.ndarray, pixels: np.ndarray, first: int) -> np.ndarray:
+    """Replace every pixel by its entry.
+
+    Parameters
+    ----------
+    table : (n,) or (n, 3) uint8
+    pixels : (rows, columns) integers from `first` to `first` + n - 1
+    first : the value of the first entry
+
+    Returns
+    -------
+    (rows, columns) or (rows, columns, 3) uint8
+    """
+    out = np.empty(pixels.shape + table.shape[1:], np.uint8)
+    for band in _bands(pixels):
+        index = pixels[band].astype(np.intp)
+        index -= first
+        np.take(table, index, axis=0, out=out[band], mode="clip")
+    return out
+
+
+def _bands(pixels: np.ndarray) -> Iterator[slice]:
+    """Yield bands of rows whose eight-byte temporaries stay in the cache, however big the frame is."""
+    height = max(1, BAND // pixels.shape[1])
+    for row in range(0, pixels.shape[0], height):
+        yield slice(row, row + height)

@@ -1,0 +1,134 @@
+"""Uncompressed frames: where one begins, and bytes to cells of BitsAllocated bits (PS3.5 8.1)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from app.dicom.header import ImageHeader
+from app.dicom.pixel_bytes import PixelBytes
+from app.dicom.unrenderable import PreviewError, unrenderable
+
+SUBSAMPLED = ("YBR_FULL_422", "YBR_PARTIAL_422")
+
+
+def frame_bits(header: ImageHeader) -> int:
+    """Return the bits that one native frame takes; frames follow each other without padding."""
+    return header.pixels * header.samples * header.bits_allocated
+
+
+def read_native(pixels: PixelBytes, header: ImageHeader, frame_index: int) -> np.ndarray:
+    """Return the cells of one native frame; the others are neither read nor copied.
+
+    Parameters
+    ----------
+    pixels : the value of Pixel Data
+    header : its layout
+    frame_index : 0-based
+
+    Returns
+    -------
+    (rows, columns[, 3]) of the width BitsAllocated, unsigned, or float for Float Pixel Data
+
+    Raises
+    ------
+    Unrenderable : truncated_pixel_data
+
+    References
+    ----------
+    PS3.5 8.1.1 and D (cells; one-bit frames are packed across their borders), 8.2 (YBR_FULL_422)
+    """
+    bits = frame_bits(header)
+    halved = header.photometric in SUBSAMPLED and header.samples == 3 and header.bits_allocated == 8
+    # Some writers say 4:2:2 and store every sample.
+    halved = halved and pixels.size < bits // 8 * header.frames and header.columns % 2 == 0
+    if halved:
+        bits = bits // 3 * 2
+    first_bit = bits * frame_index
+    begin, end = first_bit // 8, -(-(first_bit + bits) // 8)
+    data = _bytes(pixels, begin, end, swap=pixels.words and not header.little_endian, header=header)
+    if len(data) < end - begin:
+        raise unrenderable(PreviewError.TRUNCATED_PIXEL_DATA, "the pixel data end before the frame does")
+    if halved:
+        return _expand_422(data, header)
+    return cells_from_bytes(data, header, planar=header.planar, skip_bits=first_bit % 8)
+
+
+def cells_from_bytes(
+    data: np.ndarray, header: ImageHeader, *, planar: bool, skip_bits: int = 0
+) -> np.ndarray:
+    """Shape the bytes of one frame into cells.
+
+    Parameters
+    ----------
+    data : (n,) uint8, the frame and no more, in the byte order of the transfer syntax
+    header : layout of the frame
+    planar : all of one component, then all of the next
+    skip_bits : bits of the byte before a one-bit frame begins
+
+    Returns
+    -------
+    (rows, columns[, 3]) of the width BitsAllocated
+    """
+    if header.bits_allocated == 1:
+        bits = np.unpackbits(data, bitorder="little")[skip_bits : skip_bits + header.pixels]
+        return bits.reshape(header.rows, header.columns)
+    kind = "u" if header.keyword == "PixelData" else "f"
+    order = "<" if header.little_endian else ">"
+    cells = data.view(f"{order}{kind}{header.bits_allocated // 8}")
+    if header.samples == 1:
+        return cells.reshape(header.rows, header.columns)
+    if planar:
+        return cells.reshape(header.samples, header.rows, header.columns).transpose(1, 2, 0)
+    return cells.reshape(header.rows, header.columns, header.samples)
+
+
+def stored_values(cells: np.ndarray, header: ImageHeader, *, native: bool) -> np.ndarray:
+    """Drop the bits that are not part of the value, and extend the sign.
+
+    Parameters
+    ----------
+    cells : cells of a frame, or what a decoder made of them
+    header : BitsStored, HighBit and PixelRepresentation
+    native : the bits lie where HighBit says; a decoder puts them lowest
+
+    Returns
+    -------
+    an array of the same shape, signed if PixelRepresentation is 1
+
+    References
+    ----------
+    PS3.5 8.1.1
+    """
+    width = cells.dtype.itemsize * 8
+    stored, high_bit = header.bits_stored, header.high_bit if native else header.bits_stored - 1
+    if cells.dtype.kind == "f" or header.bits_allocated == 1:
+        return cells
+    unsigned = np.dtype(f"u{cells.dtype.itemsize}")
+    kind = np.dtype(f"i{cells.dtype.itemsize}") if header.signed else unsigned
+    if not native and (cells.dtype == kind or high_bit >= width):
+        return cells
+    cells = np.ascontiguousarray(cells, cells.dtype.newbyteorder("="))
+    if stored == width:
+        return cells.view(kind)
+    raised: np.ndarray = cells.view(unsigned) << np.array(width - 1 - high_bit, unsigned)
+    values: np.ndarray = raised.view(kind) >> np.array(width - stored, kind)
+    return values
+
+
+def _bytes(pixels: PixelBytes, begin: int, end: int, *, swap: bool, header: ImageHeader) -> np.ndarray:
+    if not swap or header.bits_allocated > 8:
+        return np.frombuffer(pixels.read(begin, end - begin), np.uint8)
+    # Big endian OW keeps every pair of bytes swapped (PS3.5 8.1.1).
+    even = begin - begin % 2
+    pairs = np.frombuffer(pixels.read(even, end + end % 2 - even), np.uint8)
+    whole = pairs[: len(pairs) - len(pairs) % 2].reshape(-1, 2)[:, ::-1].reshape(-1)
+    return whole[begin - even : end - even]
+
+
+def _expand_422(data: np.ndarray, header: ImageHeader) -> np.ndarray:
+    """Give both pixels of a pair their common colour differences: Y Y Cb Cr becomes Y Cb Cr twice."""
+    pairs = data.reshape(header.rows, header.columns // 2, 4)
+    cells = np.empty((header.rows, header.columns // 2, 2, 3), np.uint8)
+    cells[..., 0] = pairs[..., :2]
+    cells[..., 1:] = pairs[..., None, 2:]
+    return cells.reshape(header.rows, header.columns, 3)

@@ -1,0 +1,63 @@
+"""Why there is no preview: the codes that end in the column `preview_error`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+
+from app.errors import LimitExceeded, Unrenderable, permanent
+
+
+class PreviewError(StrEnum):
+    """Stable codes, part of the contract.
+
+    no_pixel_data                  nothing to draw: a report, a plan, a waveform, empty pixel data
+    no_such_frame                  the frame asked for is not in the object
+    bad_image_header               rows, columns, samples or bits are missing or impossible
+    unsupported_transfer_syntax    the pixels are encoded in a way this version does not decode
+    unsupported_photometric        the colour space is not drawn by this version
+    image_too_large                one frame has more samples than `max_pixels`
+    truncated_pixel_data           the pixel data end before the frame does
+    bad_encapsulation              the fragments of compressed frames cannot be followed
+    bad_codestream                 the compressed frame contradicts the data set or its own format
+    bad_palette                    the palette of a PALETTE COLOR image is missing or broken
+    bad_window                     the window asked for is not `centre,width`
+    decode_failed                  the decoder refused the frame
+    out_of_memory                  the frame did not fit in the memory of the worker
+    """
+
+    NO_PIXEL_DATA = "no_pixel_data"
+    NO_SUCH_FRAME = "no_such_frame"
+    BAD_IMAGE_HEADER = "bad_image_header"
+    UNSUPPORTED_TRANSFER_SYNTAX = "unsupported_transfer_syntax"
+    UNSUPPORTED_PHOTOMETRIC = "unsupported_photometric"
+    IMAGE_TOO_LARGE = "image_too_large"
+    TRUNCATED_PIXEL_DATA = "truncated_pixel_data"
+    BAD_ENCAPSULATION = "bad_encapsulation"
+    BAD_CODESTREAM = "bad_codestream"
+    BAD_PALETTE = "bad_palette"
+    BAD_WINDOW = "bad_window"
+    DECODE_FAILED = "decode_failed"
+    OUT_OF_MEMORY = "out_of_memory"
+
+
+class DecodeFailed(Unrenderable):
+    """A decoder refused the frame, or rendering stumbled over something no rule foresaw."""
+
+    code = PreviewError.DECODE_FAILED.value
+
+
+def unrenderable(code: PreviewError, text: str) -> Unrenderable:
+    """Return the error to raise for `code`; `text` names the fault and never a value."""
+    return Unrenderable(text, code=code.value)
+
+
+@contextmanager
+def rendering() -> Iterator[None]:
+    """Turn whatever goes wrong inside into Unrenderable, so that a bad frame never loses its metadata."""
+    try:
+        with permanent(DecodeFailed):
+            yield
+    except LimitExceeded:
+        raise unrenderable(PreviewError.OUT_OF_MEMORY, "the frame did not fit in memory") from None

@@ -1,0 +1,135 @@
+"""The development corpus: known pixels, the look of another renderer, an end for every file."""
+
+import csv
+import hashlib
+import warnings
+
+import numpy as np
+from PIL import Image
+from pydicom import dcmread
+from pydicom.dataset import Dataset
+
+from app.dicom.frames import read_frame
+from app.dicom.header import read_header
+from app.dicom.modality import modality_transform
+from app.dicom.preview import draw, preview
+from app.errors import Unrenderable
+from app.types import PreviewOptions
+from tests.parts import shared
+
+
+def corpus_rows(*path: str) -> list[dict[str, str]]:
+    with open(shared(*path), encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def all_frames(name: str) -> np.ndarray:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        dataset = dcmread(shared("corpus") / name, force=True)
+    header = read_header(dataset)
+    frames = [read_frame(dataset, index).pixels for index in range(header.frames)]
+    return np.stack(frames) if header.frames > 1 else frames[0]
+
+
+def test_corpus_decodes_to_the_known_pixels():
+    """Lossless frames must be equal; YCbCr is decoded to RGB here and DCT decoders may differ by one."""
+    exact = 0
+    for row in corpus_rows("corpus", "MANIFEST.csv"):
+        loose = row["photometric"].startswith("YBR_FULL") or "jpeg-extended" in row["file"]
+        if not row["decoded_sha256"] or (loose and "jpegls" not in row["file"]):
+            continue
+        pixels = np.ascontiguousarray(all_frames(row["file"]).astype(np.dtype(row["decoded_dtype"])))
+        assert hashlib.sha256(pixels.tobytes()).hexdigest() == row["decoded_sha256"], row["file"]
+        exact += 1
+    assert exact > 130
+
+
+def test_corpus_groups_of_the_same_pixels_decode_equal():
+    groups: dict[str, list[str]] = {}
+    for row in corpus_rows("truth", "same-pixels-dev.csv"):
+        groups.setdefault(row["group"], []).append(row["file"])
+    for files in groups.values():
+        first = all_frames(files[0])
+        for name in files[1:]:
+            assert np.array_equal(first, all_frames(name)), name
+
+
+def test_corpus_pairs_equal_the_reference_of_the_working_group():
+    for row in corpus_rows("truth", "wg04-reference-pairs-dev.csv"):
+        if row["codec_is"] == "lossless":
+            pixels = np.ascontiguousarray(all_frames(row["file"]))
+            assert hashlib.sha256(pixels.tobytes()).hexdigest() == row["reference_pixels_sha256"], row["file"]
+
+
+def reference(row: dict[str, str]) -> tuple[Dataset, np.ndarray, PreviewOptions]:
+    """Return a file, dcmtk's picture of it, and options that ask for the same picture."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        dataset = dcmread(shared("corpus") / row["file"], force=True)
+    expected = np.asarray(Image.open(shared("truth", "dcmtk-rendered-dev") / f"{row['file'][:-4]}.png"))
+    frame = read_frame(dataset, 0)
+    window = "auto"
+    if "+Wm" in row["png_cmd"] and frame.pixels.ndim == 2:
+        values = modality_transform(dataset, frame.header, 0).apply(frame.pixels)
+        low, high = float(values.min()), float(values.max())
+        window = f"{(low + high) / 2},{max(high - low, 1e-9)},linear-exact"
+    return dataset, expected, PreviewOptions(window=window, overlays=True)
+
+
+EXPLAINED = {
+    # dcmtk shows a constant frame black; it has no window to ask for.
+    "ct_explicit_mono2_mf.dcm",
+    "seg_explicit_mono2_seg-image-sm-dots-tiled-full.dcm",
+    "sm_explicit_mono2_sm-image-grayscale.dcm",
+    "xa_explicit_mono2_xa-minimal.dcm",
+    # dcmtk does not know elements whose VR is UN, so it misses window and rescale.
+    "ct_j2k-ll_mono2_ctimage-jpeg2000losslessonly-ts1-2-4-90_2.dcm",
+    "ct_j2k_mono2_ctimage-jpeg2000-ts1-2-4-91_2.dcm",
+    "ct_jpegls-near_mono2_ctimage-jpeglslossy-ts1-2-4-81_2.dcm",
+    # dcmtk rounds modality values to integers; the slope is 0.001.
+    "mr_explicit_mono2_001_2.dcm",
+    # dcmtk's grey values do not even rise with the 32-bit stored values.
+    "rtdose_bigendian_mono2_rtdose-expb-1frame.dcm",
+    # Half of the pixel data are missing; dcmtk draws the rest black.
+    "mr_explicit_mono2_test-dcm.dcm",
+    # dcmtk converts YBR_FULL with its own rounding: two grey levels.
+    "ot_explicit_ybrfull_sc-ybr-full-uncompressed.dcm",
+    "us_rle_ybrfull_ybr-full-rle.dcm",
+}
+
+
+def test_corpus_looks_as_dcmtk_shows_it():
+    compared = 0
+    with open(shared("truth", "dcmtk-rendered-dev") / "INDEX.csv", encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if row["png"] == "yes"]
+    for row in rows:
+        if row["file"] in EXPLAINED or "+Sxv" in row["png_cmd"]:
+            continue
+        dataset, expected, options = reference(row)
+        pixels = draw(dataset, read_frame(dataset, 0), options).astype(int)
+        if expected.ndim == 3 and pixels.ndim == 2:
+            expected = expected[..., 0]
+        assert np.abs(pixels - expected).max() <= 1, row["file"]
+        compared += 1
+    assert compared > 110
+
+
+def test_corpus_ends_as_a_picture_or_a_code():
+    ends = {"picture": 0}
+    for path in sorted(shared("corpus").glob("*.dcm")):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            dataset = dcmread(path, force=True)
+        try:
+            preview(dataset, PreviewOptions(max_side=256))
+            ends["picture"] += 1
+        except Unrenderable as exc:
+            ends[exc.code] = ends.get(exc.code, 0) + 1
+    assert ends == {
+        "picture": 163,
+        "no_pixel_data": 43,
+        "bad_codestream": 3,
+        "truncated_pixel_data": 2,
+        "bad_image_header": 2,
+    }

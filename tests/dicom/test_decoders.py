@@ -1,0 +1,163 @@
+"""Compressed frames: right pixels, right colours, and what is refused before a decoder sees it."""
+
+import zlib
+from contextlib import suppress
+
+import imagecodecs
+import numpy as np
+import pytest
+
+from app.dicom.frames import read_frame
+from app.errors import Unrenderable
+from tests.dicom.pictures import (
+    DEFLATED_FRAMES,
+    HTJ2K,
+    J2K,
+    JPEG_BASELINE,
+    JPEG_LOSSLESS,
+    JPEG_LS,
+    JPEG_XL,
+    RLE,
+    bundled,
+    encapsulated,
+    frame_error,
+    picture,
+    rle,
+    words,
+)
+
+BARS = [(255, 0, 0), (255, 128, 128), (0, 255, 0), (128, 255, 128), (0, 0, 255)]
+BARS += [(128, 128, 255), (0, 0, 0), (64, 64, 64), (192, 192, 192), (255, 255, 255)]
+"""Colours of pydicom's SC_rgb files, ten rows each."""
+
+
+def test_rle_puts_the_most_significant_byte_first():
+    # PS3.5 G.2: segments of high bytes, then low bytes; a run of two zeros, then two literal bytes.
+    dataset = picture(encapsulated(rle(b"\xff\1", b"\1\2\3")), 1, 2, RLE, BitsAllocated=16)
+    assert read_frame(dataset, 0).pixels.tolist() == [[0x0102, 0x0103]]
+
+
+def test_rle_with_another_number_of_segments_is_refused():
+    assert frame_error(picture(encapsulated(rle(b"\1\1\2")), 1, 2, RLE, BitsAllocated=16)) == "bad_codestream"
+
+
+def test_rle_of_one_bit_holds_packed_bytes():
+    dataset = picture(encapsulated(rle(b"\1\x05\x01")), 1, 9, RLE, BitsAllocated=1)
+    assert read_frame(dataset, 0).pixels.tolist() == [[1, 0, 1, 0, 0, 0, 0, 0, 1]]
+
+
+def deflated(data: bytes) -> bytes:
+    packer = zlib.compressobj(wbits=-15)
+    return packer.compress(data) + packer.flush()
+
+
+def test_deflated_frames_are_inflated_one_by_one():
+    pixels = encapsulated(deflated(words(1, 2)), deflated(words(3, 4)))
+    dataset = picture(pixels, 1, 2, DEFLATED_FRAMES, BitsAllocated=16, NumberOfFrames=2)
+    assert read_frame(dataset, 1).pixels.tolist() == [[3, 4]]
+
+
+def test_deflated_frame_that_ends_early_is_truncated():
+    dataset = picture(encapsulated(deflated(b"\1")), 1, 2, DEFLATED_FRAMES, BitsAllocated=16)
+    assert frame_error(dataset) == "truncated_pixel_data"
+
+
+LOSSLESS = [
+    "MR_small_RLE",
+    "MR_small_bigendian",
+    "MR_small_implicit",
+    "MR_small_jp2klossless",
+    "MR_small_jpeg_ls_lossless",
+]
+
+
+@pytest.mark.parametrize("name", LOSSLESS)
+def test_lossless_frame_equals_the_plain_one(name):
+    plain = np.frombuffer(bundled("MR_small.dcm").PixelData, "<i2").reshape(64, 64)
+    assert np.array_equal(read_frame(bundled(f"{name}.dcm"), 0).pixels, plain)
+
+
+COLOURS = ["rgb_jpeg_dcmtk", "rgb_jpeg_gdcm", "rgb_jpeg_lossy_gdcm", "rgb_rle", "rgb_gdcm_KY"]
+COLOURS += ["rgb_dcmtk_+eb+cr", "rgb_dcmtk_+eb+cy+n1", "rgb_dcmtk_+eb+cy+np", "rgb_dcmtk_+eb+cy+s4"]
+
+
+@pytest.mark.parametrize("name", COLOURS)
+def test_colour_bars_have_their_colours(name):
+    frame = read_frame(bundled(f"SC_{name}.dcm"), 0)
+    assert frame.photometric == "RGB"
+    for bar, colour in enumerate(BARS):
+        assert np.abs(frame.pixels[5 + 10 * bar, 50].astype(int) - colour).max() <= 6  # lossy, subsampled
+
+
+def noise(bits: int, signed: bool = False, samples: int = 1) -> np.ndarray:
+    """Return 40 x 24 random samples that fill the bits."""
+    kind = f"{'i' if signed else 'u'}{1 if bits <= 8 else 2}"
+    low = -(1 << (bits - 1)) if signed else 0
+    shape = (40, 24) if samples == 1 else (40, 24, samples)
+    return np.random.default_rng(bits).integers(low, low + (1 << bits), shape).astype(kind)
+
+
+ENCODERS = {
+    JPEG_LOSSLESS: lambda a: imagecodecs.jpeg8_encode(a, lossless=True),
+    JPEG_LS: imagecodecs.jpegls_encode,
+    J2K: lambda a: imagecodecs.jpeg2k_encode(a, codecformat="j2k", reversible=True, level=0),
+    HTJ2K: lambda a: imagecodecs.htj2k_encode(a, reversible=True),
+    JPEG_XL: lambda a: imagecodecs.jpegxl_encode(a, lossless=True),
+}
+
+
+@pytest.mark.parametrize(("bits", "signed"), [(8, False), (16, False), (16, True)])
+@pytest.mark.parametrize("syntax", ENCODERS)
+def test_lossless_grey_survives_its_codec(syntax, bits, signed):
+    pixels = noise(bits, signed)
+    # Only JPEG 2000 knows signed samples; the others hold the same bits unsigned.
+    plain = pixels if syntax in (J2K, HTJ2K) else pixels.view(f"u{pixels.itemsize}")
+    data = encapsulated(ENCODERS[syntax](plain))
+    dataset = picture(data, 40, 24, syntax, BitsAllocated=bits, PixelRepresentation=int(signed))
+    assert np.array_equal(read_frame(dataset, 0).pixels, pixels)
+
+
+@pytest.mark.parametrize("syntax", ENCODERS)
+def test_lossless_colour_survives_its_codec(syntax):
+    pixels = noise(8, samples=3)
+    data = encapsulated(ENCODERS[syntax](pixels))
+    dataset = picture(data, 40, 24, syntax, SamplesPerPixel=3, PhotometricInterpretation="RGB")
+    frame = read_frame(dataset, 0)
+    assert np.array_equal(frame.pixels, pixels)
+    assert frame.photometric == "RGB"
+
+
+def test_unsigned_codestream_of_a_signed_image_gets_its_sign():
+    # pydicom documents -2000 as the value outside the field of view of this file.
+    assert read_frame(bundled("J2K_pixelrep_mismatch.dcm"), 0).pixels[0, 0] == -2000
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"), [({"Rows": 65}, "bad_codestream"), ({"Columns": 63}, "bad_codestream")]
+)
+@pytest.mark.parametrize("name", ["MR_small_jp2klossless.dcm", "MR_small_jpeg_ls_lossless.dcm"])
+def test_codestream_of_other_dimensions_is_refused(name, change, expected):
+    dataset = bundled(name)
+    for keyword, value in change.items():
+        setattr(dataset, keyword, value)
+    assert frame_error(dataset) == expected
+
+
+def test_frame_kind_must_be_legal_for_the_transfer_syntax():
+    dataset = bundled("MR_small_jpeg_ls_lossless.dcm")
+    dataset.file_meta.TransferSyntaxUID = JPEG_BASELINE
+    assert frame_error(dataset) == "bad_codestream"
+
+
+def test_mutated_codestreams_never_raise_anything_else():
+    random = np.random.default_rng(7)
+    for name in ("SC_rgb_jpeg_dcmtk", "MR_small_jp2klossless", "MR_small_jpeg_ls_lossless", "MR_small_RLE"):
+        dataset = bundled(f"{name}.dcm")
+        good = bytes(dataset.PixelData)
+        for _ in range(100):
+            bad = bytearray(good)
+            for position in random.integers(8, min(len(bad), 400), 3):
+                bad[position] = int(random.integers(256))
+            dataset.PixelData = bytes(bad)
+            with suppress(Unrenderable):
+                read_frame(dataset, 0)

@@ -1,0 +1,140 @@
+"""Grey frames: modality, window, inversion, automatic windows, segments."""
+
+import numpy as np
+import pytest
+from pydicom.uid import ExplicitVRBigEndian
+
+from app.dicom.frames import read_frame
+from app.dicom.grey import automatic_window
+from app.dicom.modality import ModalityTransform, modality_transform
+from tests.dicom.pictures import drawn, picture, with_items, words
+
+HALF = {"WindowCenter": 128, "WindowWidth": 256}
+"""A linear window over eight bits: grey is the value itself."""
+
+
+def test_window_applies_to_modality_values():
+    dataset = picture(words(0, 1024, 1063, 2000), 1, 4, BitsAllocated=16, WindowCenter=40, WindowWidth=2)
+    dataset.RescaleSlope, dataset.RescaleIntercept = 1, -1024
+    # c=40, w=2: up to 39 black, beyond 40 white.
+    assert drawn(dataset) == [[0, 0, 0, 255]]
+
+
+def test_window_asked_for_goes_before_the_one_of_the_data_set():
+    assert drawn(picture(b"\0\x0a\x14", 1, 3, **HALF), window="10,20,linear-exact") == [[0, 128, 255]]
+
+
+@pytest.mark.parametrize(
+    "elements",
+    [
+        {"PhotometricInterpretation": "MONOCHROME1"},
+        {"PhotometricInterpretation": "MONOCHROME1", "PresentationLUTShape": "INVERSE"},
+        {"PresentationLUTShape": "INVERSE"},
+    ],
+)
+def test_inversion_is_done_once_and_after_the_window(elements):
+    assert drawn(picture(b"\0\x40\xff", 1, 3, **HALF, **elements)) == [[255, 255 - 0x40, 0]]
+
+
+def test_frames_have_their_own_windows():
+    def window(center: int) -> dict[str, object]:
+        return with_items("FrameVOILUTSequence", {"WindowCenter": center, "WindowWidth": 1})
+
+    groups = with_items("PerFrameFunctionalGroupsSequence", window(10), window(20))
+    dataset = picture(b"\x0f\x19" * 2, 1, 2, NumberOfFrames=2, **groups)
+    assert drawn(dataset, 0) == [[255, 255]]
+    assert drawn(dataset, 1) == [[0, 255]]
+
+
+def automatic(values: list[int], rows: int = 1, **elements: object) -> tuple[float, float]:
+    pixels = words(*values)
+    dataset = picture(pixels, rows, len(values) // rows, BitsAllocated=16, **elements)
+    frame = read_frame(dataset, 0)
+    window = automatic_window(dataset, frame, modality_transform(dataset, frame.header, 0))
+    assert window.function == "LINEAR_EXACT"
+    return window.center - window.width / 2, window.center + window.width / 2
+
+
+def test_automatic_window_leaves_one_percent_below_and_half_a_percent_above():
+    assert automatic(list(range(1, 1001))) == (10, 995)
+
+
+def test_automatic_window_is_in_modality_values():
+    assert automatic(list(range(1, 1001)), RescaleSlope=-2, RescaleIntercept=0) == (-1982, -12)
+
+
+def test_padding_does_not_decide_the_window():
+    values = [*range(1, 101), *[60000] * 100]
+    assert automatic(values, PixelPaddingValue=60000) == (1, 100)
+    assert automatic([*values, 50000], PixelPaddingValue=60000, PixelPaddingRangeLimit=50000) == (1, 100)
+
+
+def test_padding_is_read_with_the_sign_of_the_pixels():
+    values = [*range(1, 101), *[-2000] * 100]
+    assert automatic(values, PixelRepresentation=1, PixelPaddingValue=-2000) == (1, 100)
+
+
+@pytest.mark.parametrize(("modality", "low"), [("PT", 0), ("NM", 0), ("CT", 400)])
+def test_counts_are_shown_from_zero(modality, low):
+    assert automatic([400, 500], Modality=modality) == (low, 500)
+
+
+@pytest.mark.parametrize(("value", "grey"), [(0, 0), (255, 255), (51, 51)])
+def test_constant_frame_is_shown_as_its_share_of_the_range(value, grey):
+    assert drawn(picture(bytes([value] * 4), 2, 2)) == [[grey] * 2] * 2
+
+
+def test_frame_of_nothing_but_padding_is_drawn():
+    assert drawn(picture(b"\7\7", 1, 2, PixelPaddingValue=7)) == [[7, 7]]
+
+
+def test_big_frames_are_sampled():
+    pixels = np.zeros((1500, 1500), np.uint8)
+    pixels[:, 700:] = 100
+    dataset = picture(pixels.tobytes(), 1500, 1500)
+    window = automatic_window(dataset, read_frame(dataset, 0), ModalityTransform())
+    assert (window.center, window.width) == (50, 100)
+
+
+def test_not_a_number_is_black_and_does_not_decide_the_window():
+    values = np.array([np.nan, 0.25, 0.5, np.inf], "<f4").tobytes()
+    dataset = picture(b"", 1, 4, PixelData=None, BitsAllocated=32, FloatPixelData=values)
+    assert drawn(dataset) == [[0, 0, 255, 255]]
+
+
+def test_window_of_width_one_on_floating_point_pixels_is_no_threshold():
+    values = np.array([0, 0.5, 1], "<f4").tobytes()
+    elements = {"FloatPixelData": values, "WindowCenter": 0.5, "WindowWidth": 1}
+    assert drawn(picture(b"", 1, 3, PixelData=None, BitsAllocated=32, **elements)) == [[0, 128, 255]]
+
+
+def test_binary_segment_is_black_and_white():
+    dataset = picture(b"\x05\0", 1, 4, BitsAllocated=1, SegmentationType="BINARY")
+    assert drawn(dataset) == [[255, 0, 255, 0]]
+
+
+def test_fractional_segment_is_scaled_by_its_maximum():
+    dataset = picture(b"\0\x19\x32", 1, 3, SegmentationType="FRACTIONAL", MaximumFractionalValue=50)
+    assert drawn(dataset) == [[0, 128, 255]]
+
+
+def test_label_map_is_spread_above_black():
+    dataset = picture(b"\0\1\2", 1, 3, SegmentationType="LABELMAP")
+    assert drawn(dataset) == [[0, 159, 255]]
+
+
+def test_dose_is_windowed_in_its_units():
+    dataset = picture(words(0, 1000, 2000), 1, 3, BitsAllocated=16, Modality="RTDOSE", DoseGridScaling="0.01")
+    assert drawn(dataset) == [[0, 128, 255]]
+    assert drawn(dataset, window="5,10,linear-exact") == [[0, 255, 255]]
+
+
+def test_wide_integers_are_drawn():
+    pixels = np.array([0, 500_000, 1_000_000], "<u4").tobytes()
+    assert drawn(picture(pixels, 1, 3, BitsAllocated=32)) == [[0, 128, 255]]
+
+
+def test_big_endian_tables_are_read_as_words():
+    tables = with_items("VOILUTSequence", {"LUTDescriptor": [2, 0, 8], "LUTData": b"\0\x10\0\xff"})
+    dataset = picture(b"\0\1", 1, 2, ExplicitVRBigEndian, **tables)
+    assert drawn(dataset) == [[0x10, 255]]

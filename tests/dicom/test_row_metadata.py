@@ -1,0 +1,48 @@
+"""The JSON of a row: keyword keys, plain values, and what is left out."""
+
+import json
+import struct
+
+from app.dicom.metadata import to_metadata
+from app.dicom.row_metadata import to_row_metadata
+from app.types import MetadataOptions
+from tests import data
+
+
+def row(raw: bytes, **options: object) -> dict[str, object]:
+    text = to_row_metadata(to_metadata(data.parse(raw)), MetadataOptions(**options))
+    found: dict[str, object] = json.loads(text)
+    return found
+
+
+def test_the_row_has_keyword_keys_and_plain_values():
+    found = row(data.with_private(PatientSex="", OtherPatientIDs=["a", "b"]))
+    assert found["PatientName"] == "Doe^Jane"
+    assert found["Rows"] == 16
+    assert found["PixelSpacing"] == [0.5, 0.25]
+    assert found["OtherPatientIDs"] == ["a", "b"]
+    assert found["PatientSex"] is None
+    assert found["0029,MAKER TEST,01"] == "secret"
+    assert found["FileMetaInformation"]["TransferSyntaxUID"] == "1.2.840.10008.1.2.1"
+    assert "PixelData" not in found
+
+
+def test_sequences_in_the_row_are_lists_of_objects():
+    found = row(data.enhanced(frames=2))
+    assert found["SharedFunctionalGroupsSequence"] == [
+        {"PixelMeasuresSequence": [{"PixelSpacing": [0.75, 0.5]}]}
+    ]
+    assert len(found["PerFrameFunctionalGroupsSequence"]) == 2
+
+
+def test_the_row_can_be_cut_down():
+    assert not [key for key in row(data.with_private(), private=False) if "," in key]
+    assert row(data.with_private(), keywords=("PatientID", "00280010")) == {"PatientID": "P-1", "Rows": 16}
+
+
+def test_repeating_groups_do_not_overwrite_each_other():
+    planes = [
+        data.element(tag, "US", struct.pack("<H", tag >> 16 & 0xFF)) for tag in (0x60000010, 0x60020010)
+    ]
+    found = row(data.raw(*planes))
+    assert (found["60000010"], found["60020010"]) == (0, 2)
