@@ -1,0 +1,300 @@
+"""Warm worker processes: a crash, a hang or a memory hit in one task fails that task and nothing else.
+
+    run(function, *args) ─▶ a free worker ─▶ the result, or the task's own error
+                              └ killed and replaced: after any error, at the time limit, every N tasks
+
+Workers are forked by one helper process, the zygote, which has imported the decoders but nothing of the
+server and has one thread; so a new worker costs milliseconds and no lock of the server is copied half-held.
+It is not multiprocessing's forkserver: that one runs the main module (all of the server) again in every
+worker. A ProcessPoolExecutor breaks whole when one worker dies.
+
+When the server ends, however it ends, the zygote reads the end of its socket and kills its process group.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import pickle
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any, TypeVar, cast
+
+from app.errors import DicomlakeError, LimitExceeded, Overloaded, TransientError, WorkerCrashed
+from app.zygote import BEGUN, NUMBER, READY, pickled
+
+T = TypeVar("T")
+
+PRELOAD = tuple(f"app.dicom.{part}" for part in ("dataset", "metadata", "columns", "row_metadata", "preview"))
+START_TIMEOUT_S = 60.0  # for the imports of the zygote and a fork
+CONTROL_TIMEOUT_S = 10.0  # for the death of a worker; past it the zygote is taken for broken and replaced
+
+
+def _never(result: object) -> bool:
+    return False
+
+
+@dataclass(eq=False)
+class Workers:
+    """A pool of warm worker processes. Safe to call from several threads; nothing starts before it is used.
+
+    count: processes, 0 for one a core. memory_bytes: address space a task may map beyond what a fresh worker
+    has, so the task's bytes, its result and libraries loaded on demand count. timeout_s: wall time of a task.
+    preload: modules imported once, before the workers are forked. retire_if: true for a result after which
+    the worker shall be replaced, as it is after every error and after `tasks_per_worker` tasks.
+    """
+
+    count: int
+    memory_bytes: int
+    timeout_s: float
+    tasks_per_worker: int = 50
+    preload: tuple[str, ...] = PRELOAD
+    retire_if: Callable[[Any], bool] = _never
+    _idle: list[_Worker] = field(init=False, repr=False)
+    _waiting: deque[Future[_Worker]] = field(default_factory=deque, init=False, repr=False)
+    _lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
+    _zygote: _Zygote | None = field(default=None, init=False, repr=False)
+    _closed: bool = field(default=False, init=False)
+
+    def __post_init__(self) -> None:
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        self._idle = [_Worker() for _ in range(self.count or cores or 1)]
+
+    def run(self, function: Callable[..., T], *args: object, timeout_s: float | None = None) -> T:
+        """Return `function(*args)` as a worker computes it; callers wait for a free worker in order.
+
+        `function` must be importable in the worker, and arguments and result picklable. Raises the task's own
+        DicomlakeError, LimitExceeded (time, memory), WorkerCrashed, WorkerFault for any other error of the
+        task, and TransientError when no worker can be had or the pool is closed.
+        """
+        limit_s = self.timeout_s if timeout_s is None else timeout_s
+        task = pickled((function, args))
+        worker = self._take()
+        keep = False
+        try:
+            if not worker.begin(task, limit_s):
+                self._restart(worker)  # it was not there, or died while idle: not the fault of this task
+                if not worker.begin(task, limit_s):
+                    raise TransientError("no worker process starts")
+            succeeded, value = worker.answer()
+            keep = succeeded and worker.tasks < self.tasks_per_worker and not self.retire_if(value)
+        except TimeoutError:
+            raise LimitExceeded(f"took longer than {limit_s:g} s") from None
+        except (EOFError, ConnectionError, pickle.UnpicklingError):
+            raise self._death(worker.stop()) from None
+        finally:
+            self._give_back(worker, keep)
+        if not succeeded:
+            raise value
+        return cast(T, value)
+
+    def warm(self) -> None:
+        """Begin to start the processes; returns at once."""
+        with self._lock:
+            idle, self._idle = self._idle, []
+        for worker in idle:
+            self._give_back(worker, keep=worker.alive)
+
+    def close(self) -> None:
+        """Kill all workers, idle and busy; callers that wait get Overloaded. Repeating it is harmless."""
+        with self._lock:
+            self._closed = True
+            idle, self._idle = self._idle, []
+            waiting, self._waiting = self._waiting, deque()
+            zygote = self._zygote
+        if zygote is not None:
+            zygote.close()
+        for turn in waiting:
+            turn.set_exception(Overloaded("shutting down"))
+        for worker in idle:
+            worker.stop()
+
+    def _take(self) -> _Worker:
+        with self._lock:
+            if self._closed:
+                raise Overloaded("shutting down")
+            if self._idle:
+                return self._idle.pop()
+            turn: Future[_Worker] = Future()
+            self._waiting.append(turn)
+        return turn.result()
+
+    def _give_back(self, worker: _Worker, keep: bool) -> None:
+        if not keep:
+            with suppress(TransientError):  # the next caller tries again, and is told
+                self._restart(worker)
+        with self._lock:
+            if self._closed:
+                worker.stop()
+            elif self._waiting:
+                self._waiting.popleft().set_result(worker)
+            else:
+                self._idle.append(worker)
+
+    def _restart(self, worker: _Worker) -> None:
+        worker.stop()
+        try:
+            worker.start(self._living_zygote())
+        except OSError as exc:
+            raise TransientError(f"no worker process starts: {type(exc).__name__}") from exc
+
+    def _living_zygote(self) -> _Zygote:
+        with self._lock:
+            if self._closed:
+                raise Overloaded("shutting down")
+            if self._zygote is None or not self._zygote.alive:
+                self._zygote = _Zygote(self.memory_bytes, self.preload)
+            return self._zygote
+
+    def _death(self, exit_code: int | None) -> DicomlakeError:
+        if self._closed:
+            return Overloaded("shutting down")
+        if exit_code is None or exit_code == -signal.SIGTERM:  # no bytes do that, an operator does
+            return TransientError("the worker was ended from outside")
+        names = {-number: number.name for number in signal.Signals}
+        return WorkerCrashed(f"the worker died: {names.get(exit_code, f'exit code {exit_code}')}")
+
+
+class _Worker:
+    """One place in the pool: the server's end of a worker process, and of the next one after a failure."""
+
+    def __init__(self) -> None:
+        self.alive = False
+
+    def start(self, zygote: _Zygote) -> None:
+        """Ask for a process; returns before it is there."""
+        ours, theirs = socket.socketpair()
+        self.line = _Line(ours)
+        self.stream = io.BufferedReader(self.line)
+        with theirs:
+            self.number = zygote.fork(theirs)
+        self.zygote, self.tasks, self.ready, self.alive = zygote, 0, False, True
+
+    def begin(self, task: list[bytes], limit_s: float) -> bool:
+        """Send a task; False when no process was there to begin it."""
+        if not self.alive or not self._is_ready():
+            return False
+        self.tasks += 1
+        self.line.deadline = time.monotonic() + limit_s
+        try:
+            with suppress(BrokenPipeError):
+                self.line.send(task)
+            return self.stream.read(1) == BEGUN
+        except ConnectionError:
+            return False
+
+    def answer(self) -> tuple[bool, Any]:
+        """Wait for the end of the task: (True, result) or (False, error)."""
+        succeeded, value = pickle.load(self.stream)
+        return succeeded, value
+
+    def stop(self) -> int | None:
+        """Kill the process if it is there; its exit code, minus the signal it died of, None if unknown."""
+        if not self.alive:
+            return None
+        self.alive = False
+        self.stream.close()
+        return self.zygote.kill(self.number)
+
+    def _is_ready(self) -> bool:
+        if not self.ready:
+            self.line.deadline = time.monotonic() + START_TIMEOUT_S
+            with suppress(OSError):
+                self.ready = self.stream.read(1) == READY
+        return self.ready
+
+
+class _Line(io.RawIOBase):
+    """A socket on which reads and writes end at a deadline with TimeoutError."""
+
+    def __init__(self, line: socket.socket) -> None:
+        self.socket = line
+        self.deadline = 0.0
+
+    def readable(self) -> bool:
+        """Return True, as the buffer around it asks."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Read what is there into `buffer`."""
+        self._limit()
+        return self.socket.recv_into(buffer)
+
+    def send(self, chunks: list[bytes]) -> None:
+        """Write all of them."""
+        for chunk in chunks:
+            self._limit()
+            self.socket.sendall(chunk)
+
+    def close(self) -> None:
+        """Close the socket."""
+        self.socket.close()
+        super().close()
+
+    def _limit(self) -> None:
+        left_s = self.deadline - time.monotonic()
+        if left_s <= 0:
+            raise TimeoutError
+        self.socket.settimeout(left_s)
+
+
+class _Zygote:
+    """The server's end of the zygote: a number and a socket begin a worker, the number alone ends it."""
+
+    def __init__(self, memory_bytes: int, preload: tuple[str, ...]) -> None:
+        self.control, theirs = socket.socketpair()
+        self.control.settimeout(CONTROL_TIMEOUT_S)
+        self.lock = threading.Lock()
+        self.last = 0
+        call = f"breed({theirs.fileno()}, {memory_bytes}, {preload!r})"
+        boot = f"import sys; sys.path[:] = sys.argv[1:]; from app.zygote import breed; {call}"
+        # A session of its own: Ctrl-C in the terminal does not reach it, and the group can be killed whole.
+        with theirs:
+            self.process = subprocess.Popen(
+                [sys.executable, "-c", boot, *sys.path],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+
+    @property
+    def alive(self) -> bool:
+        """Whether the process is there."""
+        return self.process.poll() is None
+
+    def fork(self, line: socket.socket) -> int:
+        """Ask for a worker that listens on `line`; returns its number, before it is there."""
+        with self.lock:
+            self.last += 1
+            socket.send_fds(self.control, [NUMBER.pack(self.last)], [line.fileno()])
+            return self.last
+
+    def kill(self, number: int) -> int | None:
+        """Kill a worker and return its exit code; None when the zygote is gone, and so all its workers."""
+        try:
+            with self.lock:
+                self.control.sendall(NUMBER.pack(number))
+                (exit_code,) = NUMBER.unpack(self.control.recv(NUMBER.size))
+            return int(exit_code)
+        except (OSError, struct.error):
+            self.close()
+            return None
+
+    def close(self) -> None:
+        """Kill it with all its workers."""
+        if self.alive:
+            with suppress(ProcessLookupError):
+                os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+        self.control.close()

@@ -1,0 +1,168 @@
+"""The other side of app/workers.py: the zygote, which forks workers, and what a worker does.
+
+The zygote reads numbers from its control socket: with a socket attached, it forks a worker that listens on
+that; alone, it kills the worker of that number and answers with its exit code. A worker says READY once, then
+to each pickled (function, arguments) BEGUN and a pickled (succeeded, result or error).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import importlib
+import io
+import logging
+import os
+import pickle
+import resource
+import signal
+import socket
+import struct
+import sys
+import traceback
+import warnings
+from contextlib import suppress
+from pathlib import Path
+
+from app.errors import DicomlakeError, LimitExceeded, WorkerCrashed
+
+READY, BEGUN = b"r", b"b"
+NUMBER = struct.Struct("!i")
+MAX_OPEN_FILES = 256
+PR_SET_PDEATHSIG = 1
+
+
+class WorkerFault(RuntimeError):
+    """A task failed in a way that is our bug; says only which class of error and where, never a value."""
+
+
+class _Chunks(list[bytes]):
+    """What a pickler writes, without a copy of large bytes."""
+
+    def write(self, chunk: bytes) -> None:
+        """Keep a chunk: the object itself if it is bytes, else a copy, as a view ends with this call."""
+        self.append(bytes(chunk))
+
+
+def pickled(value: object) -> list[bytes]:
+    """Pickle into chunks; large bytes are copied neither here nor by `pickle.load` from a stream."""
+    chunks = _Chunks()
+    pickle.Pickler(chunks, pickle.HIGHEST_PROTOCOL).dump(value)
+    return chunks
+
+
+def breed(control_fd: int, memory_bytes: int, preload: tuple[str, ...]) -> None:
+    """Be the zygote: import, then fork and bury workers as the server asks, until the server is gone."""
+    for number in (signal.SIGINT, signal.SIGTERM):  # it ends when the server does
+        signal.signal(number, signal.SIG_IGN)
+    # Threads of numpy's libraries would not survive the fork, and their stacks are address space.
+    os.putenv("OPENBLAS_NUM_THREADS", "1")
+    for name in preload:
+        importlib.import_module(name)
+    _mute()
+    workers: dict[int, int] = {}
+    control = socket.socket(fileno=control_fd)
+    try:
+        while True:
+            message, lines, _, _ = socket.recv_fds(control, NUMBER.size, 1)
+            (number,) = NUMBER.unpack(message)
+            if lines:
+                with socket.socket(fileno=lines[0]) as line, suppress(OSError):  # the server sees it close
+                    workers[number] = _fork(control, line, memory_bytes)
+            else:
+                control.sendall(NUMBER.pack(_bury(workers.pop(number, None))))
+    finally:
+        os.killpg(0, signal.SIGKILL)
+
+
+def _mute() -> None:
+    """Let nothing a task prints out of its process: it may quote values."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    for stream in (1, 2):
+        os.dup2(null, stream)
+    os.close(null)
+    warnings.simplefilter("ignore")
+    logging.disable(logging.CRITICAL)
+    sys.dont_write_bytecode = True
+    gc.freeze()  # so that no collection in a worker copies the pages of what was imported
+
+
+def _bury(pid: int | None) -> int:
+    """Kill a worker and return its exit code; one that is already dying keeps the code it dies with."""
+    if pid is None:
+        return 0
+    os.kill(pid, signal.SIGKILL)  # not reaped yet, so the id is still its own
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def _fork(control: socket.socket, line: socket.socket, memory_bytes: int) -> int:
+    """Fork a worker and return its process id."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            control.close()
+            _confine(memory_bytes)
+            _work(line)
+        finally:
+            os._exit(1)
+    return pid
+
+
+def _confine(memory_bytes: int) -> None:
+    """Set the limits of a worker; address space only where the kernel keeps that limit (not on macOS)."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    prctl = getattr(ctypes.CDLL(None), "prctl", None)
+    if prctl is not None:
+        prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # the zygote has one thread, so its death is what is meant
+    limits = {resource.RLIMIT_CORE: 0, resource.RLIMIT_FSIZE: 0, resource.RLIMIT_NOFILE: MAX_OPEN_FILES}
+    statm = Path("/proc/self/statm")
+    if statm.exists():
+        mapped_pages = int(statm.read_text().split()[0])
+        limits[resource.RLIMIT_AS] = mapped_pages * resource.getpagesize() + memory_bytes
+    for kind, limit in limits.items():
+        hard = resource.getrlimit(kind)[1]
+        limit = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
+        resource.setrlimit(kind, (limit, limit))
+
+
+def _work(line: socket.socket) -> None:
+    """Be a worker: answer tasks until the server closes the line, or one fails."""
+    stream = line.makefile("rb")
+    line.sendall(READY)
+    succeeded = True
+    while succeeded and stream.peek(1):
+        line.sendall(BEGUN)
+        succeeded, answer = _answer(stream)
+        for chunk in answer:
+            line.sendall(chunk)
+    while stream.read(io.DEFAULT_BUFFER_SIZE):  # a task that did not fit must not block who sends it
+        pass
+
+
+def _answer(stream: io.BufferedReader) -> tuple[bool, list[bytes]]:
+    """Read a task, run it and return whether it succeeded and its pickled answer."""
+    error: BaseException = LimitExceeded("out of memory")
+    try:
+        function, args = pickle.load(stream)
+        return True, pickled((True, function(*args)))
+    except MemoryError:
+        pass
+    except DicomlakeError as exc:
+        error = exc
+    except Exception as exc:  # noqa: BLE001 - its text may quote values, so it ends here
+        error = WorkerFault(f"{type(exc).__name__} at {_place(exc)}")
+    except BaseException as exc:  # noqa: BLE001 - an exit, or the panic of a codec written in Rust
+        error = WorkerCrashed(type(exc).__name__)
+    error.__traceback__ = error.__context__ = error.__cause__ = None  # frees what the task still holds
+    return False, pickled((False, error))
+
+
+def _place(error: BaseException) -> str:
+    """Return file:line of the innermost frame that is ours and not of this file, else of the innermost."""
+    here = Path(__file__)
+    places = [
+        (Path(frame.f_code.co_filename), line) for frame, line in traceback.walk_tb(error.__traceback__)
+    ]
+    ours = [(path, line) for path, line in places if path != here and path.is_relative_to(here.parent)]
+    path, line = (ours or places)[-1]
+    return f"{'/'.join(path.parts[-2:])}:{line}"

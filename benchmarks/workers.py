@@ -1,0 +1,82 @@
+"""What isolation costs: a task in a warm worker against the same call here and in a ProcessPoolExecutor.
+
+    python -m benchmarks.workers [preload ...]
+
+The task reads the size of a Content, so what is measured is the way there and back. Times in milliseconds.
+"""
+
+import multiprocessing
+import operator
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import closing, suppress
+
+from app.errors import WorkerCrashed
+from app.types import Content, ObjectRef
+from app.workers import Workers
+
+TASK = operator.attrgetter("size")
+CRASHES = 30
+
+
+def took_ms(call: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    call()
+    return (time.perf_counter() - began) * 1000
+
+
+def line(name: str, times: list[float]) -> str:
+    p50, p95 = statistics.median(times), statistics.quantiles(times, n=20)[-1]
+    return f"{name:<36} p50 {p50:8.3f}   p95 {p95:8.3f}"
+
+
+def compare(workers: Workers, executor: ProcessPoolExecutor, size: int, times: int) -> None:
+    """Run the ways in turn, so that what else the machine does falls on all of them."""
+    content = Content(ObjectRef("bucket", "name", 1), "uri", size, data=os.urandom(size))
+    ways: dict[str, Callable[[], object]] = {
+        "here": lambda: TASK(content),
+        "worker": lambda: workers.run(TASK, content),
+        "executor": lambda: executor.submit(TASK, content).result(),
+    }
+    for call in ways.values():
+        call()
+    measured: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(times):
+        for name, call in ways.items():
+            measured[name].append(took_ms(call))
+    for name, found in measured.items():
+        print(line(f"{size / 1e6:g} MB, {name}", found))
+    ratio = statistics.median(measured["worker"]) / statistics.median(measured["executor"])
+    print(f"{size / 1e6:g} MB, worker / executor {ratio:17.2f}")
+
+
+def crash(workers: Workers) -> None:
+    with suppress(WorkerCrashed):
+        workers.run(os.abort)
+
+
+def main() -> None:
+    preload = tuple(sys.argv[1:]) or ("app.dicom",)
+    context = multiprocessing.get_context("forkserver")
+    with (
+        closing(Workers(1, 1 << 30, 60.0, preload=preload)) as workers,
+        ProcessPoolExecutor(1, mp_context=context) as executor,
+    ):
+        first = took_ms(lambda: workers.run(os.getpid))
+        print(f"first call, with the import of {', '.join(preload)}: {first:.0f}")
+        compare(workers, executor, 500_000, 500)
+        compare(workers, executor, 30_000_000, 30)
+        crashed, healed = [], []
+        for _ in range(CRASHES):
+            crashed.append(took_ms(lambda: crash(workers)))
+            healed.append(took_ms(lambda: workers.run(os.getpid)))
+        print(line("crash to WorkerCrashed", crashed))
+        print(line("first call of the next worker", healed))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,234 @@
+"""A task's crash, hang or memory hit is its own; every caller gets its own answer; nothing is left behind."""
+
+import ctypes
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from app.errors import LimitExceeded, Overloaded, TransientError, Unrenderable, WorkerCrashed
+from app.workers import Workers
+from tests import worker_tasks as tasks
+from tests.parts import need
+from tests.processes import alive, children, wait_until
+
+MIB = 1 << 20
+
+
+@pytest.fixture
+def pool() -> Iterator[Callable[..., Workers]]:
+    opened: list[Workers] = []
+
+    def open_pool(count: int = 1, timeout_s: float = 20.0, **more: object) -> Workers:
+        options: dict[str, object] = {"memory_bytes": 64 * MIB, "preload": ("tests.worker_tasks",), **more}
+        opened.append(Workers(count, timeout_s=timeout_s, **options))  # type: ignore[arg-type]
+        return opened[-1]
+
+    yield open_pool
+    for workers in opened:
+        workers.close()
+
+
+def open_files() -> int:
+    return len(os.listdir("/dev/fd"))
+
+
+def test_result_comes_back(pool):
+    assert pool().run(tasks.double, 21) == 42
+
+
+def test_large_bytes_go_and_come_whole(pool):
+    workers = pool(memory_bytes=256 * MIB)
+    data = bytes(range(256)) * (30 * MIB // 256)
+    assert workers.run(tasks.measure, data) == (31457280, 6)
+    assert workers.run(bytes.upper, b"a" * 20_000_000) == b"A" * 20_000_000
+
+
+def test_error_of_the_task_comes_unchanged(pool):
+    with pytest.raises(Unrenderable, match=r"^no pixel data$") as caught:
+        pool().run(tasks.refuse)
+    assert caught.value.code == "no_pixel_data"
+
+
+@pytest.mark.parametrize("name", ["SIGSEGV", "SIGABRT", "SIGBUS", "SIGKILL"])
+def test_crash_names_the_signal_and_the_next_task_works(pool, name):
+    workers = pool()
+    with pytest.raises(WorkerCrashed, match=f"^the worker died: {name}$"):
+        workers.run(tasks.signal_self, signal.Signals[name])
+    assert workers.run(tasks.double, 2) == 4
+
+
+def test_null_pointer_in_c_is_a_crash(pool):
+    with pytest.raises(WorkerCrashed, match="SIGSEGV"):
+        pool().run(ctypes.string_at, 0)
+
+
+def test_exit_within_a_task_is_a_crash(pool):
+    workers = pool()
+    with pytest.raises(WorkerCrashed, match=r"^the worker died: exit code 0$"):
+        workers.run(os._exit, 0)
+    with pytest.raises(WorkerCrashed, match=r"^SystemExit$"):
+        workers.run(sys.exit, 0)
+    assert workers.run(tasks.double, 3) == 6
+
+
+def test_worker_terminated_by_an_operator_is_transient(pool):
+    with pytest.raises(TransientError):
+        pool().run(tasks.signal_self, signal.SIGTERM)
+
+
+@pytest.mark.parametrize(("task", "argument"), [("nap", 30.0), ("signal_self", signal.SIGSTOP)])
+def test_hang_is_killed_in_time_while_others_go_on(pool, task, argument):
+    workers = pool(count=2)
+    workers.run(tasks.double, 0)
+    began = time.monotonic()
+    with ThreadPoolExecutor() as threads:
+        hang = threads.submit(workers.run, getattr(tasks, task), argument, timeout_s=0.5)
+        assert [workers.run(tasks.double, number) for number in range(20)] == list(range(0, 40, 2))
+        assert not hang.done()
+        with pytest.raises(LimitExceeded, match=r"^took longer than 0\.5 s$"):
+            hang.result()
+    assert 0.5 <= time.monotonic() - began < 2
+    assert workers.run(tasks.double, 4) == 8
+
+
+def test_time_limit_of_the_pool_holds_without_one_of_the_task(pool):
+    workers = pool(timeout_s=0.2)
+    with pytest.raises(LimitExceeded):
+        workers.run(tasks.nap, 30.0)
+
+
+def test_every_caller_gets_its_own_answer_or_its_own_error(pool):
+    workers = pool(count=4, tasks_per_worker=10)
+
+    def attempt(number: int) -> object:
+        try:
+            return workers.run(tasks.maybe_crash, number)
+        except (LimitExceeded, WorkerCrashed) as error:
+            return str(error)
+
+    own = {
+        3: "the worker died: SIGABRT",
+        7: "the worker died: exit code 0",
+    }
+    with ThreadPoolExecutor(32) as threads:
+        answers = list(threads.map(attempt, range(1600)))
+    for number, answer in enumerate(answers):
+        expected = f"task {number}" if number % 16 == 11 else own.get(number % 16, number)
+        assert answer == expected
+
+
+def test_callers_are_served_in_order(pool):
+    workers = pool()
+    served: list[int] = []
+    with ThreadPoolExecutor(8) as threads:
+        threads.submit(workers.run, tasks.nap, 0.3)
+        for number in range(6):
+            time.sleep(0.02)
+            threads.submit(lambda n: served.append(workers.run(tasks.double, n)), number)
+    assert served == [0, 2, 4, 6, 8, 10]
+
+
+def test_worker_retires_after_its_tasks(pool):
+    workers = pool(tasks_per_worker=3)
+    pids = [workers.run(os.getpid) for _ in range(7)]
+    assert [pids.index(pid) for pid in pids] == [0, 0, 0, 3, 3, 3, 6]
+    assert not alive(pids[0])
+
+
+def test_worker_retires_after_an_error_and_after_a_suspect_result(pool):
+    workers = pool(retire_if=lambda result: result == 10)
+    first = workers.run(os.getpid)
+    assert workers.run(tasks.double, 4) == 8
+    assert workers.run(os.getpid) == first
+    assert workers.run(tasks.double, 5) == 10
+    second = workers.run(os.getpid)
+    assert second != first
+    with pytest.raises(Unrenderable):
+        workers.run(tasks.refuse)
+    assert workers.run(os.getpid) != second
+
+
+def test_death_of_an_idle_worker_does_not_fail_the_next_caller(pool):
+    workers = pool()
+    for number in range(20):
+        os.kill(workers.run(os.getpid), signal.SIGKILL)
+        assert workers.run(tasks.double, number) == 2 * number
+
+
+def test_pool_outlives_its_zygote(pool):
+    workers = pool(count=2)
+    with ThreadPoolExecutor() as threads:
+        zygote, _ = workers.run(tasks.parent_and_self)
+        busy = threads.submit(workers.run, tasks.nap, 30.0)
+        time.sleep(0.1)
+        os.kill(zygote, signal.SIGKILL)
+        with pytest.raises(TransientError):
+            busy.result(timeout=5)
+    assert workers.run(tasks.double, 5) == 10
+
+
+def test_close_wakes_waiting_callers_and_kills_busy_workers(pool):
+    workers = pool(count=1)
+    pid = workers.run(os.getpid)
+    with ThreadPoolExecutor() as threads:
+        callers = [threads.submit(workers.run, tasks.nap, 30.0) for _ in range(4)]
+        time.sleep(0.1)
+        workers.close()
+        for caller in callers:
+            with pytest.raises(Overloaded):
+                caller.result(timeout=2)
+    assert wait_until(lambda: not alive(pid), 2)
+    with pytest.raises(Overloaded):
+        workers.run(tasks.double, 1)
+    workers.close()
+
+
+def test_nothing_is_left_open_after_a_hundred_crashes(pool):
+    workers = pool(count=2)
+
+    def crash(times: int) -> None:
+        for _ in range(times):
+            with pytest.raises(WorkerCrashed):
+                workers.run(os.abort)
+
+    crash(5)
+    before = open_files()
+    zygote, _ = workers.run(tasks.parent_and_self)
+    crash(100)
+    assert open_files() == before
+    assert len(children(zygote)) <= 2
+
+
+def test_closed_pool_leaves_no_open_file(pool):
+    before = open_files()
+    workers = pool(count=3)
+    workers.warm()
+    workers.run(tasks.double, 1)
+    workers.close()
+    assert open_files() == before
+
+
+def test_importing_and_constructing_start_nothing(pool):
+    before = open_files(), threading.active_count()
+    pool(count=64)
+    assert (open_files(), threading.active_count()) == before
+
+
+def test_warm_starts_all_workers(pool):
+    workers = pool(count=3)
+    workers.warm()
+    zygote, _ = workers.run(tasks.parent_and_self)
+    need("a list of child processes", sys.platform == "linux", "run on Linux")
+    assert wait_until(lambda: len(children(zygote)) == 3, 5)
+
+
+def test_preload_that_fails_is_transient_and_told_on_standard_error(pool, capfd):
+    with pytest.raises(TransientError):
+        pool(preload=("app.no_such_room",)).run(tasks.double, 1)
+    assert "No module named 'app.no_such_room'" in capfd.readouterr().err
