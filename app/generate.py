@@ -1,0 +1,56 @@
+"""Write what is generated from the code (`make schemas`); a test compares it with what is committed."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+from app import config
+from app.warehouse.generate import files as tables
+
+ROOT = Path(__file__).parents[1]
+
+
+def schema_text() -> str:
+    """Return the JSON Schema of a configuration file; every key is optional there, defaults fill the rest."""
+    schema = config.Settings.model_json_schema()
+    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+    schema["title"] = "dicomlake settings"
+    defaults = config.defaults()
+    for model in [schema, *schema["$defs"].values()]:
+        model.pop("required", None)
+    for section, values in defaults.items():
+        name = schema["properties"][section]["$ref"].rpartition("/")[2]
+        for key, value in values.items():
+            schema["$defs"][name]["properties"][key]["default"] = value
+    return json.dumps(schema, indent=2) + "\n"
+
+
+def markdown_table() -> str:
+    """Return the README's table of settings: every key with its default and what it is for."""
+    lines = ["| setting | default | |", "|---|---|---|"]
+    for section, values in config.defaults().items():
+        fields = config.SECTIONS[section].model_fields
+        for key, value in values.items():
+            shown = json.dumps(value).replace("|", "\\|")
+            lines.append(f"| `{section}.{key}` | `{shown}` | {fields[key].description} |")
+    return "\n".join(lines) + "\n"
+
+
+def readme(text: str) -> str:
+    """Return the README with its table of settings as the code has it."""
+    marks = r"(<!-- settings -->\n).*(<!-- /settings -->)"
+    return re.sub(marks, lambda found: found[1] + markdown_table() + found[2], text, flags=re.S)
+
+
+def main() -> None:
+    """Write every generated file."""
+    page = readme((ROOT / "README.md").read_text())
+    for name, text in {"app/config.schema.json": schema_text(), "README.md": page, **tables()}.items():
+        (ROOT / name).parent.mkdir(parents=True, exist_ok=True)
+        (ROOT / name).write_text(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,94 @@
+import json
+
+import jsonschema
+import pytest
+
+from app import config, generate
+from app.errors import ConfigError
+from tests.parts import ROOT
+
+
+def test_the_embedded_default_needs_no_setting():
+    settings = config.load({}).settings
+    assert settings.source.url == "file:./lake/landing"
+    assert (settings.api.host, settings.api.port) == ("127.0.0.1", 8080)
+    assert settings.delivery.permanent_attempts == 5
+
+
+def test_layers_are_merged_leaf_by_leaf_and_the_later_wins(tmp_path):
+    file = tmp_path / "settings.json"
+    file.write_text('{"preview": {"max_side": 1, "frame": "first"}, "api": {"port": 1}}')
+    environ = {
+        "DICOMLAKE_CONFIG_FILE": str(file),
+        "DICOMLAKE_CONFIG": '{"preview": {"max_side": 2}, "api": {"port": 2}}',
+        "DICOMLAKE__API__PORT": "3",
+    }
+    loaded = config.load(environ, {"api.port": 4})
+    settings = loaded.settings
+    assert (settings.preview.max_side, settings.preview.frame, settings.preview.window) == (
+        2,
+        "first",
+        "auto",
+    )
+    assert settings.api.port == 4
+    assert loaded.origins["api.port"] == "command line"
+    assert loaded.origins["preview.max_side"] == "DICOMLAKE_CONFIG"
+    assert loaded.origins["preview.window"] == "defaults"
+    assert config.load(environ).settings.api.port == 3
+
+
+def test_port_is_honoured_below_the_own_variable():
+    assert config.load({"PORT": "99"}).settings.api.port == 99
+    assert config.load({"PORT": "99", "DICOMLAKE__API__PORT": "98"}).settings.api.port == 98
+
+
+@pytest.mark.parametrize(
+    ("environ", "path"),
+    [
+        ({"DICOMLAKE__API__PROT": "1"}, "api.prot (from DICOMLAKE__API__PROT): is no setting"),
+        ({"DICOMLAKE__APE__PORT": "1"}, "ape: is no setting"),
+        (
+            {"DICOMLAKE__API__PORT": "x"},
+            "api.port (from DICOMLAKE__API__PORT): input should be a valid integer",
+        ),
+        ({"DICOMLAKE_CONFIG": '{"api": {"port": "1"}}'}, "api.port (from DICOMLAKE_CONFIG)"),
+        ({"DICOMLAKE_CONFIG": '{"api": 1}'}, "api (from DICOMLAKE_CONFIG): is not a section"),
+        ({"DICOMLAKE_CONFIG": "nonsense"}, "DICOMLAKE_CONFIG: is not JSON"),
+        ({"DICOMLAKE_CONFIG": "[]"}, "DICOMLAKE_CONFIG: is not a JSON object"),
+        ({"DICOMLAKE_CONFIG_FILE": "/nowhere"}, "DICOMLAKE_CONFIG_FILE /nowhere: cannot be read"),
+        (
+            {"DICOMLAKE__SOURCE__EXPECT": "("},
+            "source.expect (from DICOMLAKE__SOURCE__EXPECT): is not a regular",
+        ),
+        ({"DICOMLAKE__PREVIEW__WINDOW": "wide"}, "preview.window"),
+        ({"DICOMLAKE__ARTIFACTS__IMAGES": "../x/"}, "artifacts.images"),
+        ({"DICOMLAKE__DELIVERY__DEADLINE_S": "0"}, "delivery.deadline_s"),
+    ],
+)
+def test_a_fault_stops_the_start_and_names_its_path(environ, path):
+    with pytest.raises(ConfigError) as caught:
+        config.load(environ)
+    assert path in caught.value.text
+
+
+def test_every_fault_is_named_at_once():
+    with pytest.raises(ConfigError) as caught:
+        config.load({"DICOMLAKE__API__PORT": "x", "DICOMLAKE__LOG__LEVEL": "loud"})
+    assert "api.port" in caught.value.text
+    assert "log.level" in caught.value.text
+
+
+def test_the_schema_that_ships_is_the_one_of_the_code_and_the_defaults_fit_it():
+    text = (ROOT / "app/config.schema.json").read_text()
+    assert text == generate.schema_text(), "run `make schemas`"
+    jsonschema.validate(json.loads((ROOT / "config.defaults.json").read_text()), json.loads(text))
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate({"api": {"prot": 1}}, json.loads(text))
+
+
+def test_every_default_is_in_the_file_and_none_in_the_code():
+    defaults = json.loads((ROOT / "config.defaults.json").read_text())
+    for name, field in config.Settings.model_fields.items():
+        assert set(defaults[name]) == set(field.annotation.model_fields)
+        assert all(leaf.is_required() for leaf in field.annotation.model_fields.values())
+        assert all(leaf.description for leaf in field.annotation.model_fields.values())
