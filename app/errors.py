@@ -16,6 +16,7 @@
         CannotDeidentify          refuse, write nothing
       TransientError            a failing step of input or output may heal: nack, retried
         StorageUnavailable WarehouseUnavailable BusUnavailable ShortRead Overloaded DeadlineExceeded
+      InternalError             our bug: nack, retried as if transient
       ObjectGone                neither: this object version is no more, so the event is superseded
 
 Pure steps raise permanent errors, input and output raises transient ones unless the vendor's class says
@@ -24,6 +25,8 @@ otherwise; nobody decides by the text of a message.
 
 from __future__ import annotations
 
+import os
+import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
@@ -179,10 +182,29 @@ class DeadlineExceeded(TransientError):
     code = "deadline_exceeded"
 
 
+class InternalError(DicomlakeError):
+    """An error nobody foresaw; the text is its class and the line of ours where it came from."""
+
+    code = "internal_error"
+
+
 class ObjectGone(DicomlakeError):
     """This version of the object was deleted or overwritten."""
 
     code = "object_gone"
+
+
+@contextmanager
+def internal() -> Iterator[None]:
+    """Turn an error that is not in the tree into InternalError: a nack, with a reason to look up."""
+    try:
+        yield
+    except DicomlakeError:
+        raise
+    except Exception as exc:
+        frames = [f for f in traceback.extract_tb(exc.__traceback__) if f"{os.sep}app{os.sep}" in f.filename]
+        place = f" at {os.path.basename(frames[-1].filename)}:{frames[-1].lineno}" if frames else ""
+        raise InternalError(f"{type(exc).__name__}{place}") from exc
 
 
 @contextmanager

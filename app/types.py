@@ -24,7 +24,7 @@ class EventType(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One delivery of a published message. `attempt` counts deliveries from 1; None if the bus does not say."""
+    """One delivery of a published message; `attempt` counts from 1, None if the bus does not say."""
 
     data: bytes
     attributes: Mapping[str, str]

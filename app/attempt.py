@@ -1,0 +1,69 @@
+"""One delivery on its way through the pipeline: its step, what the steps took, when it must end."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+from app.errors import DeadlineExceeded, InternalError
+from app.metrics import Metrics
+from app.types import Message, ObjectEvent
+
+log = logging.getLogger("dicomlake")
+
+
+class HasCode(Protocol):
+    """An outcome or an error."""
+
+    @property
+    def code(self) -> str:
+        """Why, in one stable word; empty where there is nothing to explain."""
+        ...
+
+
+class Attempt:
+    """Times the steps of one delivery, knows which one fails, stops when the deadline has passed."""
+
+    def __init__(self, message: Message, deadline_s: float, metrics: Metrics) -> None:
+        self.message = message
+        self.event: ObjectEvent | None = None
+        self.stage = ""
+        self.took_ms: dict[str, int] = {}
+        self._metrics = metrics
+        self._begin = time.monotonic()
+        self._end = self._begin + deadline_s
+
+    @contextmanager
+    def step(self, stage: str) -> Iterator[None]:
+        """Run one step; raises DeadlineExceeded instead of beginning it too late."""
+        self.stage = stage
+        begin = time.monotonic()
+        if begin > self._end:
+            raise DeadlineExceeded("the event took longer than delivery.deadline_s")
+        yield
+        took = time.monotonic() - begin
+        self.took_ms[stage] = round(took * 1000)
+        self._metrics.stage(stage, took)
+
+    def end(self, level: int, status: str, why: HasCode) -> None:
+        """Say how this delivery ended, in one line and in the metrics."""
+        took_s = time.monotonic() - self._begin
+        facts = self.facts() | {"status": str(status), "code": why.code or None, "took_s": round(took_s, 4)}
+        if level > logging.INFO:
+            facts["stage"] = self.stage
+        cause = why.__cause__ if isinstance(why, InternalError) else None
+        log.log(level, "event", extra={k: v for k, v in facts.items() if v is not None}, exc_info=cause)
+        self._metrics.event(self.event, str(status), why.code, took_s)
+
+    def facts(self) -> dict[str, object]:
+        """Return what a log line may say of this delivery."""
+        message, event = self.message, self.event
+        facts: dict[str, object] = {"message_id": message.message_id, "attempt": message.attempt}
+        facts["correlation_id"] = message.correlation_id
+        if event:
+            facts |= {"event_type": event.type.value, "bucket": event.ref.bucket, "object": event.ref.name}
+            facts["generation"] = event.ref.generation
+        return facts

@@ -1,0 +1,146 @@
+"""`demo`: the service on the embedded default, fed with pydicom's own sample files and two broken ones."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from importlib import resources
+from pathlib import Path
+
+import click
+
+from app import server
+from app.config import Settings
+from app.services import Services, open_services
+from app.table import table
+
+SAMPLES = (
+    "CT_small.dcm",
+    "MR_small.dcm",
+    "MR_small_RLE.dcm",
+    "MR_small_jp2klossless.dcm",
+    "MR_small_jpeg_ls_lossless.dcm",
+    "JPGExtended.dcm",
+    "SC_rgb_jpeg_dcmtk.dcm",
+    "examples_palette.dcm",
+    "examples_rgb_color.dcm",
+    "examples_ybr_color.dcm",
+    "examples_overlay.dcm",
+    "image_dfl.dcm",
+    "liver_1frame.dcm",
+    "rtdose.dcm",
+    "rtplan.dcm",
+    "test-SR.dcm",
+    "waveform_ecg.dcm",
+)
+PATIENCE_S = 120
+Emit = Callable[[object], None]
+
+
+@contextmanager
+def lake(once: bool, keep: Path | None) -> Iterator[dict[str, object]]:
+    """Yield the settings of the demo's lake: in `keep`; else, with `once`, a folder that is removed."""
+    if keep is None and not once:
+        yield {}
+        return
+    with tempfile.TemporaryDirectory(prefix="dicomlake-") as scratch:
+        folder = Path(keep or scratch).resolve()
+        database = folder / "lake.db"
+        yield {
+            "source.url": f"file:{folder / 'landing'}",
+            "artifacts.url": f"file:{folder / 'output'}",
+            "warehouse.url": f"sqlite:{database}",
+            "bus.url": f"local:{database}",
+            **({"api.port": 0} if once else {}),
+        }
+
+
+def run(settings: Settings, once: bool, emit: Emit) -> bool:
+    """Serve, drop the samples and tell what became of each; return whether each ended as it should.
+
+    Runs until Ctrl-C, or with `once` until the last sample has ended.
+    """
+    ended: list[bool] = []
+    with server.listen(settings.api.host, settings.api.port) as sock:
+        services = open_services(settings)
+        http = server.make_server(services)
+
+        def feed() -> None:
+            ended.append(_feed(services, emit))
+            if once:
+                http.should_exit = True
+            else:
+                _say_addresses(services, server.local_endpoint(sock))
+
+        server.start(services, sock)
+        thread = threading.Thread(target=feed, name="demo", daemon=True)
+        thread.start()
+        http.run(sockets=[sock])
+        thread.join(timeout=1)
+    return ended == [True]
+
+
+def _feed(services: Services, emit: Emit) -> bool:
+    landing = Path(services.source.uri("demo").removeprefix("file://"))
+    expected = _drop(landing)
+    uris = {services.source.uri(f"demo/{name}"): name for name in expected}
+    since = {uri: (landing / name).stat().st_mtime_ns for uri, name in uris.items()}
+    lines: dict[str, str] = {}
+    deadline = time.monotonic() + PATIENCE_S
+    click.echo(f"dropped {len(uris)} files; two are broken and are retried for about 15 s", err=True)
+    while len(lines) < len(uris) and time.monotonic() < deadline:
+        for line in _ended(services, since):
+            if str(line["object_uri"]) not in lines:
+                lines[str(line["object_uri"])] = str(line["outcome"])
+                emit(line)
+        time.sleep(0.1)
+    _show_rows(services)
+    wrong = [name for uri, name in uris.items() if lines.get(uri) != expected[name]]
+    for name in wrong:
+        click.echo(f"{name}: did not end as {expected[name]}", err=True)
+    return not wrong
+
+
+def _drop(landing: Path) -> dict[str, str]:
+    """Copy the samples into the landing folder and return how each should end."""
+    files = resources.files("pydicom.data").joinpath("test_files")
+    landing.mkdir(parents=True, exist_ok=True)
+    for name in SAMPLES:
+        with resources.as_file(files.joinpath(name)) as sample:
+            shutil.copyfile(sample, landing / name)
+    whole = files.joinpath("CT_small.dcm").read_bytes()
+    (landing / "broken-text.dcm").write_bytes(b"this is a text file named .dcm\n")
+    (landing / "broken-truncated.dcm").write_bytes(whole[: len(whole) // 2])
+    broken = dict.fromkeys(("broken-text.dcm", "broken-truncated.dcm"), "dead_lettered")
+    return dict.fromkeys(SAMPLES, "stored") | broken
+
+
+def _ended(services: Services, since: Mapping[str, int]) -> Iterator[dict[str, object]]:
+    """Yield a line for each of the dropped versions that has a row or a dead letter."""
+    columns = "object_uri, generation, modality, size_bytes, preview_uri, preview_error"
+    for row in services.warehouse.query(f"SELECT {columns} FROM instances_current"):
+        if int(str(row["generation"])) >= since.get(str(row["object_uri"]), 1 << 63):
+            del row["generation"]
+            yield {"outcome": "stored", **row}
+    for row in services.warehouse.query("SELECT object_uri, generation, code, reason FROM dead_letters"):
+        if int(str(row["generation"] or 0)) >= since.get(str(row["object_uri"]), 1 << 63):
+            del row["generation"]
+            yield {"outcome": "dead_lettered", **row}
+
+
+def _show_rows(services: Services) -> None:
+    sql = (
+        "SELECT modality, sop_instance_uid, rows, columns, number_of_frames AS frames, preview_error"
+        " FROM instances_current ORDER BY modality, sop_instance_uid"
+    )
+    click.echo(f"\n{table(services.warehouse.query(sql))}\n", err=True)
+
+
+def _say_addresses(services: Services, address: str) -> None:
+    landing = services.source.uri("").removeprefix("file://")
+    click.echo(f"service  {address}  (docs at {address}docs)", err=True)
+    click.echo(f"landing  {landing}  copy DICOM files here; Ctrl-C ends the service", err=True)

@@ -1,0 +1,82 @@
+"""Pure: what an event and an instance become in the tables; every key is derived from the event."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from app import __version__
+from app.types import Instance, Message, ObjectEvent, Reason, Row
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """The artifacts of one instance, by URI."""
+
+    metadata_uri: str
+    preview_uri: str | None
+
+
+def row_id(event: ObjectEvent, member: str | None = None) -> str:
+    """Return the key of a row: SHA-256 over what names the event, so that a repeat has the same key."""
+    ref = event.ref
+    parts = [ref.bucket, ref.name, ref.generation, event.metageneration, member, event.type.value]
+    return hashlib.sha256(json.dumps(parts, ensure_ascii=True).encode()).hexdigest()
+
+
+def event_row(event: ObjectEvent, message: Message, object_uri: str, now: datetime) -> dict[str, object]:
+    """Return the columns of `instances` that come from the event alone; for a removal, the whole row."""
+    return {
+        "row_id": row_id(event),
+        "object_uri": object_uri,
+        "generation": event.ref.generation,
+        "metageneration": event.metageneration,
+        "event_type": event.type.value,
+        "event_time": event.time,
+        "ingested_at": now,
+        "message_id": message.message_id or None,
+        "correlation_id": message.correlation_id or None,
+        "delivery_attempt": message.attempt,
+        "size_bytes": event.size,
+        "crc32c": event.crc32c,
+        "storage_class": event.storage_class,
+        "app_version": __version__,
+    }
+
+
+def instance_row(
+    row: Row, event: ObjectEvent, instance: Instance, written: Written, took_ms: Mapping[str, int]
+) -> Row:
+    """Return the row of one stored instance: `row` of the event, the data set's columns, the artifacts."""
+    took = {**took_ms, **instance.took_ms}
+    return {
+        **row,
+        "row_id": row_id(event, instance.member),
+        "member": instance.member,
+        **instance.columns,
+        "metadata": instance.metadata,
+        "metadata_uri": written.metadata_uri,
+        "preview_uri": written.preview_uri,
+        "preview_error": instance.preview_error,
+        "warnings": [{"tag": warning.tag, "code": warning.code} for warning in instance.warnings],
+        "took_ms": {stage: took.get(stage, 0) for stage in ("read", "parse", "render", "write")},
+    }
+
+
+def failure_row(reason: Reason, permanent: bool, facts: Row, now: datetime) -> Row:
+    """Return the row of `failures` for one failed attempt; `facts` are those of the delivery."""
+    return {
+        "message_id": facts.get("message_id"),
+        "delivery_attempt": facts.get("attempt"),
+        "object_uri": reason.object_uri or None,
+        "generation": facts.get("generation"),
+        "event_type": facts.get("event_type"),
+        "code": reason.code,
+        "message": reason.text,
+        "permanent": permanent,
+        "failed_at": now,
+        "app_version": __version__,
+    }

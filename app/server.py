@@ -1,0 +1,92 @@
+"""Run the service: bind the port, serve HTTP on it, start what pushes to it, stop on a signal."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import signal
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import uvicorn
+
+from app.api import create_app
+from app.errors import ConfigError
+from app.services import Services
+
+log = logging.getLogger("dicomlake")
+
+GRACE_S = 8
+"""Seconds for requests in flight after SIGTERM; Cloud Run kills two seconds later."""
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Return a bound socket; raises ConfigError when the address cannot be had."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        sock.bind((host, port))
+        sock.listen(512)
+    except (OSError, OverflowError) as exc:
+        sock.close()
+        if isinstance(exc, OSError) and exc.errno == errno.EADDRINUSE:
+            text = f"port {port} on {host} is in use; stop what uses it or choose another with --port"
+        else:
+            text = f"cannot listen on {host}:{port} ({type(exc).__name__}); see api.host and api.port"
+        raise ConfigError(text) from None
+    return sock
+
+
+class Server(uvicorn.Server):
+    """Takes SIGINT and SIGTERM as a wish to stop, and then ends as done instead of as killed."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Stop on either signal; a second one stops at once."""
+        wishes = (signal.SIGINT, signal.SIGTERM)
+        before = [signal.signal(number, self.handle_exit) for number in wishes]
+        try:
+            yield
+        finally:
+            for number, handler in zip(wishes, before, strict=True):
+                signal.signal(number, handler)
+
+
+def make_server(services: Services) -> Server:
+    """Return the HTTP server over open services; it closes them when it stops."""
+    config = uvicorn.Config(
+        create_app(services),
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        date_header=False,
+        timeout_graceful_shutdown=GRACE_S,
+        timeout_keep_alive=30,
+    )
+    return Server(config)
+
+
+def serve(services: Services, sock: socket.socket) -> None:
+    """Serve until SIGINT or SIGTERM; pushes of the embedded queue wait in the backlog until it answers."""
+    server = make_server(services)
+    start(services, sock)
+    log.info("serving", extra={"url": local_endpoint(sock)})
+    server.run(sockets=[sock])
+
+
+def start(services: Services, sock: socket.socket) -> None:
+    """Begin to watch and to push to the service on `sock`; closes the services when that cannot be."""
+    try:
+        services.start(local_endpoint(sock))
+    except BaseException:
+        services.close()
+        raise
+
+
+def local_endpoint(sock: socket.socket) -> str:
+    """Return the URL at which this process reaches its own service."""
+    host, port = sock.getsockname()[:2]
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - compared, not bound
+    return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"

@@ -1,0 +1,231 @@
+import json
+from pathlib import Path
+
+import pytest
+from fastapi.testclient import TestClient
+from pydicom.data import get_testdata_file
+
+from app.api import create_app
+from app.errors import BusUnavailable, Overloaded, StorageUnavailable, WarehouseUnavailable
+from tests.faults import broken
+from tests.pushes import attributes, resource, wrapped
+
+MR = Path(get_testdata_file("MR_small.dcm")).read_bytes()
+
+
+@pytest.fixture
+def landed(services):
+    path = Path(services.source.uri("mr.dcm").removeprefix("file://"))
+    path.write_bytes(MR)
+    return path
+
+
+@pytest.fixture
+def text(services):
+    path = Path(services.source.uri("x.dcm").removeprefix("file://"))
+    path.write_bytes(b"no DICOM")
+    return path
+
+
+def rows(services, table="instances_current"):
+    return services.warehouse.query(f"SELECT * FROM {table}")
+
+
+def test_a_wrapped_push_is_stored(client, services, landed):
+    assert client.post("/", json=wrapped(landed)).status_code == 204
+    assert [(row["modality"], row["message_id"]) for row in rows(services)] == [("MR", "4711")]
+
+
+def test_an_unwrapped_push_is_stored(client, services, landed):
+    headers = {"x-goog-pubsub-message-id": "12", **attributes(landed)}
+    assert client.post("/", content=json.dumps(resource(landed)), headers=headers).status_code == 204
+    assert [row["message_id"] for row in rows(services)] == ["12"]
+
+
+def test_a_binary_cloud_event_is_stored(client, services, landed):
+    headers = {
+        "ce-id": "13",
+        "ce-specversion": "1.0",
+        "ce-type": "google.cloud.storage.object.v1.finalized",
+        "ce-source": "//storage.googleapis.com/projects/_/buckets/landing",
+        "ce-subject": "objects/mr.dcm",
+        "ce-time": "2026-01-02T03:04:05Z",
+    }
+    assert client.post("/", json=resource(landed), headers=headers).status_code == 204
+    assert [row["message_id"] for row in rows(services)] == ["13"]
+
+
+def structured(kind, data):
+    return {
+        "specversion": "1.0",
+        "id": "14",
+        "type": kind,
+        "source": "//storage.googleapis.com/projects/_/buckets/landing",
+        "subject": "objects/mr.dcm",
+        "time": "2026-01-02T03:04:05Z",
+        "datacontenttype": "application/json",
+        "data": data,
+    }
+
+
+def test_structured_cloud_events_are_stored(client, services, landed):
+    headers = {"content-type": "application/cloudevents+json"}
+    event = structured("google.cloud.storage.object.v1.finalized", resource(landed))
+    assert client.post("/", content=json.dumps(event), headers=headers).status_code == 204
+    relayed = structured("google.cloud.pubsub.topic.v1.messagePublished", wrapped(landed))
+    assert client.post("/", content=json.dumps(relayed), headers=headers).status_code == 204
+    assert len(rows(services)) == 1
+
+
+def test_a_delete_is_a_tombstone(client, services, landed):
+    assert client.post("/", json=wrapped(landed)).status_code == 204
+    assert client.post("/", json=wrapped(landed, event_type="OBJECT_DELETE")).status_code == 204
+    assert rows(services) == []
+    assert len(rows(services, "instances")) == 2
+
+
+def test_the_same_push_thrice_is_one_row(client, services, landed):
+    for _ in range(3):
+        assert client.post("/", json=wrapped(landed)).status_code == 204
+    assert len(rows(services, "instances")) == 1
+
+
+def test_an_event_of_an_older_version_is_superseded(client, services, landed):
+    push = wrapped(landed)
+    landed.write_bytes(MR + b"\0\0")
+    assert client.post("/", json=push).status_code == 204
+    assert rows(services) == []
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (b"", "body"),
+        (b"nonsense", "body"),
+        (b"[]", ""),
+        (b'{"message": {"attributes": {}, "messageId": "1"}}', "message.attributes"),
+    ],
+)
+def test_a_body_that_is_no_event_is_refused_with_its_path(client, body, message):
+    answer = client.post("/", content=body, headers={"content-type": "application/json"})
+    assert answer.status_code == 400
+    assert answer.json()["code"] == "bad_event"
+    assert message in answer.json()["message"]
+    assert answer.json()["permanent"] is True
+
+
+def test_an_event_of_a_foreign_bucket_is_refused(client, services, landed):
+    push = wrapped(landed)
+    push["message"]["attributes"]["bucketId"] = "elsewhere"
+    push["message"]["data"] = ""
+    push["message"]["attributes"]["payloadFormat"] = "NONE"
+    answer = client.post("/", json=push)
+    assert (answer.status_code, answer.json()["code"]) == (400, "bad_event")
+    assert "elsewhere" not in answer.text
+
+
+def test_a_body_over_the_limit_is_refused_whether_announced_or_not(client):
+    big = b" " * 11_000_001
+    assert client.post("/", content=big).status_code == 413
+    unannounced = client.post("/", content=iter([big[:6_000_000], big[6_000_000:]]))
+    assert (unannounced.status_code, unannounced.json()["code"]) == (413, "body_too_large")
+
+
+@pytest.mark.parametrize("headers", [{"content-type": "text/plain"}, {"content-encoding": "gzip"}])
+def test_a_body_of_a_wrong_kind_is_refused(client, landed, headers):
+    answer = client.post("/", content=json.dumps(wrapped(landed)), headers=headers)
+    assert (answer.status_code, answer.json()["code"]) == (415, "unsupported_body")
+
+
+def test_a_permanent_failure_is_nacked_until_its_fifth_delivery(client, services, text):
+    for attempt in (1, 4):
+        answer = client.post("/", json=wrapped(text, attempt))
+        assert (answer.status_code, answer.json()["code"]) == (422, "not_dicom")
+        assert answer.json() | {"message": ""} == {
+            "code": "not_dicom", "message": "", "message_id": "4711", "permanent": True
+        }  # fmt: skip
+    assert rows(services, "dead_letters") == []
+    assert client.post("/", json=wrapped(text, 5)).status_code == 204
+    (letter,) = rows(services, "dead_letters")
+    assert (letter["code"], letter["object"], letter["event_type"]) == (
+        "not_dicom",
+        "x.dcm",
+        "OBJECT_FINALIZE",
+    )
+    assert [row["delivery_attempt"] for row in rows(services, "failures")] == [1, 4, 5]
+
+
+def test_without_attempt_numbers_a_permanent_failure_is_left_to_the_subscription(client, services, text):
+    assert client.post("/", json=wrapped(text)).status_code == 422
+    assert rows(services, "dead_letters") == []
+
+
+def test_a_dead_letter_that_cannot_be_kept_is_a_nack(services, text):
+    client = TestClient(create_app(broken(services, "dead_letter", BusUnavailable("down"))))
+    assert client.post("/", json=wrapped(text, 5)).status_code == 503
+
+
+@pytest.mark.parametrize(
+    ("step", "error"),
+    [
+        ("read", StorageUnavailable("down")),
+        ("write", StorageUnavailable("down")),
+        ("append", WarehouseUnavailable("down")),
+    ],
+)
+def test_a_failed_step_nacks_and_the_next_delivery_heals(step, error, services, client, landed):
+    failing = TestClient(create_app(broken(services, step, error)))
+    answer = failing.post("/", json=wrapped(landed, 7))
+    assert (answer.status_code, answer.json()["permanent"]) == (503, False)
+    assert rows(services) == []
+    assert client.post("/", json=wrapped(landed, 8)).status_code == 204
+    assert len(rows(services)) == 1
+
+
+def test_no_room_is_429(services, landed):
+    client = TestClient(create_app(broken(services, "read", Overloaded("full"))))
+    assert client.post("/", json=wrapped(landed)).status_code == 429
+
+
+def test_our_own_bug_is_500_without_its_text(services, landed):
+    client = TestClient(create_app(broken(services, "read", ZeroDivisionError("a secret"))))
+    answer = client.post("/", json=wrapped(landed, 1))
+    assert (answer.status_code, answer.json()["code"], answer.json()["permanent"]) == (
+        500,
+        "internal_error",
+        False,
+    )
+    assert "secret" not in answer.text
+    (failure,) = rows(services, "failures")
+    assert failure["code"] == "internal_error"
+
+
+def test_health_ready_version_metrics_and_docs_answer(client, landed):
+    assert client.get("/health").json() == {"status": "ok"}
+    ready = {"status": "ok", "source": "ok", "artifacts": "ok", "warehouse": "ok", "bus": "ok"}
+    assert client.get("/ready").json() == ready
+    assert (
+        client.get("/version").json() == client.get("/").json() == {"name": "dicomlake", "version": "0.1.0"}
+    )
+    client.post("/", json=wrapped(landed))
+    assert 'status="stored"' in client.get("/metrics").text
+    assert client.get("/docs").status_code == 200
+
+
+def test_ready_names_the_part_that_does_not_answer(services):
+    class Down:
+        def check(self):
+            raise BusUnavailable("down")
+
+        def close(self):
+            pass
+
+    from dataclasses import replace
+
+    client = TestClient(create_app(replace(services, bus=Down())))
+    answer = client.get("/ready")
+    assert (answer.status_code, answer.json()["bus"], answer.json()["source"]) == (
+        503,
+        "bus_unavailable",
+        "ok",
+    )

@@ -1,0 +1,114 @@
+"""The real service as a process of its own, and what a user sees of it from outside."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+
+from tests.parts import ROOT
+
+
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return sock.getsockname()[1]
+
+
+def until(found: Callable[[], object], seconds: float) -> object:
+    """Return the first true answer of `found`, or its last one after `seconds`."""
+    end = time.monotonic() + seconds
+    while not (answer := found()) and time.monotonic() < end:
+        time.sleep(0.02)
+    return answer
+
+
+class Service:
+    """`dicomlake serve` over one lake folder."""
+
+    def __init__(self, lake: Path, **settings: object) -> None:
+        self.lake = lake
+        self.landing = lake / "landing"
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.process: subprocess.Popen[bytes] | None = None
+        self.log = lake / "service.log"
+        lake.mkdir(exist_ok=True)
+        places = {
+            "SOURCE__URL": f"file:{self.landing}",
+            "ARTIFACTS__URL": f"file:{lake / 'output'}",
+            "WAREHOUSE__URL": f"sqlite:{lake / 'lake.db'}",
+            "BUS__URL": f"local:{lake / 'lake.db'}",
+            "API__PORT": self.port,
+            **{name.upper(): value for name, value in settings.items()},
+        }
+        clean = {key: value for key, value in os.environ.items() if not key.startswith("DICOMLAKE_")}
+        self.env = clean | {f"DICOMLAKE__{name}": str(value) for name, value in places.items()}
+
+    def __enter__(self) -> "Service":
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def start(self, wait: bool = True) -> "Service":
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "app", "serve"], cwd=ROOT, env=self.env, stdout=log, stderr=log
+            )
+        if wait:
+            assert until(self.healthy, 20), self.log.read_text()
+        return self
+
+    def healthy(self) -> bool:
+        try:
+            return httpx.get(f"{self.url}/health", timeout=1).status_code == 200
+        except httpx.HTTPError:
+            return False
+
+    def stop(self, how: signal.Signals = signal.SIGTERM) -> int:
+        assert self.process is not None
+        self.process.send_signal(how)
+        return self.process.wait(timeout=20)
+
+    def run(self, *command: str) -> subprocess.CompletedProcess[str]:
+        """Run one `dicomlake` command on this lake."""
+        return subprocess.run(
+            [sys.executable, "-m", "app", *command],
+            cwd=ROOT,
+            env=self.env,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+
+    def rows(self, sql: str) -> list[dict[str, object]]:
+        """Query with Python's own SQLite, so that a fault of ours cannot hide another."""
+        import sqlite3
+
+        with sqlite3.connect(f"file:{self.lake / 'lake.db'}?mode=ro", uri=True, timeout=30) as database:
+            database.row_factory = sqlite3.Row
+            return [dict(row) for row in database.execute(sql)]
+
+    def drop(self, name: str, data: bytes) -> Path:
+        """Put a file into the landing folder as a copy does: the bytes appear under the final name."""
+        path = self.landing / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+        return path
+
+    def current(self) -> dict[str, dict[str, object]]:
+        """Return the current rows by the name of their object."""
+        prefix = f"file://{self.landing}/"
+        rows = self.rows("SELECT * FROM instances_current")
+        return {str(row["object_uri"]).removeprefix(prefix): row for row in rows}
+
+    def lines(self) -> list[dict[str, object]]:
+        return [json.loads(line) for line in self.log.read_text().splitlines()]

@@ -1,0 +1,152 @@
+"""What goes wrong is told in one sentence, with the right exit code, and nothing is lost."""
+
+import json
+import socket
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+from pydicom.data import get_testdata_file
+
+from tests.e2e.service import Service, until
+from tests.parts import ROOT, need
+
+CT = Path(get_testdata_file("CT_small.dcm")).read_bytes()
+
+
+def refused(service, *command):
+    result = service.run(*command)
+    assert result.returncode == 2, result.stderr
+    assert result.stdout == ""
+    lines = result.stderr.strip().splitlines()
+    assert "Traceback" not in result.stderr
+    return lines[-1]
+
+
+def test_an_unknown_setting(tmp_path):
+    line = refused(Service(tmp_path / "lake", api__prot=1), "serve")
+    assert line == "Error: api.prot (from DICOMLAKE__API__PROT): is no setting"
+
+
+def test_a_wrong_type(tmp_path):
+    line = refused(Service(tmp_path / "lake", workers__count="many"), "serve")
+    assert line == "Error: workers.count (from DICOMLAKE__WORKERS__COUNT): input should be a valid integer"
+
+
+def test_config_check_names_every_fault(tmp_path):
+    service = Service(tmp_path / "lake", workers__count="many", log__level="loud")
+    line = refused(service, "config", "check")
+    assert "workers.count" in line
+    assert "log.level" in line
+
+
+def test_a_landing_place_that_is_a_file(tmp_path):
+    service = Service(tmp_path / "lake")
+    service.landing.write_text("not a folder")
+    assert refused(service, "serve") == f"Error: {service.landing} is a file; a storage needs a folder"
+
+
+AS_NOBODY = """
+import os, sys
+import app.server, app.cli, app.storage.local, app.warehouse.sqlite, app.bus.local
+if os.geteuid() == 0:
+    os.setgroups([]); os.setgid(65534); os.setuid(65534)
+app.cli.main()
+"""
+
+
+def test_a_folder_that_cannot_be_read():
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        service = Service(Path(folder) / "lake")
+        service.landing.mkdir(mode=0)
+        result = subprocess.run(
+            [sys.executable, "-c", AS_NOBODY, "serve"],
+            cwd=ROOT,
+            env=service.env,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+        assert result.returncode == 2, result.stderr
+        sentence = f"Error: {service.landing} cannot be read; give this user the right to read the folder"
+        assert result.stderr.strip() == sentence
+
+
+def test_a_port_in_use(tmp_path):
+    service = Service(tmp_path / "lake")
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", service.port))
+        taken.listen()
+        line = refused(service, "serve")
+    assert line == (
+        f"Error: port {service.port} on 127.0.0.1 is in use; stop what uses it or choose another with --port"
+    )
+
+
+def test_two_services_on_one_database(tmp_path):
+    with Service(tmp_path / "lake") as first:
+        second = Service(tmp_path / "lake")
+        line = refused(second, "serve")
+        assert f"is already served by process {first.process.pid}" in line
+        first.drop("after.dcm", CT)
+        assert until(lambda: "after.dcm" in first.current(), 10)
+
+
+def test_wrong_use_of_a_command(tmp_path):
+    service = Service(tmp_path / "lake")
+    assert service.run("nonsense").returncode == 2
+    assert service.run("dlq", "requeue").returncode == 2
+    assert service.run("ingest", str(tmp_path / "nowhere")).returncode == 2
+    assert service.run("--set", "nonsense", "config", "check").returncode == 2
+
+
+def test_files_that_are_not_dicom_fail_dump_and_render_with_a_sentence(tmp_path):
+    service = Service(tmp_path / "lake")
+    text = tmp_path / "x.dcm"
+    text.write_text("a secret word")
+    for command in (("dump", str(text)), ("render", str(text), "-o", str(tmp_path / "x.png"))):
+        result = service.run(*command)
+        assert result.returncode == 1
+        assert result.stderr.startswith("Error: not_dicom: ")
+        assert "secret" not in result.stderr
+    assert not (tmp_path / "x.png").exists()
+
+
+def fill(file):
+    while True:
+        file.write(bytes(4096))
+
+
+def test_a_full_disk_loses_nothing(tmp_path):
+    lake = tmp_path / "lake"
+    lake.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=6m", "tmpfs", str(lake)], capture_output=True, check=False
+    )
+    need("the right to mount a tmpfs", mounted.returncode == 0, "run as root")
+    try:
+        landing = tmp_path / "landing"
+        service = Service(
+            lake, source__url=f"file:{landing}", delivery__backoff_min_s=0.2, delivery__backoff_max_s=1
+        )
+        service.landing, service.log = landing, tmp_path / "service.log"
+        with service:
+            service.drop("before.dcm", CT)
+            assert until(lambda: "before.dcm" in service.current(), 10)
+            filler = lake / "filler"
+            with filler.open("wb", buffering=0) as file, pytest.raises(OSError, match="No space left"):
+                fill(file)
+            for number in range(5):
+                service.drop(f"during{number}.dcm", CT)
+            assert not until(lambda: len(service.current()) > 1, 3)
+            assert service.healthy()
+            filler.unlink()
+            assert until(lambda: len(service.current()) == 6, 90), service.log.read_text()[-3000:]
+            letters = service.run("dlq", "list").stdout.splitlines()
+            assert [json.loads(line)["code"] for line in letters] == []
+    finally:
+        subprocess.run(["umount", str(lake)], check=False)

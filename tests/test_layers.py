@@ -1,0 +1,167 @@
+"""Who may import whom, read from the source: a room that reaches further than this is a fault of design."""
+
+import ast
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.parts import ROOT
+
+APP = ROOT / "app"
+VALUES = {"types", "errors"}
+DOORS = {"storage", "warehouse", "bus"}
+
+# module prefix -> what of `app` it may import; the longest prefix that fits decides
+MAY_IMPORT = {
+    "__init__": set(),
+    "__main__": {"cli"},
+    "types": set(),
+    "errors": set(),
+    "doors": VALUES,
+    "events": VALUES | {"events"},
+    "archive": VALUES,
+    "rows": VALUES | {"__init__"},
+    "table": set(),
+    "dicom": VALUES | {"dicom"},
+    "config": VALUES,
+    "generate": {"config", "warehouse.generate"},
+    "log": VALUES,
+    "metrics": VALUES,
+    "attempt": VALUES | {"metrics"},
+    "storage.__init__": VALUES | {"doors"},
+    "warehouse.__init__": VALUES | {"doors"},
+    "bus.__init__": VALUES | {"doors"},
+    "storage": VALUES | {"storage"},
+    "warehouse": VALUES | {"warehouse"},
+    "bus": VALUES | {"bus", "warehouse.schema", "warehouse.sql"},
+    "workers": VALUES | {"zygote"},
+    "zygote": {"errors"},
+    "services": VALUES | DOORS | {"config", "metrics", "workers"},
+    "pipeline": VALUES | {"attempt", "dicom", "events", "archive", "rows", "services"},
+    "dlq": VALUES | {"services", "warehouse"},
+    "bulk": VALUES | {"pipeline", "services", "storage"},
+    "api": VALUES | {"__init__", "api", "config", "events", "log", "pipeline", "services"},
+    "server": VALUES | {"api", "services"},
+    "demo": {"config", "server", "services", "table"},
+    "cli": VALUES
+    | DOORS
+    | {"__init__", "bulk", "config", "demo", "dicom", "dlq", "log", "server", "services", "table"},
+}
+# third-party packages and the rooms that may import them; everything else is for anyone
+ONLY_IN = {
+    "pydicom": {"dicom"},
+    "numpy": {"dicom"},
+    "PIL": {"dicom"},
+    "imagecodecs": {"dicom"},
+    "isal": {"dicom"},
+    "fastapi": {"api"},
+    "uvicorn": {"server"},
+    "click": {"cli", "bulk", "demo"},
+    "sqlite3": {"storage", "warehouse", "bus"},
+    "google": {"storage", "warehouse", "bus"},
+    "watchfiles": {"storage"},
+    "jsonschema": {"events"},
+    "pydantic": {"config"},
+    "prometheus_client": {"metrics"},
+    "multiprocessing": {"workers"},
+}
+PURE = ("types", "rows", "table", "events", "archive", "dicom", "warehouse.schema", "warehouse.sql")
+IMPURE = {
+    "logging",
+    "os.environ",
+    "socket",
+    "subprocess",
+    "tempfile",
+    "shutil",
+    "threading",
+    "random",
+    "datetime.now",
+}
+
+
+def modules() -> dict[str, Path]:
+    names = {}
+    for path in sorted(APP.rglob("*.py")):
+        parts = path.relative_to(APP).with_suffix("").parts
+        names[".".join(parts)] = path
+    return names
+
+
+def imports(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path.name}: relative import"
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def within(name: str, rooms: set[str]) -> bool:
+    return any(name == room or name.startswith(room + ".") for room in rooms)
+
+
+def rule(name: str) -> set[str]:
+    fitting = [key for key in MAY_IMPORT if within(name, {key})]
+    assert fitting, f"app/{name}.py is in no room; add it to the table"
+    return MAY_IMPORT[max(fitting, key=len)]
+
+
+def room_of(target: str) -> str:
+    inside = target.removeprefix("app").removeprefix(".")
+    return "__init__" if inside in ("", "__version__") else inside
+
+
+@pytest.mark.parametrize("name", sorted(modules()))
+def test_a_room_imports_only_what_it_may(name):
+    for target in imports(modules()[name]):
+        top = target.split(".")[0]
+        if top == "app":
+            assert within(room_of(target), rule(name)), f"{name} imports {target}"
+        elif top in ONLY_IN:
+            assert within(name, ONLY_IN[top]), f"{name} imports {top}"
+
+
+@pytest.mark.parametrize("name", sorted(n for n in modules() if within(n, set(PURE))))
+def test_a_pure_room_touches_no_world(name):
+    for target in imports(modules()[name]):
+        assert target not in IMPURE, f"{name} imports {target}"
+        assert target.split(".")[0] not in IMPURE, f"{name} imports {target}"
+
+
+def test_only_config_reads_the_environment():
+    readers = {
+        name
+        for name, path in modules().items()
+        if "os.environ" in path.read_text() or "getenv" in path.read_text()
+    }
+    assert readers <= {"config"}
+
+
+def test_the_service_imports_no_cloud_sdk_and_no_decoder():
+    import subprocess
+
+    heavy = ("google.cloud", "grpc", "pydicom", "numpy", "imagecodecs")
+    code = f"import app.server, sys; print([m for m in sys.modules if m.startswith({heavy})])"
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    assert result.stdout.strip() == "[]"
+
+
+def test_functions_and_files_stay_small():
+    long_ones = []
+    for name, path in modules().items():
+        text = path.read_text()
+        if text.count("\n") > 300:
+            long_ones.append(f"{name}: {text.count(chr(10))} lines")
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                length = node.end_lineno - node.lineno + 1
+                if ast.get_docstring(node):
+                    length -= node.body[0].end_lineno - node.body[0].lineno + 1
+                if length > 40:
+                    long_ones.append(f"{name}.{node.name}: {length} lines")
+    assert long_ones == []
