@@ -25,13 +25,17 @@ class HasCode(Protocol):
 
 
 class Attempt:
-    """Times the steps of one delivery, knows which one fails, stops when the deadline has passed."""
+    """Times the steps of one delivery, knows which one fails, stops when the deadline has passed.
+
+    stored: how many members of an archive have rows by now.
+    """
 
     def __init__(self, message: Message, deadline_s: float, metrics: Metrics) -> None:
         self.message = message
         self.event: ObjectEvent | None = None
         self.stage = ""
         self.took_ms: dict[str, int] = {}
+        self.stored: int | None = None
         self._metrics = metrics
         self._begin = time.monotonic()
         self._end = self._begin + deadline_s
@@ -66,4 +70,6 @@ class Attempt:
         if event:
             facts |= {"event_type": event.type.value, "bucket": event.ref.bucket, "object": event.ref.name}
             facts["generation"] = event.ref.generation
+        if self.stored is not None:
+            facts["stored"] = self.stored
         return facts

@@ -10,10 +10,16 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Collection
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 
 from app import events
+from app.archive import is_archive
+from app.archive.entries import Refused
+from app.artifacts import AT_ONCE, remove_artifacts, rendered, write_artifacts
 from app.attempt import Attempt
 from app.dicom import describe
 from app.errors import (
@@ -24,18 +30,20 @@ from app.errors import (
     ObjectGone,
     ObjectTooLarge,
     PermanentError,
+    RowsRejected,
     WorkerCrashed,
     internal,
 )
-from app.rows import Written, event_row, failure_row, instance_row
+from app.members import Members
+from app.rows import event_row, failure_row, instance_row
 from app.services import Services
 from app.types import (
     Content,
     EventType,
+    GiveUp,
     Instance,
     Message,
     ObjectEvent,
-    ObjectRef,
     Outcome,
     Reason,
     Row,
@@ -45,11 +53,11 @@ from app.types import (
 REMOVALS = (EventType.DELETE, EventType.ARCHIVE)
 
 
-def handle(message: Message, services: Services, final: bool = False) -> Outcome:
+def handle(message: Message, services: Services, how: GiveUp = GiveUp.WHEN_DUE) -> Outcome:
     """Process one delivery and return how it ended; returning means ack, raising means nack.
 
-    A permanent failure is dead-lettered with its reason at the delivery that the settings name, or at once
-    when this delivery is the `final` one; until then it is raised, so that it is tried again.
+    A permanent failure is dead-lettered with its reason when `how` says so; until then it is raised, so that
+    it is tried again.
     """
     attempt = Attempt(message, services.settings.delivery.deadline_s, services.metrics)
     try:
@@ -59,7 +67,7 @@ def handle(message: Message, services: Services, final: bool = False) -> Outcome
             outcome = ingest(attempt.event, attempt, services)
     except DicomlakeError as error:
         try:
-            outcome = give_up(error, attempt, services, final)
+            outcome = give_up(error, attempt, services, how)
         except DicomlakeError as raised:
             attempt.end(logging.WARNING, "failed", raised)
             raise
@@ -80,6 +88,10 @@ def ingest(event: ObjectEvent, attempt: Attempt, services: Services) -> Outcome:
     try:
         with attempt.step("read"):
             content = fetch(event, services)
+            packed = is_archive(content)
+        row |= {"size_bytes": content.size, "crc32c": content.crc32c}
+        if packed:
+            return ingest_members(content, event, row, attempt, services)
         with attempt.step("describe"):
             instance = describe_safely(content, event, services)
     except ObjectGone as gone:
@@ -90,11 +102,54 @@ def ingest(event: ObjectEvent, attempt: Attempt, services: Services) -> Outcome:
         return Outcome(Status.IGNORED, error.code)
     with attempt.step("write"):
         written = write_artifacts(event.ref, instance, services)
-    row |= {"size_bytes": content.size, "crc32c": content.crc32c}
     stored = instance_row(row, event, instance, written, attempt.took_ms)
     with attempt.step("append"):
         services.warehouse.append("instances", [stored])
-    return Outcome(Status.STORED, instances=(stored,))
+    return settle(event, Outcome(Status.STORED, instances=(stored,)), services)
+
+
+def ingest_members(
+    content: Content, event: ObjectEvent, row: Row, attempt: Attempt, services: Services
+) -> Outcome:
+    """Make rows and artifacts of the good members of an archive, batch by batch; then fail for the others."""
+    members = Members(content, attempt, services)
+    attempt.stored = 0
+    with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="members") as pool:
+        for instances in members:
+            with attempt.step("write"):
+                written = list(pool.map(partial(write_artifacts, event.ref, services=services), instances))
+            rows = [
+                instance_row(row, event, instance, uris, attempt.took_ms)
+                for instance, uris in zip(instances, written, strict=True)
+            ]
+            with attempt.step("append"):
+                rejected = append_rows(rows, services)
+            members.refuse(Refused(str(rows[index]["member"]), RowsRejected.code) for index in rejected)
+            attempt.stored += len(rows) - len(rejected)
+    outcome = settle(event, Outcome(Status.STORED, stored=attempt.stored), services)
+    if outcome.status is Status.STORED:
+        members.check()
+    return outcome
+
+
+def settle(event: ObjectEvent, outcome: Outcome, services: Services) -> Outcome:
+    """Take the artifacts back if the object went meanwhile: its removal may have been handled before them.
+
+    The row stays, for the tombstone hides it. Where removals are not events, nothing that went is looked for.
+    """
+    if not set(REMOVALS) & set(services.settings.source.events) or services.source.is_live(event.ref):
+        return outcome
+    remove_artifacts(event.ref, services)
+    return Outcome(Status.SUPERSEDED, ObjectGone.code)
+
+
+def append_rows(rows: list[Row], services: Services) -> Collection[int]:
+    """Append rows and return which of them the warehouse refused."""
+    try:
+        services.warehouse.append("instances", rows)
+    except RowsRejected as error:
+        return error.rejected
+    return ()
 
 
 def unwanted(event: ObjectEvent, services: Services) -> str | None:
@@ -104,6 +159,8 @@ def unwanted(event: ObjectEvent, services: Services) -> str | None:
         raise BadEvent(
             "bucketId: is not a bucket that this service serves; see source.url and source.buckets"
         )
+    if not event.ref.name.startswith(services.source.prefix) and event.ref.bucket == services.source.bucket:
+        return "outside_prefix"
     return events.ignored(event, services.own_prefixes, settings.events)
 
 
@@ -123,7 +180,7 @@ def describe_safely(content: Content, event: ObjectEvent, services: Services) ->
     """Describe a data set in a worker; a worker lost while rendering costs the picture, not the metadata."""
     options = services.settings.describe_options()
     plain = replace(options, preview=replace(options.preview, enabled=False))
-    if event.type is EventType.METADATA_UPDATE and _rendered(event, services):
+    if event.type is EventType.METADATA_UPDATE and rendered(event.ref, services):
         instance: Instance = services.workers.run(describe, content, plain)
         return replace(instance, preview_error=None)
     try:
@@ -135,23 +192,6 @@ def describe_safely(content: Content, event: ObjectEvent, services: Services) ->
         return replace(instance, preview_error=error.code)
 
 
-def write_artifacts(ref: ObjectRef, instance: Instance, services: Services) -> Written:
-    """Write the JSON document and the PNG and return their URIs; a PNG that stands already is only named."""
-    document_name, preview_name = artifact_names(ref, services)
-    document_uri = services.artifacts.write(document_name, instance.document, "application/dicom+json")
-    if instance.preview is not None:
-        preview_uri = services.artifacts.write(preview_name, instance.preview, "image/png")
-        return Written(document_uri, preview_uri)
-    return Written(document_uri, None if instance.preview_error else services.artifacts.uri(preview_name))
-
-
-def artifact_names(ref: ObjectRef, services: Services) -> tuple[str, str]:
-    """Return the names of the DICOM JSON document and the preview of one object version."""
-    settings = services.settings.artifacts
-    stem = f"{ref.name}.{ref.generation}"
-    return f"{settings.metadata}{stem}.json", f"{settings.images}{stem}.png"
-
-
 def remove(event: ObjectEvent, row: Row, attempt: Attempt, services: Services) -> Outcome:
     """Write the tombstone of one object version, then remove its artifacts.
 
@@ -160,33 +200,29 @@ def remove(event: ObjectEvent, row: Row, attempt: Attempt, services: Services) -
     with attempt.step("append"):
         services.warehouse.append("instances", [row])
     with attempt.step("write"):
-        for name in artifact_names(event.ref, services):
-            services.artifacts.delete(name)
+        remove_artifacts(event.ref, services)
     return Outcome(Status.DELETED)
 
 
-def give_up(error: DicomlakeError, attempt: Attempt, services: Services, final: bool) -> Outcome:
+def give_up(error: DicomlakeError, attempt: Attempt, services: Services, how: GiveUp) -> Outcome:
     """Record a failed attempt; dead-letter it where it is permanent and due, else raise the error again."""
     message, event = attempt.message, attempt.event
     uri = services.source.uri(event.ref.name, event.ref.bucket) if event else ""
     reason = Reason(error.code, f"{attempt.stage}: {error.text}", uri)
     permanent = isinstance(error, PermanentError)
+    given_up = Outcome(Status.DEAD_LETTERED, error.code, stored=attempt.stored)
+    if permanent and how is GiveUp.SILENTLY:
+        return given_up
     with suppress(DicomlakeError):  # best effort: what matters is that the message comes again
         row = failure_row(reason, permanent, attempt.facts(), services.now())
         services.warehouse.append("failures", [row])
-    if not (permanent and (final or _due(message, services))):
+    if not (permanent and (how is GiveUp.NOW or _due(message, services))):
         raise error
     services.bus.dead_letter(message, reason)
-    return Outcome(Status.DEAD_LETTERED, error.code)
+    return given_up
 
 
 def _due(message: Message, services: Services) -> bool:
     """Tell whether a permanent failure of this delivery is the last one we let happen."""
     last = services.settings.delivery.permanent_attempts
     return bool(last) and message.attempt is not None and message.attempt >= last
-
-
-def _rendered(event: ObjectEvent, services: Services) -> bool:
-    """Tell whether the preview of this generation stands already."""
-    _, preview_name = artifact_names(event.ref, services)
-    return any(ref.name == preview_name for ref in services.artifacts.list(preview_name))

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
 from app import __version__
 from app.types import Instance, Message, ObjectEvent, Reason, Row
+
+MAX_SEGMENT = 240
+"""Longest segment of an artifact's path in bytes of UTF-8; a suffix is still to come."""
+_UNSAFE = re.compile("[%^\0-\x1f\x7f\ud800-\udfff]")
+_ARTIFACT = re.compile(r"(?i)\.(json|png)$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +51,27 @@ def event_row(event: ObjectEvent, message: Message, object_uri: str, now: dateti
         "storage_class": event.storage_class,
         "app_version": __version__,
     }
+
+
+def artifact_path(name: str) -> str:
+    """Return the name of a file as a path that every object store takes and gives back unchanged in a list.
+
+    Ordinary names stay as they are, and no two become one. What some object store or file system does not
+    take is written `^25`, as is `^` itself, and the first character of a segment `.` or `..`. A folder is
+    never called as an artifact may be, and a long segment ends in a digest.
+    """
+    *folders, last = [_segment(segment) for segment in name.split("/")]
+    return "/".join([*(f"{one}^" if _ARTIFACT.search(one) else one for one in folders), last])
+
+
+def _segment(segment: str) -> str:
+    text = _UNSAFE.sub(lambda found: f"^{ord(found.group()):02x}", segment) or "^"
+    if segment in (".", "..") or segment.startswith(".dicomlake-"):
+        text = f"^2e{text[1:]}"
+    if len(text.encode()) <= MAX_SEGMENT:
+        return text
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    return f"{text.encode()[: MAX_SEGMENT - 68].decode(errors='ignore')}^~{digest}"
 
 
 def instance_row(

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
-from enum import StrEnum
+from enum import Enum, StrEnum
 from typing import BinaryIO
 
 Row = Mapping[str, object]
@@ -63,6 +63,7 @@ class Content:
     """The bytes of one object version, checked; or, for a big one, a way to read it in ranges.
 
     Exactly one of `data` and `opener` is set. `opener` must be picklable: it is called in a worker process.
+    member: the path of these bytes inside the archive that the object is.
     """
 
     ref: ObjectRef
@@ -71,6 +72,7 @@ class Content:
     crc32c: str | None = None
     data: bytes | None = None
     opener: Callable[[], BinaryIO] | None = None
+    member: str | None = None
 
     def open(self) -> BinaryIO:
         """Return a new seekable stream over the bytes."""
@@ -104,6 +106,11 @@ class Instance:
     warnings: tuple[DatasetWarning, ...] = ()
     took_ms: Mapping[str, int] = field(default_factory=dict)
     member: str | None = None
+
+    @property
+    def decoder_failed(self) -> bool:
+        """Whether a decoder refused a frame: some leak what they had allocated, so their process must go."""
+        return self.preview_error in ("decode_failed", "out_of_memory")
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +152,24 @@ class DescribeOptions:
     metadata: MetadataOptions = MetadataOptions()
     preview: PreviewOptions = PreviewOptions()
 
+    def without_preview(self) -> DescribeOptions:
+        """Return the same without a preview."""
+        return replace(self, preview=replace(self.preview, enabled=False))
+
+
+@dataclass(frozen=True, slots=True)
+class ArchiveLimits:
+    """How much of an archive is unpacked at most.
+
+    max_member_bytes, max_total_bytes: of one member, of all, once unpacked; a member is held in memory.
+    max_ratio: all members unpacked against the archive, where they are more than 32 MiB.
+    """
+
+    max_members: int = 10_000
+    max_member_bytes: int = 512 << 20
+    max_total_bytes: int = 8 << 30
+    max_ratio: int = 100
+
 
 @dataclass(frozen=True, slots=True)
 class Reason:
@@ -153,6 +178,15 @@ class Reason:
     code: str
     text: str
     object_uri: str = ""
+
+
+class GiveUp(Enum):
+    """What becomes of a permanent failure: a nack until the settings' last delivery, then a dead letter;
+    a dead letter at once; or nothing that is told, for it is an open dead letter already."""
+
+    WHEN_DUE = "when_due"
+    NOW = "now"
+    SILENTLY = "silently"
 
 
 class Status(StrEnum):
@@ -167,8 +201,12 @@ class Status(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of one event. `code` says why an event was ignored, superseded or dead-lettered."""
+    """What became of one event. `code` says why an event was ignored, superseded or dead-lettered.
+
+    stored: of an archive, how many of its members have rows; these are too many to be in `instances`.
+    """
 
     status: Status
     code: str = ""
     instances: tuple[Row, ...] = ()
+    stored: int | None = None

@@ -21,6 +21,11 @@ class Storage(Protocol):
         """Name of the bucket as events spell it."""
         ...
 
+    @property
+    def prefix(self) -> str:
+        """What the names of all objects here begin with, in events and in refs; empty or ending in /."""
+        ...
+
     def uri(self, name: str, bucket: str = "") -> str:
         """Return the address of an object, `gs://bucket/name` or `file:///abs/path`."""
         ...
@@ -31,6 +36,10 @@ class Storage(Protocol):
         Raises ObjectGone when this generation is no more, ShortRead when the bytes differ from what was
         announced, StorageUnavailable when the store fails.
         """
+        ...
+
+    def is_live(self, ref: ObjectRef) -> bool:
+        """Tell whether this generation is still the object's current one."""
         ...
 
     def open(self, ref: ObjectRef) -> BinaryIO:
@@ -68,10 +77,11 @@ BACKENDS: dict[str, tuple[str, str, str | None]] = {
 }
 
 
-def open_storage(seam: str, url: str, index: Path | None = None) -> Storage:
+def open_storage(seam: str, url: str, index: Path | None = None, buckets: tuple[str, ...] = ()) -> Storage:
     """Open the storage that `source.url` or `artifacts.url` names.
 
-    `index` is the SQLite file in which a watched folder keeps what it has seen.
+    `index` is the SQLite file in which a watched folder keeps what it has seen; `buckets` are further ones
+    that may be read beside that of the URL.
     """
-    storage: Storage = load_backend(seam, url, BACKENDS)(url, index)
+    storage: Storage = load_backend(seam, url, BACKENDS)(url, index, buckets)
     return storage

@@ -81,7 +81,11 @@ class LocalStorage:
     The index tells the generations of a folder that is watched. Watching never changes a file.
     """
 
-    def __init__(self, url: str, index: Path | None = None) -> None:
+    prefix = ""
+
+    def __init__(self, url: str, index: Path | None = None, buckets: tuple[str, ...] = ()) -> None:
+        if buckets:
+            raise ConfigError("source.buckets: a folder is the only bucket of its storage; leave it empty")
         self.root = _root(url)
         self.bucket = self.root.name or MACHINE
         _prepare(self.root, writable=index is None)
@@ -114,6 +118,13 @@ class LocalStorage:
         if crc32c is not None and crc32c != content.crc32c:
             raise ShortRead("the file has another checksum than announced")
         return content
+
+    def is_live(self, ref: ObjectRef) -> bool:
+        """Tell whether the file still is this generation."""
+        try:
+            return self.find(ref.name) == ref
+        except ObjectGone:
+            return False
 
     def open(self, ref: ObjectRef) -> BinaryIO:
         """Return a seekable stream of this generation; raises ObjectGone also once the file changes."""
@@ -267,6 +278,6 @@ def _open_index(path: Path, root: Path) -> Index:
         raise ConfigError(f"{path} lies in the watched folder {root}; keep it outside")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        return Index(path, root)
-    except (OSError, StorageUnavailable) as exc:
-        raise ConfigError(f"the index {path} cannot be opened ({exc})") from exc
+    except OSError as exc:
+        raise ConfigError(f"the folder of the index {path} cannot be made ({type(exc).__name__})") from exc
+    return Index(path, root)

@@ -78,6 +78,13 @@ class StorageContract:
             storage.open(old)
         assert storage.fetch(new).open().read() == b"new"
 
+    def test_only_the_newest_version_of_what_is_there_is_live(self, storage: Storage, put: Put) -> None:
+        old = put("a", b"old")
+        assert storage.is_live(old)
+        new = put("a", b"new")
+        assert [storage.is_live(ref) for ref in (old, new)] == [False, True]
+        assert not storage.is_live(ObjectRef(storage.bucket, "missing", 1))
+
     def test_missing_object_is_gone(self, storage: Storage) -> None:
         for name in ("missing", "no/such/folder"):
             with pytest.raises(ObjectGone):

@@ -1,0 +1,156 @@
+"""Archives from bytes to members: pure; nothing is unpacked to a file, the path of a member is only a label.
+
+    is_archive ─▶ list_members ─▶ batches ─▶ describe_members, which unpacks and describes one after another
+
+`list_members` and `describe_members` run in worker processes, a batch a task, so that neither a whole archive
+nor one task's time is at stake. What an archive says of itself is checked against the limits, then enforced
+while reading. Zip (stored, deflated, zip64), tar, tar in gzip; gzip of a single file is an archive with one
+member, named as the object without `.gz`. Archives inside archives are refused.
+"""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import BinaryIO
+
+from app.archive.entries import Entry, Kind, Listing, Refused
+from app.archive.inflate import Inflated
+from app.archive.labels import label
+from app.archive.tar import BLOCK, is_header, list_tar
+from app.archive.unpack import Stream, kind_of, may_be_dicom, unpack
+from app.archive.zip import list_zip
+from app.errors import BadArchive, LimitExceeded, PermanentError, permanent
+from app.types import ArchiveLimits, Content, DescribeOptions, Instance
+
+Describe = Callable[[Content, DescribeOptions], Instance]
+
+TASK_BYTES, TASK_MEMBERS = 16 << 20, 64
+GZIP_TASK_BYTES, GZIP_TASK_MEMBERS = 256 << 20, 1024
+"""Most that one task unpacks. Of gzip it is more: every task has to inflate all that comes before, too."""
+RESULT_BYTES = 32 << 20
+"""A task that has made more than this stops, so that the caller never holds much more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Some entries of an archive and the bytes that hold them; their offsets are those in `content`."""
+
+    kind: Kind
+    entries: tuple[Entry, ...]
+    content: Content
+
+
+def is_archive(content: Content) -> bool:
+    """Tell by its first bytes whether an object is an archive, also of a kind that is not read."""
+    if content.data is not None:
+        return kind_of(content.data[:BLOCK]) is not None
+    with content.open() as stream:
+        return kind_of(stream.read(BLOCK)) is not None
+
+
+def list_members(content: Content, limits: ArchiveLimits) -> Listing:
+    """Return the files of an archive; those of a gzip are unpacked once, to see that they hold together.
+
+    Raises
+    ------
+    BadArchive : nothing of it can be used: `unsupported_archive`, `archive_damaged`, `bad_directory`,
+        `archive_truncated`, or over the limits: `too_many_members`, `archive_too_large`, `compression_ratio`
+    """
+    with permanent(BadArchive), content.open() as stream:
+        kind = kind_of(stream.read(BLOCK))
+        stream.seek(0)
+        if kind is Kind.ZIP:
+            return list_zip(stream, content.size, limits)
+        if kind is Kind.TAR:
+            return list_tar(stream, content.size, limits)
+        if kind is Kind.GZIP:
+            return _list_gzip(content, stream, limits)
+    raise BadArchive("archives of this kind are not read", code="unsupported_archive")
+
+
+def _list_gzip(content: Content, stream: BinaryIO, limits: ArchiveLimits) -> Listing:
+    inflated = Inflated(stream, content.size, limits)
+    head = inflated.read(BLOCK)
+    if is_header(head):
+        stream.seek(0)
+        inflated = Inflated(stream, content.size, limits)
+        listing = list_tar(inflated, None, limits)
+        if not listing.fault:
+            inflated.drain()
+        return replace(listing, kind=Kind.GZIP)
+    size = inflated.drain() if may_be_dicom(head) else len(head)
+    name = posixpath.basename(content.ref.name)
+    only = Entry(label(name[:-3] if name.lower().endswith(".gz") else name), 0, size, size)
+    return Listing(Kind.GZIP, (only,))
+
+
+def batches(listing: Listing) -> Iterator[tuple[Entry, ...]]:
+    """Yield the entries in order, as many at once as are one task."""
+    gzip = listing.kind is Kind.GZIP
+    most_bytes = GZIP_TASK_BYTES if gzip else TASK_BYTES
+    most_members = GZIP_TASK_MEMBERS if gzip else TASK_MEMBERS
+    batch: list[Entry] = []
+    room = most_bytes
+    for entry in listing.entries:
+        room -= max(entry.size, entry.end - entry.offset)
+        if batch and (room < 0 or len(batch) == most_members):
+            yield tuple(batch)
+            batch, room = [], most_bytes - max(entry.size, entry.end - entry.offset)
+        batch.append(entry)
+    if batch:
+        yield tuple(batch)
+
+
+def part(content: Content, kind: Kind, entries: Sequence[Entry]) -> Part:
+    """Return entries with the bytes that a worker needs for them; of gzip, and of what is not here, all."""
+    if content.data is None or kind is Kind.GZIP or not entries:
+        return Part(kind, tuple(entries), content)
+    base, end = entries[0].offset, max(entry.end for entry in entries)
+    data = content.data[base:end]
+    shifted = (replace(entry, offset=entry.offset - base, end=entry.end - base) for entry in entries)
+    return Part(kind, tuple(shifted), replace(content, data=data, size=len(data)))
+
+
+def describe_members(
+    describe: Describe, part: Part, options: DescribeOptions, limits: ArchiveLimits
+) -> tuple[Instance | Refused, ...]:
+    """Return what the first entries are, at least one: as RESULT_BYTES allow, and up to a decoder's fault."""
+    found: list[Instance | Refused] = []
+    room = RESULT_BYTES
+    with part.content.open() as opened:
+        stream: Stream = opened
+        if part.kind is Kind.GZIP:
+            stream = Inflated(opened, part.content.size, limits)
+        for entry in part.entries:
+            try:
+                with permanent(BadArchive):
+                    data = unpack(stream, part.kind, entry, limits)
+                instance = _describe(describe, _member(part.content, entry.label, data), options)
+            except PermanentError as error:
+                found.append(Refused(entry.label, error.code))
+                continue
+            found.append(instance)
+            room -= _weight(instance)
+            if room < 0 or instance.decoder_failed:
+                break
+    return tuple(found)
+
+
+def _member(content: Content, label: str, data: bytes) -> Content:
+    return Content(content.ref, content.uri, len(data), data=data, member=label)
+
+
+def _describe(describe: Describe, content: Content, options: DescribeOptions) -> Instance:
+    """Describe one member; over a limit of memory or depth it is described again without its preview."""
+    try:
+        return describe(content, options)
+    except LimitExceeded as error:
+        if not options.preview.enabled:
+            raise
+        return replace(describe(content, options.without_preview()), preview_error=error.code)
+
+
+def _weight(instance: Instance) -> int:
+    return len(instance.document) + len(instance.metadata) + len(instance.preview or b"")

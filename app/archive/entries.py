@@ -1,0 +1,79 @@
+"""What is known of an archive before any of its members is unpacked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from app.errors import BadArchive
+from app.types import ArchiveLimits
+
+RATIO_FROM = 32 << 20
+"""Below this size in bytes an archive may inflate by any ratio: an empty mask shrinks a thousandfold."""
+
+
+class Kind(Enum):
+    """How the bytes are packed, as their beginning says. OTHER: an archive of a kind that is not read."""
+
+    ZIP = "zip"
+    TAR = "tar"
+    GZIP = "gzip"
+    OTHER = "other"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One file in an archive, as the archive describes it; unpacking holds it to `packed`, `size` and `crc`.
+
+    label: its path as readable text, unique in the archive; never used as a path. offset, end: the bytes of
+    the object (for gzip: of the inflated stream) that are its own. size: bytes once unpacked. packed, method,
+    crc: of a zip, where `offset` is that of the local header. fault: code why it cannot be unpacked.
+    """
+
+    label: str
+    offset: int
+    end: int
+    size: int
+    packed: int = 0
+    method: int = 0
+    crc: int | None = None
+    fault: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """The files of an archive by ascending offset. `fault`: code why there may be more than these."""
+
+    kind: Kind
+    entries: tuple[Entry, ...]
+    fault: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A member that was not described, and the code why."""
+
+    label: str
+    code: str
+
+
+def check_count(count: int, limits: ArchiveLimits) -> None:
+    """Raise BadArchive (`too_many_members`) past the limit."""
+    if count > limits.max_members:
+        raise BadArchive(
+            f"the archive has more than archive.max_members ({limits.max_members})", code="too_many_members"
+        )
+
+
+def check_size(unpacked: int, packed: int, limits: ArchiveLimits) -> None:
+    """Raise BadArchive (`archive_too_large`, `compression_ratio`) for an archive that inflates too far."""
+    if unpacked > limits.max_total_bytes:
+        raise BadArchive(
+            f"the archive unpacks to more than archive.max_total_bytes ({limits.max_total_bytes})",
+            code="archive_too_large",
+        )
+    if unpacked > max(RATIO_FROM, limits.max_ratio * packed):
+        raise BadArchive(
+            f"the archive inflates by more than archive.max_ratio ({limits.max_ratio})",
+            code="compression_ratio",
+        )

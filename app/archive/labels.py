@@ -1,0 +1,45 @@
+"""The path of a member as text that is safe to keep and to print; it is never a path again."""
+
+from __future__ import annotations
+
+import hashlib
+import posixpath
+import re
+
+MAX_LABEL = 500
+"""Longest label in bytes of UTF-8, so that names made from it stay below the limits of object stores."""
+
+_UNPRINTABLE = re.compile("[\0-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+
+
+class Labels:
+    """Makes the labels of one archive; the same names in the same order always get the same labels."""
+
+    def __init__(self) -> None:
+        self._used: dict[str, int] = {}
+
+    def add(self, name: bytes, encoding: str = "utf-8") -> str:
+        """Return the label of the next file; a name that was there before gets a number: a.dcm, a~2.dcm."""
+        wanted = unused = label(name.decode(encoding, "backslashreplace"))
+        stem, suffix = posixpath.splitext(wanted)
+        while unused in self._used:
+            self._used[wanted] += 1
+            unused = f"{stem}~{self._used[wanted]}{suffix}"
+        self._used[unused] = 1
+        return unused
+
+
+def label(name: str) -> str:
+    """Return a name without a leading `./`, characters that are not text as `\\x0a`, too long ones cut short.
+
+    What is cut is replaced by a digest of the whole, so that two names stay two labels.
+    """
+    text = _UNPRINTABLE.sub(lambda found: f"\\x{ord(found.group()):02x}", name)
+    while text.startswith("./"):
+        text = text[2:]
+    if len(text.encode()) <= MAX_LABEL:
+        return text or "unnamed"
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    suffix = re.search(r"(\.[A-Za-z0-9]{1,8})?\Z", text)
+    head = text.encode()[: MAX_LABEL - 80].decode(errors="ignore")
+    return f"{head}~{digest}{suffix.group() if suffix else ''}"

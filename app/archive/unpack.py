@@ -1,0 +1,80 @@
+"""One member of an archive from its entry to its bytes, held in memory within the limits."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from typing import BinaryIO
+
+from app.archive.entries import Entry, Kind
+from app.archive.inflate import GZIP_MAGIC, Inflated, read_chunks
+from app.archive.tar import BLOCK, is_header
+from app.archive.zip import zip_chunks
+from app.errors import BadArchive, NotDicom
+from app.types import ArchiveLimits
+
+Stream = BinaryIO | Inflated
+
+ZIP_MAGIC = (b"PK\3\4", b"PK\5\6")
+OTHER_MAGIC = (b"Rar!\x1a\7", b"7z\xbc\xaf\x27\x1c", b"\xfd7zXZ\0", b"BZh91AY&SY", b"\x28\xb5\x2f\xfd")
+DATASET_BEGINS = (b"DICM", b"\x02\0", b"\x08\0", b"\0\x08")
+"""First bytes of what is DICOM without a preamble: group 0002 or 0008 (PS3.10 7.1, PS3.5 7.1)."""
+
+
+def kind_of(head: bytes) -> Kind | None:
+    """Return what kind of archive begins with `head`, None if it is none; DICOM is none in any disguise.
+
+    Parameters
+    ----------
+    head : the first 512 bytes, or all if there are fewer
+    """
+    if head[128:132] == b"DICM":  # PS3.10 7.1: the preamble before it may hold the magic of another format
+        return None
+    if head.startswith(ZIP_MAGIC):
+        return Kind.ZIP
+    if head.startswith(GZIP_MAGIC):
+        return Kind.GZIP
+    if head.startswith(OTHER_MAGIC):
+        return Kind.OTHER
+    return Kind.TAR if is_header(head) else None
+
+
+def may_be_dicom(head: bytes) -> bool:
+    """Tell whether `read_dataset` could take bytes that begin so; only then a member is worth unpacking."""
+    return head[128:132] == b"DICM" or head.startswith(DATASET_BEGINS)
+
+
+def unpack(stream: Stream, kind: Kind, entry: Entry, limits: ArchiveLimits) -> bytes:
+    """Return the bytes of one member.
+
+    Raises
+    ------
+    NotDicom : it begins as nothing DICOM does; the rest of it is not unpacked
+    BadArchive : its fault, or `nested_archive`, `member_too_large`, `truncated`, and as `zip_chunks`
+    """
+    if entry.fault:
+        raise BadArchive("a member cannot be unpacked", code=entry.fault)
+    chunks = _chunks(stream, kind, entry)
+    head = b""
+    while len(head) < BLOCK and (chunk := next(chunks, b"")):
+        head += chunk
+    if kind_of(head[:BLOCK]) is not None:
+        raise BadArchive("a member is an archive itself", code="nested_archive")
+    if not may_be_dicom(head):
+        raise NotDicom("a member is not DICOM")
+    if entry.size > limits.max_member_bytes:
+        raise BadArchive(
+            f"a member is over archive.max_member_bytes ({limits.max_member_bytes})", code="member_too_large"
+        )
+    unpacked = io.BytesIO()
+    unpacked.write(head)
+    for chunk in chunks:
+        unpacked.write(chunk)
+    return unpacked.getvalue()
+
+
+def _chunks(stream: Stream, kind: Kind, entry: Entry) -> Iterator[bytes]:
+    if kind is Kind.ZIP and not isinstance(stream, Inflated):
+        return zip_chunks(stream, entry)
+    stream.seek(entry.offset)
+    return read_chunks(stream, entry.size)
