@@ -1,0 +1,142 @@
+"""Bytes of one version of an object in Cloud Storage: whole, or in ranges, here or in a worker process."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import time
+from functools import cache
+from typing import Any, BinaryIO
+
+from app.errors import BadDataset, LimitExceeded, ObjectGone, ShortRead, StorageUnavailable, permanent
+from app.storage.gcs_client import DEADLINE_S, TIMEOUT_S, new_client, tried
+from app.types import ObjectRef
+
+BLOCK_BYTES = 2 * 2**20
+"""Least that a request asks for: about as long in transfer as a request takes to be answered."""
+PIECE_BYTES = 32 * 2**20
+"""Most that a request asks for, so that each ends within its deadline."""
+MAX_INFLATED_BYTES = 256 * 2**20
+GZIP_MAGIC = b"\x1f\x8b"
+
+_worker_client = cache(new_client)  # one a process; never made in the process that serves
+
+
+class VersionStream(io.RawIOBase):
+    """One version of an object in ranges; raises ObjectGone once that version is gone."""
+
+    def __init__(self, client: Any, ref: ObjectRef, size: int) -> None:
+        self._client, self._ref, self._size, self._position = client, ref, size, 0
+
+    def readable(self) -> bool:
+        """Return True, as the buffer around it asks."""
+        return True
+
+    def seekable(self) -> bool:
+        """Return True, as the buffer around it asks."""
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Move without a request."""
+        position = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
+        if position < 0:
+            raise ValueError("negative position")
+        self._position = position
+        return position
+
+    def tell(self) -> int:
+        """Return the position."""
+        return self._position
+
+    def readinto(self, buffer: Any) -> int:
+        """Read by one request as much as fits into `buffer`, at most PIECE_BYTES."""
+        count = min(len(buffer), PIECE_BYTES, self._size - self._position)
+        if count <= 0:
+            return 0
+        buffer[:count] = tried(lambda: self._range(self._position, count), ObjectGone)
+        self._position += count
+        return count
+
+    def readall(self) -> bytes:
+        """Read what is left by few requests."""
+        chunks = []
+        while chunk := self.read(PIECE_BYTES):
+            chunks.append(chunk)
+        return b"".join(chunks)
+
+    def _range(self, start: int, count: int) -> bytes:
+        data = download(version(self._client, self._ref), count, start, start + count - 1)
+        if len(data) != count:
+            raise ShortRead("the range ended early")
+        return data
+
+
+class _Sink(io.BytesIO):
+    """Takes a download, but neither more bytes nor longer than it should be."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__()
+        self._limit, self._end = limit, time.monotonic() + DEADLINE_S
+
+    def write(self, data: Any) -> int:
+        if self.tell() + len(data) > self._limit:
+            raise ShortRead("more bytes came than were asked for")
+        if time.monotonic() > self._end:
+            raise StorageUnavailable("the bytes come too slowly")
+        return super().write(data)
+
+
+def version(client: Any, ref: ObjectRef) -> Any:
+    """Return the SDK's handle of one version; no request is made."""
+    return client.bucket(ref.bucket).blob(ref.name, generation=ref.generation)
+
+
+def download(blob: Any, limit: int, start: int | None = None, end: int | None = None) -> bytes:
+    """Return the stored bytes, not decoded, from `start` to and with `end`; ShortRead when over `limit`."""
+    sink = _Sink(limit)
+    blob.download_to_file(
+        sink,
+        start=start,
+        end=end,
+        raw_download=True,
+        if_generation_match=blob.generation,
+        checksum=None,  # the caller compares; the SDK would only log that a range has none
+        timeout=TIMEOUT_S,
+        retry=None,
+    )
+    return sink.getvalue()
+
+
+def stream_version(client: Any, ref: ObjectRef, size: int, gzipped: bool) -> BinaryIO:
+    """Return a seekable stream over a version of `size` stored bytes; small reads share a request."""
+    stream = io.BufferedReader(VersionStream(client, ref, size), BLOCK_BYTES)
+    return inflated(stream) if gzipped else stream
+
+
+def open_version(ref: ObjectRef, size: int, gzipped: bool) -> BinaryIO:
+    """Open a version where there is no client yet: in a worker, with the environment it inherited."""
+    return stream_version(_worker_client(), ref, size, gzipped)
+
+
+def open_gzipped(data: bytes) -> BinaryIO:
+    """Open stored bytes whose contentEncoding is gzip."""
+    return inflated(io.BytesIO(data))
+
+
+def inflated(stream: BinaryIO, limit: int = MAX_INFLATED_BYTES) -> BinaryIO:
+    """Return what a gzip stream holds; a stream that is not gzip, whatever was said of it, as it is.
+
+    Raises LimitExceeded when it holds more than `limit` bytes, BadDataset when it is broken.
+    """
+    is_gzip = stream.read(2) == GZIP_MAGIC
+    stream.seek(0)
+    if not is_gzip:
+        return stream
+    held = io.BytesIO()
+    with permanent(BadDataset), gzip.GzipFile(fileobj=stream) as source:
+        while chunk := source.read(BLOCK_BYTES):
+            held.write(chunk)
+            if held.tell() > limit:
+                raise LimitExceeded("the gzip-encoded object holds too many bytes")
+    held.seek(0)
+    return held
