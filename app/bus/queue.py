@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import sqlite3
 import threading
-import time
 from collections import deque
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
@@ -20,11 +19,11 @@ from pathlib import Path
 from typing import Any
 
 from app.errors import BusUnavailable, ConfigError
+from app.sqlite import code, connect, may_pass, transaction
 from app.types import Message
 
 MAIN = "main"
 DEAD_LETTER = "dead_letter"
-BUSY_S = 30.0
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS queue (
@@ -88,15 +87,6 @@ SELECT (SELECT count(*) FROM queue WHERE topic = 'main' AND leased = 0),
        (SELECT publish_time FROM queue WHERE +topic = 'main' ORDER BY id LIMIT 1)
 """
 
-UNUSABLE = {
-    sqlite3.SQLITE_AUTH,
-    sqlite3.SQLITE_CANTOPEN,
-    sqlite3.SQLITE_CORRUPT,
-    sqlite3.SQLITE_NOTADB,
-    sqlite3.SQLITE_PERM,
-    sqlite3.SQLITE_READONLY,
-}
-
 Statement = tuple[str, Mapping[str, object]]
 Rows = list[tuple[Any, ...]]
 
@@ -118,12 +108,18 @@ class _Job:
 
 
 @contextmanager
-def sqlite_errors() -> Iterator[None]:
-    """Translate the errors of sqlite3: to start again later is all that a queue can offer for any of them."""
+def sqlite_errors(path: Path | None = None) -> Iterator[None]:
+    """Translate the errors of sqlite3: to start again later is all that a queue can offer for any of them.
+
+    `path` is that of a file being opened, which may be none to use at all.
+    """
     try:
         yield
     except (sqlite3.Error, sqlite3.Warning) as exc:
-        name = getattr(exc, "sqlite_errorname", type(exc).__name__)
+        name = code(exc)[1]
+        if path is not None and not may_pass(exc):
+            text = f"bus.url: {path} cannot hold the queue ({name}); give bus.url another file"
+            raise ConfigError(text) from exc
         raise BusUnavailable(f"the queue does not answer: {name}") from exc
 
 
@@ -139,14 +135,11 @@ class Queue:
         self._writing, self._reading = threading.Lock(), threading.Lock()
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with sqlite_errors():
-                self._writer, self._reader = _open(path), _open(path)
         except OSError as exc:
             raise ConfigError(f"the folder of the queue {path} cannot be made: {exc.strerror}") from exc
-        except BusUnavailable as exc:
-            if _code(exc.__cause__) in UNUSABLE:
-                raise ConfigError(f"{path} cannot hold the queue; give bus.url another file") from exc
-            raise
+        with sqlite_errors(path):
+            self._writer, self._reader = connect(path), connect(path)
+            self._writer.executescript(SCHEMA)
 
     def publish(self, message: Message, now: float) -> str:
         """Store a new message, due at once; return the id it got, once it is durable."""
@@ -222,8 +215,8 @@ class Queue:
     def _commit(self, jobs: list[_Job]) -> None:
         failure = BusUnavailable("the queue was interrupted")
         try:
-            with sqlite_errors(), _transaction(self._writer) as connection:
-                found = [_run(connection, job.statements) for job in jobs]
+            with sqlite_errors(), transaction(self._writer):
+                found = [_run(self._writer, job.statements) for job in jobs]
             for job, rows in zip(jobs, found, strict=True):
                 job.outcome.set_result(rows)
         except BusUnavailable as exc:
@@ -234,45 +227,8 @@ class Queue:
                     job.outcome.set_exception(failure)
 
 
-@contextmanager
-def _transaction(connection: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        yield connection
-        connection.execute("COMMIT")
-    finally:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
-
-
 def _run(connection: sqlite3.Connection, statements: tuple[Statement, ...]) -> Rows:
     return [row for sql, values in statements for row in connection.execute(sql, values)]
-
-
-def _open(path: Path) -> sqlite3.Connection:
-    connection = sqlite3.connect(path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
-    _enter_wal(connection)
-    # On macOS only F_FULLFSYNC reaches the disk; elsewhere the second pragma does nothing.
-    connection.executescript("PRAGMA synchronous = FULL; PRAGMA fullfsync = ON;" + SCHEMA)
-    return connection
-
-
-def _code(exc: BaseException | None) -> int:
-    """Return the primary result code of SQLite behind an error, without what the extended code adds."""
-    return int(getattr(exc, "sqlite_errorcode", 0)) & 0xFF
-
-
-def _enter_wal(connection: sqlite3.Connection) -> None:
-    """Switch to write-ahead logging; SQLite does not wait for others here, whatever its busy timeout is."""
-    patience = time.monotonic() + BUSY_S
-    while True:
-        try:
-            connection.execute("PRAGMA journal_mode = WAL")
-            return
-        except sqlite3.OperationalError as exc:
-            if _code(exc) != sqlite3.SQLITE_BUSY or time.monotonic() > patience:
-                raise
-            time.sleep(0.02)
 
 
 def _values(topic: str, message: Message, now: float) -> dict[str, object]:

@@ -128,7 +128,7 @@ def test_message_over_ten_megabytes_is_refused(bus):
 
 
 def test_file_locked_by_another_is_unavailable_and_heals(path, make, monkeypatch):
-    monkeypatch.setattr("app.bus.queue.BUSY_S", 0.1)
+    monkeypatch.setattr("app.sqlite.BUSY_S", 0.1)
     bus = make()
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")

@@ -1,0 +1,220 @@
+"""The bus of Google Cloud: Pub/Sub pushes by its own subscription, so here is only what we publish ourselves.
+
+The plain client is used and not the batching one of `google.cloud.pubsub_v1`: whoever publishes waits until
+the message is durable, so batches and their threads would only add time. It is made at first use, because a
+service that gives nothing up answers sooner without it.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+from app.bus import DeadLetterSink, DeliveryPolicy
+from app.bus.letters import added_attributes
+from app.errors import BadEvent, BusUnavailable, ConfigError
+from app.types import Message, Reason
+
+if TYPE_CHECKING:
+    from google.api_core.retry import Retry
+    from google.pubsub_v1 import PublisherClient, PublishRequest
+
+if find_spec("google.pubsub_v1") is None:  # the door says at opening what is not installed, not the first use
+    raise ModuleNotFoundError("No module named 'google.pubsub_v1'", name="google.pubsub_v1")
+
+MAX_REQUEST_BYTES = 10_000_000
+MAX_ATTRIBUTES = 100
+MAX_NAME_BYTES, MAX_VALUE_BYTES = 256, 1024
+# No attempt begins after the first, none lasts longer than the second: a publish ends within 40 s.
+RETRY_S, ATTEMPT_S = 30.0, 10.0
+CHECK_S = 5.0
+
+_TOPIC = re.compile(r"projects/[^/\s]+/topics/[A-Za-z][A-Za-z0-9_.~+%-]{2,254}")
+
+
+class PubSubBus:
+    """The bus of `pubsub:projects/P/topics/T`, with dead letters to a topic of its own.
+
+    How messages are delivered is a matter of the subscription, and a BigQuery subscription carries dead
+    letters to the warehouse, so `policy` and `sink` are not used here.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        policy: DeliveryPolicy,
+        sink: DeadLetterSink,
+        dead_letter_topic: str = "",
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._topic = _topic("bus.url", url.partition(":")[2])
+        self._dead_letter_topic = dead_letter_topic and _topic("bus.dead_letter_topic", dead_letter_topic)
+        if self._dead_letter_topic == self._topic:
+            raise ConfigError(
+                f"bus.dead_letter_topic {self._topic} is that of bus.url: letters would come back"
+            )
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._client: PublisherClient | None = None
+        self._closed = False
+
+    def publish(self, message: Message) -> str:
+        """Publish `data` and `attributes`; return the message id once the message is durable.
+
+        Raises BadEvent when the message is over a limit of Pub/Sub, BusUnavailable when it is not taken.
+        """
+        return self._publish(self._topic, message)
+
+    def dead_letter(self, message: Message, reason: Reason) -> None:
+        """Give a message up with its reason; returns once that is durable.
+
+        Raises BusUnavailable, also where no topic is set: the message is nacked then, and comes again until
+        its subscription gives it up. A subscription that never does sends no attempt numbers, and without
+        them the pipeline gives nothing up either.
+        """
+        if not self._dead_letter_topic:
+            raise BusUnavailable("bus.dead_letter_topic is not set")
+        now = datetime.fromtimestamp(self._clock(), UTC)
+        attributes = _with_added(message, added_attributes(message, now, reason))
+        try:
+            self._publish(self._dead_letter_topic, Message(message.data, attributes, ""))
+        except BadEvent as exc:  # it has no room for the reason; Pub/Sub moves it without one
+            raise BusUnavailable(f"the dead letter does not fit: {exc.text}") from exc
+
+    def start(self, endpoint: str) -> None:
+        """Do nothing: the subscription pushes."""
+
+    def depth(self) -> None:
+        """Return None: only Cloud Monitoring knows, some minutes later."""
+
+    def check(self) -> None:
+        """Raise BusUnavailable unless Pub/Sub answers and takes our dead letters, if it is to have them.
+
+        TestIamPermissions is the one question about a topic that needs no permission.
+        """
+        from google.api_core.exceptions import MethodNotImplemented
+
+        topic, right = self._dead_letter_topic or self._topic, "pubsub.topics.publish"
+        request = {"resource": topic, "permissions": [right]}
+        with pubsub_errors(topic):
+            try:
+                answer = self._connected().test_iam_permissions(request, timeout=CHECK_S, retry=None)
+            except MethodNotImplemented:  # the emulator, which knows no permissions, has answered
+                return
+        if self._dead_letter_topic and right not in answer.permissions:
+            raise BusUnavailable(f"{topic}: is not there, or roles/pubsub.publisher on it is missing")
+
+    def close(self) -> None:
+        """Let go of the connection; what is called later raises BusUnavailable."""
+        with self._lock:
+            self._closed = True
+            if self._client is not None:
+                self._client.transport.close()  # type: ignore[no-untyped-call]
+
+    def _publish(self, topic: str, message: Message) -> str:
+        request = _request(topic, message)
+        with pubsub_errors(topic):
+            answer = self._connected().publish(request, retry=_retry(), timeout=ATTEMPT_S)
+        return str(answer.message_ids[0])
+
+    def _connected(self) -> PublisherClient:
+        """Return the client. It reads PUBSUB_EMULATOR_HOST by itself."""
+        from google.pubsub_v1 import PublisherClient
+
+        with self._lock:
+            if self._closed:
+                raise BusUnavailable("the bus is closed")
+            if self._client is None:
+                self._client = PublisherClient()
+            return self._client
+
+
+@contextmanager
+def pubsub_errors(topic: str) -> Iterator[None]:
+    """Translate what the SDK raises. All of it may heal: a topic or a grant that is missing can be made."""
+    try:
+        yield
+    except _vendor_errors() as exc:
+        cause = getattr(exc, "cause", None) or exc
+        raise BusUnavailable(f"{topic}: {type(cause).__name__}") from exc
+
+
+def _vendor_errors() -> tuple[type[Exception], ...]:
+    """Return the roots of what the client raises, imported only where something was raised.
+
+    OSError is for files of credentials, ValueError for a channel that was closed meanwhile.
+    """
+    from google.api_core.exceptions import GoogleAPIError
+    from google.auth.exceptions import GoogleAuthError
+    from grpc import (  # type: ignore[import-untyped]  # it ships no types
+        FutureCancelledError,
+        FutureTimeoutError,
+        RpcError,
+    )
+
+    grpc_errors = RpcError, FutureCancelledError, FutureTimeoutError
+    return GoogleAPIError, GoogleAuthError, *grpc_errors, OSError, ValueError
+
+
+def _retry() -> Retry:
+    """Return when to publish again. What then comes twice is nothing new to whoever gets it."""
+    from google.api_core import exceptions as api
+    from google.api_core.retry import Retry, if_exception_type
+
+    passing = if_exception_type(
+        api.Aborted,
+        api.DeadlineExceeded,
+        api.InternalServerError,
+        api.ResourceExhausted,
+        api.ServiceUnavailable,
+        api.Unknown,
+    )
+    return Retry(passing, initial=0.1, maximum=5.0, multiplier=2.0, timeout=RETRY_S)
+
+
+def _topic(setting: str, name: str) -> str:
+    if not _TOPIC.fullmatch(name):
+        raise ConfigError(
+            f"{setting} names the topic {name!r}; it has the form projects/PROJECT/topics/TOPIC"
+        )
+    return name
+
+
+def _request(topic: str, message: Message) -> PublishRequest:
+    """Return the request that publishes a message. Raises BadEvent when Pub/Sub would refuse it for ever."""
+    from google.pubsub_v1 import PublishRequest, PubsubMessage
+
+    if len(message.attributes) > MAX_ATTRIBUTES:
+        raise BadEvent(f"a message is limited to {MAX_ATTRIBUTES} attributes")
+    if not all(_fits(name, value) for name, value in message.attributes.items()):
+        limits = f"{MAX_NAME_BYTES} bytes in its name and {MAX_VALUE_BYTES} in its value"
+        raise BadEvent(f"an attribute of a message is UTF-8 and limited to {limits}")
+    if not (message.data or message.attributes):
+        raise BadEvent("a message needs data or an attribute")
+    published = PubsubMessage(data=message.data, attributes=dict(message.attributes))
+    request = PublishRequest(topic=topic, messages=[published])
+    if PublishRequest.pb(request).ByteSize() > MAX_REQUEST_BYTES:
+        raise BadEvent("a message is limited to 10 MB, attributes included")
+    return request
+
+
+def _fits(name: str, value: str) -> bool:
+    try:
+        return 0 < len(name.encode()) <= MAX_NAME_BYTES and len(value.encode()) <= MAX_VALUE_BYTES
+    except UnicodeEncodeError:
+        return False
+
+
+def _with_added(message: Message, added: dict[str, str]) -> dict[str, str]:
+    """Return the attributes of a dead letter: all of the message's, and of ours what there is room for."""
+    attributes = dict(message.attributes)
+    for name, value in added.items():
+        if _fits(name, value) and (name in attributes or len(attributes) < MAX_ATTRIBUTES):
+            attributes[name] = value
+    return attributes
