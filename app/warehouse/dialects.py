@@ -63,7 +63,7 @@ DIALECTS: dict[str, Dialect] = {
         integer="SAFE_CAST({0} AS INT64)",
         distinct_list=("STRING_AGG(DISTINCT {0}, ',' ORDER BY {0})", "{0}"),
         object_bytes=(
-            "ARRAY_AGG(STRUCT(object_uri, size_bytes))",
+            "ARRAY_AGG(STRUCT(object_uri AS object_uri, size_bytes AS size_bytes))",
             "(SELECT SUM(size) FROM"
             " (SELECT MAX(o.size_bytes) AS size FROM UNNEST({0}) AS o GROUP BY o.object_uri))",
         ),

@@ -12,21 +12,21 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 from app.errors import BadQuery, ConfigError, DicomlakeError, RowsRejected, WarehouseUnavailable
+from app.sqlite import code, connect, may_pass, transaction
 from app.types import Row
 from app.warehouse.schema import TABLES, Table, check_delete, check_row, type_of
 from app.warehouse.sql import column_ddl, ddl, views
 from app.warehouse.sqlite_values import parameter, to_values
 
-_BUSY_S = 30.0
 _PAGES_BETWEEN_CHECKPOINTS = 4000  # 16 MB; rows of 20 KB cost a third less than with SQLite's own 1000
 _STEPS_BETWEEN_CLOCKS = 10_000
 
-# Result codes that say the store fails; any other tells that what it was asked is wrong.
-_STORE_FAILS = frozenset(
+# Result codes of a file that is broken. With those that may pass, they say that the store fails; any other
+# tells that what it was asked is wrong.
+_BROKEN = frozenset(
     {
-        *(sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL),
-        *(sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_PROTOCOL),
-        *(sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_PERM, sqlite3.SQLITE_INTERNAL),
+        *(sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB),
+        *(sqlite3.SQLITE_PERM, sqlite3.SQLITE_INTERNAL),
     }
 )
 _READING = frozenset(
@@ -36,25 +36,25 @@ _READING_PRAGMAS = frozenset({"table_info", "table_xinfo", "table_list", "index_
 
 
 @contextmanager
-def sqlite_errors(kind: type[DicomlakeError], text: str) -> Iterator[None]:
-    """Translate all that sqlite3 raises to `kind`, without its own text: that may quote a value."""
+def sqlite_errors(path: Path | None = None) -> Iterator[None]:
+    """Translate all that sqlite3 raises, without its own text: that may quote a value.
+
+    `path` is that of a file being opened, which may be none to use at all.
+    """
     try:
         yield
     except (sqlite3.Error, sqlite3.Warning) as exc:
-        raise kind(f"{text} ({_code(exc)[1]})") from None
-
-
-def _code(exc: sqlite3.Error | sqlite3.Warning) -> tuple[int, str]:
-    # The low byte is the primary code, of which there are refinements such as SQLITE_IOERR_READ.
-    number = getattr(exc, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
-    return number, getattr(exc, "sqlite_errorname", type(exc).__name__)
+        name = code(exc)[1]
+        if path is not None and not may_pass(exc):
+            raise ConfigError(f"warehouse.url: {path} is no database to use ({name})") from None
+        raise WarehouseUnavailable(f"SQLite ({name})") from None
 
 
 def _query_error(
     exc: sqlite3.Error | sqlite3.Warning, reader: sqlite3.Connection, sql: str, values: Mapping[str, object]
 ) -> DicomlakeError:
-    number, name = _code(exc)
-    if number in _STORE_FAILS:
+    number, name = code(exc)
+    if number in _BROKEN or may_pass(exc):
         return WarehouseUnavailable(f"SQLite ({name})")
     if number == sqlite3.SQLITE_INTERRUPT:
         return BadQuery("the statement took too long")
@@ -103,18 +103,6 @@ def _update_views(connection: sqlite3.Connection) -> None:
             connection.execute(statement)
 
 
-@contextmanager
-def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        yield
-        connection.execute("COMMIT")
-    except BaseException:
-        if connection.in_transaction:  # SQLite itself rolls back when the disk is full
-            connection.execute("ROLLBACK")
-        raise
-
-
 class SqliteWarehouse:
     """Tables in a SQLite file in WAL mode: one writer behind a lock, a fresh read-only connection a query."""
 
@@ -131,9 +119,9 @@ class SqliteWarehouse:
             self._path.parent.mkdir(parents=True, exist_ok=True)
         except (OSError, ValueError) as exc:
             raise ConfigError(f"warehouse.url: {self._path.parent}: {type(exc).__name__}") from exc
-        with self._lock, sqlite_errors(ConfigError, f"warehouse.url: {self._path} is no database to use"):
+        with self._lock, sqlite_errors(self._path):
             writer = self._open_writer()
-            with _transaction(writer):
+            with transaction(writer):
                 for table in TABLES.values():
                     _update_table(writer, table)
                 _update_views(writer)
@@ -192,16 +180,15 @@ class SqliteWarehouse:
                 self._writer.close()
                 self._writer = None
 
-    def _connect(self, mode: str) -> sqlite3.Connection:
+    def _connect(self, read_only: bool) -> sqlite3.Connection:
         if self._closed:
             raise WarehouseUnavailable("the warehouse is closed")
-        uri = f"{self._path.as_uri()}?mode={mode}"
-        return sqlite3.connect(uri, uri=True, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
+        return connect(self._path, read_only)
 
     def _open_reader(self) -> sqlite3.Connection:
-        with sqlite_errors(WarehouseUnavailable, "SQLite"):
+        with sqlite_errors():
             self._check_file()
-            reader = self._connect("ro")
+            reader = self._connect(read_only=True)
             reader.execute("PRAGMA query_only = ON")
             reader.set_authorizer(_allow)
             return reader
@@ -209,15 +196,8 @@ class SqliteWarehouse:
     def _open_writer(self) -> sqlite3.Connection:
         """Return the writer, opened once; the caller holds the lock."""
         if self._writer is None:
-            writer = self._connect("rwc")
-            try:
-                writer.execute("PRAGMA journal_mode = WAL")
-                writer.execute("PRAGMA synchronous = FULL")
-                writer.execute(f"PRAGMA wal_autocheckpoint = {_PAGES_BETWEEN_CHECKPOINTS}")
-            except sqlite3.Error:
-                writer.close()
-                raise
-            self._writer, self._file = writer, self._identity()
+            self._writer, self._file = self._connect(read_only=False), self._identity()
+            self._writer.execute(f"PRAGMA wal_autocheckpoint = {_PAGES_BETWEEN_CHECKPOINTS}")
         self._check_file()
         return self._writer
 
@@ -235,7 +215,7 @@ class SqliteWarehouse:
 
     @contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:
-        with self._lock, sqlite_errors(WarehouseUnavailable, "SQLite"):
+        with self._lock, sqlite_errors():
             writer = self._open_writer()
-            with _transaction(writer):
+            with transaction(writer):
                 yield writer

@@ -37,7 +37,7 @@ FROM (
     COUNT(DISTINCT series_instance_uid) AS number_of_series,
     COUNT(DISTINCT sop_instance_uid) AS number_of_instances,
     COUNT(DISTINCT object_uri) AS number_of_objects,
-    ARRAY_AGG(STRUCT(object_uri, size_bytes)) AS size_bytes,
+    ARRAY_AGG(STRUCT(object_uri AS object_uri, size_bytes AS size_bytes)) AS size_bytes,
     MIN(ingested_at) AS first_ingested_at,
     MAX(ingested_at) AS last_ingested_at,
     MIN(preview_uri) AS preview_uri

@@ -1,0 +1,123 @@
+"""bqemulator, a stand-in for BigQuery on DuckDB, run from an environment of its own.
+
+It is more lenient than BigQuery; `tests/bq_front.py` stands before it and refuses what BigQuery would.
+What it stands on is pinned to versions that are known to work together.
+"""
+
+import json
+import os
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import requests
+
+from app.warehouse.generate import bigquery_schema
+from app.warehouse.schema import TABLES
+from app.warehouse.sql import views
+from tests.parts import need
+
+HOME = Path(os.environ.get("DICOMLAKE_BQEMULATOR", Path.home() / ".cache/dicomlake/bqemulator-1.4.0"))
+INSTALL = (
+    f"python3 -m venv {HOME} && {HOME}/bin/pip install bqemulator==1.4.0 duckdb==2.0.0 sqlglot==30.11.0 numpy"
+)
+
+# It would fetch an extension for geography from the network, and its Write API forgets the fields of records.
+START = """
+import sys
+from bqemulator.api.routes.tabledata import _build_arrow_schema, _fields_raw_from_schema
+from bqemulator.grpc_api import write_servicer
+from bqemulator.storage.engine import DuckDBEngine
+
+DuckDBEngine._load_spatial = lambda self: None
+write_servicer._table_arrow_schema = lambda table: _build_arrow_schema(
+    _fields_raw_from_schema(table.schema_.fields)
+)
+from bqemulator.cli import main
+main(sys.argv[1:])
+"""
+
+
+@dataclass(frozen=True)
+class Emulator:
+    """Where an emulator listens: `rest` a URL, `grpc` host and port."""
+
+    rest: str
+    grpc: str
+
+    def create_dataset(self, project: str, dataset: str, without: tuple[str, ...] = ()) -> None:
+        """Make a dataset from the documents that Terraform uses, some columns left out."""
+        at = f"{self.rest}/bigquery/v2/projects/{project}/datasets"
+        reference = {"projectId": project, "datasetId": dataset}
+        _post(at, {"datasetReference": reference})
+        for name, table in TABLES.items():
+            body = {
+                "tableReference": {**reference, "tableId": name},
+                "schema": {
+                    "fields": [f for f in json.loads(bigquery_schema(name)) if f["name"] not in without]
+                },
+            }
+            if table.partition_by:
+                body["timePartitioning"] = {"type": "DAY", "field": table.partition_by}
+            if table.cluster_by:
+                body["clustering"] = {"fields": list(table.cluster_by)}
+            _post(f"{at}/{dataset}/tables", body)
+        for name, select in views("bigquery", f"{project}.{dataset}.").items():
+            view = {"query": select, "useLegacySql": False}
+            _post(f"{at}/{dataset}/tables", {"tableReference": {**reference, "tableId": name}, "view": view})
+
+    def empty(self, project: str, dataset: str) -> None:
+        """Remove every row."""
+        for name in TABLES:
+            sql = f"TRUNCATE TABLE `{project}.{dataset}.{name}`"
+            answer = _post(
+                f"{self.rest}/bigquery/v2/projects/{project}/queries", {"query": sql, "useLegacySql": False}
+            )
+            assert not answer.get("errors"), answer
+
+
+def _post(url: str, body: object) -> dict:
+    answer = requests.post(url, json=body, timeout=30)
+    assert answer.ok, answer.text
+    return answer.json()
+
+
+def _free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+@contextmanager
+def running_emulator(wait_s: float = 60) -> Iterator[Emulator]:
+    """Run an emulator with nothing in it; skips the test when it is not on this machine."""
+    need("the BigQuery emulator", (HOME / "bin/bqemulator").exists(), INSTALL)
+    rest, grpc = _free_port(), _free_port()
+    ports = ["--rest-port", str(rest), "--grpc-port", str(grpc)]
+    command = [f"{HOME}/bin/python", "-c", START, "start", *ports, "--ephemeral", "--log-level", "WARNING"]
+    with tempfile.TemporaryFile() as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log)
+        try:
+            end = time.monotonic() + wait_s
+            while not _answers(rest) or not _answers(grpc):
+                if process.poll() is not None or time.monotonic() > end:
+                    log.seek(0)
+                    raise RuntimeError(f"the BigQuery emulator did not start: {log.read()[-2000:].decode()}")
+                time.sleep(0.05)
+            yield Emulator(f"http://127.0.0.1:{rest}", f"127.0.0.1:{grpc}")
+        finally:
+            process.kill()
+            process.wait()
+
+
+def _answers(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+    except OSError:
+        return False
+    return True

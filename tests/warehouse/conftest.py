@@ -1,0 +1,46 @@
+"""BigQuery for tests: an emulator behind a strict front, started once, and a dataset a test."""
+
+import pytest
+
+from app.warehouse import open_warehouse
+
+PROJECT = "demo-project"
+WRITES = ["storage", "insertall"]
+
+
+@pytest.fixture(scope="session")
+def session_front():
+    # Imported late: the SDKs cost all other tests of this folder a second.
+    from tests.bq_emulator import running_emulator
+    from tests.bq_front import running_front
+
+    with running_emulator() as emulator, running_front(emulator) as front:
+        yield front
+
+
+@pytest.fixture
+def front(session_front):
+    session_front.reset()
+    return session_front
+
+
+@pytest.fixture
+def dataset(front, request):
+    name = f"lake_{abs(hash(request.node.nodeid))}"
+    front.emulator.create_dataset(PROJECT, name)
+    return f"{PROJECT}.{name}"
+
+
+@pytest.fixture
+def bigquery(front, dataset):
+    warehouse = open_warehouse(front.url(dataset))
+    yield warehouse
+    warehouse.close()
+
+
+@pytest.fixture(params=WRITES)
+def either(front, dataset, request):
+    """The warehouse by each way to write."""
+    warehouse = open_warehouse(front.url(dataset, write=request.param))
+    yield warehouse
+    warehouse.close()

@@ -1,0 +1,50 @@
+"""What BigQuery's packages raise, and what becomes of it; no network."""
+
+from inspect import isclass
+
+import google.api_core.exceptions
+import google.auth.exceptions
+import google.cloud.bigquery.exceptions
+import grpc
+import pytest
+import requests.exceptions
+
+from app.errors import WarehouseUnavailable
+from app.warehouse.appending import Answer
+from app.warehouse.bigquery_client import bigquery_errors
+from app.warehouse.write_api import Fault
+
+
+@pytest.mark.parametrize("status", [status for status in grpc.StatusCode if status is not grpc.StatusCode.OK])
+def test_every_status_is_transient_but_that_of_a_bad_row(status):
+    if status is grpc.StatusCode.INVALID_ARGUMENT:
+        assert Fault(status).answer(2) == Answer(again=range(2))
+    else:
+        with pytest.raises(WarehouseUnavailable):
+            Fault(status).answer(2)
+
+
+ROOMS = [
+    google.api_core.exceptions,
+    google.auth.exceptions,
+    google.cloud.bigquery.exceptions,
+    requests.exceptions,
+]
+ERRORS = [
+    kind
+    for room in ROOMS
+    for kind in vars(room).values()
+    if isclass(kind) and issubclass(kind, Exception) and kind.__module__ == room.__name__
+    # Warnings are not raised, and the last is about clients without threads.
+    if not issubclass(kind, Warning | NotImplementedError)
+]
+
+
+@pytest.mark.parametrize("kind", ERRORS, ids=lambda kind: f"{kind.__module__}.{kind.__name__}")
+def test_no_exception_of_the_sdk_leaks(kind):
+    assert len(ERRORS) > 60
+    with pytest.raises(WarehouseUnavailable) as caught, bigquery_errors():
+        raise kind(
+            *({"JSONDecodeError": ("Doe", "^", 0), "RetryError": ("Doe", None)}.get(kind.__name__, ["Doe"]))
+        )
+    assert "Doe" not in caught.value.text

@@ -1,0 +1,127 @@
+"""BigQuery when the network fails or the service refuses."""
+
+import pytest
+
+from app.errors import WarehouseUnavailable
+from app.warehouse import open_warehouse
+from app.warehouse.appending import Answer
+from app.warehouse.bigquery_url import read_url
+from app.warehouse.write_api import StorageWriter
+from tests.warehouse.conftest import PROJECT, WRITES
+from tests.warehouse.contract import count, failure_row, instance_row
+
+pytestmark = pytest.mark.xdist_group("bigquery")
+
+
+@pytest.fixture
+def warehouse(bigquery):
+    return bigquery
+
+
+class TestFailures:
+    """What the network and the service do."""
+
+    def test_the_connection_is_kept(self, front, warehouse):
+        for i in range(5):
+            warehouse.append("instances", [instance_row(f"r{i}")])
+        warehouse.append("failures", [failure_row()])
+        assert front.calls == 2
+
+    def test_a_connection_that_was_closed_while_idle_is_opened_again(self, front, warehouse):
+        for i in range(3):
+            front.failures = ["hang_up"]
+            warehouse.append("instances", [instance_row(f"r{i}")])
+        assert front.calls == 3
+        assert count(warehouse, "instances") == 3
+
+    def test_one_failure_in_passing_is_not_seen(self, front, either):
+        either.append("instances", [instance_row("r1")])
+        front.failures = ["unavailable"]
+        either.append("instances", [instance_row("r2", "gs://b/2")])
+        assert count(either, "instances_current") == 2
+
+    def test_rows_whose_answer_is_lost_count_once(self, front, either):
+        front.failures = ["lost_answer"]
+        either.append("instances", [instance_row("r1"), instance_row("r2", "gs://b/2")])
+        assert count(either, "instances_current") == 2
+
+    def test_row_ids_of_insertall_fold_what_is_sent_twice(self, front, dataset):
+        warehouse = open_warehouse(front.url(dataset, write="insertall"))
+        front.failures = ["lost_answer", "lost_answer"]
+        warehouse.append("instances", [instance_row("r1")])
+        warehouse.append("failures", [failure_row(), failure_row()])
+        assert (count(warehouse, "instances"), count(warehouse, "failures")) == (1, 2)
+        warehouse.close()
+
+    def test_a_service_that_is_down_is_told_after_three_attempts_and_the_next_append_passes(
+        self, front, warehouse
+    ):
+        front.failures = ["unavailable"] * 3
+        with pytest.raises(WarehouseUnavailable, match=r"^BigQuery \(UNAVAILABLE\)$"):
+            warehouse.append("instances", [instance_row("r1")])
+        warehouse.append("instances", [instance_row("r1")])
+        assert count(warehouse, "instances") == 1
+
+    @pytest.mark.parametrize("status", ["permission_denied", "resource_exhausted", "unauthenticated"])
+    def test_what_does_not_pass_by_itself_is_told_at_once(self, front, warehouse, status):
+        front.failures = [status]
+        with pytest.raises(WarehouseUnavailable, match=rf"^BigQuery \({status.upper()}\)$"):
+            warehouse.append("instances", [instance_row("r1")])
+        assert front.asked == ["AppendRows 1"]
+
+    def test_an_answer_that_never_comes_ends_the_wait_and_the_next_append_passes(self, front, dataset):
+        writer = StorageWriter(read_url(front.url(dataset)), timeout_s=0.5)
+        body = writer.pack("failures", failure_row()).body
+        front.failures = ["silent"]
+        with pytest.raises(WarehouseUnavailable, match="DEADLINE_EXCEEDED"):
+            writer.send("failures", [body])
+        assert writer.send("failures", [body]) == Answer()
+        writer.close()
+
+    def test_nobody_listens(self, dataset):
+        nowhere = "http://127.0.0.1:1"
+        warehouse = open_warehouse(f"bigquery:{dataset}?write_endpoint={nowhere}&endpoint={nowhere}")
+        with pytest.raises(WarehouseUnavailable):
+            warehouse.append("instances", [instance_row("r1")])
+        with pytest.raises(WarehouseUnavailable):
+            warehouse.check()
+        warehouse.close()
+
+    def test_a_dataset_without_tables_is_unavailable_not_a_fault_of_the_row(self, front):
+        for write in WRITES:
+            warehouse = open_warehouse(front.url(f"{PROJECT}.nowhere", write=write))
+            for call in (lambda w=warehouse: w.append("instances", [instance_row("r1")]), warehouse.check):
+                with pytest.raises(WarehouseUnavailable):
+                    call()
+            warehouse.close()
+
+    def test_a_table_of_an_older_version_is_unavailable_not_a_fault_of_the_row(self, front):
+        front.emulator.create_dataset(PROJECT, "older", without=("app_version",))
+        warehouse = open_warehouse(front.url(f"{PROJECT}.older"))
+        with pytest.raises(WarehouseUnavailable, match="SCHEMA_MISMATCH_EXTRA_FIELDS"):
+            warehouse.append("instances", [instance_row("r1")])
+        warehouse.close()
+
+    def test_too_many_requests_are_transient(self, front, dataset):
+        warehouse = open_warehouse(front.url(dataset, write="insertall"))
+        for call in (
+            lambda: warehouse.append("failures", [failure_row()]),
+            lambda: warehouse.query("SELECT 1 AS one"),
+            lambda: warehouse.delete("dead_letter", "message_id", ["m"]),
+        ):
+            front.failures = ["quota"]
+            with pytest.raises(WarehouseUnavailable, match=r"^BigQuery \(quotaExceeded\)$"):
+                call()
+        warehouse.close()
+
+    def test_after_close_every_call_is_refused(self, warehouse):
+        warehouse.append("instances", [instance_row("r1")])
+        warehouse.close()
+        for call in (lambda: warehouse.append("instances", [instance_row("r1")]), warehouse.check):
+            with pytest.raises(WarehouseUnavailable):
+                call()
+        warehouse.close()
+
+    def test_a_query_survives_a_failure_in_passing(self, front, warehouse):
+        front.failures = ["unavailable"]
+        assert warehouse.query("SELECT 1 AS one") == [{"one": 1}]
