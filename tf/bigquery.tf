@@ -1,0 +1,143 @@
+locals {
+  dataset_id   = coalesce(var.dataset.id, replace(var.name, "-", "_"))
+  dataset_path = "${var.project_id}.${local.dataset_id}"
+  dataset      = var.dataset.create ? google_bigquery_dataset.lake[0].dataset_id : local.dataset_id
+
+  # Columns are in schemas/, made by `make schemas`; layout as in app/warehouse/schema.py.
+  tables = {
+    dead_letter = { partition_by = null, cluster_by = null }
+    failures    = { partition_by = "failed_at", cluster_by = null }
+    instances = {
+      partition_by = "ingested_at"
+      cluster_by   = ["study_instance_uid", "series_instance_uid", "sop_instance_uid", "modality"]
+    }
+  }
+
+  views = {
+    for file in fileset("${path.module}/schemas/views", "*.sql") :
+    trimsuffix(file, ".sql") => templatefile("${path.module}/schemas/views/${file}", { dataset = local.dataset_path })
+  }
+  # BigQuery refuses a view over a view that is not there yet.
+  views_on_views = [
+    for name, sql in local.views : name
+    if anytrue([for other in keys(local.views) : strcontains(sql, "`${local.dataset_path}.${other}`")])
+  ]
+
+  appends = {
+    instances   = local.members.ingest
+    failures    = local.members.ingest
+    dead_letter = local.agents.pubsub
+  }
+}
+
+resource "google_bigquery_dataset" "lake" {
+  count = var.dataset.create ? 1 : 0
+
+  project                    = var.project_id
+  dataset_id                 = local.dataset_id
+  location                   = coalesce(var.dataset.location, var.region)
+  description                = "DICOM objects as rows; see docs/tables.md"
+  labels                     = var.labels
+  delete_contents_on_destroy = !var.deletion_protection
+
+  dynamic "default_encryption_configuration" {
+    for_each = local.kms_key[*]
+    content {
+      kms_key_name = default_encryption_configuration.value
+    }
+  }
+
+  depends_on = [google_project_service.api, google_kms_crypto_key_iam_member.agent]
+}
+
+resource "google_bigquery_table" "table" {
+  for_each = local.tables
+
+  project             = var.project_id
+  dataset_id          = local.dataset
+  table_id            = each.key
+  schema              = file("${path.module}/schemas/${each.key}.json")
+  clustering          = each.value.cluster_by
+  labels              = var.labels
+  deletion_protection = var.deletion_protection
+
+  dynamic "time_partitioning" {
+    for_each = each.value.partition_by[*]
+    content {
+      type  = "DAY"
+      field = time_partitioning.value
+    }
+  }
+
+  dynamic "encryption_configuration" {
+    for_each = local.kms_key[*]
+    content {
+      kms_key_name = encryption_configuration.value
+    }
+  }
+
+  depends_on = [google_project_service.api, google_kms_crypto_key_iam_member.agent]
+}
+
+resource "google_bigquery_table" "view" {
+  #checkov:skip=CKV_GCP_80: a view holds no data to encrypt
+  #checkov:skip=CKV_GCP_121: a view holds no data to protect; it is made again from the code
+  for_each = { for name, sql in local.views : name => sql if !contains(local.views_on_views, name) }
+
+  project             = var.project_id
+  dataset_id          = local.dataset
+  table_id            = each.key
+  labels              = var.labels
+  deletion_protection = false
+
+  view {
+    query          = each.value
+    use_legacy_sql = false
+  }
+
+  depends_on = [google_bigquery_table.table]
+}
+
+resource "google_bigquery_table" "view_on_views" {
+  #checkov:skip=CKV_GCP_80: a view holds no data to encrypt
+  #checkov:skip=CKV_GCP_121: a view holds no data to protect; it is made again from the code
+  for_each = { for name in local.views_on_views : name => local.views[name] }
+
+  project             = var.project_id
+  dataset_id          = local.dataset
+  table_id            = each.key
+  labels              = var.labels
+  deletion_protection = false
+
+  view {
+    query          = each.value
+    use_legacy_sql = false
+  }
+
+  depends_on = [google_bigquery_table.view]
+}
+
+resource "google_bigquery_table_iam_member" "appends" {
+  for_each = local.appends
+
+  project    = var.project_id
+  dataset_id = local.dataset
+  table_id   = google_bigquery_table.table[each.key].table_id
+  role       = "roles/bigquery.dataEditor"
+  member     = each.value
+
+  depends_on = [google_project_service_identity.agent]
+}
+
+# A view is read with the rights of the reader, so it needs the tables below too.
+resource "google_bigquery_table_iam_member" "browses" {
+  for_each = toset(var.browse == null ? [] : concat(keys(local.tables), keys(local.views)))
+
+  project    = var.project_id
+  dataset_id = local.dataset
+  table_id   = each.key
+  role       = "roles/bigquery.dataViewer"
+  member     = local.members.browse
+
+  depends_on = [google_bigquery_table.table, google_bigquery_table.view, google_bigquery_table.view_on_views]
+}

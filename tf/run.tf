@@ -1,0 +1,136 @@
+locals {
+  services = { for key, service in { ingest = var.ingest, browse = var.browse } : key => service if service != null }
+  memory_mib = {
+    for key, service in local.services :
+    key => tonumber(trim(service.memory, "GMi")) * (endswith(service.memory, "Gi") ? 1024 : 1)
+  }
+  # One worker a CPU; 256 MiB are for the server, its libraries and the requests in flight.
+  worker_mib = { for key, service in local.services : key => floor((local.memory_mib[key] - 256) / service.cpu) }
+
+  one_landing_prefix = length(var.landing.prefixes) == 1 ? trim(var.landing.prefixes[0], "/") : ""
+
+  # What follows from resources and variables, the same for all services.
+  wired = {
+    API__HOST              = "0.0.0.0"
+    SOURCE__URL            = trimsuffix("gs://${local.landing_buckets[0]}/${local.one_landing_prefix}", "/")
+    SOURCE__BUCKETS        = jsonencode(slice(local.landing_buckets, 1, length(local.landing_buckets)))
+    SOURCE__EVENTS         = jsonencode(var.event_types)
+    ARTIFACTS__URL         = "gs://${local.artifacts_bucket}"
+    ARTIFACTS__IMAGES      = var.artifacts.images
+    ARTIFACTS__METADATA    = var.artifacts.metadata
+    WAREHOUSE__URL         = "bigquery:${local.dataset_path}"
+    BUS__URL               = "pubsub:${local.topic}"
+    BUS__DEAD_LETTER_TOPIC = local.dead_letter_topic
+  }
+}
+
+resource "google_cloud_run_v2_service" "service" {
+  for_each = local.services
+
+  project             = var.project_id
+  location            = var.region
+  name                = "${var.name}-${each.key}"
+  labels              = var.labels
+  ingress             = each.value.ingress
+  deletion_protection = var.deletion_protection
+
+  template {
+    service_account                  = local.emails[each.key]
+    timeout                          = "${each.value.timeout_s}s"
+    max_instance_request_concurrency = each.value.concurrency
+    execution_environment            = "EXECUTION_ENVIRONMENT_GEN2"
+    encryption_key                   = local.kms_key
+    labels                           = var.labels
+
+    scaling {
+      min_instance_count = each.value.min_instances
+      max_instance_count = each.value.max_instances
+    }
+
+    dynamic "vpc_access" {
+      for_each = var.network[*]
+      content {
+        connector = vpc_access.value.connector
+        egress    = vpc_access.value.egress
+        dynamic "network_interfaces" {
+          for_each = vpc_access.value.connector == null ? [vpc_access.value] : []
+          content {
+            network    = network_interfaces.value.network
+            subnetwork = network_interfaces.value.subnetwork
+            tags       = network_interfaces.value.tags
+          }
+        }
+      }
+    }
+
+    containers {
+      image = var.image
+
+      resources {
+        limits            = { cpu = tostring(each.value.cpu), memory = each.value.memory }
+        cpu_idle          = true # billed by request: nothing runs after the answer
+        startup_cpu_boost = true
+      }
+
+      startup_probe {
+        period_seconds    = 2
+        timeout_seconds   = 2
+        failure_threshold = 60
+        http_get {
+          path = "/health"
+        }
+      }
+
+      dynamic "env" {
+        for_each = merge(
+          {
+            DELIVERY__DEADLINE_S  = tostring(floor(each.value.timeout_s * 0.9))
+            WORKERS__COUNT        = tostring(each.value.cpu)
+            WORKERS__MEMORY_BYTES = tostring(local.worker_mib[each.key] * 1048576)
+          },
+          var.settings,
+          local.wired,
+          { API__SERVE = each.key },
+        )
+        content {
+          name  = "DICOMLAKE__${env.key}"
+          value = env.value
+        }
+      }
+    }
+  }
+
+  lifecycle {
+    precondition {
+      condition     = local.memory_mib[each.key] >= 512 && local.worker_mib[each.key] >= 128
+      error_message = "memory is at least 512Mi, what gen2 needs, and 256Mi + 128Mi a CPU."
+    }
+  }
+
+  # An instance may start at once, and it needs what it opens.
+  depends_on = [
+    google_bigquery_table_iam_member.appends,
+    google_kms_crypto_key_iam_member.agent,
+    google_project_service.api,
+    google_pubsub_topic_iam_member.dead_letters,
+    google_storage_bucket_iam_member.names,
+  ]
+}
+
+resource "google_cloud_run_v2_service_iam_member" "push_invokes" {
+  project  = var.project_id
+  location = var.region
+  name     = google_cloud_run_v2_service.service["ingest"].name
+  role     = "roles/run.invoker"
+  member   = local.members.push
+}
+
+resource "google_cloud_run_v2_service_iam_member" "browse_invokes" {
+  for_each = toset(try(var.browse.invokers, []))
+
+  project  = var.project_id
+  location = var.region
+  name     = google_cloud_run_v2_service.service["browse"].name
+  role     = "roles/run.invoker"
+  member   = each.value
+}

@@ -1,0 +1,170 @@
+locals {
+  landing_buckets = length(var.landing.existing) > 0 ? var.landing.existing : [
+    coalesce(var.landing.bucket, "${var.project_id}-${var.name}-landing")
+  ]
+  artifacts_bucket = coalesce(var.artifacts.bucket, "${var.project_id}-${var.name}-artifacts")
+  bucket_location  = coalesce(var.landing.location, var.region)
+
+  buckets = {
+    for key, bucket in {
+      landing = {
+        create           = length(var.landing.existing) == 0
+        name             = local.landing_buckets[0]
+        versioning       = var.landing.versioning
+        soft_delete_days = var.landing.soft_delete_days
+        lifecycle        = var.landing.lifecycle
+      }
+      artifacts = {
+        create           = var.artifacts.bucket == null
+        name             = local.artifacts_bucket
+        versioning       = var.artifacts.versioning
+        soft_delete_days = var.artifacts.soft_delete_days
+        lifecycle        = []
+      }
+    } : key => bucket if bucket.create
+  }
+
+  notifications = {
+    for pair in setproduct(local.landing_buckets, length(var.landing.prefixes) > 0 ? var.landing.prefixes : [""]) :
+    "${pair[0]}/${pair[1]}" => { bucket = pair[0], prefix = pair[1] } if var.trigger == "pubsub"
+  }
+
+  # In a bucket that holds other things too, a grant is for the names under our prefixes. Such a grant lists
+  # nothing, and to who may not list, Cloud Storage answers 403 and not 404 for an object that is gone: so `listed`.
+  artifacts_names = var.artifacts.bucket == null ? [] : [var.artifacts.images, var.artifacts.metadata]
+  bucket_grants = merge(
+    {
+      for pair in setproduct(local.wanted_jobs, local.landing_buckets) : "${pair[0]}-reads-${pair[1]}" => {
+        job = pair[0], bucket = pair[1], role = "roles/storage.objectViewer", names = var.landing.prefixes
+      } if pair[0] != "push"
+    },
+    {
+      for job in local.wanted_jobs : "${job}-uses-${local.artifacts_bucket}" => {
+        job    = job
+        bucket = local.artifacts_bucket
+        role   = job == "ingest" ? "roles/storage.objectUser" : "roles/storage.objectViewer"
+        names  = local.artifacts_names
+      } if job != "push"
+    },
+  )
+  listed = {
+    for pair in distinct([for one in values(local.bucket_grants) : [one.job, one.bucket] if length(one.names) > 0]) :
+    join("-lists-", pair) => { job = pair[0], bucket = pair[1] }
+  }
+}
+
+resource "google_storage_bucket" "bucket" {
+  #checkov:skip=CKV_GCP_78: landing is versioned by default; artifacts are written once and can be made again
+  for_each = local.buckets
+
+  project                     = var.project_id
+  name                        = each.value.name
+  location                    = local.bucket_location
+  labels                      = var.labels
+  uniform_bucket_level_access = true
+  public_access_prevention    = "enforced"
+  force_destroy               = !var.deletion_protection
+
+  versioning {
+    enabled = each.value.versioning
+  }
+
+  soft_delete_policy {
+    retention_duration_seconds = each.value.soft_delete_days * 86400
+  }
+
+  dynamic "lifecycle_rule" {
+    for_each = each.value.versioning ? [var.landing.noncurrent_days] : []
+    content {
+      action {
+        type = "Delete"
+      }
+      condition {
+        days_since_noncurrent_time = lifecycle_rule.value
+        with_state                 = "ARCHIVED"
+      }
+    }
+  }
+
+  lifecycle_rule {
+    action {
+      type = "AbortIncompleteMultipartUpload"
+    }
+    condition {
+      age = 7
+    }
+  }
+
+  dynamic "lifecycle_rule" {
+    for_each = each.value.lifecycle
+    content {
+      action {
+        type          = lifecycle_rule.value.storage_class == null ? "Delete" : "SetStorageClass"
+        storage_class = lifecycle_rule.value.storage_class
+      }
+      condition {
+        age        = lifecycle_rule.value.age_days
+        with_state = "LIVE"
+      }
+    }
+  }
+
+  dynamic "logging" {
+    for_each = var.landing.log_bucket[*]
+    content {
+      log_bucket = logging.value
+    }
+  }
+
+  dynamic "encryption" {
+    for_each = local.kms_key[*]
+    content {
+      default_kms_key_name = encryption.value
+    }
+  }
+
+  depends_on = [google_project_service.api, google_kms_crypto_key_iam_member.agent]
+}
+
+resource "google_storage_notification" "landing" {
+  for_each = local.notifications
+
+  bucket             = each.value.bucket
+  topic              = local.topic
+  payload_format     = "JSON_API_V1"
+  event_types        = var.event_types
+  object_name_prefix = each.value.prefix == "" ? null : each.value.prefix
+
+  depends_on = [google_storage_bucket.bucket, google_pubsub_topic_iam_member.storage_publishes]
+}
+
+resource "google_storage_bucket_iam_member" "names" {
+  for_each = local.bucket_grants
+
+  bucket = each.value.bucket
+  role   = each.value.role
+  member = local.members[each.value.job]
+
+  dynamic "condition" {
+    for_each = length(each.value.names) > 0 ? [each.value.names] : []
+    content {
+      title = "${var.name}-names"
+      expression = join(" || ", [
+        for name in condition.value :
+        "resource.name.startsWith(\"projects/_/buckets/${each.value.bucket}/objects/${name}\")"
+      ])
+    }
+  }
+
+  depends_on = [google_storage_bucket.bucket]
+}
+
+resource "google_storage_bucket_iam_member" "listed" {
+  for_each = local.listed
+
+  bucket = each.value.bucket
+  role   = "roles/storage.legacyBucketReader"
+  member = local.members[each.value.job]
+
+  depends_on = [google_storage_bucket.bucket]
+}

@@ -1,0 +1,250 @@
+# The same wiring with other ways in, buckets that exist, keys, networks and a second service.
+
+mock_provider "google" {
+  source = "./tests/mocks"
+}
+
+mock_provider "google-beta" {}
+
+variables {
+  project_id = "demo"
+  image      = "example/dicomlake@sha256:0"
+}
+
+run "one_bucket_does_not_wake_itself" {
+  module {
+    source = "./examples/single-bucket"
+  }
+
+  assert {
+    condition     = strcontains(output.next_steps, "gsutil cp FILE.dcm gs://demo-dicomlake/INPUT_FOLDER/\n")
+    error_message = "The example applies and names where to upload."
+  }
+}
+
+run "one_bucket_is_shared_by_prefix" {
+  variables {
+    landing   = { bucket = "lake", prefixes = ["INPUT_FOLDER/"] }
+    artifacts = { bucket = "lake", images = "OUTPUT_IMAGE_FOLDER/images/", metadata = "OUTPUT_JSON_FOLDER/metadata/" }
+  }
+
+  assert {
+    condition     = [for bucket in google_storage_bucket.bucket : bucket.name] == ["lake"]
+    error_message = "One bucket is made."
+  }
+
+  assert {
+    condition     = [for one in google_storage_notification.landing : [one.bucket, one.object_name_prefix]] == [["lake", "INPUT_FOLDER/"]]
+    error_message = "Only objects under INPUT_FOLDER/ are announced."
+  }
+
+  assert {
+    condition = { for one in google_storage_bucket_iam_member.names : one.role => one.condition[0].expression } == {
+      "roles/storage.objectViewer" = "resource.name.startsWith(\"projects/_/buckets/lake/objects/INPUT_FOLDER/\")"
+      "roles/storage.objectUser"   = "resource.name.startsWith(\"projects/_/buckets/lake/objects/OUTPUT_IMAGE_FOLDER/images/\") || resource.name.startsWith(\"projects/_/buckets/lake/objects/OUTPUT_JSON_FOLDER/metadata/\")"
+    }
+    error_message = "The service reads under INPUT_FOLDER/ and writes under its own prefixes only."
+  }
+
+  assert {
+    condition     = [for one in google_storage_bucket_iam_member.listed : [one.bucket, one.role]] == [["lake", "roles/storage.legacyBucketReader"]]
+    error_message = "Who may not list is told 403 for an object that is gone."
+  }
+
+  assert {
+    condition = alltrue([
+      for name, value in {
+        SOURCE__URL         = "gs://lake/INPUT_FOLDER"
+        ARTIFACTS__URL      = "gs://lake"
+        ARTIFACTS__IMAGES   = "OUTPUT_IMAGE_FOLDER/images/"
+        ARTIFACTS__METADATA = "OUTPUT_JSON_FOLDER/metadata/"
+      } :
+      contains([for env in google_cloud_run_v2_service.service["ingest"].template[0].containers[0].env : "${env.name}=${env.value}"], "DICOMLAKE__${name}=${value}")
+    ])
+    error_message = "The service knows its own prefixes."
+  }
+}
+
+run "buckets_that_exist_are_served" {
+  variables {
+    landing   = { existing = ["pacs-a", "pacs-b"], prefixes = ["ct/", "mr/"] }
+    artifacts = { bucket = "previews" }
+    dataset   = { id = "imaging", create = false }
+    topic     = "projects/hub/topics/changes"
+    service_accounts = {
+      ingest = "lake@hub.iam.gserviceaccount.com"
+      push   = "push@hub.iam.gserviceaccount.com"
+    }
+  }
+
+  assert {
+    condition     = length(google_storage_bucket.bucket) + length(google_bigquery_dataset.lake) + length(google_service_account.job) == 0 && keys(google_pubsub_topic.topic) == ["dead-letter"]
+    error_message = "Nothing is made that is there."
+  }
+
+  assert {
+    condition     = keys(google_storage_notification.landing) == ["pacs-a/ct/", "pacs-a/mr/", "pacs-b/ct/", "pacs-b/mr/"] && alltrue([for one in google_storage_notification.landing : one.topic == "projects/hub/topics/changes"])
+    error_message = "Each bucket announces each prefix to the existing topic."
+  }
+
+  assert {
+    condition = alltrue([
+      for name, value in { SOURCE__URL = "gs://pacs-a", SOURCE__BUCKETS = "[\"pacs-b\"]", WAREHOUSE__URL = "bigquery:demo.imaging", BUS__URL = "pubsub:projects/hub/topics/changes" } :
+      contains([for env in google_cloud_run_v2_service.service["ingest"].template[0].containers[0].env : "${env.name}=${env.value}"], "DICOMLAKE__${name}=${value}")
+    ])
+    error_message = "The service serves all of them."
+  }
+
+  assert {
+    condition     = toset([for one in google_storage_bucket_iam_member.names : "${one.bucket} ${one.role} ${one.member}"]) == toset(["pacs-a roles/storage.objectViewer serviceAccount:lake@hub.iam.gserviceaccount.com", "pacs-b roles/storage.objectViewer serviceAccount:lake@hub.iam.gserviceaccount.com", "previews roles/storage.objectUser serviceAccount:lake@hub.iam.gserviceaccount.com"])
+    error_message = "The existing account gets the grants."
+  }
+
+  assert {
+    condition     = google_service_account_iam_member.push_token.service_account_id == "projects/-/serviceAccounts/push@hub.iam.gserviceaccount.com"
+    error_message = "Pub/Sub makes tokens of the existing push account."
+  }
+}
+
+run "eventarc_has_a_trigger_a_type" {
+  variables {
+    trigger = "eventarc"
+    landing = { existing = ["pacs"], location = "US" }
+  }
+
+  assert {
+    condition = [for one in google_eventarc_trigger.landing : { for rule in one.matching_criteria : rule.attribute => rule.value }] == [
+      for type in ["archived", "deleted", "finalized", "metadataUpdated"] : { bucket = "pacs", type = "google.cloud.storage.object.v1.${type}" }
+    ]
+    error_message = "One trigger for each type of event."
+  }
+
+  assert {
+    condition = alltrue([
+      for one in google_eventarc_trigger.landing :
+      one.location == "us" && one.service_account == google_service_account.job["push"].email &&
+      one.destination[0].cloud_run_service[0].service == "dicomlake-ingest" && one.destination[0].cloud_run_service[0].path == "/"
+    ])
+    error_message = "Triggers are where the bucket is and call the service as the push account."
+  }
+
+  assert {
+    condition     = length(google_storage_notification.landing) + length(google_pubsub_topic_iam_member.storage_publishes) == 0
+    error_message = "Events do not come twice."
+  }
+
+  assert {
+    condition = { for one in google_project_iam_member.eventarc : one.role => one.member } == {
+      "roles/pubsub.publisher"       = "serviceAccount:service-123456789012@gs-project-accounts.iam.gserviceaccount.com"
+      "roles/eventarc.eventReceiver" = "serviceAccount:${google_service_account.job["push"].email}"
+    }
+    error_message = "Eventarc needs two roles on the project."
+  }
+
+  assert {
+    condition     = length(regexall("--ack-deadline=600 [^$]*--max-delivery-attempts=20", output.eventarc_gaps)) == 4
+    error_message = "The commands that mend Eventarc's subscriptions are given, one a trigger."
+  }
+
+  assert {
+    condition     = anytrue([for one in google_monitoring_alert_policy.alert["backlog"].conditions : strcontains(one.condition_threshold[0].filter, "starts_with(\"eventarc-us-dicomlake-\")")])
+    error_message = "The backlog of Eventarc's subscriptions is watched too."
+  }
+}
+
+run "one_key_for_everything" {
+  variables {
+    kms      = { key = "projects/demo/locations/us-central1/keyRings/ring/cryptoKeys/key" }
+    registry = true
+  }
+
+  assert {
+    condition = alltrue(concat(
+      [for one in google_storage_bucket.bucket : one.encryption[0].default_kms_key_name == var.kms.key],
+      [for one in google_pubsub_topic.topic : one.kms_key_name == var.kms.key],
+      [for one in google_bigquery_table.table : one.encryption_configuration[0].kms_key_name == var.kms.key],
+      [for one in google_cloud_run_v2_service.service : one.template[0].encryption_key == var.kms.key],
+      [
+        google_bigquery_dataset.lake[0].default_encryption_configuration[0].kms_key_name == var.kms.key,
+        google_artifact_registry_repository.image[0].kms_key_name == var.kms.key,
+      ],
+    ))
+    error_message = "Buckets, topics, dataset, tables, service and registry use the key."
+  }
+
+  assert {
+    condition     = keys(google_kms_crypto_key_iam_member.agent) == ["bigquery", "pubsub", "registry", "run", "storage"] && alltrue([for one in google_kms_crypto_key_iam_member.agent : one.role == "roles/cloudkms.cryptoKeyEncrypterDecrypter"])
+    error_message = "Each service agent may use the key."
+  }
+}
+
+run "browse_only_reads" {
+  variables {
+    browse = { invokers = ["group:radiology@example.org"] }
+  }
+
+  assert {
+    condition     = contains([for env in google_cloud_run_v2_service.service["browse"].template[0].containers[0].env : "${env.name}=${env.value}"], "DICOMLAKE__API__SERVE=browse") && google_cloud_run_v2_service.service["browse"].template[0].service_account == google_service_account.job["browse"].email
+    error_message = "It serves no pushes, under its own account."
+  }
+
+  assert {
+    condition = toset(concat(
+      [for one in google_storage_bucket_iam_member.names : one.role if one.member == "serviceAccount:${google_service_account.job["browse"].email}"],
+      [for one in google_bigquery_table_iam_member.browses : one.role if one.member == "serviceAccount:${google_service_account.job["browse"].email}"],
+      [for one in google_project_iam_member.browse_jobs : one.role if one.member == "serviceAccount:${google_service_account.job["browse"].email}"],
+    )) == toset(["roles/bigquery.dataViewer", "roles/bigquery.jobUser", "roles/storage.objectViewer"])
+    error_message = "Its account views objects and tables and runs queries."
+  }
+
+  assert {
+    condition     = length(setsubtract(keys(google_bigquery_table.table), [for one in google_bigquery_table_iam_member.browses : one.table_id])) == 0
+    error_message = "It reads every table that a view reads."
+  }
+
+  assert {
+    condition     = [for one in google_cloud_run_v2_service_iam_member.browse_invokes : [one.name, one.member]] == [["dicomlake-browse", "group:radiology@example.org"]]
+    error_message = "Only invokers get in."
+  }
+}
+
+run "a_connector" {
+  variables {
+    network = { connector = "projects/demo/locations/us-central1/connectors/one" }
+  }
+
+  assert {
+    condition     = google_cloud_run_v2_service.service["ingest"].template[0].vpc_access[0].connector == var.network.connector && length(google_cloud_run_v2_service.service["ingest"].template[0].vpc_access[0].network_interfaces) == 0
+    error_message = "Traffic goes through the connector."
+  }
+}
+
+run "direct_egress" {
+  variables {
+    network = { network = "vpc", subnetwork = "subnet", tags = ["lake"], egress = "ALL_TRAFFIC" }
+  }
+
+  assert {
+    condition = (
+      google_cloud_run_v2_service.service["ingest"].template[0].vpc_access[0].connector == null &&
+      google_cloud_run_v2_service.service["ingest"].template[0].vpc_access[0].egress == "ALL_TRAFFIC" &&
+      google_cloud_run_v2_service.service["ingest"].template[0].vpc_access[0].network_interfaces[0].subnetwork == "subnet"
+    )
+    error_message = "The instance has an interface in the subnet."
+  }
+}
+
+run "settings_reach_the_service" {
+  variables {
+    ingest   = { cpu = 2, memory = "2Gi", timeout_s = 540 }
+    settings = { PREVIEW__MAX_SIDE = "1024", WORKERS__COUNT = "3" }
+  }
+
+  assert {
+    condition = alltrue([
+      for name, value in { PREVIEW__MAX_SIDE = "1024", WORKERS__COUNT = "3", WORKERS__MEMORY_BYTES = "939524096", DELIVERY__DEADLINE_S = "486" } :
+      contains([for env in google_cloud_run_v2_service.service["ingest"].template[0].containers[0].env : "${env.name}=${env.value}"], "DICOMLAKE__${name}=${value}")
+    ])
+    error_message = "Settings are passed on, and win over what is derived from the size of the instance."
+  }
+}

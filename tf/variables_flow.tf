@@ -1,0 +1,193 @@
+# What flows where: landing bucket, notifications, delivery, artifacts, tables.
+
+variable "artifacts" {
+  description = "Where previews and DICOM JSON go."
+  type = object({
+    bucket           = optional(string) # an existing one, also that of landing; null creates one
+    images           = optional(string, "images/")
+    metadata         = optional(string, "metadata/")
+    versioning       = optional(bool, false) # artifacts are written once and can be made again
+    soft_delete_days = optional(number, 7)
+  })
+  default = {}
+
+  validation {
+    condition = alltrue([
+      for prefix in [var.artifacts.images, var.artifacts.metadata] : can(regex("^([A-Za-z0-9_.-]+/)+$", prefix))
+    ])
+    error_message = "images and metadata are made of letters, digits, _ . - and end in a slash."
+  }
+
+  validation {
+    condition     = contains(concat([0], range(7, 91)), var.artifacts.soft_delete_days)
+    error_message = "soft_delete_days is 0 or 7 to 90."
+  }
+
+  # Not only the notification keeps the service from triggering itself: it also ignores its own prefixes, and
+  # may write nowhere else. Here the notification's prefixes must be apart from them.
+  validation {
+    condition = !contains(local.landing_buckets, coalesce(var.artifacts.bucket, "-")) || (
+      length(var.landing.prefixes) > 0 && alltrue([
+        for pair in setproduct(var.landing.prefixes, [var.artifacts.images, var.artifacts.metadata]) :
+        !startswith(pair[0], pair[1]) && !startswith(pair[1], pair[0])
+    ]))
+    error_message = "In the landing bucket, landing.prefixes must be given and be apart from images and metadata."
+  }
+}
+
+variable "dataset" {
+  description = "BigQuery dataset of the tables."
+  type = object({
+    id       = optional(string) # default: name, with underscores
+    create   = optional(bool, true)
+    location = optional(string) # default: region; may be a multi-region like EU
+  })
+  default = {}
+
+  validation {
+    condition     = var.dataset.id == null || can(regex("^[A-Za-z0-9_]+$", var.dataset.id))
+    error_message = "A dataset id is made of letters, digits and underscores."
+  }
+}
+
+variable "delivery" {
+  description = "How messages are pushed, retried, kept and given up."
+  type = object({
+    ack_deadline_s             = optional(number, 600)
+    max_attempts               = optional(number, 20)
+    min_backoff_s              = optional(number, 10)
+    max_backoff_s              = optional(number, 600)
+    retention_days             = optional(number, 7)
+    dead_letter_retention_days = optional(number, 31)
+    regions                    = optional(list(string), []) # where messages may be stored; empty = anywhere
+    # Objects never pushed: by default parts of parallel uploads by gcloud and gsutil, as the whole is announced too.
+    # A change makes a new subscription: let the old one run empty before.
+    ignored_prefixes = optional(list(string), [
+      "gcloud/tmp/parallel_composite_uploads/", "/gsutil/tmp/parallel_composite_uploads/"
+    ])
+  })
+  default = {}
+
+  validation {
+    condition     = var.delivery.ack_deadline_s >= 10 && var.delivery.ack_deadline_s <= 600
+    error_message = "ack_deadline_s is 10 to 600."
+  }
+
+  validation {
+    condition     = var.delivery.max_attempts >= 5 && var.delivery.max_attempts <= 100
+    error_message = "max_attempts is 5 to 100."
+  }
+
+  validation {
+    condition = (
+      0 <= var.delivery.min_backoff_s && var.delivery.min_backoff_s <= var.delivery.max_backoff_s &&
+      var.delivery.max_backoff_s <= 600
+    )
+    error_message = "0 <= min_backoff_s <= max_backoff_s <= 600."
+  }
+
+  validation {
+    condition = alltrue([
+      for days in [var.delivery.retention_days, var.delivery.dead_letter_retention_days] : days >= 1 && days <= 31
+    ])
+    error_message = "Messages are retained 1 to 31 days."
+  }
+
+  # So that the filter needs no escaping, and its characters are its bytes.
+  validation {
+    condition     = alltrue([for prefix in var.delivery.ignored_prefixes : can(regex("^[ !#-\\[\\]-~]+$", prefix))])
+    error_message = "ignored_prefixes are printable ASCII without quotes and backslashes."
+  }
+}
+
+variable "event_types" {
+  description = "Which changes of objects are announced."
+  type        = list(string)
+  default     = ["OBJECT_FINALIZE", "OBJECT_DELETE", "OBJECT_ARCHIVE", "OBJECT_METADATA_UPDATE"]
+
+  validation {
+    condition = contains(var.event_types, "OBJECT_FINALIZE") && alltrue([
+      for type in var.event_types : contains(keys(local.cloud_events), type)
+    ])
+    error_message = "event_types are OBJECT_FINALIZE and any of OBJECT_DELETE, OBJECT_ARCHIVE, OBJECT_METADATA_UPDATE."
+  }
+
+  validation {
+    condition = (
+      !var.landing.versioning || !contains(var.event_types, "OBJECT_DELETE") ||
+      contains(var.event_types, "OBJECT_ARCHIVE")
+    )
+    error_message = "In a versioned bucket a deleted object is archived: without OBJECT_ARCHIVE its row would stay."
+  }
+}
+
+variable "landing" {
+  description = "Where DICOM objects land."
+  type = object({
+    bucket           = optional(string)           # name of the one to create; default: PROJECT-NAME-landing
+    existing         = optional(list(string), []) # or these instead, which stay as they are
+    prefixes         = optional(list(string), []) # announce only names that begin so
+    location         = optional(string)           # of all buckets; default: region
+    versioning       = optional(bool, true)
+    noncurrent_days  = optional(number, 30) # old versions are removed after so many days
+    soft_delete_days = optional(number, 7)
+    log_bucket       = optional(string) # existing bucket for access logs
+    lifecycle = optional(list(object({
+      age_days      = number
+      storage_class = optional(string) # null removes the object
+    })), [])
+  })
+  default = {}
+
+  validation {
+    condition     = length(var.landing.existing) == 0 || var.landing.bucket == null
+    error_message = "Give landing.bucket to create one, or landing.existing, not both."
+  }
+
+  validation {
+    condition     = contains(concat([0], range(7, 91)), var.landing.soft_delete_days)
+    error_message = "soft_delete_days is 0 or 7 to 90."
+  }
+
+  validation {
+    condition = length(var.landing.prefixes) <= 10 && alltrue([
+      for prefix in var.landing.prefixes : can(regex("^[^\"\\\\\\r\\n]+$", prefix))
+    ])
+    error_message = "prefixes are at most 10, what a bucket may announce, without quotes and backslashes."
+  }
+
+  validation {
+    condition = alltrue([
+      for pair in setproduct(var.landing.prefixes, var.landing.prefixes) :
+      pair[0] == pair[1] || !startswith(pair[0], pair[1])
+    ]) && length(distinct(var.landing.prefixes)) == length(var.landing.prefixes)
+    error_message = "No prefix may begin another: its objects would be announced twice."
+  }
+}
+
+variable "topic" {
+  description = "Existing topic for notifications, projects/P/topics/T; null creates one."
+  type        = string
+  default     = null
+
+  validation {
+    condition     = var.topic == null || can(regex("^projects/[^/]+/topics/[^/]+$", var.topic))
+    error_message = "topic is projects/P/topics/T."
+  }
+}
+
+variable "trigger" {
+  description = "What tells the service of changes: pubsub, or eventarc (README.md has its gaps)."
+  type        = string
+  default     = "pubsub"
+
+  validation {
+    condition     = contains(["pubsub", "eventarc"], var.trigger)
+    error_message = "trigger is pubsub or eventarc."
+  }
+
+  validation {
+    condition     = var.trigger == "pubsub" || length(var.landing.prefixes) == 0
+    error_message = "Eventarc knows buckets only as a whole: landing.prefixes need trigger = \"pubsub\"."
+  }
+}
