@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 def describe(content: Content, options: DescribeOptions) -> Instance:
     """Return what one object says: columns, metadata, document and preview, a pure function of its bytes.
 
-    A preview that cannot be made is None, with the reason in `preview_error`.
+    But for `took_ms`, which the clock tells. A preview that cannot be made is None, with the reason in
+    `preview_error`.
 
     Raises
     ------
@@ -44,12 +45,16 @@ def describe(content: Content, options: DescribeOptions) -> Instance:
     parsed = perf_counter()
     png, error = _preview(dataset, options.preview)
     took = {"parse": _ms(parsed - began), "render": _ms(perf_counter() - parsed)}
-    return Instance(row, text, document, png, error, warnings, took)
+    return Instance(row, text, document, png, error, warnings, took, content.member)
 
 
 def bulk_source(content: Content) -> str:
-    """Return the address of an object version that a BulkDataURI begins with, percent-encoded."""
-    return f"{quote(content.uri, safe=':/')}?generation={content.ref.generation}"
+    """Return the address of an object version that a BulkDataURI begins with, percent-encoded.
+
+    In an archive also the member, for offsets count from where that begins.
+    """
+    member = "" if content.member is None else f"&member={quote(content.member, safe='')}"
+    return f"{quote(content.uri, safe=':/')}?generation={content.ref.generation}{member}"
 
 
 def _preview(dataset: Dataset, options: PreviewOptions) -> tuple[bytes | None, str | None]:

@@ -120,6 +120,24 @@ def octets(dataset: Dataset, key: str | int) -> bytes:
     return bytes(found.value) if found is not None and isinstance(found.value, bytes | bytearray) else b""
 
 
+def readable(dataset: Dataset, keyword: str) -> str:
+    """Return the text of an element for a person: decoded by its character set, its values, its line breaks.
+
+    Returns
+    -------
+    empty if the element is absent, empty or cannot be read; control characters are left out
+    """
+    if keyword not in dataset:
+        return ""
+    try:
+        with permanent(BadDataset):
+            values = [str(value) for value in _listed(dataset[keyword].value)]
+    except BadDataset:
+        return ""
+    lines = ", ".join(values).replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    return "\n".join("".join(filter(str.isprintable, line)) for line in lines).strip()
+
+
 def items(dataset: Dataset, keyword: str) -> Sequence[Dataset]:
     """Return the items of a sequence; empty if it is absent or cannot be read."""
     if keyword not in dataset:

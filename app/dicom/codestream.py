@@ -23,7 +23,8 @@ class Codestream:
 
     data: the bytes to decode. kind: `SOF0`..`SOF15`, `SOF55` (JPEG-LS), `J2K`, `HTJ2K`, `JXL`.
     components: 0 where the format hides it too deep. mixed: the components are stored as a luminance and
-    two colour differences (or a J2K colour transform); None if the codestream does not say.
+    two colour differences (or a J2K colour transform); None if the codestream does not say. ended: an end
+    marker is there. signed: of J2K. levels: how often J2K can be halved while it is decoded.
     """
 
     data: bytes
@@ -34,6 +35,9 @@ class Codestream:
     precision: int = 0
     tiles: int = 1
     mixed: bool | None = None
+    ended: bool = True
+    signed: bool = False
+    levels: int = 0
 
 
 def parse_jpeg(data: bytes) -> Codestream:
@@ -45,7 +49,7 @@ def parse_jpeg(data: bytes) -> Codestream:
 
     Raises
     ------
-    Unrenderable : bad_codestream, truncated_pixel_data
+    Unrenderable : bad_codestream
 
     References
     ----------
@@ -85,14 +89,14 @@ def parse_j2k(data: bytes) -> Codestream:
     if start < 0:
         raise _bad("no JPEG 2000 codestream")
     data = data[start:]
-    kind, size, transform = "J2K", b"", False
+    kind, size, transform, levels = "J2K", b"", False, 0
     for marker, body in _j2k_segments(data):
         if marker == 0xFF51:
             size = body
         elif marker == 0xFF50:
             kind = "HTJ2K"
-        elif marker == 0xFF52 and len(body) >= 5:
-            transform = body[4] == 1
+        elif marker == 0xFF52 and len(body) >= 6:
+            transform, levels = body[4] == 1, body[5]
     if len(size) < 39:
         raise _bad("image size is cut off")
     _, x1, y1, x0, y0, tile_x, tile_y, tile_x0, tile_y0, components = struct.unpack(">H8IH", size[:36])
@@ -101,7 +105,19 @@ def parse_j2k(data: bytes) -> Codestream:
     if len(size) < 36 + 3 * components or any(sub != 1 for sub in _subsampling(size, components)):
         raise _bad("subsampled components")
     tiles = -(-(x1 - tile_x0) // tile_x) * -(-(y1 - tile_y0) // tile_y)
-    return Codestream(data, kind, y1 - y0, x1 - x0, components, (size[36] & 0x7F) + 1, tiles, transform)
+    return Codestream(
+        data,
+        kind,
+        rows=y1 - y0,
+        columns=x1 - x0,
+        components=components,
+        precision=(size[36] & 0x7F) + 1,
+        tiles=tiles,
+        mixed=transform,
+        signed=size[36] > 0x7F,
+        # An image that begins beside the origin is not halved where its pixels are.
+        levels=0 if x0 or y0 else levels,
+    )
 
 
 def parse_jxl(data: bytes) -> Codestream:
@@ -152,9 +168,6 @@ class _Bits:
 def _jpeg_frame(data: bytes, marker: int, body: bytes, jfif: bool, transform: int | None) -> Codestream:
     if len(body) < 6 or len(body) < 6 + 3 * body[5]:
         raise _bad("frame header is cut off")
-    if data.rfind(b"\xff\xd9") < 0:
-        # The decoder would fill the rest with grey and call it a success.
-        raise unrenderable(PreviewError.TRUNCATED_PIXEL_DATA, "the frame has no end")
     precision, rows, columns, components = struct.unpack(">BHHB", body[:6])
     kind = "SOF55" if marker == 0xF7 else f"SOF{marker - 0xC0}"
     if kind == "SOF2" and data.count(b"\xff\xda") > MAX_SCANS:
@@ -166,7 +179,8 @@ def _jpeg_frame(data: bytes, marker: int, body: bytes, jfif: bool, transform: in
         mixed = transform == 1
     elif jfif:
         mixed = True
-    return Codestream(data, kind, rows, columns, components, precision, 1, mixed)
+    ended = data.rfind(b"\xff\xd9") > 0
+    return Codestream(data, kind, rows, columns, components, precision, 1, mixed, ended)
 
 
 def _is_frame_header(marker: int) -> bool:

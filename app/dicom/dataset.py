@@ -20,13 +20,19 @@ from pydicom.uid import (
 )
 
 from app.dicom.charset import ASCII, charset
-from app.dicom.elements import UNDEFINED, VRS, Node, Scanner, Source, public_vr
+from app.dicom.collector import collector_paused
+from app.dicom.elements import Node, Scanner
+from app.dicom.encoding import UNDEFINED, VRS, public_vr
+from app.dicom.source import Source, open_source
 from app.errors import BadDataset, LimitExceeded, NotDicom, permanent
 from app.types import Content
 
 DEFERRED = 1 << 16
 """Values longer than this stay in the object until they are asked for; in bytes."""
+DEFERRED_SEQUENCE = 16 << 20
+"""The same for sequences; in bytes."""
 MAX_INFLATED = 256 << 20
+INFLATED_AT_ONCE, PACKED_AT_ONCE = 1 << 20, 1 << 16
 MAX_RATIO, RATIO_FROM = 100, 32 << 20
 
 # pydicom's warnings quote values of the data set; this room speaks for it. (Its log is muted by app/log.py.)
@@ -50,7 +56,8 @@ class ObjectDataset(FileDataset):
 def read_dataset(content: Content) -> ObjectDataset:
     """Return the data set of an object whose elements all lie inside it.
 
-    Values over 64 KiB are not read: their element holds None and pydicom reads them from `buffer` when asked.
+    Values over 64 KiB and sequences over 16 MiB are not read: their element holds None, and pydicom reads
+    them from `buffer` when asked.
 
     Raises
     ------
@@ -62,10 +69,8 @@ def read_dataset(content: Content) -> ObjectDataset:
     ----------
     PS3.10 7.1 (file meta), PS3.5 7 (data set), PS3.5 A.5 (deflated)
     """
-    stream = io.BytesIO(content.data) if content.data is not None else content.open()
-    source = Source(stream, content.size, content.data or b"")
-    with permanent(BadDataset):
-        return _read(source)
+    with permanent(BadDataset), collector_paused():
+        return _read(open_source(content))
 
 
 def _read(source: Source) -> ObjectDataset:
@@ -75,7 +80,7 @@ def _read(source: Source) -> ObjectDataset:
     syntax = _text(meta, 0x00020010)
     deflated = syntax == DeflatedExplicitVRLittleEndian
     if deflated:
-        inflated = _inflate(source.value(start, source.size - start))
+        inflated = _inflate(source, start)
         source, start = Source(io.BytesIO(inflated), len(inflated), inflated), 0
     first = source.value(start, 8)
     if magic and not first:
@@ -127,28 +132,40 @@ def _plausible(first: bytes, implicit: bool, little: bool) -> bool:
     return first[4:6] in VRS if not implicit else public_vr(group << 16 | number) != "UN"
 
 
-def _inflate(packed: bytes) -> bytes:
-    """Return the deflated data set; a stream with a zlib header is taken too."""
+def _inflate(source: Source, start: int) -> bytes:
+    """Return the deflated data set from `start` on; a stream with a zlib header is taken too."""
     for bits in (-zlib.MAX_WBITS, zlib.MAX_WBITS):
-        unpacker, inflated = zlib.decompressobj(bits), bytearray()
+        unpacker, inflated = zlib.decompressobj(bits), io.BytesIO()
+        limit = min(MAX_INFLATED, max(RATIO_FROM, MAX_RATIO * (source.size - start)))
         try:
-            while not unpacker.eof and (packed_left := packed if not inflated else unpacker.unconsumed_tail):
-                inflated += unpacker.decompress(packed_left, 1 << 20)
-                if len(inflated) > MAX_INFLATED or len(inflated) > max(RATIO_FROM, MAX_RATIO * len(packed)):
-                    raise LimitExceeded("the deflated data set is larger than the limit")
+            for position in range(start, source.size, PACKED_AT_ONCE):
+                packed = source.value(position, min(PACKED_AT_ONCE, source.size - position))
+                _inflate_piece(unpacker, packed, inflated, limit)
+                if unpacker.eof:
+                    return inflated.getvalue()
         except zlib.error:
             continue
-        if not unpacker.eof:
-            raise BadDataset("the deflated data set has no end", code="truncated")
-        return bytes(inflated)
+        raise BadDataset("the deflated data set has no end", code="truncated")
     raise BadDataset("the data set is not deflated as the file meta information says")
+
+
+def _inflate_piece(unpacker: zlib._Decompress, packed: bytes, inflated: io.BytesIO, limit: int) -> None:
+    """Write what a piece inflates to; raises LimitExceeded as soon as it is over `limit` bytes in all."""
+    full = True
+    while (packed or full) and not unpacker.eof:
+        plain = unpacker.decompress(packed, INFLATED_AT_ONCE)
+        inflated.write(plain)
+        if inflated.tell() > limit:
+            raise LimitExceeded("the deflated data set is larger than the limit")
+        # Bytes may be left inside the unpacker when it filled all that it was given.
+        packed, full = unpacker.unconsumed_tail, len(plain) == INFLATED_AT_ONCE
 
 
 def _elements(source: Source, nodes: list[Node], little: bool) -> dict[BaseTag, DataElement | RawDataElement]:
     """Return the elements as pydicom keeps them until they are asked for."""
     elements: dict[BaseTag, DataElement | RawDataElement] = {}
     for node in nodes:
-        deferred = node.length > DEFERRED and node.vr != "SQ"
+        deferred = node.length > (DEFERRED_SEQUENCE if node.vr == "SQ" else DEFERRED)
         # pydicom reads a deferred value only if it meets the same VR again.
         vr = "SQ" if node.vr == "SQ" else node.written if deferred or not node.written else node.vr
         length = UNDEFINED if node.undefined else node.length

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 import imagecodecs
 import numpy as np
+from PIL.Jpeg2KImagePlugin import Jpeg2KImageFile
 
 from app.dicom.codestream import MAX_TILES, Codestream, parse_j2k, parse_jpeg, parse_jxl
 from app.dicom.header import ImageHeader
@@ -16,28 +19,36 @@ from app.dicom.unrenderable import PreviewError, unrenderable
 
 Samples = tuple[np.ndarray, str]
 """(rows, columns[, 3]) samples and their photometric interpretation."""
+END = b"\xff\xd9"
+MORE = b"\xfe" * 256
+"""What could follow the entropy-coded data of a JPEG frame: no marker, nor the zeros a decoder fills in."""
 
 
 @dataclass(frozen=True, slots=True)
 class Codec:
-    """How the frames of a transfer syntax are read: the header first, then the frame."""
+    """How the frames of a transfer syntax are read: the header first, then the frame.
+
+    halve: decodes 2^n times smaller, for less than the whole; gives None for a frame where it cannot.
+    """
 
     parse: Callable[[bytes], Codestream]
     decode: Callable[[Codestream, ImageHeader], Samples]
     kinds: frozenset[str]
+    halve: Callable[[Codestream, int], np.ndarray | None] | None = None
 
 
-def decode_frame(data: bytes, header: ImageHeader) -> Samples:
+def decode_frame(data: bytes, header: ImageHeader, halvings: int = 0) -> Samples:
     """Decode one compressed frame whose own header agrees with the data set.
 
     Parameters
     ----------
     data : joined fragments of the frame
     header : what the data set says; its size must have been checked
+    halvings : how often rows and columns may be halved, where the codestream and its decoder can
 
     Returns
     -------
-    (rows, columns[, 3]) samples, and the photometric interpretation that they have now
+    (rows, columns[, 3]) samples, halved or whole, and the photometric interpretation that they have now
 
     Raises
     ------
@@ -54,6 +65,9 @@ def decode_frame(data: bytes, header: ImageHeader) -> Samples:
         raise unrenderable(PreviewError.UNSUPPORTED_TRANSFER_SYNTAX, "no decoder for the transfer syntax")
     stream = codec.parse(data)
     _check(stream, header, codec.kinds)
+    halvings = min(halvings, stream.levels)
+    if halvings and codec.halve is not None and (halved := codec.halve(stream, halvings)) is not None:
+        return halved, _unmixed(stream, header)
     samples, photometric = codec.decode(stream, header)
     if samples.shape != (header.rows, header.columns, 3)[: 1 + max(1, header.samples - 1)]:
         raise unrenderable(PreviewError.BAD_CODESTREAM, "the decoded frame has another shape")
@@ -75,29 +89,85 @@ def _check(stream: Codestream, header: ImageHeader, kinds: frozenset[str]) -> No
 
 def _decode_jpeg(stream: Codestream, header: ImageHeader) -> Samples:
     if header.samples == 1:
-        return imagecodecs.jpeg8_decode(stream.data), header.photometric
+        return _whole(stream, imagecodecs.jpeg8_decode), header.photometric
     # Where the codestream tells its own colour space, it is right and the data set is wrong.
     mixed = stream.mixed if stream.mixed is not None else header.photometric.startswith("YBR")
     source = "YCBCR" if mixed else "RGB"
-    return imagecodecs.jpeg8_decode(stream.data, colorspace=source, outcolorspace="RGB"), "RGB"
+    return _whole(stream, partial(imagecodecs.jpeg8_decode, colorspace=source, outcolorspace="RGB")), "RGB"
 
 
 def _decode_lossless_jpeg(stream: Codestream, header: ImageHeader) -> Samples:
     if stream.kind != "SOF3" or header.samples == 1:
         return _decode_jpeg(stream, header)
     # A lossless frame holds the samples of the data set's own colour space, whatever the markers say.
-    samples = imagecodecs.jpeg8_decode(stream.data, colorspace="RGB", outcolorspace="RGB")
-    return samples, header.photometric
+    decode = partial(imagecodecs.jpeg8_decode, colorspace="RGB", outcolorspace="RGB")
+    return _whole(stream, decode), header.photometric
+
+
+def _whole(stream: Codestream, decode: Callable[[bytes], np.ndarray]) -> np.ndarray:
+    """Decode a JPEG frame; one without an end marker only if no sample is missing.
+
+    The decoder fills the rest of a truncated frame with grey and calls it a success. A frame is whole if
+    other data behind it would change nothing.
+    """
+    if stream.ended:
+        return decode(stream.data)
+    more = b"\0" + MORE if stream.data.endswith(b"\xff") else MORE  # FF FE would be a marker, FF 00 is none
+    samples = decode(stream.data + END)
+    # Scans of a progressive frame can be missing without any trace in the others.
+    if stream.kind == "SOF2" or not np.array_equal(samples, decode(stream.data + more + END)):
+        raise unrenderable(PreviewError.TRUNCATED_PIXEL_DATA, "the frame ends early")
+    return samples
 
 
 def _decode_jpegls(stream: Codestream, header: ImageHeader) -> Samples:
-    return imagecodecs.jpegls_decode(stream.data), header.photometric
+    # CharLS notices missing samples, but without an end it looks for one for seconds.
+    return imagecodecs.jpegls_decode(stream.data if stream.ended else stream.data + END), header.photometric
 
 
 def _decode_j2k(stream: Codestream, header: ImageHeader) -> Samples:
-    samples = imagecodecs.jpeg2k_decode(stream.data)
-    unmixed = stream.mixed or header.photometric in ("YBR_ICT", "YBR_RCT")
-    return samples, "RGB" if unmixed and header.samples == 3 else header.photometric
+    # HTJ2K too: OpenJPH is twice as fast, but lets bright samples of lossy frames wrap around to black.
+    return imagecodecs.jpeg2k_decode(stream.data), _unmixed(stream, header)
+
+
+def _unmixed(stream: Codestream, header: ImageHeader) -> str:
+    """Return the colours after J2K's own colour transform was undone."""
+    undone = stream.mixed or header.photometric in ("YBR_ICT", "YBR_RCT")
+    return "RGB" if undone and header.samples == 3 else header.photometric
+
+
+def _can_be_halved(stream: Codestream) -> bool:
+    """Say whether Pillow keeps the samples: it makes colours 8-bit and unsigned."""
+    if stream.components == 1:
+        return stream.precision <= 16
+    return stream.components == 3 and stream.precision == 8 and not stream.signed
+
+
+class _HalvedFile(Jpeg2KImageFile):
+    """Pillow's own `reduce` rounds sizes to the nearest, where JPEG 2000 rounds up (ISO 15444-1 B-15)."""
+
+    def halved(self, times: int) -> np.ndarray:
+        tile = self.tile[0]
+        assert isinstance(tile.args, tuple)
+        self._size = (-(-self.size[0] >> times), -(-self.size[1] >> times))
+        args = (tile.args[0], times, *tile.args[2:])
+        self.tile = [tile._replace(extents=(0, 0, *self._size), args=args)]
+        return np.array(self)
+
+
+def _halve_j2k(stream: Codestream, halvings: int) -> np.ndarray | None:
+    """Decode all but the highest resolutions, as imagecodecs cannot, and undo Pillow's scaling to bytes."""
+    if not _can_be_halved(stream):
+        return None
+    try:
+        samples = _HalvedFile(io.BytesIO(stream.data)).halved(halvings)
+    except OSError:
+        return None  # Pillow is stricter than imagecodecs, which decides
+    bits = 8 * samples.itemsize
+    samples >>= bits - stream.precision
+    if not stream.signed:
+        return samples
+    return (samples.astype(np.int32) - (1 << (stream.precision - 1))).astype(f"i{samples.itemsize}")
 
 
 def _decode_jxl(stream: Codestream, header: ImageHeader) -> Samples:
@@ -152,8 +222,8 @@ _PROGRESSIVE = _codec(parse_jpeg, _decode_jpeg, "SOF2")
 # Some writers declare lossless and store a sequential DCT frame; it is decoded as what it is.
 _LOSSLESS = _codec(parse_jpeg, _decode_lossless_jpeg, "SOF0", "SOF1", "SOF3")
 _JPEG_LS = _codec(parse_jpeg, _decode_jpegls, "SOF55")
-_J2K = _codec(parse_j2k, _decode_j2k, "J2K")
-_HTJ2K = _codec(parse_j2k, _decode_j2k, "HTJ2K")
+_J2K = replace(_codec(parse_j2k, _decode_j2k, "J2K"), halve=_halve_j2k)
+_HTJ2K = replace(_codec(parse_j2k, _decode_j2k, "HTJ2K"), halve=_halve_j2k)
 _JXL = _codec(parse_jxl, _decode_jxl, "JXL")
 
 CODECS: dict[str, Codec] = {

@@ -2,34 +2,40 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from struct import Struct
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 
-from pydicom import datadict
-
+from app.dicom.encoding import (
+    EXTENDED_OFFSET_TABLE,
+    ITEM,
+    ITEM_END,
+    PIXEL_DATA,
+    PIXELS,
+    SEQUENCE_END,
+    SHORT,
+    UNDEFINED,
+    UNSETTLED,
+    VRS,
+    private_vr,
+    public_vr,
+)
+from app.dicom.source import MOST, Source
 from app.errors import BadDataset, LimitExceeded
 
 MAX_DEPTH = 64
 MAX_ELEMENTS = 1_000_000
-UNDEFINED = 0xFFFFFFFF
-ITEM, ITEM_END, SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
-PIXEL_DATA = (0x7FE00008, 0x7FE00009, 0x7FE00010)
-
-LONG = {"OB", "OD", "OF", "OL", "OV", "OW", "SQ", "SV", "UC", "UN", "UR", "UT", "UV"}
-SHORT = {"AE", "AS", "AT", "CS", "DA", "DS", "DT", "FD", "FL", "IS", "LO", "LT", "PN", "SH", "SL", "SS"}
-SHORT |= {"ST", "TM", "UI", "UL", "US"}
-UNKNOWN = "??"
-VRS = {vr.encode(): vr for vr in LONG | SHORT}
 
 
 class Node(NamedTuple):
     """One element: the VR to read it by, where its value lies, the items of a sequence.
 
     `written` is the VR in the file, None where it is implicit. A value of undefined length is measured from
-    its first item to the delimiter, which is not part of it.
+    its first item to the delimiter, which is not part of it. `fragments` are the positions of the items of an
+    encapsulated value after its offset table, and of their end; empty where a table made it needless to visit
+    them all.
     """
 
     tag: int
@@ -39,57 +45,15 @@ class Node(NamedTuple):
     written: str | None
     undefined: bool = False
     items: Sequence[list[Node]] = ()
-
-
-@dataclass(slots=True)
-class Source:
-    """The bytes of an object: `data` is a piece of them, from `base` on; the stream has the others."""
-
-    stream: BinaryIO
-    size: int
-    data: bytes = b""
-    base: int = 0
-
-    def need(self, position: int, count: int) -> int:
-        """Have as many of `count` bytes at hand as there are, and return where in `data` they begin."""
-        at = position - self.base
-        if at < 0 or min(position + count, self.size) > self.base + len(self.data):
-            self.stream.seek(position)
-            self.base, self.data = position, self.stream.read(min(max(count, 1 << 18), self.size - position))
-            at = 0
-        return at
-
-    def value(self, position: int, count: int) -> bytes:
-        """Return `count` bytes from `position`."""
-        at = position - self.base
-        if at < 0 or at + count > len(self.data):
-            at = self.need(position, count)
-        return self.data[at : at + count]
-
-
-@cache
-def public_vr(tag: int) -> str:
-    """Return the VR of a public tag by the data dictionary, `UN` where it is not there."""
-    try:
-        return datadict.dictionary_VR(tag)
-    except KeyError:
-        return "UN" if tag & 0xFFFF else "UL"
-
-
-@cache
-def private_vr(tag: int, creator: str) -> str:
-    """Return the VR of a private tag under its creator, `UN` where it is not known."""
-    try:
-        return datadict.private_dictionary_VR(tag, creator)
-    except KeyError:
-        return "UN"
+    fragments: Sequence[int] = ()
 
 
 @dataclass(slots=True)
 class _Frame:
     """An open sequence, `node` with its `items`; or an open item (`node` None) with its `nodes`.
 
-    `implicit` None: each item of the sequence tells by its first element.
+    `implicit` None: each item of the sequence tells by its first element. `complete`: how many elements
+    there are up to and with the pixel data of the data set, 0 while there are none.
     """
 
     end: int
@@ -99,11 +63,7 @@ class _Frame:
     items: list[list[Node]] = field(default_factory=list)
     nodes: list[Node] = field(default_factory=list)
     creators: dict[int, str] = field(default_factory=dict)
-
-
-def _pixels(root: _Frame) -> int:
-    """Return how many elements there are up to and with the pixel data, 0 without pixel data."""
-    return next((count for count, node in enumerate(root.nodes, 1) if node.tag in PIXEL_DATA), 0)
+    complete: int = 0
 
 
 class Scanner:
@@ -114,9 +74,12 @@ class Scanner:
 
     def __init__(self, source: Source, little: bool) -> None:
         order = "<" if little else ">"
-        self.source, self.count = source, 0
+        self.source, self.count, self.nonzero = source, 0, 0
+        self.implicit = Struct(f"{order}HHL").unpack_from
         self.explicit = Struct(f"{order}HH2sH").unpack_from
         self.long = Struct(f"{order}L").unpack_from
+        item, end = (Struct(f"{order}HH").pack(tag >> 16, tag & 0xFFFF) for tag in (ITEM, SEQUENCE_END))
+        self.item_starts = (item, end)
 
     def scan(self, start: int, end: int, implicit: bool, only_group: int | None = None) -> list[Node]:
         """Return the elements from `start` to `end`; with `only_group` up to the first of another group."""
@@ -140,15 +103,16 @@ class Scanner:
 
     def at_root(self, position: int, root: _Frame, stack: list[_Frame]) -> int:
         """Read one element of the data set itself; what is no element after the pixel data is padding."""
-        if self.source.value(position, 2) == b"\0\0" and (_pixels(root) or self.is_zero(position, root.end)):
+        if not root.complete and root.nodes and root.nodes[-1].tag in PIXELS:
+            root.complete = len(root.nodes)
+        if self.source.value(position, 2) == b"\0\0" and (root.complete or self.is_zero(position, root.end)):
             return root.end
         try:
             return self.in_item(position, root, stack)
         except BadDataset:
-            complete = _pixels(root)
-            if not complete:
+            if not root.complete:
                 raise
-            del root.nodes[complete:]
+            del root.nodes[root.complete :]
             return root.end
 
     def in_item(self, position: int, frame: _Frame, stack: list[_Frame]) -> int:
@@ -156,27 +120,27 @@ class Scanner:
         tag, written, length, offset = self.header(position, bool(frame.implicit))
         if offset > frame.end:
             raise self.broken("an element ends inside its header", frame.end)
+        self.tally()
         if tag in (ITEM_END, SEQUENCE_END):
             return self.delimiter(tag, position, frame, stack)
-        self.count += 1
-        if self.count > MAX_ELEMENTS:
-            raise LimitExceeded(f"more than {MAX_ELEMENTS} elements")
         undefined = length == UNDEFINED
         if not undefined and offset + length > frame.end:
             raise self.broken(f"the value of {tag:08X} is cut off", frame.end)
         vr = written
-        if vr is None or vr == "UN" or vr == "SQ":
+        if vr is None or vr in UNSETTLED:
             vr = self.settle(tag, written, length, offset, frame)
         if vr == "SQ":
             node = Node(tag, vr, offset, length, written, undefined)
             end = frame.end if undefined else offset + length
             self.enter(stack, _Frame(end, undefined, None if written == "UN" else frame.implicit, node))
             return offset
-        end, after = self.fragments(offset, frame.end) if undefined else (offset + length, offset + length)
-        frame.nodes.append(Node(tag, vr, offset, end - offset, written, undefined))
+        if undefined:
+            return self.encapsulated(Node(tag, vr, offset, length, written, undefined), frame)
+        end = offset + length
+        frame.nodes.append(Node(tag, vr, offset, length, written))
         if tag >> 16 & 1 and 0x10 <= tag & 0xFFFF <= 0xFF:
             frame.creators[tag & 0xFFFF0000 | (tag & 0xFF) << 8] = self.text(offset, end)
-        return after
+        return end
 
     def delimiter(self, tag: int, position: int, frame: _Frame, stack: list[_Frame]) -> int:
         """Take a delimiter: it ends the item, or is a stray one and skipped."""
@@ -200,9 +164,16 @@ class Scanner:
         if implicit is None:
             implicit = self.source.value(offset + 4, 2) not in VRS
         item = _Frame(min(end, frame.end), length == UNDEFINED, implicit)
+        self.tally()
         frame.items.append(item.nodes)
         self.enter(stack, item)
         return offset
+
+    def tally(self) -> None:
+        """Count an element, an item, a fragment or a delimiter."""
+        self.count += 1
+        if self.count > MAX_ELEMENTS:
+            raise LimitExceeded(f"more than {MAX_ELEMENTS} elements, items and fragments")
 
     def enter(self, stack: list[_Frame], frame: _Frame) -> None:
         """Go into a sequence or an item."""
@@ -215,7 +186,8 @@ class Scanner:
         frame = stack.pop()
         if frame.node is not None:
             length = position - frame.node.offset
-            stack[-1].nodes.append(frame.node._replace(length=length, items=frame.items))
+            tag, vr, offset, _, written, undefined, *_ = frame.node
+            stack[-1].nodes.append(Node(tag, vr, offset, length, written, undefined, frame.items))
 
     def header(self, position: int, implicit: bool) -> tuple[int, str | None, int, int]:
         """Return tag, VR as written (None if implicit), length and offset of the value."""
@@ -225,18 +197,23 @@ class Scanner:
             at = source.need(position, 12)
             if at + 8 > len(source.data):
                 raise self.broken("an element ends inside its header", source.size)
+        if implicit:
+            group, number, length = self.implicit(source.data, at)
+            return group << 16 | number, None, length, position + 8
         group, number, code, length = self.explicit(source.data, at)
-        if implicit or group == 0xFFFE:
-            return group << 16 | number, None, self.long(source.data, at + 4)[0], position + 8
         vr = VRS.get(code)
+        if vr in SHORT:
+            return group << 16 | number, vr, length, position + 8
+        if group == 0xFFFE:
+            return group << 16 | number, None, self.long(source.data, at + 4)[0], position + 8
         if vr is None:
             known = code.isalpha() and code.isupper()
             if not known and position + self.long(source.data, at + 4)[0] <= source.size:
                 return group << 16 | number, None, self.long(source.data, at + 4)[0], position + 8
             # PS3.5 7.1.2: a VR that is not known yet has the long form, whose reserved bytes are zero
-            vr = "UN" if known and length == 0 else UNKNOWN
-        if vr not in LONG:
-            return group << 16 | number, "UN" if vr is UNKNOWN else vr, length, position + 8
+            vr = "UN"
+            if not known or length != 0:
+                return group << 16 | number, vr, length, position + 8
         if at + 12 > len(source.data):
             raise self.broken("an element ends inside its header", source.size)
         return group << 16 | number, vr, self.long(source.data, at + 8)[0], position + 12
@@ -259,16 +236,45 @@ class Scanner:
 
     def begins_item(self, offset: int) -> bool:
         """Say whether the value at `offset` can be the items of a sequence."""
-        return self.header(offset, True)[0] in (ITEM, SEQUENCE_END)
+        return self.source.value(offset, 4) in self.item_starts
 
-    def fragments(self, position: int, end: int) -> tuple[int, int]:
-        """Return where the fragments of an encapsulated value end, and where the next element begins."""
+    def encapsulated(self, node: Node, frame: _Frame) -> int:
+        """Keep a value made of fragments, whose length is known then, and return where to go on."""
+        tag, _, length, offset = self.header(node.offset, True)
+        if tag != ITEM or length == UNDEFINED:
+            offset, length = node.offset, 0
+        start = offset + length
+        last = self.last_frame(node, offset, length, frame) if node.tag == PIXEL_DATA else start
+        items, after = self.fragments(last, frame.end)
+        skipped = last != start
+        frame.nodes.append(node._replace(length=items[-1] - node.offset, fragments=() if skipped else items))
+        return after
+
+    def last_frame(self, node: Node, offset: int, length: int, frame: _Frame) -> int:
+        """Return where the last frame begins by an offset table that holds good, else where the first does.
+
+        So the frames between are passed over; who wants one of them checks its fragments.
+        """
+        start = offset + length
+        table = next((other for other in frame.nodes[-4:] if other.tag == EXTENDED_OFFSET_TABLE), None)
+        if table is not None and table.length >= 8:
+            entry = self.source.value(table.offset + table.length - 8, 8)
+        else:
+            entry = self.source.value(start - 4, 4) if length >= 4 else b""
+        last = start + int.from_bytes(entry, "little")
+        return last if last + 8 <= frame.end and self.header(last, True)[0] == ITEM else start
+
+    def fragments(self, position: int, end: int) -> tuple[array[int], int]:
+        """Return where the fragments begin and the last one ends, and where the next element begins."""
+        found = array("Q")
         while position + 8 <= end:
             tag, _, length, offset = self.header(position, True)
+            found.append(position)
             if tag == SEQUENCE_END:
-                return position, offset
+                return found, offset
             if tag != ITEM or length == UNDEFINED:
                 raise BadDataset("a value of undefined length is not made of fragments")
+            self.tally()
             position = offset + length
         raise self.broken("encapsulated data has no end", end)
 
@@ -277,13 +283,16 @@ class Scanner:
         return self.source.value(offset, min(end - offset, 64)).decode("latin-1").strip(" \0")
 
     def is_zero(self, position: int, end: int) -> bool:
-        """Say whether nothing but zero bytes follows."""
-        while position < end:
-            chunk = self.source.value(position, min(end - position, 1 << 18))
-            if chunk.strip(b"\0") or not chunk:
-                return False
-            position += len(chunk)
-        return True
+        """Say whether nothing but zero bytes follows; where they end is kept for who asks again before."""
+        size = 16
+        while self.nonzero <= position < end:
+            chunk = self.source.value(position, min(end - position, size))
+            rest = chunk.lstrip(b"\0")
+            position += len(chunk) - len(rest)
+            if rest or not chunk:
+                self.nonzero = position + 1
+            size = min(2 * size, MOST)
+        return position >= end
 
     def broken(self, text: str, end: int) -> BadDataset:
         """Return the error: the object ended, or only the sequence around it."""

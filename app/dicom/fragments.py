@@ -3,28 +3,21 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 from pydicom.dataset import Dataset
 
 from app.dicom.attributes import octets
+from app.dicom.elements import MAX_ELEMENTS
+from app.dicom.encoding import ITEM, SEQUENCE_END
 from app.dicom.pixel_bytes import PixelBytes
 from app.dicom.unrenderable import PreviewError, unrenderable
 
-ITEM, DELIMITER = 0xFFFEE000, 0xFFFEE0DD
 HEAD = struct.Struct("<HHI")
 STARTS = (b"\xff\xd8", b"\xff\x4f\xff\x51", b"\x00\x00\x00\x0c", b"\xff\x0a")
 """How a JPEG, JPEG-LS, JPEG 2000 or JPEG XL codestream begins."""
-
-
-@dataclass(frozen=True, slots=True)
-class Fragment:
-    """Where the bytes of an item lie in the pixel data."""
-
-    offset: int
-    length: int
 
 
 def read_codestream(pixels: PixelBytes, dataset: Dataset, frame_index: int, frames: int) -> bytes:
@@ -47,64 +40,70 @@ def read_codestream(pixels: PixelBytes, dataset: Dataset, frame_index: int, fram
     """
     table, start = _basic_offsets(pixels)
     extended = np.frombuffer(octets(dataset, "ExtendedOffsetTable"), "<u8")
-    for offsets in (extended.tolist(), table):
+    for offsets in (extended, table):
         found = _by_offsets(pixels, start, offsets, frame_index, frames)
         if found:
             return _join(pixels, found)
-    return _join(pixels, _by_walking(pixels, start, frame_index, frames))
+    return _join(pixels, _by_counting(pixels, start, frame_index, frames))
 
 
-def _basic_offsets(pixels: PixelBytes) -> tuple[list[int], int]:
+def _basic_offsets(pixels: PixelBytes) -> tuple[np.ndarray, int]:
+    """Return the basic offset table, and where the first fragment begins."""
     tag, length = _item_head(pixels, 0)
     if tag != ITEM:
         raise unrenderable(PreviewError.BAD_ENCAPSULATION, "the pixel data do not begin with an offset table")
     data = pixels.read(HEAD.size, length)
     if len(data) < length:
         raise unrenderable(PreviewError.TRUNCATED_PIXEL_DATA, "the offset table is cut off")
-    return np.frombuffer(data[: length - length % 4], "<u4").tolist(), HEAD.size + length
+    return np.frombuffer(data[: length - length % 4], "<u4"), HEAD.size + length
 
 
 def _by_offsets(
-    pixels: PixelBytes, start: int, offsets: Sequence[int], frame_index: int, frames: int
-) -> list[Fragment]:
+    pixels: PixelBytes, start: int, offsets: np.ndarray, frame_index: int, frames: int
+) -> Sequence[int]:
     """Return the fragments from one offset to the next; none if the table does not hold good."""
     if len(offsets) != frames or frame_index >= frames:
-        return []
-    begin = start + offsets[frame_index]
-    end = start + offsets[frame_index + 1] if frame_index + 1 < frames else pixels.size
+        return ()
+    begin = start + int(offsets[frame_index])
+    end = start + int(offsets[frame_index + 1]) if frame_index + 1 < frames else pixels.size
     if not start <= begin < end <= pixels.size or _item_head(pixels, begin)[0] != ITEM:
-        return []
-    return list(_fragments(pixels, begin, end))
+        return ()
+    return _walk(pixels, begin, end)
 
 
-def _by_walking(pixels: PixelBytes, start: int, frame_index: int, frames: int) -> list[Fragment]:
+def _by_counting(pixels: PixelBytes, start: int, frame_index: int, frames: int) -> Sequence[int]:
     """Return the fragments of a frame by counting them, or by where codestreams begin."""
-    fragments = list(_fragments(pixels, start, pixels.size))
+    items = pixels.fragments or _walk(pixels, start, pixels.size)
+    fragments = len(items) - 1
     if frames == 1:
-        return fragments
-    if len(fragments) != frames:
-        starts = [i for i, f in enumerate(fragments) if bytes(pixels.read(f.offset, 4)).startswith(STARTS)]
-        if not starts:
-            raise unrenderable(PreviewError.BAD_ENCAPSULATION, "the fragments do not say where frames begin")
-        bounds = [*starts, len(fragments)]
-        if frame_index >= len(starts):
-            raise unrenderable(PreviewError.TRUNCATED_PIXEL_DATA, "fewer frames than the data set claims")
-        return fragments[bounds[frame_index] : bounds[frame_index + 1]]
-    return fragments[frame_index : frame_index + 1]
+        return items
+    if fragments == frames:
+        return items[frame_index : frame_index + 2]
+    starts = [n for n in range(fragments) if bytes(pixels.read(items[n] + HEAD.size, 4)).startswith(STARTS)]
+    if not starts:
+        raise unrenderable(PreviewError.BAD_ENCAPSULATION, "the fragments do not say where frames begin")
+    if frame_index >= len(starts):
+        raise unrenderable(PreviewError.TRUNCATED_PIXEL_DATA, "fewer frames than the data set claims")
+    last = [*starts, fragments][frame_index + 1]
+    return items[starts[frame_index] : last + 1]
 
 
-def _fragments(pixels: PixelBytes, offset: int, end: int) -> Iterator[Fragment]:
+def _walk(pixels: PixelBytes, offset: int, end: int) -> Sequence[int]:
+    """Return where the items from `offset` on begin, and where the last one ends."""
+    items = [offset]
     while offset + HEAD.size <= end:
         tag, length = _item_head(pixels, offset)
-        if tag == DELIMITER:
-            return
+        if tag == SEQUENCE_END:
+            break
         if tag != ITEM:
             raise unrenderable(PreviewError.BAD_ENCAPSULATION, "something else than an item among fragments")
-        offset += HEAD.size
-        if offset + length > pixels.size:
+        offset += HEAD.size + length
+        if offset > pixels.size:
             raise unrenderable(PreviewError.TRUNCATED_PIXEL_DATA, "the last fragment is cut off")
-        yield Fragment(offset, length)
-        offset += length
+        items.append(offset)
+        if len(items) > MAX_ELEMENTS:
+            raise unrenderable(PreviewError.BAD_ENCAPSULATION, "too many fragments")
+    return items
 
 
 def _item_head(pixels: PixelBytes, offset: int) -> tuple[int, int]:
@@ -115,8 +114,9 @@ def _item_head(pixels: PixelBytes, offset: int) -> tuple[int, int]:
     return group << 16 | element, length
 
 
-def _join(pixels: PixelBytes, fragments: Sequence[Fragment]) -> bytes:
-    data = b"".join(pixels.read(fragment.offset, fragment.length) for fragment in fragments)
+def _join(pixels: PixelBytes, items: Sequence[int]) -> bytes:
+    """Return the bytes of the fragments, without the heads of their items."""
+    data = b"".join(pixels.read(begin + HEAD.size, end - begin - HEAD.size) for begin, end in pairwise(items))
     if not data:
         raise unrenderable(PreviewError.TRUNCATED_PIXEL_DATA, "the frame has no bytes")
     return data

@@ -5,16 +5,18 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator
 from struct import Struct
+from typing import Any, cast
 
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.filereader import read_dataset
 
 from app.dicom.attributes import element_as_it_lies, has_value, items
+from app.dicom.encoding import ITEM, UNDEFINED
+from app.dicom.source import Source
 from app.errors import BadDataset, permanent
 
 GROUPS = ("PerFrameFunctionalGroupsSequence", "SharedFunctionalGroupsSequence")
-ITEM, UNDEFINED = (0xFFFE, 0xE000), 0xFFFFFFFF
 
 
 def frame_item(dataset: Dataset, frame_index: int, macro: str, keyword: str) -> Dataset | None:
@@ -50,12 +52,13 @@ def _candidates(dataset: Dataset, frame_index: int, macro: str) -> Iterator[Data
 def _nth_item(dataset: Dataset, keyword: str, index: int) -> Dataset | None:
     """Return one item of a sequence, without reading the others where their lengths allow it."""
     found = element_as_it_lies(dataset, keyword)
-    if isinstance(found, RawDataElement) and found.value and found.VR in (None, "SQ"):
-        span = _span(found.value, found.is_little_endian, index)
+    if isinstance(found, RawDataElement) and found.VR in (None, "SQ"):
+        source, start = _source(dataset, found)
+        span = _span(source, start, found.is_little_endian, index)
         if span is not None:
             try:
                 with permanent(BadDataset):
-                    data = io.BytesIO(found.value[span])
+                    data = io.BytesIO(source.value(*span))
                     return read_dataset(data, found.is_implicit_VR, found.is_little_endian)
             except BadDataset:
                 return None
@@ -63,15 +66,24 @@ def _nth_item(dataset: Dataset, keyword: str, index: int) -> Dataset | None:
     return whole[index] if index < len(whole) else None
 
 
-def _span(value: bytes, little_endian: bool, index: int) -> slice | None:
-    """Return where the bytes of an item lie; None if some item does not say how long it is."""
-    head, position = Struct("<HHI" if little_endian else ">HHI"), 0
-    while position + head.size <= len(value):
-        group, number, length = head.unpack_from(value, position)
-        if (group, number) != ITEM or length == UNDEFINED:
+def _source(dataset: Dataset, found: RawDataElement) -> tuple[Source, int]:
+    """Return where the value of a sequence can be read, though it was left in the file, and its position."""
+    node = getattr(dataset, "nodes", {}).get(found.tag)
+    if found.value is None and node is not None:
+        return Source(cast(Any, dataset).buffer, node.offset + node.length), node.offset
+    value = found.value or b""
+    return Source(io.BytesIO(value), len(value), value), 0
+
+
+def _span(source: Source, position: int, little_endian: bool, index: int) -> tuple[int, int] | None:
+    """Return where an item begins and its length; None if some item does not say how long it is."""
+    head = Struct("<HHI" if little_endian else ">HHI")
+    while len(data := source.value(position, head.size)) == head.size:
+        group, number, length = head.unpack(data)
+        if group << 16 | number != ITEM or length == UNDEFINED:
             return None
         position += head.size
         if index == 0:
-            return slice(position, position + length)
+            return position, length
         index, position = index - 1, position + length
     return None

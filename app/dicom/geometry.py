@@ -44,26 +44,40 @@ def pixel_ratio(dataset: Dataset, frame_index: int) -> float:
     return 1.0
 
 
-def fit(image: np.ndarray, ratio: float, max_side: int) -> np.ndarray:
-    """Make pixels square and the image small enough, in one resampling.
+def fitting_size(shape: tuple[int, ...], ratio: float, max_side: int) -> tuple[int, int]:
+    """Return the size that makes pixels square and the image small enough.
 
     Parameters
     ----------
-    image : (rows, columns) or (rows, columns, 3) uint8
+    shape : rows and columns
     ratio : height of a pixel by its width; the longer way is stretched, so that nothing is lost
     max_side : longest side of the result in pixels, 0 for any
 
     Returns
     -------
+    (rows, columns), each at least 1
+    """
+    height, width = shape[0] * max(ratio, 1.0), shape[1] * max(1 / ratio, 1.0)
+    scale = min(1.0, max_side / max(height, width)) if max_side > 0 else 1.0
+    return max(1, round(height * scale)), max(1, round(width * scale))
+
+
+def resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Resample an image.
+
+    Parameters
+    ----------
+    image : (rows, columns) or (rows, columns, 3) uint8
+    size : rows and columns of the result
+
+    Returns
+    -------
     (rows, columns) or (rows, columns, 3) uint8, the image itself where nothing is to be done
     """
-    rows, columns = image.shape[:2]
-    height, width = rows * max(ratio, 1.0), columns * max(1 / ratio, 1.0)
-    scale = min(1.0, max_side / max(height, width)) if max_side > 0 else 1.0
-    size = max(1, round(width * scale)), max(1, round(height * scale))
-    if size == (columns, rows):
+    if size == image.shape[:2]:
         return image
     picture = Image.fromarray(np.ascontiguousarray(image))
+    smaller = size[0] < image.shape[0] or size[1] < image.shape[1]
     # Hamming is nearly as sharp as Lanczos at half its cost, and does not ring around edges.
-    kind = Image.Resampling.HAMMING if scale < 1 else Image.Resampling.BICUBIC
-    return np.asarray(picture.resize(size, kind, reducing_gap=2.0))
+    kind = Image.Resampling.HAMMING if smaller else Image.Resampling.BICUBIC
+    return np.asarray(picture.resize(size[::-1], kind, reducing_gap=2.0))

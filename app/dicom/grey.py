@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from itertools import chain
 
 import numpy as np
 from pydicom.dataset import Dataset
@@ -22,14 +23,14 @@ BAND = 1 << 16
 DIMMEST_LABEL = 64
 
 
-def grey(dataset: Dataset, frame: Frame, window: str = "auto") -> np.ndarray:
+def grey(dataset: Dataset, frame: Frame, window: str | ValueOfInterest = "auto") -> np.ndarray:
     """Render a frame of one sample a pixel.
 
     Parameters
     ----------
     dataset : the whole data set
     frame : (rows, columns) stored values, integer or float
-    window : `auto`, or `centre,width` in modality units
+    window : `auto`, `centre,width` in modality units, or what `common_window` chose
 
     Returns
     -------
@@ -47,7 +48,7 @@ def grey(dataset: Dataset, frame: Frame, window: str = "auto") -> np.ndarray:
     if kind and window == "auto":
         return _by_table(frame.pixels, _segment_scale(dataset, frame.pixels, kind))
     modality = modality_transform(dataset, frame.header, frame.index)
-    voi = _voi(dataset, frame, modality, window)
+    voi = _voi(dataset, [frame], window) if isinstance(window, str) else window
     inverse = frame.photometric == "MONOCHROME1" or text(dataset, "PresentationLUTShape") == "INVERSE"
 
     def shade(values: np.ndarray) -> np.ndarray:
@@ -58,50 +59,82 @@ def grey(dataset: Dataset, frame: Frame, window: str = "auto") -> np.ndarray:
     return _by_table(frame.pixels, shade)
 
 
-def automatic_window(dataset: Dataset, frame: Frame, modality: ModalityTransform) -> Window:
+def common_window(dataset: Dataset, frames: Iterable[Frame], window: str) -> ValueOfInterest | None:
+    """Choose one window for many frames, so that a cine does not flicker and a slide shows no seams.
+
+    Parameters
+    ----------
+    dataset : the whole data set
+    frames : a sample, read one by one; what the data set says for the first holds for all
+    window : `auto`, or `centre,width` in modality units
+
+    Returns
+    -------
+    what `grey` takes for its window; None where none is needed: for colours, and segments
+
+    Raises
+    ------
+    Unrenderable : bad_window
+    """
+    left = iter(frames)
+    first = next(left)
+    colored = first.pixels.ndim == 3 or first.photometric == "PALETTE COLOR"
+    if colored or (window == "auto" and text(dataset, "SegmentationType")):
+        return None
+    return _voi(dataset, chain([first], left), window)
+
+
+def automatic_window(dataset: Dataset, frames: Iterable[Frame]) -> Window:
     """Choose a window from the pixels: percentile 1 to 99.5 without padding.
 
     Parameters
     ----------
-    dataset : tells padding values and modality
-    frame : (rows, columns) stored values; of a big frame every n-th row and column is looked at
-    modality : what makes modality values of them
+    dataset : tells padding values, modality, and what makes modality values of the pixels
+    frames : of one sample a pixel, at least one; of big ones every n-th row and column is looked at
 
     Returns
     -------
-    Window in modality units. A constant frame is shown as its share of what its bits can hold.
+    Window in modality units. Constant frames are shown as their share of what their bits can hold.
 
     References
     ----------
     PS3.3 C.7.5.1.1.2 (Pixel Padding Value and Range Limit)
     """
-    step = 1 + int((frame.pixels.size / SAMPLE) ** 0.5)
-    values, counts = _histogram(dataset, frame.pixels[::step, ::step])
-    if not len(values):
+    values, counts, ends = [], [], (0.0, 1.0)
+    for frame in frames:
+        step = 1 + int((frame.pixels.size / SAMPLE) ** 0.5)
+        stored, often = _histogram(dataset, frame.pixels[::step, ::step])
+        modality = modality_transform(dataset, frame.header, frame.index)
+        values.append(modality.apply(stored))
+        counts.append(often)
+        ends = _range(frame, modality)
+    shown, often = np.concatenate(values), np.concatenate(counts)
+    if not len(shown):
         return Window(0.0, 1.0, "LINEAR_EXACT")
-    shown = modality.apply(values)
     order = np.argsort(shown, kind="stable")
-    shown, below = shown[order], np.cumsum(counts[order])
+    shown, below = shown[order], np.cumsum(often[order])
     low, high = (shown[np.searchsorted(below, share * below[-1])] for share in (0.01, 0.995))
     if text(dataset, "Modality") in FROM_ZERO and shown[0] >= 0:
         low = 0.0
     if low >= high:
         low, high = shown[0], shown[-1]
     if low >= high:
-        low, high = _stored_range(frame, modality, low)
+        low, high = min(low, ends[0]), max(low, ends[1])
     return Window((low + high) / 2, max(high - low, 1e-9), "LINEAR_EXACT")
 
 
-def _voi(dataset: Dataset, frame: Frame, modality: ModalityTransform, window: str) -> ValueOfInterest:
+def _voi(dataset: Dataset, frames: Iterable[Frame], window: str) -> ValueOfInterest:
+    left = iter(frames)
+    frame = next(left)
     if window != "auto":
         said: ValueOfInterest | None = parse_window(window)
     else:
-        signed = frame.header.signed or modality.intercept < 0
+        signed = frame.header.signed or modality_transform(dataset, frame.header, frame.index).intercept < 0
         said = value_of_interest(dataset, frame.header, frame.index, signed=signed)
     if isinstance(said, Window) and said.function == "LINEAR" and frame.pixels.dtype.kind == "f":
         # LINEAR counts integers: a map from 0 to 1 with a width of 1 would be black and white.
         return replace(said, function="LINEAR_EXACT")
-    return said or automatic_window(dataset, frame, modality)
+    return said or automatic_window(dataset, chain([frame], left))
 
 
 def _histogram(dataset: Dataset, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -122,10 +155,10 @@ def _histogram(dataset: Dataset, pixels: np.ndarray) -> tuple[np.ndarray, np.nda
     return (values[kept], counts[kept]) if kept.any() else (values, counts)
 
 
-def _stored_range(frame: Frame, modality: ModalityTransform, value: float) -> tuple[float, float]:
+def _range(frame: Frame, modality: ModalityTransform) -> tuple[float, float]:
     """Return the modality values of the least and the most that the frame's bits can hold."""
     if frame.pixels.dtype.kind == "f":
-        return min(value, 0.0), max(value, 0.0)
+        return 0.0, 0.0
     header = frame.header
     least = -(1 << (header.bits_stored - 1)) if header.signed else 0
     ends = modality.apply(np.array([least, least + (1 << header.bits_stored) - 1]))

@@ -56,7 +56,7 @@ def read_header(dataset: Dataset) -> ImageHeader:
     ----------
     PS3.3 C.7.6.3 (Image Pixel), C.7.6.24 and C.7.6.25 (Floating Point and Double Floating Point)
     """
-    keyword = next((word for word in PIXEL_KEYWORDS if _has_pixels(dataset, word)), None)
+    keyword = pixel_keyword(dataset)
     if keyword is None:
         raise unrenderable(PreviewError.NO_PIXEL_DATA, "the data set has no pixel data")
     samples = integer(dataset, "SamplesPerPixel", 1)
@@ -77,10 +77,15 @@ def read_header(dataset: Dataset) -> ImageHeader:
         signed=integer(dataset, "PixelRepresentation", 0) == 1,
         planar=samples > 1 and integer(dataset, "PlanarConfiguration", 0) == 1,
         photometric=text(dataset, "PhotometricInterpretation") or ("MONOCHROME2" if samples == 1 else "RGB"),
-        transfer_syntax=_transfer_syntax(dataset),
+        transfer_syntax=transfer_syntax(dataset),
     )
     _check(header)
     return header
+
+
+def pixel_keyword(dataset: Dataset) -> str | None:
+    """Return the keyword of the element that holds the pixels, None if there is none or it is empty."""
+    return next((word for word in PIXEL_KEYWORDS if _has_pixels(dataset, word)), None)
 
 
 def _check(header: ImageHeader) -> None:
@@ -105,7 +110,8 @@ def _has_pixels(dataset: Dataset, keyword: str) -> bool:
     return bool(length) if length is not None else bool(getattr(found, "value", None))
 
 
-def _transfer_syntax(dataset: Dataset) -> str:
+def transfer_syntax(dataset: Dataset) -> str:
+    """Return the UID of the transfer syntax, by the encoding as it was read where no UID is given."""
     meta = getattr(dataset, "file_meta", None)
     if meta is not None and (uid := text(meta, "TransferSyntaxUID")):
         return uid

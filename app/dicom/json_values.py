@@ -25,7 +25,8 @@ EXACT = 1 << 53
 
 SIZES = {"US": 2, "SS": 2, "UL": 4, "SL": 4, "UV": 8, "SV": 8, "FL": 4, "FD": 8, "AT": 4}
 FORMATS = {"US": "H", "SS": "h", "UL": "L", "SL": "l", "UV": "Q", "SV": "q", "FL": "f", "FD": "d"}
-ONE = {(vr, little): Struct("><"[little] + FORMATS[vr]) for vr in FORMATS for little in (False, True)}
+ONE = [{vr: Struct(order + FORMATS[vr]) for vr in FORMATS} for order in "><"]
+"""Big endian, little endian: VR -> how one value is packed."""
 WORDS = {"OW": 2, "OF": 4, "OL": 4, "OD": 8, "OV": 8}
 BINARY = {"OB", "UN", *WORDS}
 LENGTHS = {"AE": 16, "AS": 4, "CS": 16, "DA": 10, "DS": 16, "IS": 12, "LO": 64, "LT": 10240}
@@ -46,11 +47,12 @@ CLEAN = {
     "UI": re.compile(rb"(?:0|[1-9]\d*)(?:\.(?:0|[1-9]\d*))*\0?"),
 }
 """Bytes that are valid beyond doubt, for the VRs that data sets are full of; others are looked at closely."""
+FRACTION = re.compile(rb"-?\d+\.\d+")
 WHOLE = re.compile(r"[+-]?\d+")
 DECIMAL = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 DIGITS = b"0123456789.-+eE \\"
-FINE = 1e-300
-"""Below this a double has fewer digits."""
+MOST_DIGITS, FINE = 15, 1e-300
+"""So many digits always survive a double, unless it is so small that it has fewer."""
 
 
 @dataclass(slots=True)
@@ -109,7 +111,8 @@ def _name(text: str, reading: Reading) -> dict[str, str] | None:
 
 def code_values(vr: str, raw: bytes, reading: Reading) -> list[Any]:
     """Return the values of a VR that is written in ASCII and has a form of its own."""
-    if vr in CLEAN and CLEAN[vr].fullmatch(raw) and len(raw) <= LENGTHS[vr]:
+    clean = CLEAN.get(vr)
+    if clean is not None and clean.fullmatch(raw) and len(raw) <= LENGTHS[vr]:
         return raw.rstrip(b" \0").decode("ascii").split("\\")
     if not raw.isascii():
         return _beyond_ascii(vr, raw, reading)
@@ -146,6 +149,9 @@ def to_date(text: str) -> date | None:
 
 def whole_values(vr: str, raw: bytes, reading: Reading) -> list[Any]:
     """Return IS values: integers where JSON holds them exactly, else the text."""
+    digits = raw.rstrip(b" \0")
+    if len(digits) < 10 and digits.isdigit():
+        return [int(digits)]
     return [_whole(text.strip(" \0"), reading) for text in raw.decode("latin-1").split("\\")]
 
 
@@ -167,6 +173,11 @@ def _whole(text: str, reading: Reading) -> int | str | None:
 def decimal_values(vr: str, raw: bytes, reading: Reading) -> list[Any]:
     """Return DS values: numbers where a double has exactly that decimal value's digits, else the text."""
     raw = raw.rstrip(b" \0")
+    if len(raw) <= MOST_DIGITS:
+        if raw.isdigit():
+            return [int(raw)]
+        if FRACTION.fullmatch(raw):
+            return [float(raw)]
     return _json_numbers(raw) or [
         _decimal(text.strip(" \0"), reading) for text in raw.decode("latin-1").split("\\")
     ]
@@ -177,8 +188,8 @@ def _json_numbers(raw: bytes) -> list[Any]:
 
     Contours have hundreds of thousands of numbers, nearly all of them like that.
     """
-    # Fifteen digits always survive a double, unless it is so small that it has fewer.
-    if raw.translate(None, DIGITS) or (len(raw) > 15 and max(map(len, raw.split(b"\\"))) > 15):
+    long = len(raw) > MOST_DIGITS and max(map(len, raw.split(b"\\"))) > MOST_DIGITS
+    if long or raw.translate(None, DIGITS):
         return []
     try:
         values = cast(list[Any], orjson.loads(b"[" + raw.replace(b"\\", b",") + b"]"))
@@ -197,7 +208,7 @@ def _decimal(text: str, reading: Reading) -> int | float | str | None:
         return text
     if len(text) > LENGTHS["DS"]:
         reading.warn("too_long")
-    number = int(text) if len(text) <= 15 and WHOLE.fullmatch(text) else float(text)
+    number = int(text) if len(text) <= MOST_DIGITS and WHOLE.fullmatch(text) else float(text)
     return number if repr(number) == text or (math.isfinite(number) and _is_exact(text, number)) else text
 
 
@@ -213,8 +224,9 @@ def _is_exact(text: str, number: float) -> bool:
 
 def binary_numbers(vr: str, raw: bytes, reading: Reading) -> list[Any]:
     """Return the numbers of a binary VR; what JSON has no number for is text."""
-    one = ONE[vr, reading.little]
-    values = [number for (number,) in one.iter_unpack(raw)]
+    one = ONE[reading.little][vr]
+    alone = len(raw) == one.size
+    values = list(one.unpack(raw)) if alone else [number for (number,) in one.iter_unpack(raw)]
     if vr in ("FL", "FD") and not all(map(math.isfinite, values)):
         reading.warn("not_finite")
         return [value if math.isfinite(value) else _not_finite(value) for value in values]

@@ -5,19 +5,17 @@ and is left out there. The row keeps it, in an object of its own named `FileMeta
 
 Numbers: IS and DS become JSON numbers where a double holds exactly their decimal value, else they stay text.
 A value that is not valid for its VR stays text, word for word, and gives a warning. Binary values that do not
-divide into numbers of their VR become UN.
+divide into numbers of their VR become UN. Bulk data are a BulkDataURI, and so are all long values past 64 MiB
+of them, texts and numbers too (PS3.18 F.2.2): what one object takes in memory stays bounded.
 """
 
 from __future__ import annotations
 
-import gc
 from binascii import b2a_base64
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from io import BytesIO
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import orjson
 from pydicom.dataelem import DataElement, RawDataElement
@@ -26,8 +24,11 @@ from pydicom.filebase import DicomBytesIO
 from pydicom.filewriter import write_data_element
 
 from app.dicom.charset import Charset, charset
-from app.dicom.elements import Node, Scanner, Source, public_vr
-from app.dicom.json_values import BINARY, CONVERTERS, SIZES, Converter, Reading, to_little
+from app.dicom.collector import collector_paused
+from app.dicom.elements import Node, Scanner
+from app.dicom.forms import form, key
+from app.dicom.json_values import SIZES, Reading, to_little
+from app.dicom.source import Source
 from app.errors import BadDataset, permanent
 from app.types import DatasetWarning
 
@@ -35,50 +36,11 @@ Element = DataElement | RawDataElement
 
 SPECIFIC_CHARACTER_SET, PIXEL_REPRESENTATION = 0x00080005, 0x00280103
 UTF8 = {"vr": "CS", "Value": ["ISO_IR 192"]}
-BULK = {0x7FE00008, 0x7FE00009, 0x7FE00010, 0x00420011, 0x54001010, 0x56000020}
-"""Float, double and integer pixel data, encapsulated document, waveform data, spectroscopy data."""
-REPEATED_BULK = {0x60003000, 0x50003000, 0x5000200C}
-"""Overlay data, curve data, audio sample data: in the groups 60xx and 50xx."""
-KINDS = {
-    **dict.fromkeys(("US", "SS", "UL", "SL", "UV", "SV"), "integers"),
-    **dict.fromkeys(("FL", "FD"), "floats"),
-    **dict.fromkeys(("OB", "OD", "OF", "OL", "OV", "OW"), "bytes"),
-    **dict.fromkeys(("SQ", "AT"), "structure"),
-}
-
-
-class Form(NamedTuple):
-    """How elements of one tag and VR become JSON.
-
-    size: bytes of one value. mismatch: the dictionary has another kind of value. binary: never text or
-    numbers. bulk: left in the object whatever its length.
-    """
-
-    convert: Converter | None
-    size: int
-    mismatch: bool
-    binary: bool
-    bulk: bool
-
-    def is_bulk(self, length: int, threshold: int) -> bool:
-        """Say whether a value of this length in bytes stays in the object."""
-        return self.bulk or (self.binary and length > threshold)
-
-
-@lru_cache(maxsize=1 << 16)
-def form(tag: int, vr: str) -> Form:
-    """Return how elements of a tag and VR become JSON."""
-    public, expected = not tag & 0x10000, public_vr(tag)
-    known = vr not in expected and "UN" not in (vr, expected)
-    kinds = {KINDS.get(one, "text") for one in expected.split(" or ")}
-    bulk = tag in BULK or (public and tag & 0xFF00FFFF in REPEATED_BULK)
-    return Form(
-        convert=CONVERTERS.get(vr),
-        size=SIZES.get(vr, 1),
-        mismatch=public and known and KINDS.get(vr, "text") not in kinds,
-        binary=bulk or vr in BINARY or "OW" in vr,
-        bulk=bulk,
-    )
+MAX_LONG = 64 << 20
+"""Bytes that the values longer than the threshold may have in all; what comes then is left in the object."""
+MAX_ALIKE = 1 << 14
+"""Entries that are kept, to be found again in further items."""
+NOTHING = [None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +69,7 @@ def to_metadata(dataset: Dataset, source: str = "", bulk_threshold: int = 1024) 
     ----------
     PS3.18 F.2 (DICOM JSON Model)
     """
-    with permanent(BadDataset), _collector_paused():
+    with permanent(BadDataset), collector_paused():
         walker = _Walker(source, bulk_threshold)
         meta = walker.root(getattr(dataset, "file_meta", None) or Dataset(), {})
         walker.located = not getattr(dataset, "deflated", False)
@@ -122,26 +84,21 @@ def to_document(metadata: Metadata) -> bytes:
     return orjson.dumps(metadata.dataset)
 
 
-@contextmanager
-def _collector_paused() -> Iterator[None]:
-    # A data set of many items makes the collector run again and again over objects that are all alive.
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
-
-
 class _Walker:
-    """Turns elements into JSON values; `data` holds the bytes of the object from `base` on."""
+    """Turns elements into JSON values; `data` holds the bytes of the object from `base` on.
+
+    Of an element that was not read they are in `left`. long: bytes that further long values may have. depth:
+    how many items the element at hand lies in. alike: entries inside of items; those of frames hardly differ.
+    """
 
     def __init__(self, source: str, threshold: int) -> None:
         self.source, self.threshold = source, threshold
         self.reading = Reading(little=True)
         self.signed, self.located = False, True
         self.data, self.base = b"", 0
+        self.left: Source | None = None
+        self.long, self.depth = MAX_LONG, 0
+        self.alike: dict[tuple[int, str, bytes], dict[str, Any]] = {}
 
     def root(self, dataset: Dataset, nodes: Mapping[int, Node]) -> dict[str, Any]:
         """Return a whole data set, its elements in ascending order."""
@@ -156,9 +113,9 @@ class _Walker:
             element, node = elements[tag], nodes.get(tag)
             if node is not None and isinstance(element, RawDataElement) and element.value is not None:
                 self.data, self.base = element.value, node.offset
-                found[f"{tag:08X}"] = self.entry(node)
+                found[key(tag)] = self.entry(node)
             else:
-                found[f"{tag:08X}"] = self.element(element, node, dataset)
+                found[key(tag)] = self.element(element, node, dataset)
         return found
 
     def element(self, element: Element, node: Node | None, dataset: Dataset) -> dict[str, Any]:
@@ -168,10 +125,13 @@ class _Walker:
         node = node or _leaf(element)
         if node is None:
             return self.written(dataset[element.tag])
-        self.data, self.base = element.value or b"", node.offset
-        if element.value is None and not form(node.tag, node.vr).is_bulk(node.length, self.threshold):
-            self.data = _deferred(dataset, node)
-        return self.entry(node)
+        if element.value is None:
+            self.left = Source(cast(Any, dataset).buffer, node.offset + node.length)
+        else:
+            self.data, self.base = element.value, node.offset
+        found = self.entry(node)
+        self.left = None
+        return found
 
     def written(self, element: DataElement) -> dict[str, Any]:
         """Return an element that is not as it was read, by way of its bytes."""
@@ -192,6 +152,7 @@ class _Walker:
     def item(self, nodes: list[Node]) -> dict[str, Any]:
         """Return one item of a sequence; its own character set holds inside it."""
         outer, signed = self.reading.charset, self.signed
+        self.depth += 1
         found: dict[str, Any] = {}
         for node in sorted(nodes):
             tag = node.tag
@@ -201,16 +162,19 @@ class _Walker:
             elif tag == PIXEL_REPRESENTATION:
                 self.set_signed(self.raw(node))
             if tag & 0xFFFF:
-                key = f"{tag:08X}"
-                if key in found:
+                name = key(tag)
+                if name in found:
                     self.reading.warn_of(tag, "duplicate_tag")
-                found[key] = self.entry(node)
+                found[name] = self.entry(node)
+        if self.reading.charset is not outer:
+            self.alike.clear()
         self.reading.charset, self.signed = outer, signed
+        self.depth -= 1
         return found
 
     def entry(self, node: Node) -> dict[str, Any]:
         """Return the JSON object of one element."""
-        tag, vr, offset, length, written, _, items = node
+        tag, vr, offset, length, written, _, items, _ = node
         if tag == SPECIFIC_CHARACTER_SET:
             return UTF8
         if len(vr) > 2:
@@ -219,23 +183,36 @@ class _Walker:
             return {"vr": vr, "Value": [self.item(item) for item in items]} if items else {"vr": vr}
         if not length:
             return {"vr": vr}
-        self.reading.tag = tag
-        how = form(tag, vr)
-        if how.mismatch and written is not None:
-            self.reading.warn("vr_mismatch")
-        if how.binary and how.is_bulk(length, self.threshold):
+        reading = self.reading
+        reading.tag = tag
+        convert, size, mismatch, binary, bulk = form(tag, vr)
+        if mismatch and written is not None:
+            reading.warn("vr_mismatch")
+        if bulk or (length > self.threshold and (binary or self.is_too_much(length))):
             return {"vr": vr, "BulkDataURI": self.uri(node)}
         at = offset - self.base
-        raw = self.data[at : at + length]
-        if how.convert is None or len(raw) % how.size:
+        raw = self.data[at : at + length] if self.left is None else self.left.value(offset, length)
+        if self.depth and (found := self.alike.get((tag, vr, raw))):
+            return found
+        if convert is None or len(raw) % size:
             return self.inline(vr, raw)
-        values = how.convert(vr, raw, self.reading)
-        return {"vr": vr, "Value": values} if values != [None] else {"vr": vr}
+        values = convert(vr, raw, reading)
+        found = {"vr": vr, "Value": values} if values != NOTHING else {"vr": vr}
+        if self.depth and len(self.alike) < MAX_ALIKE:
+            self.alike[tag, vr, raw] = found
+        return found
 
     def raw(self, node: Node) -> bytes:
         """Return the bytes of a value."""
+        if self.left is not None:
+            return self.left.value(node.offset, node.length)
         at = node.offset - self.base
         return self.data[at : at + node.length]
+
+    def is_too_much(self, length: int) -> bool:
+        """Count a long value, and say whether there is no room for it."""
+        self.long -= length
+        return self.long < 0
 
     def inline(self, vr: str, raw: bytes) -> dict[str, Any]:
         """Return a binary value in base64."""
@@ -260,6 +237,7 @@ class _Walker:
     def set_charset(self, value: bytes | None) -> None:
         """Take over the character set of a data set or item."""
         if value is not None:
+            self.alike.clear()
             self.reading.charset = charset(value)
             if not self.reading.charset.known:
                 self.reading.warn("unknown_charset")
@@ -286,11 +264,3 @@ def _raw_value(element: Element | None) -> bytes | None:
         return value.to_bytes(2, "little" if value <= 255 else "big")
     values = [value] if isinstance(value, str) else list(cast(Sequence[str], value or []))
     return "\\".join(values).encode()
-
-
-def _deferred(dataset: Dataset, node: Node) -> bytes:
-    """Read a value that was left in the object."""
-    buffer = cast(Any, dataset).buffer
-    buffer.seek(node.offset)
-    data: bytes = buffer.read(node.length)
-    return data

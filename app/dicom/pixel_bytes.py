@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
@@ -11,14 +12,13 @@ from pydicom.dataset import Dataset
 from app.dicom.attributes import element_as_it_lies
 from app.dicom.unrenderable import PreviewError, unrenderable
 
-UNDEFINED = 0xFFFFFFFF
-
 
 @dataclass(frozen=True, slots=True)
 class PixelBytes:
     """A value of `size` bytes, either `memory` or `size` bytes of `stream` from `start` on.
 
     words: the value is a string of 16-bit words (OW), which big endian files keep with their bytes swapped.
+    fragments: where in the value the items of its fragments begin and the last one ends, empty if unknown.
     """
 
     size: int
@@ -26,6 +26,7 @@ class PixelBytes:
     stream: BinaryIO | None = None
     start: int = 0
     words: bool = False
+    fragments: Sequence[int] = ()
 
     def read(self, offset: int, length: int) -> memoryview:
         """Return `length` bytes from `offset`, fewer where the value ends.
@@ -55,23 +56,14 @@ def pixel_bytes(dataset: Dataset, keyword: str) -> PixelBytes:
     Unrenderable : no_pixel_data
     """
     found = element_as_it_lies(dataset, keyword)
+    # Implicit VR is little endian, where it does not matter whether the value is made of words.
+    words = found is not None and found.VR == "OW"
     if isinstance(found, RawDataElement) and found.value is None:
-        buffer = getattr(dataset, "buffer", None)
-        if buffer is not None and not buffer.closed:
-            return _ranges(buffer, found.value_tell, found.length, found.VR == "OW")
+        node = getattr(dataset, "nodes", {}).get(found.tag)
+        if node is not None:
+            fragments = [position - node.offset for position in node.fragments]
+            return PixelBytes(node.length, None, dataset.buffer, node.offset, words, fragments)
         found = dataset[keyword]
     if found is None or found.value is None:
         raise unrenderable(PreviewError.NO_PIXEL_DATA, "the data set has no pixel data")
-    # Implicit VR is little endian, where it does not matter whether the value is made of words.
-    words = found.VR == "OW"
-    value: Any = found.value
-    if hasattr(value, "read"):
-        return _ranges(value, 0, UNDEFINED, words)
-    return PixelBytes(len(value), memoryview(value).cast("B"), words=words)
-
-
-def _ranges(stream: BinaryIO, start: int, length: int, words: bool) -> PixelBytes:
-    # Where the length is undefined the items say where the value ends (PS3.5 A.4).
-    end = stream.seek(0, 2)
-    size = max(0, end - start)
-    return PixelBytes(size if length == UNDEFINED else min(length, size), None, stream, start, words)
+    return PixelBytes(len(found.value), memoryview(found.value).cast("B"), words=words)

@@ -1,23 +1,39 @@
-"""A data set to a picture: which frame, how it is drawn, how big, as PNG."""
+"""A data set to a picture: what of it is drawn, how, how big, as PNG."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import numpy as np
 from pydicom.dataset import Dataset
 
-from app.dicom.attributes import integer
+from app.dicom.attributes import has_value, integer
 from app.dicom.color import rgb
-from app.dicom.frames import Frame, read_frame
-from app.dicom.geometry import fit, pixel_ratio
+from app.dicom.document import draw_document
+from app.dicom.frames import Frame
+from app.dicom.geometry import fitting_size, pixel_ratio, resize
 from app.dicom.grey import grey
+from app.dicom.header import pixel_keyword, read_header
 from app.dicom.overlays import burn_overlays
 from app.dicom.png import encode_png
+from app.dicom.reduced import read_reduced
+from app.dicom.report import draw_report
+from app.dicom.slide import draw_slide, is_tiled
+from app.dicom.strips import draw_waveform
 from app.dicom.unrenderable import PreviewError, rendering, unrenderable
+from app.dicom.window import ValueOfInterest
 from app.types import PreviewOptions
+
+PAGES: dict[str, Callable[[Dataset, int], np.ndarray]] = {
+    "EncapsulatedDocument": draw_document,
+    "WaveformSequence": draw_waveform,
+    "ContentSequence": draw_report,
+}
+"""Element that a data set without pixels is drawn from -> how, given the longest side."""
 
 
 def preview(dataset: Dataset, options: PreviewOptions) -> bytes:
-    """Draw the frame that stands for the object.
+    """Draw what stands for the object, as PNG.
 
     Parameters
     ----------
@@ -33,11 +49,34 @@ def preview(dataset: Dataset, options: PreviewOptions) -> bytes:
     Unrenderable : with a code of PreviewError
     TransientError : reading pixel data that were left in the object failed
     """
+    return encode_png(picture(dataset, options))
+
+
+def picture(dataset: Dataset, options: PreviewOptions) -> np.ndarray:
+    """Draw what stands for the object: a frame, a slide put together of its tiles, or the first page.
+
+    Parameters, Raises : as for `preview`
+
+    Returns
+    -------
+    (rows, columns) uint8 for grey, (rows, columns, 3) uint8 for RGB
+    """
     with rendering():
-        return encode_png(render(dataset, options, choose_frame(dataset, options.frame)))
+        frame_index = choose_frame(dataset, options.frame)
+        if pixel_keyword(dataset) is None:
+            draw_page = next((draw for word, draw in PAGES.items() if has_value(dataset, word)), None)
+            if draw_page is None:
+                raise unrenderable(PreviewError.NO_PIXEL_DATA, "the data set has nothing to draw")
+            page = draw_page(dataset, options.max_side)
+            return resize(page, fitting_size(page.shape, 1.0, options.max_side))
+        if options.frame == "representative" and is_tiled(dataset):
+            return draw_slide(dataset, options, frame_index, draw)
+        return render(dataset, options, frame_index)
 
 
-def render(dataset: Dataset, options: PreviewOptions, frame_index: int) -> np.ndarray:
+def render(
+    dataset: Dataset, options: PreviewOptions, frame_index: int, voi: ValueOfInterest | None = None
+) -> np.ndarray:
     """Draw one frame with square pixels, no side longer than `options.max_side`.
 
     Parameters
@@ -45,6 +84,7 @@ def render(dataset: Dataset, options: PreviewOptions, frame_index: int) -> np.nd
     dataset : the whole data set
     options : as for `preview`, except `frame`
     frame_index : 0-based
+    voi : how grey values are shown, instead of `options.window`
 
     Returns
     -------
@@ -60,16 +100,23 @@ def render(dataset: Dataset, options: PreviewOptions, frame_index: int) -> np.nd
     PS3.4 N.2 (order of the grey scale transformations)
     """
     with rendering():
-        frame = read_frame(dataset, frame_index, options.max_pixels)
-        return fit(draw(dataset, frame, options), pixel_ratio(dataset, frame_index), options.max_side)
+        header = read_header(dataset)
+        ratio = pixel_ratio(dataset, frame_index)
+        size = fitting_size((header.rows, header.columns), ratio, options.max_side)
+        # Overlay planes are drawn pixel by pixel, so they need the frame as it is.
+        scale = 1.0 if options.overlays else min(size[0] / header.rows, size[1] / header.columns)
+        frame = read_reduced(dataset, frame_index, scale, options.max_pixels)
+        return resize(draw(dataset, frame, options, voi), size)
 
 
-def draw(dataset: Dataset, frame: Frame, options: PreviewOptions) -> np.ndarray:
+def draw(
+    dataset: Dataset, frame: Frame, options: PreviewOptions, voi: ValueOfInterest | None = None
+) -> np.ndarray:
     """Draw a decoded frame in its own size, as `render` does before it resamples."""
     if frame.pixels.ndim == 3 or frame.photometric == "PALETTE COLOR":
         image = rgb(dataset, frame, icc=options.icc)
     else:
-        image = grey(dataset, frame, options.window)
+        image = grey(dataset, frame, voi or options.window)
     return burn_overlays(dataset, frame, image) if options.overlays else image
 
 

@@ -1,4 +1,4 @@
-"""The JSON of a row's column `metadata`: keyword keys and plain values, made to be queried."""
+"""The JSON of a row's column `metadata`: one key an element and plain values, made to be queried."""
 
 from __future__ import annotations
 
@@ -18,31 +18,32 @@ Fields = Mapping[str, Any]
 def to_row_metadata(metadata: Metadata, options: MetadataOptions) -> str:
     """Return the JSON text of a row.
 
-    A public element is keyed by its keyword, or by its tag where it has none of its own; a private one by
-    `gggg,creator,ee`, which does not depend on the block the file happened to put it in. One value stands
-    plain, several in a list, none is null. A person name is its alphabetic form, a sequence a list of
-    objects. Bulk data are left out. Group 0002 is the object `FileMetaInformation`.
+    A public element is keyed by its keyword; by its tag where it has none of its own, or where `options.keys`
+    says so. A private one is keyed by `gggg,creator,ee`, which does not depend on the block the file happened
+    to put it in. One value stands plain, several in a list, none is null. A person name is its alphabetic
+    form, a sequence a list of objects. Bulk data are left out. `FileMetaInformation` is group 0002.
     """
-    wanted = frozenset(options.keywords)
-    row = _object(metadata.dataset, options.private, wanted)
-    meta = _object(metadata.file_meta, options.private, wanted)
+    wanted = frozenset(options.include)
+    row = _object(metadata.dataset, options, wanted)
+    meta = _object(metadata.file_meta, options, wanted)
     if meta:
         row["FileMetaInformation"] = meta
     return orjson.dumps(row).decode()
 
 
-def _object(fields: Fields, private: bool, wanted: frozenset[str]) -> dict[str, Any]:
-    """Return a data set or item; `wanted` names the keys to keep and counts at the top level only."""
+def _object(fields: Fields, options: MetadataOptions, wanted: frozenset[str]) -> dict[str, Any]:
+    """Return a data set or item; `wanted` names the elements to keep and counts at the top level only."""
     row: dict[str, Any] = {}
-    for tag, key, entry in _keyed(fields, private):
-        if "BulkDataURI" in entry or (wanted and key not in wanted and tag not in wanted):
+    for tag, name, entry in _named(fields, options.private):
+        if "BulkDataURI" in entry or (wanted and name not in wanted and tag not in wanted):
             continue
-        row[tag if key in row else key] = _plain(entry, private)
+        by_tag = name in row or (options.keys == "tag" and "," not in name)
+        row[tag if by_tag else name] = _plain(entry, options)
     return row
 
 
-def _keyed(fields: Fields, private: bool) -> Iterator[tuple[str, str, Fields]]:
-    """Yield tag, key and entry of each element but the private creators."""
+def _named(fields: Fields, private: bool) -> Iterator[tuple[str, str, Fields]]:
+    """Yield tag, name and entry of each element but the private creators."""
     creators: dict[str, str] = {}
     for tag, entry in fields.items():
         if int(tag[3], 16) % 2 == 0:
@@ -62,13 +63,13 @@ def _keyword(tag: str) -> str:
     return tag if tag[:2] in ("50", "60") else keyword_for_tag(int(tag, 16)) or tag
 
 
-def _plain(entry: Fields, private: bool) -> Any:
+def _plain(entry: Fields, options: MetadataOptions) -> Any:
     """Return the value of one element in its simplest shape."""
     if "InlineBinary" in entry:
         return entry["InlineBinary"]
     values = entry.get("Value", [])
     if entry["vr"] == "SQ":
-        return [_object(item, private, frozenset()) for item in values]
+        return [_object(item, options, frozenset()) for item in values]
     if entry["vr"] == "PN":
         values = [_name(value) for value in values]
     return values[0] if len(values) == 1 else values or None

@@ -12,10 +12,10 @@ from app.errors import LimitExceeded, Unrenderable, permanent
 class PreviewError(StrEnum):
     """Stable codes, part of the contract.
 
-    no_pixel_data                  nothing to draw: a report, a plan, a waveform, empty pixel data
+    no_pixel_data                  nothing to draw: plan, contours, key objects, a document other than PDF
     no_such_frame                  the frame asked for is not in the object
     bad_image_header               rows, columns, samples or bits are missing or impossible
-    unsupported_transfer_syntax    the pixels are encoded in a way this version does not decode
+    unsupported_transfer_syntax    pixels are encoded in a way this version does not decode, as video
     unsupported_photometric        the colour space is not drawn by this version
     image_too_large                one frame has more samples than `max_pixels`
     truncated_pixel_data           the pixel data end before the frame does
@@ -23,6 +23,10 @@ class PreviewError(StrEnum):
     bad_codestream                 the compressed frame contradicts the data set or its own format
     bad_palette                    the palette of a PALETTE COLOR image is missing or broken
     bad_window                     the window asked for is not `centre,width`
+    tiled_level                    a level of a slide too big to be drawn whole; a tile is, if asked for
+    bad_document                   the encapsulated PDF is broken, empty or locked by a password
+    document_too_large             the encapsulated PDF is larger than 64 MiB
+    bad_waveform                   samples of the waveform are missing, or of a kind that is not drawn
     decode_failed                  the decoder refused the frame
     out_of_memory                  the frame did not fit in the memory of the worker
     """
@@ -38,6 +42,10 @@ class PreviewError(StrEnum):
     BAD_CODESTREAM = "bad_codestream"
     BAD_PALETTE = "bad_palette"
     BAD_WINDOW = "bad_window"
+    TILED_LEVEL = "tiled_level"
+    BAD_DOCUMENT = "bad_document"
+    DOCUMENT_TOO_LARGE = "document_too_large"
+    BAD_WAVEFORM = "bad_waveform"
     DECODE_FAILED = "decode_failed"
     OUT_OF_MEMORY = "out_of_memory"
 

@@ -56,7 +56,8 @@ class Window:
             low, span = self.center - 0.5 - (self.width - 1) / 2, self.width - 1
         if span <= 0:  # a width of one is a threshold
             return np.where(values <= low, 0.0, 255.0)
-        return np.clip((values - low) / span, 0, 1) * 255
+        with np.errstate(over="ignore"):  # a width that is next to nothing is a threshold too
+            return np.clip((values - low) / span, 0, 1) * 255
 
 
 @dataclass(frozen=True, slots=True)

@@ -60,7 +60,6 @@ def test_jpeg_tells_its_colour_space(segments, mixed):
         (SOI + segment(0xDA, b"") + sof() + EOI, "bad_codestream"),
         (SOI + b"\0\0\0\0" + EOI, "bad_codestream"),
         (SOI + segment(0xC0, b"\10\1\2\1\2") + EOI, "bad_codestream"),
-        (SOI + sof(), "truncated_pixel_data"),
         (SOI + sof(0xC2) + segment(0xDA, b"") * 1000 + EOI, "bad_codestream"),
     ],
 )
@@ -68,6 +67,11 @@ def test_broken_jpeg_is_refused(data, code):
     with pytest.raises(Unrenderable) as caught:
         parse_jpeg(data)
     assert caught.value.code == code
+
+
+def test_jpeg_without_an_end_marker_says_so():
+    assert parse_jpeg(SOI + sof() + EOI).ended
+    assert not parse_jpeg(SOI + sof()).ended
 
 
 def siz(
@@ -94,6 +98,12 @@ def test_jpeg_2000_size_is_read_from_inside_a_file():
     assert (stream.kind, stream.rows, stream.columns, stream.components) == ("J2K", 100, 200, 1)
     assert (stream.precision, stream.tiles, stream.mixed) == (8, 1, True)
     assert stream.data.startswith(SOC)
+
+
+def test_jpeg_2000_tells_how_often_it_can_be_halved_and_its_sign():
+    stream = parse_j2k(SOC + siz(parts=b"\x8b\1\1") + cod(0) + SOT)
+    assert (stream.levels, stream.precision, stream.signed) == (5, 12, True)
+    assert parse_j2k(SOC + siz(x0=50, tile=(250, 100)) + cod(0) + SOT).levels == 0
 
 
 def test_capabilities_tell_high_throughput():

@@ -1,11 +1,14 @@
 """Compressed frames: right pixels, right colours, and what is refused before a decoder sees it."""
 
+import io
+import time
 import zlib
 from contextlib import suppress
 
 import imagecodecs
 import numpy as np
 import pytest
+from PIL import Image
 
 from app.dicom.frames import read_frame
 from app.errors import Unrenderable
@@ -16,6 +19,7 @@ from tests.dicom.pictures import (
     JPEG_BASELINE,
     JPEG_LOSSLESS,
     JPEG_LS,
+    JPEG_PROGRESSIVE,
     JPEG_XL,
     RLE,
     bundled,
@@ -25,6 +29,7 @@ from tests.dicom.pictures import (
     rle,
     words,
 )
+from tests.parts import shared
 
 BARS = [(255, 0, 0), (255, 128, 128), (0, 255, 0), (128, 255, 128), (0, 0, 255)]
 BARS += [(128, 128, 255), (0, 0, 0), (64, 64, 64), (192, 192, 192), (255, 255, 255)]
@@ -147,6 +152,46 @@ def test_frame_kind_must_be_legal_for_the_transfer_syntax():
     dataset = bundled("MR_small_jpeg_ls_lossless.dcm")
     dataset.file_meta.TransferSyntaxUID = JPEG_BASELINE
     assert frame_error(dataset) == "bad_codestream"
+
+
+@pytest.mark.parametrize("syntax", [JPEG_BASELINE, JPEG_LOSSLESS, JPEG_LS])
+def test_jpeg_that_lacks_only_its_end_marker_is_whole(syntax):
+    pixels = noise(8)
+    data = ENCODERS.get(syntax, imagecodecs.jpeg8_encode)(pixels)
+    assert data.endswith(b"\xff\xd9")
+    whole = read_frame(picture(encapsulated(data), 40, 24, syntax), 0).pixels
+    assert np.array_equal(read_frame(picture(encapsulated(data[:-2]), 40, 24, syntax), 0).pixels, whole)
+
+
+@pytest.mark.parametrize("syntax", [JPEG_BASELINE, JPEG_LOSSLESS, JPEG_LS])
+def test_jpeg_that_lacks_samples_is_refused(syntax):
+    pixels = noise(8)
+    data = ENCODERS.get(syntax, imagecodecs.jpeg8_encode)(pixels)
+    whole = read_frame(picture(encapsulated(data), 40, 24, syntax), 0).pixels
+    refused = []
+    for cut in [*range(3, 20), 50, 300]:
+        with suppress(Unrenderable):
+            # The last byte may hold nothing but padding bits.
+            found = read_frame(picture(encapsulated(data[:-cut]), 40, 24, syntax), 0).pixels
+            assert np.array_equal(found, whole), cut
+            continue
+        refused.append(cut)
+    assert refused[-17:] == [*range(5, 20), 50, 300]
+
+
+def test_progressive_jpeg_without_an_end_may_lack_a_scan():
+    buffer = io.BytesIO()
+    Image.fromarray(noise(8)).save(buffer, "JPEG", progressive=True)
+    data = encapsulated(buffer.getvalue()[:-2])
+    assert frame_error(picture(data, 40, 24, JPEG_PROGRESSIVE)) == "truncated_pixel_data"
+
+
+def test_jpeg_ls_that_made_its_decoder_search_for_seconds_is_refused_at_once():
+    for path in sorted(shared("tools", "badinputs", "seeds", "crash").glob("charls_*")):
+        data = encapsulated(path.read_bytes())
+        began = time.process_time()
+        assert frame_error(picture(data, 64, 64, JPEG_LS, BitsAllocated=16, BitsStored=12)) == "decode_failed"
+        assert time.process_time() - began < 0.5
 
 
 def test_mutated_codestreams_never_raise_anything_else():

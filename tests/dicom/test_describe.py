@@ -37,8 +37,14 @@ def test_a_ct_is_described_whole():
 
 
 def test_what_has_nothing_to_draw_is_described_without_a_preview():
-    instance = run(data.sr())
+    instance = run(data.minimal())
     assert (instance.preview, instance.preview_error) == (None, "no_pixel_data")
+    assert instance.columns["sop_class_uid"] == data.CT_CLASS
+
+
+def test_a_report_is_described_with_a_page_of_its_text():
+    instance = run(data.sr())
+    assert instance.preview is not None
     assert instance.columns["modality"] == "SR"
 
 

@@ -2,6 +2,8 @@
 
 import io
 import struct
+import time
+from itertools import accumulate
 
 import numpy as np
 import pytest
@@ -12,7 +14,7 @@ from pydicom.uid import ExplicitVRLittleEndian
 from app.dicom.dataset import read_dataset
 from app.dicom.frames import read_frame
 from app.types import Content, ObjectRef
-from tests.data import part10
+from tests.data import element, parse, part10
 from tests.dicom.pictures import (
     JPEG_BASELINE,
     RLE,
@@ -66,7 +68,7 @@ def runs(pixel_data: bytes, **elements: object) -> Dataset:
 
 
 def offsets_of(frames: list[bytes]) -> list[int]:
-    return [sum(8 + len(frame) for frame in frames[:n]) for n in range(len(frames))]
+    return list(accumulate((8 + len(frame) for frame in frames[:-1]), initial=0))
 
 
 def test_frames_are_found_by_the_basic_offset_table():
@@ -121,3 +123,28 @@ def test_fragment_that_is_cut_off_is_truncated():
 
 def test_encapsulated_syntax_without_items_is_refused():
     assert frame_error(runs(b"\1\2\3\4\5\6\7\10")) == "bad_encapsulation"
+
+
+EVEN = [frame + b"\0" for frame in FRAMES]
+
+
+@pytest.mark.parametrize("offsets", [(), offsets_of(EVEN), (0, 3, 9), (0, 0, 1 << 31)])
+def test_elements_behind_the_fragments_are_found_whatever_the_offset_table_says(offsets):
+    dataset = runs(encapsulated(*EVEN, offsets=offsets))
+    dataset["PixelData"].is_undefined_length = True
+    read = parse(part10(dataset, RLE) + element(0x7FE10010, "LO", b"MAKER "))
+    assert (read[0x7FE10010].value, read.PixelData) == ("MAKER", dataset.PixelData[:-8])
+    assert read_frame(read, 2).pixels.tolist() == [[30, 31]]
+
+
+@pytest.mark.parametrize("table", [False, True])
+def test_one_of_a_hundred_thousand_fragments_is_found_at_once(table):
+    frames = [rle(b"\1" + bytes([n % 250, n % 250 + 1])) for n in range(100_000)]
+    dataset = runs(encapsulated(*frames, offsets=offsets_of(frames) if table else ()))
+    dataset.NumberOfFrames = len(frames)
+    dataset["PixelData"].is_undefined_length = True
+    data = part10(dataset, RLE)
+    stream = Content(ObjectRef("b", "n", 1), "u", len(data), opener=lambda: io.BytesIO(data))
+    began = time.process_time()
+    assert read_frame(read_dataset(stream), 77_777).pixels.tolist() == [[27, 28]]
+    assert time.process_time() - began < 0.8

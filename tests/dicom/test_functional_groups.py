@@ -1,9 +1,11 @@
 """Attributes of one frame in a file as it was read."""
 
 import pytest
+from pydicom.dataset import Dataset
+from pydicom.sequence import Sequence
 from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
-from app.dicom.attributes import number
+from app.dicom.attributes import element_as_it_lies, number
 from app.dicom.functional_groups import frame_item
 from tests.data import enhanced, parse, part10
 
@@ -43,3 +45,17 @@ def test_items_of_undefined_length_are_read_too():
     for item in sequence.value:
         item.is_undefined_length_sequence_item = True
     assert found(part10(dataset), 1, "FrameVOILUTSequence", "WindowCenter") == 24
+
+
+def test_of_a_sequence_left_in_the_object_one_item_is_read():
+    padding = Dataset()
+    padding.TextValue = "x" * 9_000_000
+    dataset = parse(enhanced())
+    for group in dataset.PerFrameFunctionalGroupsSequence:
+        group.ContentSequence = Sequence([padding])
+    read = parse(part10(dataset))
+    assert element_as_it_lies(read, "PerFrameFunctionalGroupsSequence").value is None
+    item = frame_item(read, 2, "FrameVOILUTSequence", "WindowCenter")
+    assert item is not None
+    assert number(item, "WindowCenter", -1.0) == 40
+    assert element_as_it_lies(read, "PerFrameFunctionalGroupsSequence").value is None

@@ -6,7 +6,6 @@ from pydicom.uid import ExplicitVRBigEndian
 
 from app.dicom.frames import read_frame
 from app.dicom.grey import automatic_window
-from app.dicom.modality import ModalityTransform, modality_transform
 from tests.dicom.pictures import drawn, picture, with_items, words
 
 HALF = {"WindowCenter": 128, "WindowWidth": 256}
@@ -50,7 +49,7 @@ def automatic(values: list[int], rows: int = 1, **elements: object) -> tuple[flo
     pixels = words(*values)
     dataset = picture(pixels, rows, len(values) // rows, BitsAllocated=16, **elements)
     frame = read_frame(dataset, 0)
-    window = automatic_window(dataset, frame, modality_transform(dataset, frame.header, 0))
+    window = automatic_window(dataset, [frame])
     assert window.function == "LINEAR_EXACT"
     return window.center - window.width / 2, window.center + window.width / 2
 
@@ -92,7 +91,7 @@ def test_big_frames_are_sampled():
     pixels = np.zeros((1500, 1500), np.uint8)
     pixels[:, 700:] = 100
     dataset = picture(pixels.tobytes(), 1500, 1500)
-    window = automatic_window(dataset, read_frame(dataset, 0), ModalityTransform())
+    window = automatic_window(dataset, [read_frame(dataset, 0)])
     assert (window.center, window.width) == (50, 100)
 
 

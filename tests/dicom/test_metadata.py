@@ -43,6 +43,9 @@ def charset(value: bytes) -> bytes:
         (0x00180050, "DS", b"1.50", {"vr": "DS", "Value": [1.5]}),
         (0x00180050, "DS", b"-1e-3 ", {"vr": "DS", "Value": [-0.001]}),
         (0x00180050, "DS", b"0.1\\2\\ -3", {"vr": "DS", "Value": [0.1, 2, -3]}),
+        (0x00180050, "DS", b"007 ", {"vr": "DS", "Value": [7]}),
+        (0x00180050, "DS", b"-0.50 ", {"vr": "DS", "Value": [-0.5]}),
+        (0x00200011, "IS", b"2147483647", {"vr": "IS", "Value": [2147483647]}),
         (0x00180050, "DS", b"3.14159265358979", {"vr": "DS", "Value": [3.14159265358979]}),
         (0x00204000, "LT", b" a\\b ", {"vr": "LT", "Value": [" a\\b"]}),
         (0x00280010, "US", b"\x00\x02", {"vr": "US", "Value": [512]}),
@@ -185,6 +188,26 @@ def test_an_item_may_have_its_own_character_set():
     found = metadata(charset(LATIN1), data.element(0x00081115, "SQ", cyrillic + inherited))
     values = [item["00080080"]["Value"] for item in found.dataset["00081115"]["Value"]]
     assert values == [["Лю"], ["é"]]
+
+
+def test_the_same_bytes_in_items_of_other_character_sets_are_other_texts():
+    meaning = data.element(0x00080104, "LO", b"\xe0 ")
+    terms = (b"ISO_IR 100", b"ISO_IR 144", b"ISO_IR 126", b"ISO_IR 144")
+    bodies = [charset(term) + meaning for term in terms] + [meaning, meaning]
+    items = b"".join(b"\xfe\xff\x00\xe0" + struct.pack("<L", len(body)) + body for body in bodies)
+    found = metadata(charset(b"ISO_IR 138"), data.element(0x00081115, "SQ", items))
+    texts = [item["00080104"]["Value"][0] for item in found.dataset["00081115"]["Value"]]
+    assert texts == ["\u00e0", "\u0440", "\u03b0", "\u0440", "\u05d0", "\u05d0"]
+
+
+def test_long_texts_past_64_mib_in_all_stay_in_the_object():
+    texts = [data.element(0x00091100 + n, "UT", b"x" * (1 << 20)) for n in range(66)]
+    found = metadata(
+        data.element(0x00090011, "LO", b"MAKER "), *texts, data.element(0x00100020, "LO", b"P-1 ")
+    )
+    forms = ["Value" if "Value" in entry else "URI" for entry in found.dataset.values()]
+    assert forms == ["Value"] * 65 + ["URI"] * 2 + ["Value"]
+    assert found.dataset["00091141"]["BulkDataURI"].endswith("&length=1048576")
 
 
 def test_tags_are_upper_case_and_ascend_and_group_lengths_are_left_out():

@@ -37,7 +37,25 @@ def test_sequences_in_the_row_are_lists_of_objects():
 
 def test_the_row_can_be_cut_down():
     assert not [key for key in row(data.with_private(), private=False) if "," in key]
-    assert row(data.with_private(), keywords=("PatientID", "00280010")) == {"PatientID": "P-1", "Rows": 16}
+    assert row(data.with_private(), include=("PatientID", "00280010")) == {"PatientID": "P-1", "Rows": 16}
+
+
+def test_the_row_may_have_tags_for_keys_and_private_elements_keep_theirs():
+    found = row(data.with_private(data.ExplicitVRLittleEndian), keys="tag")
+    assert (found["00100010"], found["00280010"]) == ("Doe^Jane", 16)
+    assert found["0029,MAKER TEST,01"] == "secret"
+    assert found["FileMetaInformation"]["00020010"] == "1.2.840.10008.1.2.1"
+    assert "PatientName" not in found
+
+
+def test_tags_are_keys_inside_sequences_too():
+    found = row(data.enhanced(frames=1), keys="tag")
+    assert found["52009229"] == [{"00289110": [{"00280030": [0.75, 0.5]}]}]
+
+
+def test_what_is_kept_may_be_named_either_way_whatever_the_keys_are():
+    kept = row(data.with_private(), keys="tag", include=("PatientID", "00280010"))
+    assert kept == {"00100020": "P-1", "00280010": 16}
 
 
 def test_repeating_groups_do_not_overwrite_each_other():

@@ -1,0 +1,55 @@
+"""One frame, decoded no larger than a preview needs it."""
+
+from __future__ import annotations
+
+import math
+
+from pydicom.dataset import Dataset
+
+from app.dicom.decoders import CODECS, decode_frame
+from app.dicom.fragments import read_codestream
+from app.dicom.frames import Frame, read_frame
+from app.dicom.header import read_header
+from app.dicom.native import stored_values
+from app.dicom.pixel_bytes import pixel_bytes
+
+BIG = 1 << 20
+"""Pixels of a frame from which on it is worth it."""
+HEADROOM = 1.4
+"""How much larger than wanted a frame is decoded: low resolutions are jagged until they are made smaller."""
+
+
+def read_reduced(dataset: Dataset, frame_index: int, scale: float, max_pixels: int) -> Frame:
+    """Read a frame, halved while it is decoded as often as that leaves it larger than it is wanted.
+
+    JPEG 2000 holds its resolutions one after the other, so a small preview need not decode the big ones.
+
+    Parameters
+    ----------
+    dataset : the whole data set with its file meta information
+    frame_index : 0-based
+    scale : rows of the preview by rows of the frame; below about a third of a big one there is a lot to save
+    max_pixels : most samples that the frame, whole, may have
+
+    Returns
+    -------
+    Frame whose `pixels` have the rows and columns of its header or 2^-n of them, rounded up; they then lie
+    less than a third of a pixel of the preview to the upper left
+
+    Raises
+    ------
+    Unrenderable : as `read_frame`
+
+    References
+    ----------
+    ISO 15444-1 5.3 (resolution levels)
+    """
+    header = read_header(dataset)
+    halvings = max(0, int(math.log2(1 / (HEADROOM * scale)))) if header.pixels >= BIG else 0
+    codec = CODECS.get(header.transfer_syntax)
+    allowed = 0 <= frame_index < header.frames and header.pixels * header.samples <= max_pixels
+    if not halvings or codec is None or codec.halve is None or not allowed:
+        return read_frame(dataset, frame_index, max_pixels)
+    data = read_codestream(pixel_bytes(dataset, header.keyword), dataset, frame_index, header.frames)
+    cells, photometric = decode_frame(data, header, halvings)
+    return Frame(stored_values(cells, header, native=False), photometric, header, frame_index)

@@ -1,0 +1,113 @@
+"""Small previews of big JPEG 2000 frames: fewer resolutions decoded, the same picture."""
+
+import imagecodecs
+import numpy as np
+import pytest
+from pydicom.dataset import Dataset
+
+from app.dicom.decoders import decode_frame
+from app.dicom.header import read_header
+from app.dicom.native import stored_values
+from app.dicom.preview import render
+from app.dicom.reduced import read_reduced
+from app.errors import Unrenderable
+from app.types import PreviewOptions
+from tests.dicom.pictures import HTJ2K, J2K, JPEG_LS, encapsulated, picture
+
+PLENTY = 10**9
+
+
+def coded(pixels: np.ndarray, bits: int = 8, syntax: str = J2K) -> bytes:
+    if syntax == HTJ2K:
+        return imagecodecs.htj2k_encode(pixels, reversible=True)
+    return imagecodecs.jpeg2k_encode(pixels, codecformat="j2k", reversible=True, level=0, bitspersample=bits)
+
+
+def dataset_of(pixels: np.ndarray, bits: int = 8, syntax: str = J2K, **elements: object) -> Dataset:
+    signed = int(pixels.dtype.kind == "i")
+    said = {
+        "BitsAllocated": 8 * pixels.itemsize,
+        "BitsStored": bits,
+        "PixelRepresentation": signed,
+        **elements,
+    }
+    return picture(encapsulated(coded(pixels, bits, syntax)), *pixels.shape[:2], syntax, **said)
+
+
+def halved(pixels: np.ndarray, bits: int = 8, times: int = 2, **elements: object) -> np.ndarray:
+    """Return the stored values of a frame that was halved while it was decoded."""
+    header = read_header(dataset_of(pixels, bits, **elements))
+    cells, _ = decode_frame(coded(pixels, bits), header, times)
+    return stored_values(cells, header, native=False)
+
+
+@pytest.mark.parametrize(
+    ("kind", "bits", "value"),
+    [("u1", 8, 200), ("u2", 12, 3000), ("u2", 16, 60000), ("i2", 16, -2000), ("i2", 12, -7), ("i1", 8, -5)],
+)
+def test_halved_samples_keep_their_value(kind, bits, value):
+    pixels = halved(np.full((65, 100), value, kind), bits)
+    assert pixels.shape == (17, 25)
+    assert np.unique(pixels).tolist() == [value]
+
+
+def test_halved_colours_are_those_of_the_whole():
+    pixels = np.zeros((64, 64, 3), np.uint8)
+    pixels[:, :32], pixels[:, 32:] = (200, 30, 60), (10, 220, 90)
+    small = halved(pixels, SamplesPerPixel=3, PhotometricInterpretation="RGB")
+    assert (small[8, 2].tolist(), small[8, 13].tolist()) == ([200, 30, 60], [10, 220, 90])
+
+
+def test_colours_of_more_than_eight_bits_are_decoded_whole():
+    pixels = np.full((64, 64, 3), 60000, np.uint16)
+    found = halved(pixels, 16, SamplesPerPixel=3, PhotometricInterpretation="RGB")
+    assert (found.shape, int(found[0, 0, 0])) == ((64, 64, 3), 60000)
+
+
+def test_frame_is_halved_only_as_often_as_it_has_resolutions():
+    data = imagecodecs.jpeg2k_encode(np.zeros((64, 64), np.uint8), codecformat="j2k", level=0, resolutions=2)
+    header = read_header(picture(encapsulated(data), 64, 64, J2K))
+    assert [decode_frame(data, header, times)[0].shape for times in (1, 9)] == [(32, 32), (32, 32)]
+
+
+BLACK = np.zeros((1024, 1040), np.uint8)
+
+
+@pytest.mark.parametrize("syntax", [J2K, HTJ2K])
+def test_big_frame_stays_larger_than_it_is_wanted(syntax):
+    dataset = dataset_of(BLACK, syntax=syntax)
+    shapes = [read_reduced(dataset, 0, scale, PLENTY).pixels.shape for scale in (1.0, 0.36, 0.35, 0.18, 0.17)]
+    assert shapes == [(1024, 1040), (1024, 1040), (512, 520), (512, 520), (256, 260)]
+
+
+def test_small_frames_and_other_syntaxes_are_read_whole():
+    small = dataset_of(np.zeros((512, 512), np.uint8))
+    assert read_reduced(small, 0, 0.1, PLENTY).pixels.shape == (512, 512)
+    other = picture(encapsulated(imagecodecs.jpegls_encode(BLACK)), *BLACK.shape, JPEG_LS)
+    assert read_reduced(other, 0, 0.1, PLENTY).pixels.shape == BLACK.shape
+
+
+def test_small_preview_is_the_whole_one_made_small():
+    y, x = np.mgrid[0:1101, 0:1003]
+    pixels = (2000 + 1500 * np.sin(x / 90) * np.cos(y / 140)).astype("<u2")
+    window = {"WindowCenter": 2048, "WindowWidth": 4096}
+    coarse = dataset_of(pixels, 12, **window)
+    whole = picture(pixels.tobytes(), *pixels.shape, BitsAllocated=16, BitsStored=12, **window)
+    small, expected = (render(d, PreviewOptions(max_side=180), 0).astype(int) for d in (coarse, whole))
+    assert small.shape == expected.shape == (180, 164)
+    # Low resolutions lie up to a third of a pixel to the upper left; the slope is six levels a pixel.
+    assert np.abs(small - expected).max() <= 3
+
+
+def test_halving_does_not_get_round_the_limit_of_pixels():
+    with pytest.raises(Unrenderable) as caught:
+        read_reduced(dataset_of(BLACK), 0, 0.1, BLACK.size - 1)
+    assert caught.value.code == "image_too_large"
+
+
+def test_overlays_need_the_whole_frame():
+    dataset = dataset_of(BLACK)
+    dataset.add_new(0x60000010, "US", 1024)
+    dataset.add_new(0x60000011, "US", 1040)
+    dataset.add_new(0x60003000, "OB", b"\xff" * (1024 * 1040 // 8))
+    assert np.unique(render(dataset, PreviewOptions(max_side=16, overlays=True), 0)).tolist() == [255]
