@@ -6,12 +6,14 @@ import errno
 import logging
 import signal
 import socket
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import uvicorn
 
 from app.api import create_app
+from app.connection import Connection
 from app.errors import ConfigError
 from app.services import Services
 
@@ -45,7 +47,8 @@ class Server(uvicorn.Server):
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Stop on either signal; a second one stops at once."""
-        wishes = (signal.SIGINT, signal.SIGTERM)
+        main = threading.current_thread() is threading.main_thread()  # only that one may take signals
+        wishes = (signal.SIGINT, signal.SIGTERM) if main else ()
         before = [signal.signal(number, self.handle_exit) for number in wishes]
         try:
             yield
@@ -54,10 +57,12 @@ class Server(uvicorn.Server):
                 signal.signal(number, handler)
 
 
-def make_server(services: Services) -> Server:
+def make_server(services: Services, connection: type[Connection] = Connection) -> Server:
     """Return the HTTP server over open services; it closes them when it stops."""
     config = uvicorn.Config(
         create_app(services),
+        http=connection,
+        ws="none",
         log_config=None,
         access_log=False,
         server_header=False,
@@ -70,19 +75,17 @@ def make_server(services: Services) -> Server:
 
 def serve(services: Services, sock: socket.socket) -> None:
     """Serve until SIGINT or SIGTERM; pushes of the embedded queue wait in the backlog until it answers."""
-    server = make_server(services)
-    start(services, sock)
-    log.info("serving", extra={"url": local_endpoint(sock)})
-    server.run(sockets=[sock])
+    run(make_server(services), services, sock)
 
 
-def start(services: Services, sock: socket.socket) -> None:
-    """Begin to watch and to push to the service on `sock`; closes the services when that cannot be."""
+def run(server: Server, services: Services, sock: socket.socket) -> None:
+    """Watch, push to the service on `sock` and serve; whatever ends it, the services are closed."""
     try:
         services.start(local_endpoint(sock))
-    except BaseException:
+        log.info("serving", extra={"url": local_endpoint(sock)})
+        server.run(sockets=[sock])
+    finally:
         services.close()
-        raise
 
 
 def local_endpoint(sock: socket.socket) -> str:

@@ -2,37 +2,55 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
+from starlette.types import ASGIApp
 
 from app import __version__
-from app.api import health, push
+from app.api import auth, health, push
+from app.api.headers import with_headers
 from app.errors import (
     BadEvent,
     DicomlakeError,
-    InternalError,
     ObjectGone,
+    OutOfSpace,
     Overloaded,
     PermanentError,
     TransientError,
 )
+from app.metrics import FAILED
 from app.services import Services
 
+log = logging.getLogger("dicomlake")
+
 STATUS: tuple[tuple[type[DicomlakeError], int], ...] = (
+    (auth.Unauthorized, 401),
+    (auth.Forbidden, 403),
     (push.BodyTooLarge, 413),
+    (push.HeadersTooLarge, 431),
     (push.UnsupportedBody, 415),
+    (push.BodyCut, 400),
     (BadEvent, 400),
     (Overloaded, 429),
+    (OutOfSpace, 507),
     (TransientError, 503),
     (PermanentError, 422),
     (ObjectGone, 404),
-    (InternalError, 500),
     (DicomlakeError, 500),
 )
 """The first class that fits gives the status; every one of them is a nack."""
+
+
+class Api(FastAPI):
+    """Puts its headers on all answers, those to our own bugs too."""
+
+    def build_middleware_stack(self) -> ASGIApp:
+        """Wrap whatever else answers."""
+        return with_headers(super().build_middleware_stack())
 
 
 def create_app(services: Services) -> FastAPI:
@@ -43,8 +61,9 @@ def create_app(services: Services) -> FastAPI:
         yield
         services.close()
 
-    app = FastAPI(title="dicomlake", version=__version__, redoc_url=None, lifespan=lifespan)
+    app = Api(title="dicomlake", version=__version__, redoc_url=None, lifespan=lifespan)
     app.state.services = services
+    app.state.gate = auth.open_gate(services.settings.api)
     app.include_router(health.router)
     if services.settings.api.serve != "browse":
         app.include_router(push.router)
@@ -55,10 +74,14 @@ def create_app(services: Services) -> FastAPI:
 async def _nack(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, DicomlakeError)
     status = next(status for kind, status in STATUS if isinstance(error, kind))
+    if not getattr(request.state, "handled", False):  # else the pipeline has told
+        log.warning("refused", extra={"code": error.code, "http_status": status})
+        request.app.state.services.metrics.event(None, FAILED, error.code, 0.0)
     body = {
         "code": error.code,
         "message": error.text,
         "message_id": getattr(request.state, "message_id", None),
         "permanent": isinstance(error, PermanentError),
     }
-    return JSONResponse(body, status)
+    headers = {"WWW-Authenticate": "Bearer"} if status == 401 else None
+    return JSONResponse(body, status, headers)

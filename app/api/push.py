@@ -5,14 +5,17 @@ from __future__ import annotations
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request, Response
+from starlette.requests import ClientDisconnect
 
 from app import events, pipeline
-from app.errors import BadEvent, internal
+from app.api.auth import Forbidden, authorize
+from app.errors import BadEvent, TransientError, internal
 from app.log import bind
 from app.services import Services
 
 router = APIRouter()
 
+MAX_HEADERS, MAX_HEADER_BYTES = 200, 32_768
 # What a page in a browser may send to any address without asking first, so no event comes as this.
 SIMPLE_TYPES = ("text/plain", "multipart/form-data", "application/x-www-form-urlencoded")
 
@@ -23,10 +26,32 @@ class BodyTooLarge(BadEvent):
     code = "body_too_large"
 
 
+class HeadersTooLarge(BadEvent):
+    """The headers are more than an event has."""
+
+    code = "headers_too_large"
+
+
 class UnsupportedBody(BadEvent):
     """The body is compressed, or of a type that no event has."""
 
     code = "unsupported_body"
+
+
+class BodyCut(TransientError):
+    """The sender went away before all of the body had come."""
+
+    code = "body_cut"
+
+
+def check_headers(request: Request) -> None:
+    """Refuse a request with more headers than any sender of events has."""
+    headers = request.headers.raw
+    if (
+        len(headers) > MAX_HEADERS
+        or sum(len(name) + len(value) for name, value in headers) > MAX_HEADER_BYTES
+    ):
+        raise HeadersTooLarge(f"the headers are over {MAX_HEADERS} in number or {MAX_HEADER_BYTES} bytes")
 
 
 async def read_body(request: Request) -> bytes:
@@ -37,23 +62,36 @@ async def read_body(request: Request) -> bytes:
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() in SIMPLE_TYPES:
         raise UnsupportedBody("content-type: send application/json or application/cloudevents+json")
     announced = request.headers.get("content-length", "0")
+    too_large = BodyTooLarge(f"the body is over {limit} bytes; see api.max_body_bytes")
+    if not announced.isdecimal() or int(announced) > limit:
+        raise too_large
     body = bytearray()
-    if announced.isdecimal() and int(announced) <= limit:
+    try:
         async for chunk in request.stream():
             body += chunk
             if len(body) > limit:
-                break
-        else:
-            return bytes(body)
-    raise BodyTooLarge(f"the body is over {limit} bytes; see api.max_body_bytes")
+                raise too_large
+    except ClientDisconnect:
+        raise BodyCut("the body ended too early") from None
+    return bytes(body)
 
 
-@router.post("/", status_code=204, response_class=Response, summary="Take one event")
+@router.post(
+    "/",
+    status_code=204,
+    response_class=Response,
+    dependencies=[Depends(check_headers), Depends(authorize)],
+    summary="Take one event",
+)
 def push(request: Request, body: Annotated[bytes, Depends(read_body)]) -> None:
     """Take a Pub/Sub push, wrapped or not, or a CloudEvent; answer when all of it is stored."""
     services: Services = request.app.state.services
     with internal():
         message = events.message_from_request(request.headers, body)
     request.state.message_id = message.message_id
+    expected = services.settings.bus.subscription
+    if expected and message.subscription != expected:
+        raise Forbidden("subscription: is not the one whose pushes are taken here; see bus.subscription")
     with bind(message_id=message.message_id, correlation_id=message.correlation_id):
+        request.state.handled = True
         pipeline.handle(message, services)

@@ -5,6 +5,7 @@ import pytest
 from fastapi.testclient import TestClient
 from pydicom.data import get_testdata_file
 
+from app import __version__
 from app.api import create_app
 from app.errors import BusUnavailable, Overloaded, StorageUnavailable, WarehouseUnavailable
 from tests.faults import broken
@@ -204,9 +205,8 @@ def test_health_ready_version_metrics_and_docs_answer(client, landed):
     assert client.get("/health").json() == {"status": "ok"}
     ready = {"status": "ok", "source": "ok", "artifacts": "ok", "warehouse": "ok", "bus": "ok"}
     assert client.get("/ready").json() == ready
-    assert (
-        client.get("/version").json() == client.get("/").json() == {"name": "dicomlake", "version": "0.1.0"}
-    )
+    assert client.get("/version").json() == {"name": "dicomlake", "version": __version__}
+    assert client.get("/").json() == client.get("/version").json()
     client.post("/", json=wrapped(landed))
     assert 'status="stored"' in client.get("/metrics").text
     assert client.get("/docs").status_code == 200

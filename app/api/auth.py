@@ -1,0 +1,196 @@
+"""Who may push: the OIDC token that Pub/Sub and Eventarc send, checked before the body is read.
+
+`oidc`: the service is reachable by anyone, so everything is checked here, the signature first.
+`iam`: Cloud Run has checked the token and the invoker's right, and put a placeholder where the signature was;
+so the claims are checked here, and that somebody checked the signature is trusted.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+from fastapi import Request
+
+from app.config import Api
+from app.errors import ConfigError, DicomlakeError, TransientError
+from app.services import Services
+
+ISSUERS = ("https://accounts.google.com", "accounts.google.com")
+LEEWAY_S = 30
+MAX_LIFE_S = 3600
+MAX_TOKEN_BYTES = 16_384
+SIGNATURE_ONLY: Any = {  # the claims have their own rules, and a clock that is an argument
+    "verify_signature": True,
+    **dict.fromkeys(("verify_exp", "verify_nbf", "verify_iat", "verify_aud"), False),
+    **dict.fromkeys(("verify_iss", "verify_sub", "verify_jti"), False),
+}
+KEYS_LIFE_S = 3600
+KEYS_PAUSE_S = 60
+
+
+class Unauthorized(DicomlakeError):
+    """There is no token, or it is not one that Google signed and that is valid now."""
+
+    code = "unauthorized"
+
+
+class Forbidden(DicomlakeError):
+    """The token is genuine but not for this service, or not of an account that may push."""
+
+    code = "forbidden"
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What a token must claim."""
+
+    audience: str
+    service_accounts: tuple[str, ...]
+
+
+def check_claims(claims: Mapping[str, Any], rules: Rules, now_s: float) -> None:
+    """Check what a token says against `rules`; times in seconds since 1970.
+
+    Raises
+    ------
+    Unauthorized : not issued by Google, or not valid now, or valid for longer than an hour
+    Forbidden : for another audience, or of another account
+    """
+    issued, expires = claims.get("iat"), claims.get("exp")
+    not_before = claims.get("nbf", issued)
+    if claims.get("iss") not in ISSUERS:
+        raise Unauthorized("the token is not issued by Google")
+    if not all(type(moment) is int for moment in (issued, expires, not_before)):
+        raise Unauthorized("the token does not say from when until when it is valid")
+    assert isinstance(issued, int)
+    assert isinstance(expires, int)
+    if max(issued, not_before) > now_s + LEEWAY_S or expires < now_s - LEEWAY_S:
+        raise Unauthorized("the token is not valid now")
+    if expires - issued > MAX_LIFE_S + LEEWAY_S:
+        raise Unauthorized("the token is valid for too long")
+    if claims.get("aud") != rules.audience:
+        raise Forbidden("the token is for another audience; see api.audience")
+    if claims.get("email") not in rules.service_accounts or claims.get("email_verified") is not True:
+        raise Forbidden("the token is of an account that may not push; see api.service_accounts")
+
+
+def bearer(headers: Mapping[str, str]) -> str:
+    """Return the token of a request; raises Unauthorized when there is none of a sane size."""
+    scheme, _, token = headers.get("authorization", "").partition(" ")
+    if scheme.lower() != "bearer" or not token or len(token) > MAX_TOKEN_BYTES or token.count(".") != 2:
+        raise Unauthorized("authorization: is no bearer token")
+    return token
+
+
+def claims_unsigned(token: str) -> dict[str, Any]:
+    """Return the claims of a token whose signature the platform has checked and taken away."""
+    payload = token.split(".")[1]
+    try:
+        claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
+    except (ValueError, RecursionError):
+        raise Unauthorized("authorization: is no token") from None
+    if not isinstance(claims, dict):
+        raise Unauthorized("authorization: is no token")
+    return claims
+
+
+@dataclass
+class Keys:
+    """The keys that Google signs with, fetched when first needed and kept for an hour."""
+
+    url: str
+    _keys: dict[str, Any] = field(default_factory=dict)
+    _fetched: float = float("-inf")
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def claims(self, token: str) -> dict[str, Any]:
+        """Return the claims of a token signed by one of the keys with RS256, and with nothing else.
+
+        Raises
+        ------
+        Unauthorized : the signature does not hold
+        TransientError : the keys cannot be had
+        """
+        import jwt  # only a service that verifies pays for it
+
+        try:
+            header = jwt.get_unverified_header(token)
+            if "crit" in header or not isinstance(header.get("kid"), str):
+                raise Unauthorized("the token names no key, or asks for more than is understood")
+            claims: dict[str, Any] = jwt.decode(
+                token,
+                self._key(header["kid"]),
+                algorithms=["RS256"],
+                options=SIGNATURE_ONLY,
+            )
+        except (jwt.PyJWTError, ValueError, RecursionError):
+            raise Unauthorized("the token is not signed by Google") from None
+        return claims
+
+    def _key(self, kid: str) -> Any:
+        with self._lock:
+            age = time.monotonic() - self._fetched
+            if age > KEYS_LIFE_S or (kid not in self._keys and age > KEYS_PAUSE_S):
+                self._keys, self._fetched = self._fetch(), time.monotonic()
+        if kid not in self._keys:
+            raise Unauthorized("the token is signed with an unknown key")
+        return self._keys[kid]
+
+    def _fetch(self) -> dict[str, Any]:
+        from jwt import PyJWKSet
+        from jwt.exceptions import PyJWTError
+
+        try:
+            answer = httpx.get(self.url, timeout=5).raise_for_status()
+            keys = PyJWKSet.from_dict(answer.json()).keys
+        except (httpx.HTTPError, httpx.InvalidURL, PyJWTError, ValueError) as exc:
+            raise TransientError(f"the keys of api.keys_url cannot be had ({type(exc).__name__})") from exc
+        return {key.key_id: key for key in keys if key.key_id}
+
+
+@dataclass(frozen=True)
+class Gate:
+    """Decides about a request by its headers alone."""
+
+    rules: Rules
+    keys: Keys | None
+
+    def check(self, headers: Mapping[str, str], now_s: float) -> None:
+        """Return when the sender may push; raises Unauthorized or Forbidden."""
+        token = bearer(headers)
+        claims = claims_unsigned(token) if self.keys is None else self.keys.claims(token)
+        check_claims(claims, self.rules, now_s)
+
+
+def open_gate(api: Api) -> Gate | None:
+    """Return the gate that `api.auth` asks for, None for `none`.
+
+    Raises ConfigError when it could not tell a friend from a stranger.
+    """
+    if api.auth == "none":
+        return None
+    if not api.audience or not api.service_accounts:
+        raise ConfigError(f"api.auth {api.auth}: needs api.audience and api.service_accounts")
+    if api.auth == "iam":
+        return Gate(Rules(api.audience, api.service_accounts), None)
+    try:
+        import cryptography  # noqa: F401 - without it PyJWT knows no RS256
+        import jwt  # noqa: F401
+    except ModuleNotFoundError as exc:
+        raise ConfigError(f"api.auth oidc: needs dicomlake[gcp]; {exc.name} is not installed") from exc
+    return Gate(Rules(api.audience, api.service_accounts), Keys(api.keys_url))
+
+
+def authorize(request: Request) -> None:
+    """Let a request pass or refuse it, before its body is read."""
+    gate: Gate | None = request.app.state.gate
+    services: Services = request.app.state.services
+    if gate is not None:
+        gate.check(request.headers, services.now().timestamp())

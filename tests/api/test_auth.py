@@ -1,0 +1,136 @@
+"""Tokens: who may push, decided by the headers alone."""
+
+import base64
+import json
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import pytest
+from fastapi.testclient import TestClient
+
+from app.api import create_app
+from app.api.auth import (
+    Forbidden,
+    Keys,
+    Rules,
+    Unauthorized,
+    bearer,
+    check_claims,
+    claims_unsigned,
+    open_gate,
+)
+from app.errors import ConfigError, TransientError
+from tests.conftest import lake_settings
+
+NOW = 1_800_000_000
+ACCOUNT = "push@p.iam.gserviceaccount.com"
+RULES = Rules("https://lake.example/", (ACCOUNT,))
+GOOD = {
+    "iss": "https://accounts.google.com",
+    "aud": "https://lake.example/",
+    "email": ACCOUNT,
+    "email_verified": True,
+    "iat": NOW,
+    "exp": NOW + 3600,
+}
+
+
+def then():
+    return datetime.fromtimestamp(NOW, UTC)
+
+
+def unsigned(claims):
+    parts = [json.dumps({"alg": "RS256"}), json.dumps(claims)]
+    encoded = [base64.urlsafe_b64encode(part.encode()).rstrip(b"=").decode() for part in parts]
+    return ".".join([*encoded, "SIGNATURE_REMOVED_BY_GOOGLE"])
+
+
+@pytest.mark.parametrize(
+    "change", [{}, {"iss": "accounts.google.com"}, {"nbf": NOW}, {"exp": NOW - 29, "iat": NOW - 3000}]
+)
+def test_a_token_for_us_of_an_allowed_account_passes(change):
+    check_claims(GOOD | change, RULES, NOW)
+
+
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [
+        ({"iss": "https://evil.example"}, Unauthorized),
+        ({"exp": NOW - 31, "iat": NOW - 3000}, Unauthorized),
+        ({"exp": None}, Unauthorized),
+        ({"exp": "never"}, Unauthorized),
+        ({"exp": True}, Unauthorized),
+        ({"exp": NOW + 3600.5}, Unauthorized),
+        ({"exp": NOW + 3600 * 24}, Unauthorized),
+        ({"iat": NOW + 31, "exp": NOW + 3000}, Unauthorized),
+        ({"nbf": NOW + 31}, Unauthorized),
+        ({"aud": "https://lake.example/x"}, Forbidden),
+        ({"aud": ["https://lake.example/"]}, Forbidden),
+        ({"aud": None}, Forbidden),
+        ({"email": ACCOUNT.upper()}, Forbidden),
+        ({"email": [ACCOUNT]}, Forbidden),
+        ({"email": None}, Forbidden),
+        ({"email_verified": "true"}, Forbidden),
+        ({"email_verified": False}, Forbidden),
+    ],
+)
+def test_any_other_token_is_refused(change, error):
+    with pytest.raises(error):
+        check_claims(GOOD | change, RULES, NOW)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        None,
+        "",
+        "Basic abc",
+        "Bearer",
+        "Bearer ",
+        "Bearer a.b",
+        "Bearer a.b.c.d",
+        "Bearer " + "a" * 20_000 + ".b.c",
+    ],
+)
+def test_what_is_no_bearer_token_is_refused(value):
+    with pytest.raises(Unauthorized):
+        bearer({} if value is None else {"authorization": value})
+
+
+@pytest.mark.parametrize(
+    "payload", ["", "!!!", "bm90IGpzb24", "W10", base64.urlsafe_b64encode(b"[" * 9000).decode()]
+)
+def test_claims_that_are_none_are_refused(payload):
+    with pytest.raises(Unauthorized):
+        claims_unsigned(f"a.{payload}.c")
+
+
+def test_keys_that_cannot_be_had_are_a_nack_not_a_refusal():
+    jwt = pytest.importorskip("jwt")
+    token = jwt.encode(GOOD, "secret-of-enough-bytes-for-the-library", headers={"kid": "x"})
+    with pytest.raises(TransientError):
+        Keys("http://127.0.0.1:9/keys").claims(token)
+
+
+def test_a_gate_that_could_let_anyone_in_does_not_open(tmp_path):
+    for auth in ("iam", "oidc"):
+        with pytest.raises(ConfigError, match=r"needs api\.audience"):
+            open_gate(lake_settings(tmp_path, api__auth=auth).api)
+
+
+def test_the_platform_mode_checks_the_claims_before_the_body(services):
+    api = services.settings.api.model_copy(
+        update={"auth": "iam", "audience": RULES.audience, "service_accounts": (ACCOUNT,)}
+    )
+    settings = services.settings.model_copy(update={"api": api})
+    client = TestClient(create_app(replace(services, settings=settings, now=then)))
+
+    def post(token):
+        return client.post("/", content=b"no event", headers={"authorization": f"Bearer {token}"})
+
+    assert post(unsigned(GOOD)).status_code == 400  # let in, and then no event
+    refused = post(unsigned(GOOD | {"email": "else@x"}))
+    assert (refused.status_code, refused.json()["code"]) == (403, "forbidden")
+    missing = client.post("/", content=b"no event")
+    assert (missing.status_code, missing.headers["www-authenticate"]) == (401, "Bearer")
+    assert client.get("/health").status_code == 200
