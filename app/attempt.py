@@ -40,6 +40,10 @@ class Attempt:
         self._begin = time.monotonic()
         self._end = self._begin + deadline_s
 
+    def left_s(self) -> float:
+        """Return how many seconds are left until the deadline; 0 when it has passed."""
+        return max(0.0, self._end - time.monotonic())
+
     @contextmanager
     def step(self, stage: str) -> Iterator[None]:
         """Run one step; raises DeadlineExceeded instead of beginning it too late."""
@@ -58,8 +62,9 @@ class Attempt:
         facts = self.facts() | {"status": str(status), "code": why.code or None, "took_s": round(took_s, 4)}
         if level > logging.INFO:
             facts["stage"] = self.stage
-        cause = why.__cause__ if isinstance(why, InternalError) else None
-        log.log(level, "event", extra={k: v for k, v in facts.items() if v is not None}, exc_info=cause)
+        # Of a bug in a worker only the error itself is here: class and place are in its text.
+        bug = why.__cause__ or why if isinstance(why, InternalError) else None
+        log.log(level, "event", extra={k: v for k, v in facts.items() if v is not None}, exc_info=bug)
         self._metrics.event(self.event, str(status), why.code, took_s)
 
     def facts(self) -> dict[str, object]:

@@ -15,7 +15,8 @@
         Unrenderable              no preview; caught where the data set is described, never loses the row
         CannotDeidentify          refuse, write nothing
       TransientError            a failing step of input or output may heal: nack, retried
-        StorageUnavailable WarehouseUnavailable BusUnavailable ShortRead Overloaded DeadlineExceeded
+        StorageUnavailable WarehouseUnavailable BusUnavailable ShortRead Overloaded OutOfSpace
+        DeadlineExceeded
       InternalError             our bug: nack, retried as if transient
       ObjectGone                neither: this object version is no more, so the event is superseded
 
@@ -25,10 +26,12 @@ otherwise; nobody decides by the text of a message.
 
 from __future__ import annotations
 
-import os
 import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
+
+_APP = Path(__file__).resolve().parent
 
 
 class DicomlakeError(Exception):
@@ -176,6 +179,12 @@ class Overloaded(TransientError):
     code = "overloaded"
 
 
+class OutOfSpace(TransientError):
+    """A disk that is written to is nearly full."""
+
+    code = "out_of_space"
+
+
 class DeadlineExceeded(TransientError):
     """The event took longer than its deadline."""
 
@@ -202,9 +211,20 @@ def internal() -> Iterator[None]:
     except DicomlakeError:
         raise
     except Exception as exc:
-        frames = [f for f in traceback.extract_tb(exc.__traceback__) if f"{os.sep}app{os.sep}" in f.filename]
-        place = f" at {os.path.basename(frames[-1].filename)}:{frames[-1].lineno}" if frames else ""
-        raise InternalError(f"{type(exc).__name__}{place}") from exc
+        raise internal_error(exc) from exc
+
+
+def internal_error(error: Exception) -> InternalError:
+    """Return what an error that is not in the tree becomes: its class and its place, never its text."""
+    return InternalError(" at ".join([type(error).__name__, *places(error)[-1:]]))
+
+
+def places(error: BaseException) -> list[str]:
+    """Return where an error passed in our code, each as `app/file.py:line`, the innermost last."""
+    frames = [
+        (Path(frame.f_code.co_filename), line) for frame, line in traceback.walk_tb(error.__traceback__)
+    ]
+    return [f"app/{path.relative_to(_APP)}:{line}" for path, line in frames if path.is_relative_to(_APP)]
 
 
 @contextmanager

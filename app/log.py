@@ -12,14 +12,12 @@ import logging
 import math
 import re
 import sys
-import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from datetime import UTC, datetime
-from pathlib import Path
 
-from app.errors import ConfigError, DicomlakeError
+from app.errors import ConfigError, DicomlakeError, places
 
 ALLOWED = frozenset(
     {
@@ -41,7 +39,6 @@ MUTED = ("pydicom", "py.warnings")  # both quote values in the text itself, not 
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 MAX_TEXT = 2048
 
-_APP = Path(__file__).resolve().parent
 _PLAIN = re.compile(r"[A-Za-z0-9_./:@+-]+")
 _bound: ContextVar[Mapping[str, object]] = ContextVar("bound", default={})  # noqa: B039 - never changed
 
@@ -136,14 +133,10 @@ def _fault(error: BaseException) -> dict[str, object]:
     while cause is not None and len(chain) < 5:
         chain.append(cause)
         cause = cause.__cause__ or (None if cause.__suppress_context__ else cause.__context__)
-    frames = [
-        (Path(frame.f_code.co_filename), line) for frame, line in traceback.walk_tb(error.__traceback__)
-    ]
-    own = [f"app/{path.relative_to(_APP)}:{line}" for path, line in frames if path.is_relative_to(_APP)]
     fault: dict[str, object] = {"error": " < ".join(type(one).__name__ for one in chain)}
     if isinstance(error, DicomlakeError):
         fault["reason"] = _safe(error.text)
-    return fault | {"at": " > ".join(own[-8:])}
+    return fault | {"at": " > ".join(places(error)[-8:])}
 
 
 def _safe(value: object) -> str | int | float | bool:

@@ -103,7 +103,7 @@ class Members:
 
     def _run(self, function: Callable[..., T], *args: object) -> T:
         with self._attempt.step("describe"):
-            return self._services.workers.run(function, *args)
+            return self._services.workers.run(function, *args, wait_s=self._attempt.left_s())
 
     def _good_ones(self, found: Sequence[Instance | Refused]) -> Iterator[list[Instance]]:
         self.refuse(one for one in found if isinstance(one, Refused))

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 
 from app import events
+from app.admission import cost, estimate
 from app.archive import is_archive
 from app.archive.entries import Refused
 from app.artifacts import AT_ONCE, remove_artifacts, rendered, write_artifacts
@@ -85,15 +86,25 @@ def ingest(event: ObjectEvent, attempt: Attempt, services: Services) -> Outcome:
     row = event_row(event, attempt.message, uri, services.now())
     if event.type in REMOVALS:
         return remove(event, row, attempt, services)
+    services.space.check()
+    with services.budget.hold(estimate(event.size)) as correct:
+        return ingest_object(event, row, correct, attempt, services)
+
+
+def ingest_object(
+    event: ObjectEvent, row: Row, correct: Callable[[int], None], attempt: Attempt, services: Services
+) -> Outcome:
+    """Fetch one object and make its row and artifacts; `correct` is told how many bytes it holds."""
     try:
         with attempt.step("read"):
             content = fetch(event, services)
+            correct(cost(content))
             packed = is_archive(content)
-        row |= {"size_bytes": content.size, "crc32c": content.crc32c}
+        row = {**row, "size_bytes": content.size, "crc32c": content.crc32c}
         if packed:
             return ingest_members(content, event, row, attempt, services)
         with attempt.step("describe"):
-            instance = describe_safely(content, event, services)
+            instance = describe_safely(content, event, attempt, services)
     except ObjectGone as gone:
         return Outcome(Status.SUPERSEDED, gone.code)
     except NotDicom as error:
@@ -161,7 +172,8 @@ def unwanted(event: ObjectEvent, services: Services) -> str | None:
         )
     if not event.ref.name.startswith(services.source.prefix) and event.ref.bucket == services.source.bucket:
         return "outside_prefix"
-    return events.ignored(event, services.own_prefixes, settings.events)
+    own = services.own_prefixes.get(event.ref.bucket, ())
+    return events.ignored(event, own, settings.events)
 
 
 def fetch(event: ObjectEvent, services: Services) -> Content:
@@ -176,19 +188,20 @@ def fetch(event: ObjectEvent, services: Services) -> Content:
     return content
 
 
-def describe_safely(content: Content, event: ObjectEvent, services: Services) -> Instance:
+def describe_safely(content: Content, event: ObjectEvent, attempt: Attempt, services: Services) -> Instance:
     """Describe a data set in a worker; a worker lost while rendering costs the picture, not the metadata."""
+    run = partial(services.workers.run, describe, content, wait_s=attempt.left_s())
     options = services.settings.describe_options()
     plain = replace(options, preview=replace(options.preview, enabled=False))
     if event.type is EventType.METADATA_UPDATE and rendered(event.ref, services):
-        instance: Instance = services.workers.run(describe, content, plain)
+        instance: Instance = run(plain)
         return replace(instance, preview_error=None)
     try:
-        return services.workers.run(describe, content, options)
+        return run(options)
     except (WorkerCrashed, LimitExceeded) as error:
         if not options.preview.enabled:
             raise
-        instance = services.workers.run(describe, content, plain)
+        instance = run(plain)
         return replace(instance, preview_error=error.code)
 
 

@@ -40,10 +40,6 @@ START_TIMEOUT_S = 60.0  # for the imports of the zygote and a fork
 CONTROL_TIMEOUT_S = 10.0  # for the death of a worker; past it the zygote is taken for broken and replaced
 
 
-def _never(result: object) -> bool:
-    return False
-
-
 @dataclass(eq=False)
 class Workers:
     """A pool of warm worker processes. Safe to call from several threads; nothing starts before it is used.
@@ -59,7 +55,7 @@ class Workers:
     timeout_s: float
     tasks_per_worker: int = 50
     preload: tuple[str, ...] = PRELOAD
-    retire_if: Callable[[Any], bool] = _never
+    retire_if: Callable[[Any], bool] = lambda _: False
     _idle: list[_Worker] = field(init=False, repr=False)
     _waiting: deque[Future[_Worker]] = field(default_factory=deque, init=False, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
@@ -70,26 +66,25 @@ class Workers:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
         self._idle = [_Worker() for _ in range(self.count or cores or 1)]
 
-    def run(self, function: Callable[..., T], *args: object, timeout_s: float | None = None) -> T:
+    def run(self, function: Callable[..., T], *args: object, wait_s: float | None = None) -> T:
         """Return `function(*args)` as a worker computes it; callers wait for a free worker in order.
 
         `function` must be importable in the worker, and arguments and result picklable. Raises the task's own
-        DicomlakeError, LimitExceeded (time, memory), WorkerCrashed, WorkerFault for any other error of the
-        task, and TransientError when no worker can be had or the pool is closed.
+        DicomlakeError, LimitExceeded (time, memory), WorkerCrashed, InternalError for any other error of the
+        task, and TransientError when no worker can be had: Overloaded if none is free within `wait_s`.
         """
-        limit_s = self.timeout_s if timeout_s is None else timeout_s
         task = pickled((function, args))
-        worker = self._take()
+        worker = self._take(wait_s)
         keep = False
         try:
-            if not worker.begin(task, limit_s):
+            if not worker.begin(task, self.timeout_s):
                 self._restart(worker)  # it was not there, or died while idle: not the fault of this task
-                if not worker.begin(task, limit_s):
+                if not worker.begin(task, self.timeout_s):
                     raise TransientError("no worker process starts")
             succeeded, value = worker.answer()
             keep = succeeded and worker.tasks < self.tasks_per_worker and not self.retire_if(value)
         except TimeoutError:
-            raise LimitExceeded(f"took longer than {limit_s:g} s") from None
+            raise LimitExceeded(f"took longer than {self.timeout_s:g} s") from None
         except (EOFError, ConnectionError, pickle.UnpicklingError):
             raise self._death(worker.stop()) from None
         finally:
@@ -119,7 +114,7 @@ class Workers:
         for worker in idle:
             worker.stop()
 
-    def _take(self) -> _Worker:
+    def _take(self, wait_s: float | None) -> _Worker:
         with self._lock:
             if self._closed:
                 raise Overloaded("shutting down")
@@ -127,7 +122,13 @@ class Workers:
                 return self._idle.pop()
             turn: Future[_Worker] = Future()
             self._waiting.append(turn)
-        return turn.result()
+        with suppress(TimeoutError):
+            return turn.result(wait_s)
+        with self._lock:
+            if turn in self._waiting:
+                self._waiting.remove(turn)
+                raise Overloaded("no worker was free in time")
+        return turn.result()  # it came just now
 
     def _give_back(self, worker: _Worker, keep: bool) -> None:
         if not keep:
@@ -222,8 +223,7 @@ class _Line(io.RawIOBase):
         self.deadline = 0.0
 
     def readable(self) -> bool:
-        """Return True, as the buffer around it asks."""
-        return True
+        return True  # as the buffer around it asks
 
     def readinto(self, buffer: Any) -> int:
         """Read what is there into `buffer`."""

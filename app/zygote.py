@@ -19,21 +19,16 @@ import signal
 import socket
 import struct
 import sys
-import traceback
 import warnings
 from contextlib import suppress
 from pathlib import Path
 
-from app.errors import DicomlakeError, LimitExceeded, WorkerCrashed
+from app.errors import DicomlakeError, LimitExceeded, WorkerCrashed, internal_error
 
 READY, BEGUN = b"r", b"b"
 NUMBER = struct.Struct("!i")
 MAX_OPEN_FILES = 256
 PR_SET_PDEATHSIG = 1
-
-
-class WorkerFault(RuntimeError):
-    """A task failed in a way that is our bug; says only which class of error and where, never a value."""
 
 
 class _Chunks(list[bytes]):
@@ -150,19 +145,8 @@ def _answer(stream: io.BufferedReader) -> tuple[bool, list[bytes]]:
     except DicomlakeError as exc:
         error = exc
     except Exception as exc:  # noqa: BLE001 - its text may quote values, so it ends here
-        error = WorkerFault(f"{type(exc).__name__} at {_place(exc)}")
+        error = internal_error(exc)
     except BaseException as exc:  # noqa: BLE001 - an exit, or the panic of a codec written in Rust
         error = WorkerCrashed(type(exc).__name__)
     error.__traceback__ = error.__context__ = error.__cause__ = None  # frees what the task still holds
     return False, pickled((False, error))
-
-
-def _place(error: BaseException) -> str:
-    """Return file:line of the innermost frame that is ours and not of this file, else of the innermost."""
-    here = Path(__file__)
-    places = [
-        (Path(frame.f_code.co_filename), line) for frame, line in traceback.walk_tb(error.__traceback__)
-    ]
-    ours = [(path, line) for path, line in places if path != here and path.is_relative_to(here.parent)]
-    path, line = (ours or places)[-1]
-    return f"{'/'.join(path.parts[-2:])}:{line}"

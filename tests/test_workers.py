@@ -84,23 +84,18 @@ def test_worker_terminated_by_an_operator_is_transient(pool):
 
 @pytest.mark.parametrize(("task", "argument"), [("nap", 30.0), ("signal_self", signal.SIGSTOP)])
 def test_hang_is_killed_in_time_while_others_go_on(pool, task, argument):
-    workers = pool(count=2)
-    workers.run(tasks.double, 0)
-    began = time.monotonic()
+    workers = pool(count=2, timeout_s=3)
     with ThreadPoolExecutor() as threads:
-        hang = threads.submit(workers.run, getattr(tasks, task), argument, timeout_s=0.5)
+        list(threads.map(lambda _: workers.run(tasks.nap, 0.1), range(2)))  # both are warm
+        began = time.monotonic()
+        hang = threads.submit(workers.run, getattr(tasks, task), argument)
+        assert wait_until(lambda: len(workers._idle) == 1, 20)
         assert [workers.run(tasks.double, number) for number in range(20)] == list(range(0, 40, 2))
         assert not hang.done()
-        with pytest.raises(LimitExceeded, match=r"^took longer than 0\.5 s$"):
-            hang.result()
-    assert 0.5 <= time.monotonic() - began < 2
+        with pytest.raises(LimitExceeded, match=r"^took longer than 3 s$"):
+            hang.result(20)
+    assert time.monotonic() - began >= 3
     assert workers.run(tasks.double, 4) == 8
-
-
-def test_time_limit_of_the_pool_holds_without_one_of_the_task(pool):
-    workers = pool(timeout_s=0.2)
-    with pytest.raises(LimitExceeded):
-        workers.run(tasks.nap, 30.0)
 
 
 def test_every_caller_gets_its_own_answer_or_its_own_error(pool):
@@ -125,13 +120,39 @@ def test_every_caller_gets_its_own_answer_or_its_own_error(pool):
 
 def test_callers_are_served_in_order(pool):
     workers = pool()
-    served: list[int] = []
-    with ThreadPoolExecutor(8) as threads:
-        threads.submit(workers.run, tasks.nap, 0.3)
+    worker = workers._take(None)
+    with ThreadPoolExecutor(6) as threads:
+        served = []
         for number in range(6):
-            time.sleep(0.02)
-            threads.submit(lambda n: served.append(workers.run(tasks.double, n)), number)
-    assert served == [0, 2, 4, 6, 8, 10]
+            served.append(threads.submit(workers.run, time.monotonic))  # one clock for all processes
+            assert wait_until(lambda waiting=number + 1: len(workers._waiting) == waiting, 10)
+        workers._give_back(worker, keep=True)
+        moments = [future.result(20) for future in served]
+    assert moments == sorted(moments)
+
+
+def test_caller_for_whom_no_worker_is_free_in_time_is_refused(pool):
+    workers = pool()
+    worker = workers._take(None)
+    with pytest.raises(Overloaded, match="no worker"):
+        workers.run(tasks.double, 1, wait_s=0.1)
+    workers._give_back(worker, keep=False)
+    assert workers.run(tasks.double, 2, wait_s=0) == 4
+
+
+def test_no_worker_is_lost_when_callers_give_up_just_as_one_gets_free(pool):
+    workers = pool(count=2)
+
+    def attempt(number: int) -> object:
+        try:
+            return workers.run(tasks.double, number, wait_s=number % 7 / 10_000)
+        except Overloaded:
+            return None
+
+    with ThreadPoolExecutor(16) as threads:
+        answers = list(threads.map(attempt, range(800)))
+    assert all(answer in (None, 2 * number) for number, answer in enumerate(answers))
+    assert (len(workers._idle), len(workers._waiting)) == (2, 0)
 
 
 def test_worker_retires_after_its_tasks(pool):

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from app.errors import LimitExceeded, WorkerCrashed
+from app import types
+from app.errors import InternalError, LimitExceeded, WorkerCrashed
 from app.workers import Workers
-from app.zygote import WorkerFault
 from tests import worker_tasks as tasks
 from tests.parts import ROOT, need
 from tests.processes import alive, children, wait_until
@@ -27,7 +27,9 @@ def workers() -> Iterator[Workers]:
 
 
 def test_our_bug_names_class_and_place_but_no_value(workers):
-    with pytest.raises(WorkerFault, match=r"^ValueError at tests/worker_tasks\.py:\d+$"):
+    with pytest.raises(InternalError, match=r"^AttributeError at app/types\.py:\d+$"):
+        workers.run(types.Content.open, "DOE^JANE")
+    with pytest.raises(InternalError, match=r"^ValueError at app/zygote\.py:\d+$"):
         workers.run(tasks.quote, "DOE^JANE")
 
 
@@ -37,7 +39,7 @@ def test_panic_of_a_codec_is_a_crash_without_its_text(workers):
 
 
 def test_result_that_cannot_be_pickled_is_our_bug(workers):
-    with pytest.raises(WorkerFault, match=r"^TypeError at "):
+    with pytest.raises(InternalError, match=r"^TypeError at "):
         workers.run(tasks.make_unpicklable)
     assert workers.run(tasks.double, 1) == 2
 
@@ -45,7 +47,7 @@ def test_result_that_cannot_be_pickled_is_our_bug(workers):
 def test_function_that_a_worker_cannot_import_is_our_bug(workers, monkeypatch):
     monkeypatch.setattr(tasks, "born_late", lambda: 1, raising=False)
     tasks.born_late.__module__, tasks.born_late.__qualname__ = "tests.worker_tasks", "born_late"
-    with pytest.raises(WorkerFault, match=r"^AttributeError at "):
+    with pytest.raises(InternalError, match=r"^AttributeError at "):
         workers.run(tasks.born_late)
 
 
@@ -130,7 +132,7 @@ def test_no_thread_of_a_library_is_there_to_be_lost_in_a_fork(workers):
 
 def test_worker_writes_no_file_and_prints_nothing(workers, tmp_path, capfd):
     workers.run(tasks.print_everywhere)
-    with pytest.raises(WorkerFault, match=r"^OSError at "):
+    with pytest.raises(InternalError, match=r"^OSError at "):
         workers.run(tasks.write_file, str(tmp_path / "written"))
     assert (tmp_path / "written").read_bytes() == b""
     assert capfd.readouterr() == ("", "")

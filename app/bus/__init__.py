@@ -15,13 +15,17 @@ DeadLetterSink = Callable[[Row], None]
 
 @dataclass(frozen=True, slots=True)
 class DeliveryPolicy:
-    """How a bus that pushes by itself delivers; times in seconds."""
+    """How a bus that pushes by itself delivers; times in seconds.
+
+    min_free_bytes: it does not deliver while its own disk has less free.
+    """
 
     max_attempts: int = 20
     backoff_min_s: float = 1.0
     backoff_max_s: float = 600.0
     ack_deadline_s: float = 600.0
     concurrency: int = 8
+    min_free_bytes: int = 0
 
 
 class Bus(Protocol):

@@ -7,7 +7,7 @@ from datetime import datetime
 from app.bus.push import rfc3339
 from app.types import Message, Reason
 
-MAX_REASON_BYTES = 1024  # of one attribute, as Pub/Sub
+MAX_ATTRIBUTE_BYTES = 1024  # as Pub/Sub
 
 
 def dead_letter(message: Message, now: datetime, reason: Reason | None = None) -> Message:
@@ -35,10 +35,11 @@ def added_attributes(message: Message, now: datetime, reason: Reason | None = No
 
 
 def _reason(message: Message, reason: Reason) -> dict[str, str]:
-    text = _text(reason.text).encode()[:MAX_REASON_BYTES].decode(errors="ignore")
+    text = _text(reason.text).encode()[:MAX_ATTRIBUTE_BYTES].decode(errors="ignore")
     added = {"dicomlakeCode": reason.code, "dicomlakeReason": text}
-    if reason.object_uri and "objectUri" not in message.attributes:
-        added["objectUri"] = reason.object_uri
+    uri = _text(reason.object_uri)
+    if 0 < len(uri.encode()) <= MAX_ATTRIBUTE_BYTES and "objectUri" not in message.attributes:
+        added["objectUri"] = uri
     added["dicomlakeMessageId"] = _text(message.message_id)
     return added
 

@@ -19,11 +19,12 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
+from app.admission import Space
 from app.bus import DeadLetterSink, DeliveryPolicy
 from app.bus.letters import dead_letter
 from app.bus.push import Pump, Pusher, Verdict, push_body
 from app.bus.queue import DEAD_LETTER, MAIN, Queue, QueueStats
-from app.errors import BadEvent, BusUnavailable, ConfigError, DicomlakeError
+from app.errors import BadEvent, BusUnavailable, ConfigError, DicomlakeError, OutOfSpace
 from app.types import Message, Reason, Row
 
 log = logging.getLogger("dicomlake.bus")
@@ -34,7 +35,7 @@ MAX_DATA_BYTES = 10_000_000  # as Pub/Sub
 GRACE_S = 5.0  # a lease outlasts its push, so that the push ends it and not the clock
 CARRY_S = 120.0  # a dead letter's lease: longer than a warehouse takes for one row
 UNREACHED_PAUSE_S = 0.25
-ORPHANS_S = 5.0  # how long worker processes of a killed service may still hold its lock
+RESERVE_BYTES = 4 * 2**20  # a log of this size is written over from its beginning
 CLOSE_S = 8.0  # platforms kill 10 s after they ask to stop
 
 
@@ -57,6 +58,8 @@ class LocalBus:
         self._lease_s = policy.ack_deadline_s + GRACE_S
         # Twice what is ever put off: a clock that is corrected by seconds must not end the leases in flight.
         self._queue = Queue(self._path, 2 * max(policy.backoff_max_s, self._lease_s, CARRY_S))
+        self._space = Space([self._path.parent], policy.min_free_bytes)
+        self._full = False
         self._lock: int | None = None
         self._pusher: Pusher | None = None
         self._pumps: dict[str, Pump] = {}
@@ -87,10 +90,12 @@ class LocalBus:
         pusher = Pusher(endpoint, self._policy.ack_deadline_s)
         self._lock = _lock(self._path.with_name(self._path.name + ".lock"))
         self._queue.release(self._clock())
+        self._reserve()
         self._pusher = pusher
+        lease, carry = partial(self._lease, MAIN, self._lease_s), partial(self._lease, DEAD_LETTER, CARRY_S)
         self._pumps = {
-            MAIN: Pump("push", self._policy.concurrency, self._lease_main, partial(self._deliver, pusher)),
-            DEAD_LETTER: Pump("dead-letter", 1, self._lease_dead_letters, self._carry),
+            MAIN: Pump("push", self._policy.concurrency, lease, partial(self._deliver, pusher)),
+            DEAD_LETTER: Pump("dead-letter", 1, carry, self._carry),
         }
 
     def stats(self) -> QueueStats:
@@ -102,8 +107,9 @@ class LocalBus:
         return self.stats().waiting
 
     def check(self) -> None:
-        """Raise BusUnavailable unless the queue answers and, once started, is being delivered."""
+        """Raise BusUnavailable unless the queue answers and is delivered, OutOfSpace while that must wait."""
         self._queue.check()
+        self._space.check()
         if not all(pump.alive() for pump in self._pumps.values()):
             raise BusUnavailable("the queue is no longer delivered")
 
@@ -120,8 +126,6 @@ class LocalBus:
         if self._lock is not None:
             with _best_effort("leases end by themselves"):
                 self._queue.release(self._clock())
-            # Said aloud, because worker processes forked from this one hold the same lock.
-            fcntl.flock(self._lock, fcntl.LOCK_UN)
             os.close(self._lock)
             self._lock = None
         self._queue.close()
@@ -130,13 +134,28 @@ class LocalBus:
         if topic in self._pumps:
             self._pumps[topic].wake()
 
-    def _lease_main(self, count: int) -> list[Message]:
+    def _lease(self, topic: str, lease_s: float, count: int) -> list[Message]:
+        if not self._has_room():
+            return []
         now = self._clock()
-        return self._queue.lease(MAIN, count, now, now + self._lease_s)
+        return self._queue.lease(topic, count, now, now + lease_s)
 
-    def _lease_dead_letters(self, count: int) -> list[Message]:
-        now = self._clock()
-        return self._queue.lease(DEAD_LETTER, count, now, now + CARRY_S)
+    def _has_room(self) -> bool:
+        """Tell whether there is room for what a delivery writes; if not, a message is better off here."""
+        try:
+            self._space.check()
+        except OutOfSpace as exc:
+            if not self._full:
+                self._full = True
+                log.warning("nothing is delivered while there is so little space", extra={"code": exc.code})
+                self._reserve()  # of what is left, before others take that too
+            return False
+        self._full = False
+        return True
+
+    def _reserve(self) -> None:
+        with _best_effort("no reserve for a full disk"):
+            self._queue.reserve(RESERVE_BYTES)
 
     def _deliver(self, pusher: Pusher, message: Message) -> None:
         """Push one leased message and end its lease by what came of it."""
@@ -221,40 +240,19 @@ def _extra(message: Message) -> dict[str, object]:
 
 def _lock(path: Path) -> int:
     """Take the lock of the one process that delivers; the system frees it when that process ends."""
-    patience = time.monotonic() + ORPHANS_S
     try:
         lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        while not _try_lock(lock):
-            owner = os.pread(lock, 20, 0).decode("ascii", "replace")
-            if _runs(owner) or time.monotonic() > patience:
-                os.close(lock)
-                raise ConfigError(
-                    f"the queue of {path} is already served by process {owner or 'unknown'}; "
-                    "stop it or give bus.url another file"
-                )
-            time.sleep(0.05)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            owner = os.pread(lock, 20, 0).decode("ascii", "replace") or "unknown"
+            os.close(lock)
+            raise ConfigError(
+                f"the queue of {path.with_suffix('')} is already served by process {owner}; "
+                "stop it or give bus.url another file"
+            ) from None
         os.ftruncate(lock, 0)
         os.pwrite(lock, str(os.getpid()).encode(), 0)
     except OSError as exc:
         raise ConfigError(f"the lock {path} cannot be taken: {exc.strerror}") from exc
     return lock
-
-
-def _try_lock(lock: int) -> bool:
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
-def _runs(process: str) -> bool:
-    if not process.isdecimal():
-        return False
-    try:
-        os.kill(int(process), 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

@@ -9,15 +9,14 @@ from __future__ import annotations
 import json
 import sqlite3
 import threading
-from collections import deque
 from collections.abc import Iterator, Mapping
-from concurrent.futures import Future
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from app.commit import GroupCommit
 from app.errors import BusUnavailable, ConfigError
 from app.sqlite import code, connect, may_pass, transaction
 from app.types import Message
@@ -39,6 +38,7 @@ CREATE TABLE IF NOT EXISTS queue (
     UNIQUE (topic, message_id)
 );
 CREATE INDEX IF NOT EXISTS queue_due ON queue (topic, due_at, leased);
+CREATE TABLE IF NOT EXISTS ballast (room BLOB);
 """
 
 # An id is the time in microseconds, or one more than the greatest id ever given, whichever is greater: unique
@@ -101,12 +101,6 @@ class QueueStats:
     oldest_age_s: float
 
 
-@dataclass(frozen=True, slots=True)
-class _Job:
-    statements: tuple[Statement, ...]
-    outcome: Future[Rows] = field(default_factory=Future)
-
-
 @contextmanager
 def sqlite_errors(path: Path | None = None) -> Iterator[None]:
     """Translate the errors of sqlite3: to start again later is all that a queue can offer for any of them.
@@ -131,8 +125,8 @@ class Queue:
 
     def __init__(self, path: Path, horizon_s: float) -> None:
         self._horizon_s = horizon_s
-        self._waiting: deque[_Job] = deque()
-        self._writing, self._reading = threading.Lock(), threading.Lock()
+        self._reading = threading.Lock()
+        self._commits: GroupCommit[tuple[Statement, ...], Rows] = GroupCommit(self._commit, BusUnavailable)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as exc:
@@ -184,6 +178,14 @@ class Queue:
         """End all leases, as only the one process that serves the queue may; counts stay."""
         self._write((RELEASE, {"now": now}))
 
+    def reserve(self, size: int) -> None:
+        """Take so many bytes of the disk, for the file and for its log, that are used once the disk is full.
+
+        SQLite fills free pages before the file grows, and writes its log over from the beginning.
+        """
+        self._write(("INSERT INTO ballast VALUES (zeroblob(:size))", {"size": size}))
+        self._write(("DELETE FROM ballast", {}))
+
     def stats(self, now: float) -> QueueStats:
         """Return how many messages there are and how long the oldest one has waited."""
         waiting, leased, dead_letters, oldest = self._read(COUNTS, {})[0]
@@ -195,7 +197,8 @@ class Queue:
 
     def close(self) -> None:
         """Close the file; what is called later raises BusUnavailable."""
-        with self._writing, self._reading, sqlite_errors():
+        self._commits.close()
+        with self._reading, sqlite_errors():
             self._writer.close()
             self._reader.close()
 
@@ -205,30 +208,14 @@ class Queue:
 
     def _write(self, *statements: Statement) -> Rows:
         """Run statements in one transaction, shared with those who came while the last one was written."""
-        job = _Job(statements)
-        self._waiting.append(job)
-        with self._writing:
-            if not job.outcome.done():
-                self._commit([self._waiting.popleft() for _ in range(len(self._waiting))])
-        return job.outcome.result()
+        return self._commits.add(statements)
 
-    def _commit(self, jobs: list[_Job]) -> None:
-        failure = BusUnavailable("the queue was interrupted")
-        try:
-            with sqlite_errors(), transaction(self._writer):
-                found = [_run(self._writer, job.statements) for job in jobs]
-            for job, rows in zip(jobs, found, strict=True):
-                job.outcome.set_result(rows)
-        except BusUnavailable as exc:
-            failure = exc
-        finally:
-            for job in jobs:
-                if not job.outcome.done():
-                    job.outcome.set_exception(failure)
-
-
-def _run(connection: sqlite3.Connection, statements: tuple[Statement, ...]) -> Rows:
-    return [row for sql, values in statements for row in connection.execute(sql, values)]
+    def _commit(self, group: list[tuple[Statement, ...]]) -> list[Rows]:
+        with sqlite_errors(), transaction(self._writer):
+            return [
+                [row for sql, values in statements for row in self._writer.execute(sql, values)]
+                for statements in group
+            ]
 
 
 def _values(topic: str, message: Message, now: float) -> dict[str, object]:

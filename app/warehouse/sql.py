@@ -63,8 +63,9 @@ VIEWS: dict[str, Table] = {
         ),
         Table(
             "dead_letters",
-            "One row per event that was given up and not stored since: its newest dead letter, decoded, with "
-            "the reason it carries or else that of its last failure. One that cannot be decoded has nulls.",
+            "One row per event that was given up, unless it was stored since or its version of the object "
+            "removed or overwritten: its newest dead letter, decoded, with the reason it carries or else "
+            "that of its last failure. One that cannot be decoded has nulls.",
             (
                 Column("message_id", "STRING", "NULLABLE", "Id of the newest dead letter"),
                 Column("publish_time", "TIMESTAMP", "NULLABLE", "When the newest dead letter was published"),
@@ -204,14 +205,22 @@ failure AS (
   SELECT object_uri, generation, event_type, code, message, ROW_NUMBER() OVER (
     PARTITION BY object_uri, generation, event_type
     ORDER BY delivery_attempt DESC NULLS LAST, failed_at DESC) AS place
-  FROM {failures})
+  FROM {failures}),
+seen AS (
+  SELECT object_uri, MAX(generation) AS last_generation,
+    MAX(CASE WHEN {removed} THEN generation END) AS removed_generation
+  FROM {instances} WHERE object_uri IN (SELECT object_uri FROM event) GROUP BY object_uri)
 SELECT l.message_id, l.publish_time, l.bucket, l.object, l.object_uri, l.generation, l.event_type,
   l.delivery_count, COALESCE(l.code, f.code) AS code, COALESCE(l.reason, f.message) AS reason,
   l.letters, l.subscription_name
 FROM letter AS l LEFT JOIN failure AS f
   ON f.place = 1 AND f.object_uri = l.object_uri AND f.generation = l.generation
   AND f.event_type = l.event_type
-WHERE l.place = 1 AND NOT EXISTS (
+LEFT JOIN seen AS s ON s.object_uri = l.object_uri
+WHERE l.place = 1
+AND COALESCE(s.last_generation <= l.generation, TRUE)
+AND COALESCE(s.removed_generation < l.generation, TRUE)
+AND NOT EXISTS (
   SELECT 1 FROM {instances} AS i WHERE i.object_uri = l.object_uri AND i.generation = l.generation
   AND i.event_type = l.event_type AND i.member IS NULL)"""
 
@@ -278,6 +287,7 @@ def views(dialect: str, prefix: str = "") -> dict[str, str]:
         "dead_letters": _DEAD_LETTERS.format(
             generation=words.integer.format("generation_text"),
             delivery_count=words.integer.format("count_text"),
+            removed=_REMOVED,
             **{name: words.attribute.format(name) for name in attributes},
             **names,
         ),

@@ -6,33 +6,19 @@ import json
 import os
 import sqlite3
 import threading
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-from app.errors import BadQuery, ConfigError, DicomlakeError, RowsRejected, WarehouseUnavailable
+from app.errors import BadQuery, ConfigError, RowsRejected, WarehouseUnavailable
 from app.sqlite import code, connect, may_pass, transaction
 from app.types import Row
-from app.warehouse.schema import TABLES, Table, check_delete, check_row, type_of
+from app.warehouse.schema import TABLES, Table, check_delete, check_row
 from app.warehouse.sql import column_ddl, ddl, views
-from app.warehouse.sqlite_values import parameter, to_values
+from app.warehouse.sqlite_reader import guard, read
+from app.warehouse.sqlite_values import to_values
 
 _PAGES_BETWEEN_CHECKPOINTS = 4000  # 16 MB; rows of 20 KB cost a third less than with SQLite's own 1000
-_STEPS_BETWEEN_CLOCKS = 10_000
-
-# Result codes of a file that is broken. With those that may pass, they say that the store fails; any other
-# tells that what it was asked is wrong.
-_BROKEN = frozenset(
-    {
-        *(sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB),
-        *(sqlite3.SQLITE_PERM, sqlite3.SQLITE_INTERNAL),
-    }
-)
-_READING = frozenset(
-    {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE}
-)
-_READING_PRAGMAS = frozenset({"table_info", "table_xinfo", "table_list", "index_list", "index_info"})
 
 
 @contextmanager
@@ -48,28 +34,6 @@ def sqlite_errors(path: Path | None = None) -> Iterator[None]:
         if path is not None and not may_pass(exc):
             raise ConfigError(f"warehouse.url: {path} is no database to use ({name})") from None
         raise WarehouseUnavailable(f"SQLite ({name})") from None
-
-
-def _query_error(
-    exc: sqlite3.Error | sqlite3.Warning, reader: sqlite3.Connection, sql: str, values: Mapping[str, object]
-) -> DicomlakeError:
-    number, name = code(exc)
-    if number in _BROKEN or may_pass(exc):
-        return WarehouseUnavailable(f"SQLite ({name})")
-    if number == sqlite3.SQLITE_INTERRUPT:
-        return BadQuery("the statement took too long")
-    if number in (sqlite3.SQLITE_AUTH, sqlite3.SQLITE_READONLY):
-        return BadQuery("only a statement that reads tables is allowed")
-    try:
-        reader.execute(f"EXPLAIN {sql}", values)
-    except (sqlite3.Error, sqlite3.Warning) as fault:
-        return BadQuery(f"SQLite: {fault}")  # found before any row was read, so it quotes the statement only
-    return BadQuery(f"SQLite stopped at a row ({name})")
-
-
-def _allow(action: int, first: str | None, *_: str | None) -> int:
-    allowed = action in _READING or (action == sqlite3.SQLITE_PRAGMA and first in _READING_PRAGMAS)
-    return sqlite3.SQLITE_OK if allowed else sqlite3.SQLITE_DENY
 
 
 def _insert(table: Table) -> str:
@@ -143,19 +107,13 @@ class SqliteWarehouse:
     def query(
         self, sql: str, parameters: Mapping[str, object] | None = None, time_limit_s: float = 60.0
     ) -> list[dict[str, object]]:
-        """Run one read-only statement; see Warehouse. Times are text in UTC, lists and records JSON text."""
-        if type_of(sql) != "STRING" or "\0" in sql:
-            raise BadQuery("the statement is not text")
-        values = {name: parameter(name, value) for name, value in (parameters or {}).items()}
+        """Run one read-only statement; see Warehouse. Times are text in UTC, lists and records JSON text.
+
+        Of columns with the same name each but the first gets a number. Raises ConfigError before the first
+        `create`.
+        """
         with closing(self._open_reader()) as reader:
-            end = time.monotonic() + time_limit_s
-            reader.set_progress_handler(lambda: time.monotonic() > end, _STEPS_BETWEEN_CLOCKS)
-            try:
-                cursor = reader.execute(sql, values)
-                names = [column[0] for column in cursor.description or ()]
-                return [dict(zip(names, row, strict=True)) for row in cursor]
-            except (sqlite3.Error, sqlite3.Warning) as exc:
-                raise _query_error(exc, reader, sql, values) from None
+            return read(reader, sql, parameters or {}, time_limit_s)
 
     def delete(self, table: str, column: str, values: Sequence[str]) -> int:
         """Remove rows by the value of a column; see Warehouse."""
@@ -188,9 +146,13 @@ class SqliteWarehouse:
     def _open_reader(self) -> sqlite3.Connection:
         with sqlite_errors():
             self._check_file()
+            if self._file is None and self._identity() is None:
+                raise ConfigError(
+                    f"there is no warehouse yet at {self._path};"
+                    " run `dicomlake serve` or `dicomlake ingest` first"
+                )
             reader = self._connect(read_only=True)
-            reader.execute("PRAGMA query_only = ON")
-            reader.set_authorizer(_allow)
+            guard(reader)
             return reader
 
     def _open_writer(self) -> sqlite3.Connection:

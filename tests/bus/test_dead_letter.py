@@ -115,6 +115,14 @@ def test_object_uri_of_the_message_is_kept(bus, sink):
     assert json.loads(sink.rows[0]["attributes"])["objectUri"] == "gs://b/mine"
 
 
+def test_object_uri_is_left_out_where_an_attribute_cannot_hold_it(bus, sink):
+    for number, size in enumerate((1024, 1025)):
+        bus.dead_letter(Message(b"", {}, str(number)), Reason("c", "t", "gs://b/" + "x" * (size - 7)))
+    fits, left_out = (json.loads(row["attributes"]) for row in sink.rows)
+    assert len(fits["objectUri"]) == 1024
+    assert "objectUri" not in left_out
+
+
 def test_id_from_outside_that_is_no_unicode_is_kept_as_text(bus, sink):
     bus.dead_letter(Message(b"", {}, "a\ud800"), Reason("c", "\ud800"))
     assert sink.rows[0]["message_id"] == "a\\ud800"

@@ -19,24 +19,20 @@ from tests.bus.conftest import QUICK, Sink, until
 from tests.bus.contract import BusContract, Endpoint, exceptions, note
 from tests.conftest import lake_settings
 from tests.e2e.deadletter_subscription import DeadLetterSubscription
-from tests.emulators import PubSubEmulator, pubsub_emulator
+from tests.emulators import PubSubEmulator
+
+pytestmark = pytest.mark.xdist_group("cloud")
 
 TOPIC = "projects/p/topics/landing"
 LETTERS = "projects/p/topics/letters"
 NOT_DICOM = Reason("not_dicom", "describe: the bytes are not DICOM", "gs://in/a.dcm")
 
 
-@pytest.fixture(scope="session")
-def emulator() -> Iterator[PubSubEmulator]:
-    with pubsub_emulator() as emulator:
-        yield emulator
-
-
 @pytest.fixture
-def here(emulator: PubSubEmulator, monkeypatch: pytest.MonkeyPatch) -> PubSubEmulator:
+def here(pubsub: PubSubEmulator, monkeypatch: pytest.MonkeyPatch) -> PubSubEmulator:
     """The emulator, to which every new client in this process connects."""
-    monkeypatch.setenv("PUBSUB_EMULATOR_HOST", emulator.host)
-    return emulator
+    monkeypatch.setenv("PUBSUB_EMULATOR_HOST", pubsub.host)
+    return pubsub
 
 
 @pytest.fixture
@@ -174,9 +170,9 @@ def test_requeued_dead_letter_is_pushed_as_it_first_was(here, topic, letters, en
         until(lambda: dlq.letters(services.warehouse))
         (letter,) = dlq.letters(services.warehouse)
         assert (letter["code"], letter["generation"], letter["delivery_count"]) == ("not_dicom", 7, 5)
-        (new_id,) = dlq.requeue(services, [str(letter["message_id"])])
+        (line,) = dlq.requeue(services, [str(letter["message_id"])])
         (push,) = endpoint.wait(1)
-    assert push["message"]["messageId"] == new_id
+    assert push["message"]["messageId"] == line["requeued_as"]
     assert push["message"]["data"] == "AHt9"
     assert push["message"]["attributes"] == event | {"objectUri": "gs://in/a.dcm"}
     assert dlq.letters(services.warehouse) == []

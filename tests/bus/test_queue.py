@@ -7,18 +7,22 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from app.bus.local import LocalBus
 from app.bus.queue import COUNTS, DUE, LEASE, MAIN, Queue, QueueStats
-from app.errors import BadEvent, BusUnavailable
+from app.errors import BadEvent, BusUnavailable, OutOfSpace
 from app.types import Message, Reason
 from tests.bus.conftest import NOW, QUICK, look, until
 from tests.bus.contract import note
 from tests.parts import need
+
+MIB = 1 << 20
 
 
 def test_message_ids_rise_even_when_the_clock_goes_back(path):
@@ -139,6 +143,20 @@ def test_file_locked_by_another_is_unavailable_and_heals(path, make, monkeypatch
     assert bus.stats().waiting == 1
 
 
+def test_threads_that_fail_together_have_an_error_each(path, monkeypatch):
+    monkeypatch.setattr("app.sqlite.BUSY_S", 0.3)
+    with (
+        closing(Queue(path, 1200.0)) as queue,
+        closing(sqlite3.connect(path, isolation_level=None)) as other,
+        ThreadPoolExecutor(8) as pool,
+    ):
+        other.execute("BEGIN IMMEDIATE")
+        futures = [pool.submit(queue.publish, note(), NOW) for _ in range(8)]
+        errors = [future.exception(10) for future in futures]
+    assert {type(error) for error in errors} == {BusUnavailable}
+    assert len({id(error) for error in errors}) == 8
+
+
 @contextmanager
 def file_size_limit(size: int) -> Iterator[None]:
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -160,11 +178,11 @@ def test_write_error_is_unavailable_and_heals(bus, endpoint):
     assert pushed == {b"before", b"after"}
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
+@pytest.fixture(params=["1m"])
+def small_disk(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Path]:
     folder = tmp_path / "disk"
     folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)]
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={request.param}", "tmpfs", str(folder)]
     mounted = os.geteuid() == 0 and subprocess.run(mount, check=False, capture_output=True).returncode == 0
     need("the right to mount a small disk", mounted, "run as root with the right to mount")
     yield folder
@@ -176,12 +194,19 @@ def for_ever(step: Callable[[], object]) -> None:
         step()
 
 
+def fill(disk: Path, leave: int = 0) -> Path:
+    """Leave about so many bytes free; return the file that takes all others."""
+    filler = disk / "filler"
+    with filler.open("ab", buffering=0) as file, pytest.raises(OSError, match="No space left"):
+        for_ever(lambda: file.write(bytes(4096)))
+    os.truncate(filler, filler.stat().st_size - leave)
+    return filler
+
+
 def test_full_disk_is_unavailable_and_heals(small_disk, sink, endpoint):
     with closing(LocalBus(f"local:{small_disk}/lake.db", QUICK, sink)) as bus:
         ids = [bus.publish(note(bytes(1000)))]
-        ballast = small_disk / "ballast"
-        with ballast.open("wb", buffering=0) as file, pytest.raises(OSError, match="No space left"):
-            for_ever(lambda: file.write(bytes(4096)))
+        ballast = fill(small_disk)
         with pytest.raises(BusUnavailable, match="SQLITE_FULL"):
             for_ever(lambda: ids.append(bus.publish(note(bytes(1000)))))
         with pytest.raises(BusUnavailable):
@@ -192,3 +217,48 @@ def test_full_disk_is_unavailable_and_heals(small_disk, sink, endpoint):
         bus.start(endpoint.url)
         assert sorted(push["message"]["messageId"] for push in endpoint.wait(len(ids))) == sorted(ids)
         until(lambda: bus.stats().waiting + bus.stats().leased == 0)
+
+
+@pytest.mark.parametrize("small_disk", ["16m"], indirect=True)
+def test_queue_with_a_reserve_works_on_though_the_disk_is_full(small_disk):
+    with closing(Queue(small_disk / "lake.db", 1200.0)) as queue:
+        queue.reserve(4 * MIB)
+        for _ in range(20):
+            queue.publish(note(bytes(1000)), NOW)
+        fill(small_disk)
+        done, refused = (queue.lease(MAIN, 10, NOW, NOW + 60) for _ in range(2))
+        for message in done:
+            queue.ack(MAIN, message)
+        for message in refused:
+            queue.nack(MAIN, message, NOW + 60)
+        for _ in range(1000):  # more than fits into the log at once
+            queue.publish(note(bytes(1000)), NOW)
+        queue.dead_letter(note(bytes(1000)), NOW, NOW + 60)
+        assert queue.stats(NOW) == QueueStats(1010, 0, 1, 0.0)
+
+
+@pytest.mark.parametrize("small_disk", ["48m"], indirect=True)
+def test_nothing_is_delivered_while_the_disk_is_nearly_full_and_all_afterwards(small_disk, sink, endpoint):
+    policy = replace(QUICK, min_free_bytes=16 * MIB)
+    with closing(LocalBus(f"local:{small_disk}/lake.db", policy, sink)) as bus:
+        bus.start(endpoint.url)
+        endpoint.open.clear()
+        for _ in range(60):  # more than the first reserve, and it stays in the file
+            bus.publish(note(bytes(100_000)))
+        endpoint.wait(4)
+        filler = fill(small_disk, leave=14 * MIB)
+        with pytest.raises(OutOfSpace):
+            until(bus.check)
+        until(lambda: bus._full)
+        until(lambda: look(small_disk / "lake.db", "PRAGMA freelist_count")[0][0] > 1000)  # the second one
+        fill(small_disk)
+        endpoint.open.set()
+        until(lambda: bus.stats().leased == 0)  # what was under way is acknowledged
+        ids = [bus.publish(note()) for _ in range(100)]
+        time.sleep(1.5)
+        assert (len(endpoint.pushes), bus.depth()) == (4, 156)
+        filler.unlink()
+        pushes = [push for push in endpoint.wait(160) if push["message"]["messageId"] in ids]
+        assert sorted(push["message"]["messageId"] for push in pushes) == sorted(ids)
+        assert {push["deliveryAttempt"] for push in pushes} == {1}
+        bus.check()

@@ -66,19 +66,6 @@ while True:
     say("published", bus.publish(Message(b"x", {{}}, "")))
 """
 
-ORPHAN = f"""{SAY}
-from app.bus import DeliveryPolicy
-from app.bus.local import LocalBus
-bus = LocalBus(sys.argv[1], DeliveryPolicy(), print)
-bus.start(sys.argv[2])
-if os.fork() == 0:
-    os.close(1)
-    time.sleep(0.6)
-    os._exit(0)
-say("serving", "1")
-time.sleep(60)
-"""
-
 
 def killed(program: str, *arguments: str) -> dict[str, list[str]]:
     """Run a child, SIGKILL it soon after its first word, and return the ids it printed under each word."""
@@ -136,15 +123,6 @@ def test_killed_service_delivers_all_when_started_again(tmp_path, endpoint):
         bus.start(endpoint.url)
         until(lambda: bus.stats().waiting + bus.stats().leased == 0)
     assert published <= {push["message"]["messageId"] for push in endpoint.pushes}
-
-
-def test_service_starts_again_while_a_worker_of_the_killed_one_still_ends(tmp_path, endpoint):
-    url = f"local:{tmp_path}/lake.db"
-    assert killed(ORPHAN, url, endpoint.url)["serving"] == ["1"]
-    with closing(LocalBus(url, DeliveryPolicy(), print)) as bus:
-        bus.start(endpoint.url)
-        bus.publish(note())
-        endpoint.wait(1)
 
 
 def test_log_that_lost_its_end_keeps_all_before_it(tmp_path):

@@ -1,4 +1,4 @@
-"""BigQuery for tests: an emulator behind a strict front, started once, and a dataset a test."""
+"""BigQuery for tests: the session's emulator behind its strict front, and a dataset a test."""
 
 import pytest
 
@@ -6,16 +6,6 @@ from app.warehouse import open_warehouse
 
 PROJECT = "demo-project"
 WRITES = ["storage", "insertall"]
-
-
-@pytest.fixture(scope="session")
-def session_front():
-    # Imported late: the SDKs cost all other tests of this folder a second.
-    from tests.bq_emulator import running_emulator
-    from tests.bq_front import running_front
-
-    with running_emulator() as emulator, running_front(emulator) as front:
-        yield front
 
 
 @pytest.fixture

@@ -224,6 +224,23 @@ class WarehouseContract:
         warehouse.append("instances", [instance_row("r1")])
         assert count(warehouse, "dead_letters") == 0
 
+    def test_a_dead_letter_whose_version_was_removed_or_overwritten_is_not_listed(self, warehouse: Warehouse):
+        names = ["kept", "bad", "members", "removed", "overwritten"]
+        events = [event_attributes(f"{name}.dcm", generation="5") for name in names]
+        warehouse.append("dead_letter", [letter_row(f"m{i}", event) for i, event in enumerate(events)])
+        warehouse.append("dead_letter", [letter_row("undecodable", "{")])
+        warehouse.append(
+            "instances",
+            [
+                instance_row("r1", "gs://b/bad.dcm", 4, event_type="OBJECT_DELETE"),
+                instance_row("r2", "gs://b/members.dcm", 5, member="1.dcm"),
+                instance_row("r3", "gs://b/removed.dcm", 5, event_type="OBJECT_ARCHIVE"),
+                instance_row("r4", "gs://b/overwritten.dcm", 6, member="1.dcm"),
+            ],
+        )
+        found = warehouse.query("SELECT message_id FROM dead_letters ORDER BY message_id")
+        assert [row["message_id"] for row in found] == ["m0", "m1", "m2", "undecodable"]
+
     def test_delete_removes_dead_letters_by_value_and_says_how_many(self, warehouse: Warehouse):
         warehouse.append("dead_letter", [letter_row(f"m'{i}", "{}") for i in range(5)])
         assert warehouse.delete("dead_letter", "message_id", ["m'1", "m'3", "never"]) == 2

@@ -50,7 +50,7 @@ def queue_up(pool, inner, batched, appends):
     until(lambda: len(inner.batches) == 1)
     for waiting, rows in enumerate(appends[1:], 1):
         futures.append(pool.submit(batched.append, "instances", rows))
-        until(lambda waiting=waiting: len(batched._lanes["instances"].waiting) == waiting)
+        until(lambda waiting=waiting: len(batched._commits["instances"]._waiting) == waiting)
     inner.gates["instances"].set()
     wait(futures, 10)
     return futures
@@ -168,7 +168,7 @@ def test_close_waits_for_rows_that_were_taken_and_takes_no_more(pool, inner):
     taken = pool.submit(batched.append, "instances", one("a"))
     until(lambda: inner.batches)
     closing = pool.submit(batched.close)
-    until(lambda: batched._closed)
+    until(lambda: batched._commits["instances"]._closed)
     with pytest.raises(WarehouseUnavailable):
         batched.append("instances", one("b"))
     assert not closing.done()
@@ -177,24 +177,6 @@ def test_close_waits_for_rows_that_were_taken_and_takes_no_more(pool, inner):
     closing.result(10)
     with pytest.raises(WarehouseUnavailable):
         inner.query("SELECT 1")
-
-
-def test_lingering_gathers_appends_until_the_batch_is_full(pool, inner):
-    inner.gates["instances"].set()
-    batched = BatchedWarehouse(inner, 3, 8 * MB, linger_s=10)
-    start = time.monotonic()
-    wait([pool.submit(batched.append, "instances", one(name)) for name in "abc"], 10)
-    assert time.monotonic() - start < 5
-    assert sorted(inner.batches[0]) == ["a", "b", "c"]
-
-
-def test_close_ends_lingering(pool, inner):
-    inner.gates["instances"].set()
-    batched = BatchedWarehouse(inner, 3, 8 * MB, linger_s=60)
-    taken = pool.submit(batched.append, "instances", one("a"))
-    until(lambda: batched._lanes["instances"].leader is not None)
-    batched.close()
-    assert taken.result(10) is None
 
 
 def test_many_callers_all_get_their_rows_in_once(pool, tmp_path):

@@ -10,7 +10,7 @@ from app.warehouse.write_api import StorageWriter
 from tests.warehouse.conftest import PROJECT, WRITES
 from tests.warehouse.contract import count, failure_row, instance_row
 
-pytestmark = pytest.mark.xdist_group("bigquery")
+pytestmark = pytest.mark.xdist_group("cloud")
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import pytest
 from app.errors import BadQuery, WarehouseUnavailable
 from tests.warehouse.contract import NOON, event_attributes, failure_row, instance_row, letter_row
 
-pytestmark = pytest.mark.xdist_group("bigquery")
+pytestmark = pytest.mark.xdist_group("cloud")
 
 
 @pytest.fixture

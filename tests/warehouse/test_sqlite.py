@@ -1,7 +1,9 @@
 """The SQLite warehouse: the contract, and what is its own."""
 
 import os
+import signal
 import sqlite3
+import threading
 from contextlib import closing
 
 import pytest
@@ -99,6 +101,35 @@ def test_a_statement_without_end_is_stopped(warehouse):
     endless = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT COUNT(*) FROM n"
     with pytest.raises(BadQuery, match="took too long"):
         warehouse.query(endless, time_limit_s=0.2)
+
+
+@pytest.mark.parametrize("value", ["x", "zeroblob(10000000)", "printf('%1000d', x)"])
+def test_a_result_that_does_not_fit_in_memory_is_stopped(warehouse, value):
+    endless = f"WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT {value} FROM n"
+    with pytest.raises(BadQuery) as caught:
+        warehouse.query(endless)
+    assert caught.value.text == "the result is over 256 MiB; add LIMIT, or ask for fewer columns"
+
+
+@pytest.mark.parametrize("value", ["zeroblob(1000000000)", "hex(zeroblob(200000000))"])
+def test_a_value_that_does_not_fit_in_memory_is_a_bad_query(warehouse, value):
+    with pytest.raises(BadQuery) as caught:
+        warehouse.query(f"SELECT {value}")
+    assert caught.value.text == "a value is over 256 MiB"
+
+
+def test_columns_of_the_same_name_are_all_there(warehouse):
+    (row,) = warehouse.query("SELECT 1 AS a, 2 AS a, 3 AS a_2, 4 AS a, 5 AS b")
+    assert row == {"a": 1, "a_2": 2, "a_2_2": 3, "a_3": 4, "b": 5}
+
+
+def test_ctrl_c_ends_a_statement_as_what_it_is(warehouse):
+    endless = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT COUNT(*) FROM n"
+    timer = threading.Timer(0.3, signal.raise_signal, [signal.SIGINT])
+    timer.start()
+    with pytest.raises(KeyboardInterrupt):
+        warehouse.query(endless, time_limit_s=20)
+    timer.join()
 
 
 def test_a_row_that_only_the_database_refuses_is_refused_alone(warehouse, raw):
@@ -208,10 +239,12 @@ def test_a_file_removed_under_the_service_takes_no_more_rows(warehouse, path):
 
 def test_without_a_file_nothing_is_read_and_none_is_made(path):
     with closing(SqliteWarehouse(f"sqlite:{path}")) as warehouse:
-        with pytest.raises(WarehouseUnavailable):
-            warehouse.query("SELECT 1")
-        with pytest.raises(WarehouseUnavailable):
-            warehouse.check()
+        for call in (lambda: warehouse.query("SELECT 1"), warehouse.check):
+            with pytest.raises(ConfigError) as caught:
+                call()
+            assert caught.value.text == (
+                f"there is no warehouse yet at {path}; run `dicomlake serve` or `dicomlake ingest` first"
+            )
     assert not path.exists()
 
 

@@ -268,10 +268,35 @@ def test_a_given_uri_comes_before_that_of_bucket_and_object():
     [
         (instance_row("r", **EVENT), 0),
         (instance_row("r", **EVENT, member="1.dcm"), 1),
-        (instance_row("r", **{**EVENT, "generation": 2}), 1),
-        (instance_row("r", **{**EVENT, "event_type": "OBJECT_DELETE"}), 1),
-        (instance_row("r", **{**EVENT, "object_uri": "gs://b/other"}), 1),
+        (instance_row("r", **{**EVENT, "event_type": "OBJECT_METADATA_UPDATE"}), 1),
+        (instance_row("r", **{**EVENT, "generation": 0}), 1),
+        (instance_row("r", **{**EVENT, "object_uri": "gs://b/other", "generation": 2}), 1),
     ],
 )
 def test_a_letter_is_closed_by_the_row_of_exactly_its_event(row, listed):
     assert len(letters(letter_row("m1", event_attributes()), instances=[row])) == listed
+
+
+@pytest.mark.parametrize(
+    ("later", "listed"),
+    [
+        ({"generation": 2}, 0),
+        ({"generation": 2, "member": "1.dcm"}, 0),
+        ({"generation": 1, "event_type": "OBJECT_DELETE"}, 0),
+        ({"generation": 1, "event_type": "OBJECT_ARCHIVE"}, 0),
+        ({"generation": 2, "event_type": "OBJECT_DELETE"}, 0),
+        ({"generation": 0, "event_type": "OBJECT_DELETE"}, 1),
+    ],
+)
+def test_a_letter_is_closed_once_its_version_was_removed_or_a_later_one_came(later, listed):
+    # An archive with a bad member: the good one has a row of the same generation, and that closes nothing.
+    stored = instance_row("good", **EVENT, member="good.dcm")
+    seen = [stored, instance_row("r", **{**EVENT, **later})]
+    assert len(letters(letter_row("m1", event_attributes()), instances=seen)) == listed
+
+
+def test_a_removal_that_failed_is_listed_while_its_version_is_there():
+    removal = letter_row("m1", event_attributes(eventType="OBJECT_DELETE"))
+    stored = instance_row("r", **EVENT)
+    assert len(letters(removal, instances=[stored])) == 1
+    assert letters(removal, instances=[stored, instance_row("d", **{**EVENT, "generation": 2})]) == []

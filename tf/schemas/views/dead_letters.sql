@@ -29,13 +29,21 @@ failure AS (
   SELECT object_uri, generation, event_type, code, message, ROW_NUMBER() OVER (
     PARTITION BY object_uri, generation, event_type
     ORDER BY delivery_attempt DESC NULLS LAST, failed_at DESC) AS place
-  FROM `${dataset}.failures`)
+  FROM `${dataset}.failures`),
+seen AS (
+  SELECT object_uri, MAX(generation) AS last_generation,
+    MAX(CASE WHEN event_type IN ('OBJECT_DELETE', 'OBJECT_ARCHIVE') THEN generation END) AS removed_generation
+  FROM `${dataset}.instances` WHERE object_uri IN (SELECT object_uri FROM event) GROUP BY object_uri)
 SELECT l.message_id, l.publish_time, l.bucket, l.object, l.object_uri, l.generation, l.event_type,
   l.delivery_count, COALESCE(l.code, f.code) AS code, COALESCE(l.reason, f.message) AS reason,
   l.letters, l.subscription_name
 FROM letter AS l LEFT JOIN failure AS f
   ON f.place = 1 AND f.object_uri = l.object_uri AND f.generation = l.generation
   AND f.event_type = l.event_type
-WHERE l.place = 1 AND NOT EXISTS (
+LEFT JOIN seen AS s ON s.object_uri = l.object_uri
+WHERE l.place = 1
+AND COALESCE(s.last_generation <= l.generation, TRUE)
+AND COALESCE(s.removed_generation < l.generation, TRUE)
+AND NOT EXISTS (
   SELECT 1 FROM `${dataset}.instances` AS i WHERE i.object_uri = l.object_uri AND i.generation = l.generation
   AND i.event_type = l.event_type AND i.member IS NULL)

@@ -1,0 +1,107 @@
+"""One read-only statement on a SQLite file: what it may do, how long it may take, how much it may answer."""
+
+from __future__ import annotations
+
+import sqlite3
+import sys
+import time
+from collections.abc import Iterable, Mapping
+
+from app.errors import BadQuery, DicomlakeError, WarehouseUnavailable
+from app.sqlite import code, may_pass
+from app.warehouse.schema import type_of
+from app.warehouse.sqlite_values import parameter
+
+MAX_RESULT_BYTES = 256 << 20
+"""Of a result as Python holds it, and of one value."""
+_STEPS_BETWEEN_CLOCKS = 10_000
+
+# Result codes of a file that is broken. With those that may pass, they say that the store fails; any other
+# tells that what it was asked is wrong.
+_BROKEN = frozenset(
+    {
+        *(sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB),
+        *(sqlite3.SQLITE_PERM, sqlite3.SQLITE_INTERNAL),
+    }
+)
+_READING = frozenset(
+    {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE}
+)
+_READING_PRAGMAS = frozenset({"table_info", "table_xinfo", "table_list", "index_list", "index_info"})
+
+
+def guard(reader: sqlite3.Connection) -> None:
+    """Let a connection do nothing but read tables, and no value of it be larger than a whole result."""
+    reader.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MAX_RESULT_BYTES)
+    reader.execute("PRAGMA query_only = ON")
+    reader.set_authorizer(_allow)
+
+
+def read(
+    reader: sqlite3.Connection, sql: str, parameters: Mapping[str, object], time_limit_s: float
+) -> list[dict[str, object]]:
+    """Run a statement on a guarded connection and return its rows.
+
+    Raises BadQuery when it is wrong, not read-only or over a limit, WarehouseUnavailable when the file fails.
+    """
+    if type_of(sql) != "STRING" or "\0" in sql:
+        raise BadQuery("the statement is not text")
+    values = {name: parameter(name, value) for name, value in parameters.items()}
+    end = time.monotonic() + time_limit_s
+    reader.set_progress_handler(lambda: time.monotonic() > end, _STEPS_BETWEEN_CLOCKS)
+    try:
+        return _rows(reader.execute(sql, values))
+    except MemoryError:
+        raise BadQuery("the result does not fit in memory; add LIMIT") from None
+    except (sqlite3.Error, sqlite3.Warning) as exc:
+        if code(exc)[0] == sqlite3.SQLITE_INTERRUPT and time.monotonic() <= end:
+            raise KeyboardInterrupt from None  # Ctrl-C came while the clock was read, where SQLite eats it
+        raise _query_error(exc, reader, sql, values) from None
+
+
+def _query_error(
+    exc: sqlite3.Error | sqlite3.Warning, reader: sqlite3.Connection, sql: str, values: Mapping[str, object]
+) -> DicomlakeError:
+    number, name = code(exc)
+    if number in _BROKEN or may_pass(exc):
+        return WarehouseUnavailable(f"SQLite ({name})")
+    if number == sqlite3.SQLITE_INTERRUPT:
+        return BadQuery("the statement took too long")
+    if number == sqlite3.SQLITE_TOOBIG:
+        return BadQuery(f"a value is over {MAX_RESULT_BYTES >> 20} MiB")
+    if number in (sqlite3.SQLITE_AUTH, sqlite3.SQLITE_READONLY):
+        return BadQuery("only a statement that reads tables is allowed")
+    try:
+        reader.execute(f"EXPLAIN {sql}", values)
+    except (sqlite3.Error, sqlite3.Warning) as fault:
+        return BadQuery(f"SQLite: {fault}")  # found before any row was read, so it quotes the statement only
+    return BadQuery(f"SQLite stopped at a row ({name})")
+
+
+def _distinct(names: Iterable[str]) -> list[str]:
+    """Return the names, each that was there before with a number: a row is a dict, and shall lose nothing."""
+    found: dict[str, None] = {}
+    for name in names:
+        number, free = 1, name
+        while free in found:
+            number += 1
+            free = f"{name}_{number}"
+        found[free] = None
+    return list(found)
+
+
+def _rows(cursor: sqlite3.Cursor) -> list[dict[str, object]]:
+    names = _distinct(column[0] for column in cursor.description or ())
+    rows, held, of_dict = [], 0, sys.getsizeof(dict.fromkeys(names))
+    for row in cursor:
+        held += of_dict + sum(map(sys.getsizeof, row))
+        if held > MAX_RESULT_BYTES:
+            text = f"the result is over {MAX_RESULT_BYTES >> 20} MiB; add LIMIT, or ask for fewer columns"
+            raise BadQuery(text)
+        rows.append(dict(zip(names, row, strict=True)))
+    return rows
+
+
+def _allow(action: int, first: str | None, *_: str | None) -> int:
+    allowed = action in _READING or (action == sqlite3.SQLITE_PRAGMA and first in _READING_PRAGMAS)
+    return sqlite3.SQLITE_OK if allowed else sqlite3.SQLITE_DENY
