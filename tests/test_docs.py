@@ -1,0 +1,197 @@
+"""The documents are true: what they name exists, links resolve, SQL runs, sums are right."""
+
+import re
+import shlex
+import subprocess
+
+import click
+import pytest
+
+from app import errors
+from app.cli import cli
+from app.config import defaults
+from app.services import open_services
+from benchmarks.cost import PRICES, Measured, cost
+from tests.conftest import lake_settings
+from tests.parts import ROOT
+
+DOCS = sorted((ROOT / "docs").glob("*.md"))
+PAGES = [ROOT / "README.md", ROOT / "tf/README.md", *DOCS]
+TEXT = "\n".join(page.read_text() for page in DOCS)
+TF = "\n".join(file.read_text() for file in sorted((ROOT / "tf").glob("*.tf")))
+RUNBOOK = (ROOT / "docs/runbook.md").read_text()
+COST = (ROOT / "docs/cost.md").read_text()
+OTHER_NAMES = {"run", "pubsub", "bigquery", "storage", "terraform"}  # begin roles, and files of Terraform
+NOT_GIVEN_UP = {"permanent", "unrenderable", "bad_query", "cannot_deidentify"}  # no message ends with these
+
+each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+WRITTEN = [page for page in DOCS if page.name != "tables.md"]  # that one is made from the code
+each_doc = pytest.mark.parametrize("page", WRITTEN, ids=lambda page: page.name)
+
+
+def blocks(text: str, language: str) -> list[str]:
+    return re.findall(rf"^```{language}[^\n]*\n(.*?)^```$", text, re.M | re.S)
+
+
+def spans(text: str) -> list[str]:
+    """Return what stands in backticks in the running text."""
+    return re.findall(r"`([^`\n]+)`", re.sub(r"^```.*?^```$", "", text, flags=re.M | re.S))
+
+
+def anchor(heading: str) -> str:
+    return re.sub(r"[^\w -]", "", heading.strip().lower()).replace(" ", "-")
+
+
+def variables() -> dict[str, set[str]]:
+    """Return Terraform's variables, each with the attributes of its type."""
+    found = re.findall(r'^variable "(\w+)" \{\n(.*?)^\}', TF, re.M | re.S)
+    return {name: set(re.findall(r"^\s+(\w+)\s+= (?:optional\(|\w+$)", body, re.M)) for name, body in found}
+
+
+def outputs() -> set[str]:
+    return set(re.findall(r'^output "(\w+)"', TF, re.M))
+
+
+@each_page
+def test_every_link_resolves(page):
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+        if target.startswith("https://"):
+            continue
+        path, _, fragment = target.partition("#")
+        linked = (page.parent / path).resolve() if path else page
+        assert linked.exists(), target
+        if fragment:
+            assert fragment in map(anchor, re.findall(r"^#+ (.*)$", linked.read_text(), re.M)), target
+
+
+@each_page
+def test_every_command_exists(page):
+    text = page.read_text()
+    lines = [*"\n".join(blocks(text, "sh")).splitlines(), *spans(text)]
+    for line in lines:
+        for call in re.findall(r"(?:^|bin/|\s)dicomlake ([a-z-].*)", line):
+            check_call(shlex.split(call.split("|")[0].split(";")[0].replace("`", ""), comments=True))
+
+
+def check_call(words: list[str]) -> None:
+    """Follow the words from group to command; options must be those of what they come to."""
+    command: click.Command = cli
+    for word in words:
+        if word.startswith("--"):
+            options = {option for parameter in command.params for option in parameter.opts} | {"--help"}
+            assert word in options, words
+        elif isinstance(command, click.Group) and re.fullmatch(r"[a-z]+", word):
+            assert word in command.commands, words
+            command = command.commands[word]
+
+
+@each_doc
+def test_every_setting_variable_and_column_exists(page):
+    known = {section: set(keys) for section, keys in defaults().items()}
+    for name, attributes in variables().items():
+        known.setdefault(name, set()).update(attributes)
+    for span in spans(page.read_text()):
+        if (found := re.fullmatch(r"([a-z_]+)\.([a-z_]+)", span)) and found[1] not in OTHER_NAMES:
+            assert found[1] in known, span
+            assert found[2] in known[found[1]], span
+
+
+def test_every_variable_of_the_environment_exists():
+    known = {f"{section}__{key}".upper() for section, keys in defaults().items() for key in keys}
+    named = set(re.findall(r"\b(?:DICOMLAKE__)?([A-Z]+__[A-Z_]+)\b", TEXT))
+    assert named
+    assert named - known == set()
+
+
+def test_what_terraform_is_asked_for_exists():
+    commands = "\n".join(blocks(TEXT, "sh") + spans(TEXT))
+    assert {"image", "deletion_protection"} <= set(re.findall(r'-var "?(\w+)=', commands)) <= set(variables())
+    asked = set(re.findall(r"output (?:-raw |-json )?([a-z]\w+)", commands))
+    assert {"settings", "image_repository"} <= asked <= outputs()
+    for kind, name in re.findall(r"-target=(\w+)\.(\w+)", commands):
+        assert f'resource "{kind}" "{name}"' in TF
+    written = re.search(r"cat > tf/terraform.tfvars <<END\n(.*?)^END", commands, re.M | re.S)[1]
+    assert set(re.findall(r"^(\w+) +=", written, re.M)) <= set(variables())
+
+
+def test_subscriptions_have_the_names_that_terraform_gives():
+    named = set(re.findall(r"subscriptions (?:describe|modify-push-config) (\S+?)[`\s]", TEXT))
+    assert named == {"dicomlake-push", "dicomlake-dead-letter"}
+    assert all(f'"${{var.name}}{name.removeprefix("dicomlake")}"' in TF for name in named)
+
+
+def test_the_runbook_has_every_alert_and_no_other():
+    alerts = re.search(r"^  alerts = \{\n(.*?)^  \}", TF, re.M | re.S)[1]
+    titles = re.findall(r'^    ([\w-]+) = \{\n\s+title\s+= "([^"]+)"', alerts, re.M)
+    assert len(titles) == 3
+    assert re.findall(r"^## ([\w-]+): (.*)$", RUNBOOK, re.M) == titles
+
+
+def codes(kind: type[errors.DicomlakeError]) -> set[str]:
+    own = {kind.code} if kind.__module__ == "app.errors" else set()
+    return own.union(*map(codes, kind.__subclasses__()))
+
+
+def test_the_runbook_has_every_code_that_a_message_can_be_given_up_for():
+    given_up, failing = re.split(r"^## server-errors", RUNBOOK, flags=re.M)
+    of_letters = set(re.findall(r"`([a-z_0-9]+)`", "".join(re.findall(r"^\| (`.*?) \|", given_up, re.M))))
+    of_requests = set(re.findall(r"^\| `([a-z_]+)` \|", failing, re.M))
+    assert codes(errors.PermanentError) - NOT_GIVEN_UP <= of_letters
+    assert codes(errors.TransientError) - {"transient"} <= of_letters
+    assert of_letters | of_requests <= codes(errors.DicomlakeError)
+
+
+def test_every_statement_runs(tmp_path):
+    asked = re.findall(r'dicomlake query "([^".]+)"', TEXT)
+    statements = blocks(TEXT, "sql") + asked
+    assert len(asked) == 1
+    assert len(statements) > 10
+    services = open_services(lake_settings(tmp_path))
+    try:
+        for statement in statements:
+            services.warehouse.query(statement)
+    finally:
+        services.close()
+
+
+def test_every_make_target_exists():
+    targets = set(re.findall(r"^([\w.$()/-]+):", (ROOT / "Makefile").read_text(), re.M))
+    named = set(re.findall(r"(?:^|`)make ([\w./-]+)", TEXT, re.M))
+    assert "image-test" in named
+    assert {name.replace(".venv", "$(VENV)") for name in named} - targets == set()
+
+
+@each_page
+def test_every_block_for_a_shell_can_be_parsed(page):
+    for block in blocks(page.read_text(), "sh"):
+        subprocess.run(["bash", "-n", "-c", block], check=True)
+
+
+def marked(name: str) -> list[list[str]]:
+    """Return the cells of a table between marks in docs/cost.md, without its heads."""
+    body = re.search(rf"<!-- {name} -->\n(.*?)\n<!-- /{name} -->", COST, re.S)[1]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in body.splitlines()[2:]]
+
+
+def test_the_prices_are_those_of_the_formula():
+    assert {name: float(usd) for name, usd in marked("prices")} == pytest.approx(PRICES)
+
+
+def test_the_costs_follow_from_what_was_measured():
+    sums = {kind: [float(usd) for usd in row] for kind, *row in marked("cost")}
+    for kind, mb, cpu_ms, writes, reads, *sizes in marked("measured"):
+        measured = Measured(
+            kind, int(float(mb) * 1e6), float(cpu_ms) / 1000, float(writes), float(reads), *map(int, sizes)
+        )
+        assert sums[kind] == pytest.approx(list(cost(measured).values()), abs=0.011)
+
+
+def test_a_cost_worked_out_by_hand():
+    measured = Measured("a", 500_000, 0.010, 2, 1, 1024, 2**30 // 1000, 2**30 // 1000, 0)
+    # 10 ms at half load are 20,000 s a million: 0.48 + 0.025 USD; a million requests 0.40.
+    usd = cost(measured)
+    assert usd["Cloud Run"] == pytest.approx(0.905)
+    assert usd["Cloud Storage"] == pytest.approx(10.40)
+    assert usd["Pub/Sub"] == pytest.approx(2 * 1_024_000_000 / 2**40 * 40)
+    assert usd["BigQuery"] == pytest.approx(25, abs=0.001)
+    assert usd["a month"] == pytest.approx(40, abs=0.001)

