@@ -1,6 +1,17 @@
 """`python -m app` is `dicomlake`."""
 
-from app.cli import main
+import sys
+
+
+def main() -> None:
+    """Entry point of the `dicomlake` command; quiet on Ctrl-C also while the half second of imports lasts."""
+    try:
+        from app.cli import main as run
+
+        run()
+    except KeyboardInterrupt:
+        sys.exit(130)
+
 
 if __name__ == "__main__":
     main()

@@ -3,25 +3,42 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import sys
 from collections import Counter, deque
 from collections.abc import Callable, Container, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import replace
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from click.termui import progressbar
 
 from app import pipeline
-from app.errors import DicomlakeError, ObjectGone
+from app.admission import Budget
+from app.errors import DicomlakeError, ObjectGone, StorageUnavailable
 from app.services import Services
+from app.storage.folder import is_event_name, spelled, walk
+from app.storage.index import Seen
 from app.storage.local import LocalStorage, notification
-from app.types import EventType, GiveUp, Message, ObjectRef, Status
+from app.types import EventType, GiveUp, Message, ObjectRef, Outcome, Status
 
+Line = dict[str, object]
 Emit = Callable[[object], object]
-Job = tuple[Services, ObjectRef]
+Letters = Container[tuple[object, object, object]]
 AHEAD = 64
 """Files under way at once: enough to keep every worker busy, few enough to hold in memory."""
+BAD_NAME = "bad_name"
+"""Code of a file whose name no object can have: not UTF-8, with a line end, or over 1024 bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """One file to put through the pipeline: its name in `source`, which is the source of the services."""
+
+    name: str
+    source: LocalStorage
+    services: Services
 
 
 def ingest(paths: Iterable[Path], services: Services, emit: Emit) -> dict[str, int]:
@@ -29,87 +46,122 @@ def ingest(paths: Iterable[Path], services: Services, emit: Emit) -> dict[str, i
 
     A permanent failure is dead-lettered at once. Names and keys are those of the service, so this may run
     beside it, and a second run changes nothing: what is a dead letter already is tried again, but not told
-    twice.
+    twice. What cannot be read, or can be no object by its name, is a failed line and keeps no other file up.
     """
     counts: Counter[str] = Counter()
-    jobs: list[Job] = []
-    for path in paths:
-        try:
-            jobs += _jobs(path, services)
-        except DicomlakeError as error:
-            emit({"object_uri": f"file://{path.resolve()}", "status": "failed", "code": error.code})
-            counts["failed"] += 1
-    known = _open_letters(services)
-    with progressbar(length=len(jobs), label="ingest", file=sys.stderr) as bar:
-        for line in _lines(jobs, known):
-            emit(line)
-            counts[str(line["status"])] += 1
-            bar.update(1)
+    delivery, workers = services.settings.delivery, services.settings.workers
+    patient = Budget(workers.inflight_bytes, patience_s=delivery.deadline_s)  # nobody here would try again
+    services = replace(services, budget=patient)
+
+    def tell(line: Line) -> None:
+        emit(line)
+        counts[str(line["status"])] += 1
+
+    with machine_view(services) as machine:
+        files = [file for path in paths for file in _files(path.resolve(), services, machine, tell)]
+        letters = _open_letters(services)
+        with progressbar(length=len(files), label="ingest", file=sys.stderr) as bar:
+            for line in _lines(files, letters):
+                tell(line)
+                bar.update(1)
     return {"files": counts.total(), **counts}
 
 
-def machine_view(services: Services) -> Services:
-    """Return the services with the whole machine as their source, to read files where they lie."""
-    return replace(services, source=LocalStorage("file:/", None), own_prefixes=())
+@contextmanager
+def machine_view(services: Services) -> Iterator[Services]:
+    """Yield the services with the whole machine as their source, to read files where they lie."""
+    source = LocalStorage("file:/", services.index)
+    try:
+        yield replace(services, source=source, own_prefixes={})
+    finally:
+        source.close()
 
 
-def _jobs(path: Path, services: Services) -> list[Job]:
-    """Return the objects at or below `path`, each with the services whose source holds it.
+def _files(path: Path, services: Services, machine: Services, tell: Callable[[Line], None]) -> Iterator[File]:
+    """Yield the files at or below `path`, and tell of what cannot be read or named.
 
     Inside the landing folder a file is the object that the watcher sees; elsewhere the machine is the bucket.
     """
-    whole = path.resolve()
-    source = services.source
-    if isinstance(source, LocalStorage) and whole.is_relative_to(source.root):
-        view, name = services, whole.relative_to(source.root).as_posix()
+    landing = services.source
+    inside = isinstance(landing, LocalStorage) and path.is_relative_to(landing.root)
+    view = services if inside else machine
+    source = view.source
+    assert isinstance(source, LocalStorage)
+
+    def fail(name: str, code: str) -> None:
+        tell({"object_uri": source.uri(spelled(name)), "status": "failed", "code": code})
+
+    name = "" if path == source.root else path.relative_to(source.root).as_posix()
+    try:
+        for found in _names(name, source, skip=lambda folder: fail(folder, StorageUnavailable.code)):
+            if is_event_name(found):
+                yield File(found, source, view)
+            else:
+                fail(found, BAD_NAME)
+    except DicomlakeError as error:
+        fail(name, error.code)
+
+
+def _names(name: str, source: LocalStorage, skip: Callable[[str], None]) -> Iterator[str]:
+    """Yield the name of a file, or those of all below a folder; of what has a bad name, that name alone."""
+    if name and not is_event_name(name):
+        yield name
+    elif os.path.isdir(source.root / name):
+        for found, _ in walk(source.root, f"{name}/" if name else "", skip):
+            yield found
     else:
-        view, name = machine_view(services), str(whole).lstrip("/")
-    if whole.is_dir():
-        return [(view, ref) for ref in view.source.list("" if name == "." else f"{name}/")]
-    assert isinstance(view.source, LocalStorage)
-    return [(view, view.source.find(name))]
+        yield source.find(name).name
 
 
-def _open_letters(services: Services) -> set[tuple[object, object]]:
-    letters = services.warehouse.query("SELECT object_uri, generation FROM dead_letters")
-    return {(letter["object_uri"], letter["generation"]) for letter in letters}
+def _open_letters(services: Services) -> Letters:
+    letters = services.warehouse.query("SELECT bucket, object, generation FROM dead_letters")
+    return {(letter["bucket"], letter["object"], letter["generation"]) for letter in letters}
 
 
-def _lines(jobs: Iterable[Job], known: Container[tuple[object, object]]) -> Iterator[dict[str, object]]:
-    running: deque[Future[dict[str, object]]] = deque()
+def _lines(files: Iterable[File], letters: Letters) -> Iterator[Line]:
+    running: deque[Future[Line]] = deque()
     with ThreadPoolExecutor(AHEAD // 2, thread_name_prefix="ingest") as pool:
-        for view, ref in jobs:
-            told = (view.source.uri(ref.name), ref.generation) in known
-            running.append(pool.submit(_one, view, ref, GiveUp.SILENTLY if told else GiveUp.NOW))
+        for file in files:
+            running.append(pool.submit(_one, file, letters))
             if len(running) >= AHEAD:
                 yield running.popleft().result()
         while running:
             yield running.popleft().result()
 
 
-def _one(services: Services, ref: ObjectRef, give_up: GiveUp) -> dict[str, object]:
-    uri = services.source.uri(ref.name)
-    line: dict[str, object] = {"object_uri": uri}
+def _one(file: File, letters: Letters) -> Line:
+    """Handle the version that a file is now and the removal of the one it replaced; then remember it."""
+    line: Line = {"object_uri": file.source.uri(file.name)}
     try:
-        outcome = pipeline.handle(_message(services, ref, uri), services, give_up)
-    except FileNotFoundError:
-        return line | {"status": Status.SUPERSEDED.value, "code": ObjectGone.code}
+        last, now = file.source.last(file.name), file.source.current(file.name)
+        told = (file.source.bucket, file.name, now.generation) in letters
+        how = GiveUp.SILENTLY if told else GiveUp.NOW
+        outcome = pipeline.handle(_message(EventType.FINALIZE, file, now), file.services, how)
+        if last and last.generation != now.generation:
+            pipeline.handle(_message(EventType.DELETE, file, last), file.services, GiveUp.NOW)
+        file.source.remember(file.name, now)
+    except ObjectGone as gone:
+        return line | {"status": Status.SUPERSEDED.value, "code": gone.code}
     except DicomlakeError as error:
         return line | {"status": "failed", "code": error.code}
-    line |= {"status": outcome.status.value}
+    return line | _facts(outcome)
+
+
+def _facts(outcome: Outcome) -> Line:
+    facts: Line = {"status": outcome.status.value}
     if outcome.code:
-        line["code"] = outcome.code
+        facts["code"] = outcome.code
     if outcome.stored is not None:
-        return line | {"members": outcome.stored}
-    if outcome.status is Status.STORED:
+        facts["members"] = outcome.stored
+    elif outcome.status is Status.STORED:
         row = outcome.instances[0]
-        line |= {key: row.get(key) for key in ("modality", "preview_uri", "preview_error", "metadata_uri")}
-    return line
+        facts |= {key: row.get(key) for key in ("modality", "preview_uri", "preview_error", "metadata_uri")}
+    return facts
 
 
-def _message(services: Services, ref: ObjectRef, uri: str) -> Message:
-    assert isinstance(services.source, LocalStorage)
-    size = Path(uri.removeprefix("file://")).stat().st_size
-    told = notification(EventType.FINALIZE, ref, uri, services.now(), size)
-    key = hashlib.sha256(f"{uri}#{ref.generation}".encode()).hexdigest()[:16]
+def _message(kind: EventType, file: File, version: Seen) -> Message:
+    ref = ObjectRef(file.source.bucket, file.name, version.generation)
+    uri = file.source.uri(file.name)
+    told = notification(kind, ref, uri, file.services.now(), version.stamp.size)
+    key = hashlib.sha256(f"{uri}#{ref.generation}#{kind}".encode()).hexdigest()[:16]
     return replace(told, message_id=f"ingest-{key}")

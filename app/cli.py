@@ -2,46 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import replace
+from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import click
-import orjson
 
-from app import __version__, bulk, config, dlq, log
-from app.errors import ConfigError, DicomlakeError
-from app.services import Services, open_services
+from app import __version__, bulk, config, dlq
+from app.command import Commands, Failure, emit, masked, opened, readable, reading, run, settings_of
+from app.look import content_of, draw, in_worker
+from app.services import open_services
 from app.table import table
-from app.types import Content, ObjectRef
-from app.warehouse import open_warehouse
-
-
-class Failure(click.ClickException):
-    """One sentence on stderr and an exit code."""
-
-    def __init__(self, text: str, exit_code: int) -> None:
-        super().__init__(text)
-        self.exit_code = exit_code  # type: ignore[misc]  # a class variable only by its annotation
-
-
-class Commands(click.Group):
-    """Turns our errors into exit codes: 2 wrong use or configuration, 1 something failed."""
-
-    def invoke(self, ctx: click.Context) -> Any:
-        try:
-            return super().invoke(ctx)
-        except ConfigError as error:
-            raise Failure(error.text, 2) from None
-        except DicomlakeError as error:
-            raise Failure(f"{error.code}: {error.text}", 1) from None
-
-
-def emit(value: object) -> None:
-    """Print one JSON line."""
-    click.echo(orjson.dumps(value, default=str).decode())
+from app.warehouse import Warehouse
 
 
 def _assignments(_: click.Context, __: click.Parameter, values: Iterable[str]) -> dict[str, object]:
@@ -61,25 +34,6 @@ def cli(ctx: click.Context, arguments: dict[str, object]) -> None:
     ctx.obj = arguments
 
 
-def settings_of(ctx: click.Context, **arguments: object) -> config.Settings:
-    """Return the effective settings and set up logging; only `serve` logs without being told to."""
-    given = {path.replace("__", "."): value for path, value in arguments.items() if value is not None}
-    loaded = config.load(arguments={**ctx.obj, **given})
-    quiet = ctx.info_name != "serve" and loaded.origins["log.level"] == "defaults"
-    log.configure("critical" if quiet else loaded.settings.log.level, loaded.settings.log.format)
-    return loaded.settings
-
-
-@contextmanager
-def opened(ctx: click.Context) -> Iterator[Services]:
-    """Open services for one command."""
-    services = open_services(settings_of(ctx))
-    try:
-        yield services
-    finally:
-        services.close()
-
-
 @cli.command()
 @click.option("--host", help="Address to listen on.")
 @click.option("--port", type=int, help="Port to listen on.")
@@ -97,14 +51,15 @@ def serve(ctx: click.Context, host: str | None, port: int | None) -> None:
 @cli.command()
 @click.option("--once", is_flag=True, help="Exit when every sample has ended: 0 if each ended as it should.")
 @click.option("--keep", type=click.Path(path_type=Path), help="Folder for the demo's lake, kept afterwards.")
+@click.option("--port", type=int, help="Port to listen on.")
 @click.pass_context
-def demo(ctx: click.Context, once: bool, keep: Path | None) -> None:
+def demo(ctx: click.Context, once: bool, keep: Path | None, port: int | None) -> None:
     """Start the service and drop pydicom's sample files into the landing folder."""
     from app import demo as room
 
     with room.lake(once, keep) as places:
         ctx.obj = {**places, **ctx.obj}
-        if not room.run(settings_of(ctx), once, emit):
+        if not room.run(settings_of(ctx, api__port=port), once, emit):
             ctx.exit(1)
 
 
@@ -120,49 +75,79 @@ def ingest(ctx: click.Context, paths: tuple[Path, ...]) -> None:
         ctx.exit(1)
 
 
-def _content(path: Path) -> Content:
-    """Read a file as the pipeline would, without storage."""
-    data = path.read_bytes()
-    ref = ObjectRef("", path.name, path.stat().st_mtime_ns)
-    return Content(ref, f"file://{path.resolve()}", len(data), data=data)
+def _regular(_: click.Context, __: click.Parameter, file: Path) -> Path:
+    if not file.is_file():  # to open a pipe would wait for whoever writes to it
+        raise click.BadParameter(f"{file} is no regular file")
+    return file
+
+
+FILE = click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path), callback=_regular)
 
 
 @cli.command()
-@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@FILE
 @click.option("--flat", is_flag=True, help="The row's columns instead.")
 @click.pass_context
 def dump(ctx: click.Context, file: Path, flat: bool) -> None:
     """Print the DICOM JSON of a file."""
     from app.dicom import describe
 
-    options = settings_of(ctx).describe_options()
-    plain = replace(options, preview=replace(options.preview, enabled=False))
-    instance = describe(_content(file), plain)
+    settings = settings_of(ctx)
+    plain = settings.describe_options().without_preview()
+    instance = in_worker(settings, describe, content_of(file), plain)
     if flat:
         emit(instance.columns)
     else:
         click.echo(instance.document.decode())
 
 
+def _picture_name(_: click.Context, __: click.Parameter, output: Path) -> Path:
+    if output.suffix.lower() not in (".png", ".gif"):
+        raise click.BadParameter(f"{output}: the name must end in .png or .gif")
+    if not output.parent.is_dir():
+        raise click.BadParameter(f"there is no folder {output.parent}")
+    return output
+
+
+def _write(output: Path, pieces: Iterable[bytes]) -> None:
+    """Write a file that is there only when it is whole."""
+    part = output.with_name(f"{output.name}.part")
+    try:
+        with part.open("wb") as stream:
+            stream.writelines(pieces)
+        part.replace(output)
+    except OSError as error:
+        raise Failure(f"cannot write {output}: {error.strerror}", 1) from None
+    finally:
+        with suppress(OSError):
+            part.unlink()
+
+
 @cli.command()
-@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@FILE
 @click.option(
-    "-o", "--output", required=True, type=click.Path(dir_okay=False, path_type=Path), help="PNG to write."
-)
+    "-o", "--output", required=True, type=click.Path(dir_okay=False, path_type=Path), callback=_picture_name,
+    help="Picture to write: .png for one frame, .gif for all as a cine.",
+)  # fmt: skip
 @click.option("--frame", type=click.IntRange(min=1), help="Frame number, from 1.")
 @click.option("--window", metavar="C,W", help="Window centre and width.")
 @click.option("--max-side", type=int, help="Longest side in pixels; 0 keeps the native size.")
 @click.pass_context
 def render(ctx: click.Context, /, file: Path, output: Path, **options: Any) -> None:
-    """Write the preview of one frame as a PNG."""
+    """Write the preview of one frame as a PNG, or of all frames as a GIF."""
+    from app.dicom.cine import cine
     from app.dicom.dataset import read_dataset
-    from app.dicom.preview import preview
 
     frame = None if options["frame"] is None else str(options["frame"])
+    moving = output.suffix.lower() == ".gif"
+    if moving and frame is not None:
+        raise click.UsageError("a .gif shows all frames: leave out --frame, or write a .png")
     settings = settings_of(
         ctx, preview__frame=frame, preview__window=options["window"], preview__max_side=options["max_side"]
     )
-    output.write_bytes(preview(read_dataset(_content(file)), settings.describe_options().preview))
+    content, wanted = content_of(file), settings.describe_options().preview
+    pieces = cine(read_dataset(content), wanted) if moving else [in_worker(settings, draw, content, wanted)]
+    _write(output, pieces)
     emit({"preview": str(output)})
 
 
@@ -171,16 +156,15 @@ def render(ctx: click.Context, /, file: Path, output: Path, **options: Any) -> N
 @click.option("--json", "as_json", is_flag=True, help="A JSON array of objects instead of a table.")
 @click.pass_context
 def query(ctx: click.Context, sql: str, as_json: bool) -> None:
-    """Run read-only SQL on the warehouse."""
-    warehouse = open_warehouse(settings_of(ctx).warehouse.url)
-    try:
+    """Run read-only SQL on the warehouse; bytes are shown in base64."""
+    with reading(ctx) as warehouse:
         rows = warehouse.query(sql)
-    finally:
-        warehouse.close()
     if as_json:
         emit(rows)
-    else:
-        click.echo(table(rows))
+        return
+    for row in rows:
+        row |= {name: readable(value) for name, value in row.items() if isinstance(value, bytes)}
+    click.echo(table(rows))
 
 
 @cli.group("dlq")
@@ -192,8 +176,8 @@ def dlq_group() -> None:
 @click.pass_context
 def dlq_list(ctx: click.Context) -> None:
     """Print the open dead letters, oldest first."""
-    with opened(ctx) as services:
-        for row in dlq.letters(services.warehouse):
+    with reading(ctx) as warehouse:
+        for row in dlq.letters(warehouse):
             emit(row)
 
 
@@ -202,14 +186,16 @@ def dlq_list(ctx: click.Context) -> None:
 @click.pass_context
 def dlq_show(ctx: click.Context, message_id: str) -> None:
     """Print one dead letter with every failed attempt."""
-    with opened(ctx) as services:
-        emit(dlq.letter(services.warehouse, message_id))
+    with reading(ctx) as warehouse:
+        emit(dlq.letter(warehouse, message_id))
 
 
-def _chosen(services: Services, ids: tuple[str, ...], everything: bool) -> list[str]:
+def _chosen(warehouse: Warehouse, ids: tuple[str, ...], everything: bool) -> list[str]:
     if bool(ids) == everything:
         raise click.UsageError("name dead letters by id, or give --all")
-    return list(ids) or [str(row["message_id"]) for row in dlq.letters(services.warehouse)]
+    # Asked for in any case: it fails where there is no lake, before one is made.
+    listed = [str(row["message_id"]) for row in dlq.letters(warehouse)]
+    return list(ids) or listed
 
 
 @dlq_group.command("requeue")
@@ -218,19 +204,20 @@ def _chosen(services: Services, ids: tuple[str, ...], everything: bool) -> list[
 @click.pass_context
 def dlq_requeue(ctx: click.Context, ids: tuple[str, ...], everything: bool) -> None:
     """Publish dead letters again, with their own event type and generation."""
+    with reading(ctx) as warehouse:
+        chosen = _chosen(warehouse, ids, everything)
     with opened(ctx) as services:
-        for message_id in dlq.requeue(services, _chosen(services, ids, everything)):
-            emit({"requeued_as": message_id})
+        for line in dlq.requeue(services, chosen):
+            emit(line)
 
 
 @dlq_group.command("purge")
 @click.argument("ids", nargs=-1)
-@click.option("--all", "everything", is_flag=True, help="Every open dead letter.")
 @click.pass_context
-def dlq_purge(ctx: click.Context, ids: tuple[str, ...], everything: bool) -> None:
-    """Drop dead letters for good."""
-    with opened(ctx) as services:
-        emit({"purged": dlq.purge(services.warehouse, _chosen(services, ids, everything))})
+def dlq_purge(ctx: click.Context, ids: tuple[str, ...]) -> None:
+    """Drop dead letters for good: those named, or all of them."""
+    with reading(ctx) as warehouse:
+        emit({"purged": dlq.purge(warehouse, _chosen(warehouse, ids, not ids))})
 
 
 @cli.group("config")
@@ -241,12 +228,13 @@ def config_group() -> None:
 @config_group.command("show")
 @click.pass_context
 def config_show(ctx: click.Context) -> None:
-    """Print every setting with its value and origin; secrets are masked."""
+    """Print every setting with its value and origin; passwords in URLs are masked."""
     loaded = config.load(arguments=ctx.obj)
+    values = loaded.settings.model_dump(mode="json")
     for path, origin in sorted(loaded.origins.items()):
         section, key = path.split(".")
-        value = loaded.settings.model_dump(mode="json")[section][key]
-        emit({"setting": path, "value": value, "from": origin})
+        value = values[section][key]
+        emit({"setting": path, "value": masked(value) if isinstance(value, str) else value, "from": origin})
 
 
 @config_group.command("check")
@@ -259,4 +247,4 @@ def config_check(ctx: click.Context) -> None:
 
 def main() -> None:
     """Entry point of the `dicomlake` command."""
-    cli()
+    run(cli)

@@ -12,15 +12,14 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
-from pathlib import Path
-from typing import Annotated, Any, Literal, get_origin
+from typing import Annotated, Any, Literal, Self, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from app.errors import ConfigError
-from app.types import DescribeOptions, EventType, MetadataOptions, PreviewOptions
+from app.layers import layers, merge
+from app.types import ArchiveLimits, DescribeOptions, EventType, MetadataOptions, PreviewOptions
 
-PREFIX = "DICOMLAKE__"
 Seconds = Annotated[float, Field(gt=0)]
 Prefix = Annotated[
     str, Field(pattern=r"^([A-Za-z0-9_-][A-Za-z0-9_.-]*/)*$", description="ends in /, or empty")
@@ -74,13 +73,17 @@ class Bus(Section):
     """How notifications travel."""
 
     url: str = Field(description="local:./file or pubsub:projects/P/topics/T")
+    subscription: str = Field(description="projects/P/subscriptions/S whose pushes are taken; empty = any")
     dead_letter_topic: str = Field(description="projects/P/topics/T for dead letters; not used by local:")
 
 
 class Metadata(Section):
     """What the row's `metadata` column and the JSON document hold."""
 
-    keywords: tuple[str, ...] = Field(description="keywords or tags kept in the row; empty = all")
+    keys: Literal["keyword", "tag"] = Field(
+        description="keys in the row: keyword or tag (8 hex digits); private ones stay gggg,creator,ee"
+    )
+    include: tuple[str, ...] = Field(description="keywords or tags kept in the row; empty = all")
     private: bool = Field(description="keep private elements")
     bulk_threshold_bytes: int = Field(ge=0, description="longer binary values are left in the object, by URI")
     strict: bool = Field(description="an element that is not valid fails the object instead of a warning")
@@ -107,10 +110,21 @@ class Delivery(Section):
         ge=0, description="dead-letter a permanent failure at this delivery; 0 = never"
     )
     deadline_s: Seconds = Field(description="longest time for one event, below the ack deadline")
+    min_free_bytes: int = Field(
+        ge=0, description="deliveries wait while a disk that is written to has less free; 0 = never"
+    )
     max_attempts: int = Field(ge=1, description="deliveries before the queue gives up")
     backoff_min_s: Seconds = Field(description="first pause before a redelivery")
     backoff_max_s: Seconds = Field(description="longest pause before a redelivery")
     ack_deadline_s: Seconds = Field(description="longest wait for an answer to a push")
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if self.deadline_s >= self.ack_deadline_s:
+            raise ValueError("deadline_s is not below ack_deadline_s")
+        if self.backoff_min_s > self.backoff_max_s:
+            raise ValueError("backoff_min_s is above backoff_max_s")
+        return self
 
 
 class Workers(Section):
@@ -120,6 +134,18 @@ class Workers(Section):
     memory_bytes: int = Field(ge=1, description="address space one task may use")
     timeout_s: Seconds = Field(description="longest time for one task")
     max_pixels: int = Field(ge=1, description="most samples (rows x columns x samples) of one frame")
+    inflight_bytes: int = Field(
+        ge=0, description="bytes of objects held at once; past it events get 429; 0 = no limit"
+    )
+
+
+class Archive(Section):
+    """How much of a zip or tar is unpacked; an archive over a limit is refused whole, a member alone."""
+
+    max_members: int = Field(ge=1, description="most files in one archive")
+    max_member_bytes: int = Field(ge=1, description="largest file in an archive, held in a worker's memory")
+    max_total_bytes: int = Field(ge=1, description="most bytes that one archive may unpack to")
+    max_ratio: int = Field(ge=1, description="most that an archive may inflate by, past 32 MiB")
 
 
 class Api(Section):
@@ -128,7 +154,12 @@ class Api(Section):
     host: str = Field(description="address to listen on")
     port: int = Field(ge=0, le=65535, description="port to listen on; 0 = any free one")
     serve: Literal["all", "ingest", "browse"] = Field(description="which routes")
-    auth: Literal["none"] = Field(description="who may push")
+    auth: Literal["none", "iam", "oidc"] = Field(
+        description="who may push: anyone; whom the platform let in; a valid token"
+    )
+    audience: str = Field(description="audience that the token of a push must have")
+    service_accounts: tuple[str, ...] = Field(description="accounts that may push, by e-mail address")
+    keys_url: str = Field(description="where the keys are that tokens are signed with")
     max_body_bytes: int = Field(ge=1, description="larger bodies are refused with 413")
 
 
@@ -150,15 +181,31 @@ class Settings(Section):
     preview: Preview
     delivery: Delivery
     workers: Workers
+    archive: Archive
     api: Api
     log: Log
+
+    @model_validator(mode="after")
+    def _letters_have_a_place(self) -> Self:
+        bus = self.bus
+        if bus.url.startswith("pubsub:") and self.delivery.permanent_attempts and not bus.dead_letter_topic:
+            raise ValueError(
+                "bus.dead_letter_topic is empty, where delivery.permanent_attempts would send what fails"
+                " for good; name a topic, or set delivery.permanent_attempts to 0"
+            )
+        return self
+
+    def archive_limits(self) -> ArchiveLimits:
+        """Return what the room `archive` needs of these settings."""
+        return ArchiveLimits(**self.archive.model_dump())
 
     def describe_options(self) -> DescribeOptions:
         """Return what `dicom.describe` needs of these settings."""
         metadata, preview = self.metadata, self.preview
         return DescribeOptions(
             metadata=MetadataOptions(
-                keywords=metadata.keywords,
+                keys=metadata.keys,
+                include=metadata.include,
                 private=metadata.private,
                 bulk_threshold=metadata.bulk_threshold_bytes,
                 strict=metadata.strict,
@@ -183,13 +230,8 @@ def load(environ: Mapping[str, str] | None = None, arguments: Mapping[str, objec
 
     Raises ConfigError with the path of every fault.
     """
-    values: dict[str, dict[str, Any]] = {}
-    origins: dict[str, str] = {}
-    for name, layer in _layers(os.environ if environ is None else environ, arguments or {}):
-        for path, value in _leaves(layer, name):
-            section, key = path.split(".", 1)
-            values.setdefault(section, {})[key] = value
-            origins[path] = name
+    given = layers(os.environ if environ is None else environ, arguments or {}, _leaf)
+    values, origins = merge([("defaults", defaults()), *given])
     try:
         settings = Settings.model_validate_json(json.dumps(values))
     except ValidationError as exc:
@@ -202,50 +244,6 @@ def defaults() -> dict[str, Any]:
     text = resources.files("app").joinpath("config.defaults.json").read_text()
     values: dict[str, Any] = json.loads(text)
     return values
-
-
-def _layers(environ: Mapping[str, str], arguments: Mapping[str, object]) -> list[tuple[str, dict[str, Any]]]:
-    layers = [("defaults", defaults())]
-    if path := environ.get("DICOMLAKE_CONFIG_FILE"):
-        try:
-            text = Path(path).read_text()
-        except (OSError, UnicodeDecodeError) as exc:
-            raise ConfigError(
-                f"DICOMLAKE_CONFIG_FILE {path}: cannot be read ({type(exc).__name__})"
-            ) from None
-        layers.append((f"file {path}", _parse(f"file {path}", text)))
-    if text := environ.get("DICOMLAKE_CONFIG", ""):
-        layers.append(("DICOMLAKE_CONFIG", _parse("DICOMLAKE_CONFIG", text)))
-    if "PORT" in environ:  # Cloud Run tells the container where to listen
-        layers.append(("PORT", {"api": {"port": _leaf("api", "port", environ["PORT"])}}))
-    for name in sorted(environ):
-        if name.startswith(PREFIX):
-            section, _, key = name.removeprefix(PREFIX).lower().partition("__")
-            layers.append((name, {section: {key: _leaf(section, key, environ[name])}}))
-    for path, value in arguments.items():
-        section, _, key = path.partition(".")
-        leaf = _leaf(section, key, value) if isinstance(value, str) else value
-        layers.append(("command line", {section: {key: leaf}}))
-    return layers
-
-
-def _parse(layer: str, text: str) -> dict[str, Any]:
-    try:
-        value = json.loads(text)
-    except ValueError:
-        raise ConfigError(f"{layer}: is not JSON") from None
-    if not isinstance(value, dict):
-        raise ConfigError(f"{layer}: is not a JSON object of sections")
-    return value
-
-
-def _leaves(layer: Mapping[str, Any], name: str) -> list[tuple[str, Any]]:
-    leaves = []
-    for section, keys in layer.items():
-        if not isinstance(keys, dict):
-            raise ConfigError(f"{section} (from {name}): is not a section, an object of settings")
-        leaves += [(f"{section}.{key}", value) for key, value in keys.items()]
-    return leaves
 
 
 def _leaf(section: str, key: str, text: str) -> object:
@@ -262,6 +260,8 @@ def _leaf(section: str, key: str, text: str) -> object:
 
 def _fault(error: Any, origins: Mapping[str, str]) -> str:
     path = ".".join(str(part) for part in error["loc"])
+    if not path:  # settings of several sections that do not fit together
+        return str(error["msg"].removeprefix("Value error, "))
     origin = origins.get(".".join(str(part) for part in error["loc"][:2]), "")
     said = error["msg"].removeprefix("Value error, ")
     text = {"extra_forbidden": "is no setting", "missing": "is missing"}.get(

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
@@ -15,6 +15,7 @@ import click
 
 from app import server
 from app.config import Settings
+from app.errors import DicomlakeError
 from app.services import Services, open_services
 from app.table import table
 
@@ -64,27 +65,35 @@ def run(settings: Settings, once: bool, emit: Emit) -> bool:
 
     Runs until Ctrl-C, or with `once` until the last sample has ended.
     """
-    ended: list[bool] = []
-    with server.listen(settings.api.host, settings.api.port) as sock:
+    with server.listen(settings.api.host, settings.api.port) as sock, ThreadPoolExecutor(1) as pool:
         services = open_services(settings)
         http = server.make_server(services)
+        address = server.local_endpoint(sock)
 
-        def feed() -> None:
-            ended.append(_feed(services, emit))
-            if once:
-                http.should_exit = True
-            else:
-                _say_addresses(services, server.local_endpoint(sock))
+        def feed() -> bool:
+            try:
+                good = _feed(services, emit, lambda: http.should_exit)
+                _say_addresses(services, address)
+                return good
+            except DicomlakeError:
+                if http.should_exit:  # what it asked was closed already
+                    raise KeyboardInterrupt from None
+                raise
 
-        server.start(services, sock)
-        thread = threading.Thread(target=feed, name="demo", daemon=True)
-        thread.start()
-        http.run(sockets=[sock])
-        thread.join(timeout=1)
-    return ended == [True]
+        def stop(fed: Future[bool]) -> None:
+            http.should_exit = http.should_exit or once or fed.exception() is not None
+
+        fed = pool.submit(feed)
+        fed.add_done_callback(stop)
+        try:
+            server.run(http, services, sock)
+        finally:
+            http.should_exit = True
+    return fed.result()
 
 
-def _feed(services: Services, emit: Emit) -> bool:
+def _feed(services: Services, emit: Emit, stopping: Callable[[], bool]) -> bool:
+    """Drop the samples and tell what became of each; raises KeyboardInterrupt when it is to stop before."""
     landing = Path(services.source.uri("demo").removeprefix("file://"))
     expected = _drop(landing)
     uris = {services.source.uri(f"demo/{name}"): name for name in expected}
@@ -93,6 +102,8 @@ def _feed(services: Services, emit: Emit) -> bool:
     deadline = time.monotonic() + PATIENCE_S
     click.echo(f"dropped {len(uris)} files; two are broken and are retried for about 15 s", err=True)
     while len(lines) < len(uris) and time.monotonic() < deadline:
+        if stopping():
+            raise KeyboardInterrupt
         for line in _ended(services, since):
             if str(line["object_uri"]) not in lines:
                 lines[str(line["object_uri"])] = str(line["outcome"])

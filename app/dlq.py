@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 
-from app.errors import PermanentError
+from app import bulk, pipeline
+from app.errors import PermanentError, WarehouseUnavailable
 from app.services import Services
-from app.types import Message
+from app.storage.local import MACHINE
+from app.types import GiveUp, Message, Status
 from app.warehouse import Warehouse
 
 EVENT = ("bucketId", "objectId", "objectGeneration", "eventType")
@@ -30,7 +32,7 @@ def letter(warehouse: Warehouse, message_id: str) -> dict[str, object]:
     """Return one dead letter with its attributes and every failed attempt of its event."""
     found = next((row for row in letters(warehouse) if row["message_id"] == message_id), None)
     stored = _events(warehouse, [message_id])
-    if found is None or not stored:
+    if found is None:
         raise _unknown(message_id)
     attempts = warehouse.query(
         "SELECT delivery_attempt, code, message, permanent, failed_at FROM failures"
@@ -38,28 +40,49 @@ def letter(warehouse: Warehouse, message_id: str) -> dict[str, object]:
         " ORDER BY failed_at",
         {"uri": found["object_uri"], "generation": found["generation"], "event_type": found["event_type"]},
     )
+    for attempt in attempts:
+        if attempt["permanent"] is not None:
+            attempt["permanent"] = bool(attempt["permanent"])  # SQLite has no booleans
     return {**found, "attributes": _attributes(stored[0][-1]), "attempts": attempts}
 
 
-def requeue(services: Services, message_ids: Sequence[str]) -> Iterator[str]:
-    """Publish dead letters again, event type and generation unchanged; yield the new message ids.
+def requeue(services: Services, message_ids: Sequence[str]) -> Iterator[dict[str, object]]:
+    """Send dead letters again, event type and generation unchanged; yield what became of each.
 
-    Each is published before it leaves the table, so a crash between the two repeats it and loses nothing.
+    Each is sent before it leaves the table, so a crash between the two repeats it and loses nothing. One that
+    the warehouse cannot remove now is `kept`, and why; it does not hold up the others. A file that `ingest`
+    read where it lies is in no bucket that a service watches, so it is handled here and now.
     """
     for rows in _events(services.warehouse, message_ids):
         kept = {key: value for key, value in _attributes(rows[-1]).items() if not key.startswith(OURS)}
         data = rows[-1]["data"]
-        message = Message(data=data if isinstance(data, bytes) else b"", attributes=kept, message_id="")
-        new_id = services.bus.publish(message)
-        services.warehouse.delete("dead_letter", "message_id", [str(row["message_id"]) for row in rows])
-        yield new_id
+        message_id = str(rows[-1]["message_id"])
+        message = Message(data if isinstance(data, bytes) else b"", kept, message_id)
+        if kept.get("bucketId") == MACHINE != services.source.bucket:
+            with bulk.machine_view(services) as machine:
+                outcome = pipeline.handle(message, machine, GiveUp.SILENTLY)
+            line: dict[str, object] = {"message_id": message_id, "status": outcome.status.value}
+            done = outcome.status is not Status.DEAD_LETTERED
+        else:
+            line = {"message_id": message_id, "requeued_as": services.bus.publish(message)}
+            done = True
+        if done:
+            try:
+                _remove(services.warehouse, [rows])
+            except WarehouseUnavailable as error:
+                line["kept"] = error.text
+        yield line
 
 
 def purge(warehouse: Warehouse, message_ids: Sequence[str]) -> int:
     """Drop dead letters for good and return how many events that were."""
     events = _events(warehouse, message_ids)
-    warehouse.delete("dead_letter", "message_id", [str(row["message_id"]) for rows in events for row in rows])
+    _remove(warehouse, events)
     return len(events)
+
+
+def _remove(warehouse: Warehouse, events: Sequence[Sequence[dict[str, object]]]) -> None:
+    warehouse.delete("dead_letter", "message_id", [str(row["message_id"]) for rows in events for row in rows])
 
 
 def _events(warehouse: Warehouse, message_ids: Sequence[str]) -> list[list[dict[str, object]]]:
@@ -82,8 +105,12 @@ def _events(warehouse: Warehouse, message_ids: Sequence[str]) -> list[list[dict[
 
 
 def _attributes(row: dict[str, object]) -> dict[str, str]:
-    attributes: dict[str, str] = json.loads(str(row["attributes"] or "{}"))
-    return attributes
+    """Return the attributes of a letter; none of one that no bus of ours wrote."""
+    try:
+        found = json.loads(str(row["attributes"] or "{}"))
+    except (ValueError, RecursionError):
+        return {}
+    return {key: str(value) for key, value in found.items()} if isinstance(found, dict) else {}
 
 
 def _unknown(message_id: str) -> NoSuchLetter:

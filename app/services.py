@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
+from app.admission import Budget, Space
 from app.bus import Bus, DeliveryPolicy, open_bus
 from app.config import Settings
 from app.errors import ConfigError
@@ -26,7 +27,11 @@ def _now() -> datetime:
 
 @dataclass(frozen=True)
 class Services:
-    """All that a running dicomlake holds open; `own_prefixes`: names in the source that are our output."""
+    """All that a running dicomlake holds open.
+
+    own_prefixes: by bucket that is read, what names of our own artifacts there begin with. index: the file in
+    which generations of files are kept.
+    """
 
     settings: Settings
     source: Storage
@@ -35,11 +40,16 @@ class Services:
     bus: Bus
     workers: Workers
     metrics: Metrics
-    own_prefixes: tuple[str, ...] = ()
+    budget: Budget
+    space: Space
+    own_prefixes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    index: Path | None = None
     now: Callable[[], datetime] = _now
 
     def start(self, endpoint: str) -> None:
         """Begin to watch the source and to push to `endpoint`, where the backends do that themselves."""
+        if self.settings.api.serve == "browse":
+            return
         self.workers.warm()
         self.bus.start(endpoint)
         self.source.watch(self.bus.publish)
@@ -56,9 +66,10 @@ def open_services(settings: Settings) -> Services:
 
     Raises ConfigError with one sentence when something named there cannot be used.
     """
-    own = own_prefixes(settings)
+    check_apart(settings)
+    index = _index(settings)
     with ExitStack() as opened:
-        source = open_storage("source", settings.source.url, _index(settings))
+        source = open_storage("source", settings.source.url, index, settings.source.buckets)
         opened.callback(source.close)
         artifacts = open_storage("artifacts", settings.artifacts.url)
         opened.callback(artifacts.close)
@@ -71,24 +82,42 @@ def open_services(settings: Settings) -> Services:
         limits = settings.workers
         workers = Workers(limits.count, limits.memory_bytes, limits.timeout_s, retire_if=_decoder_failed)
         opened.pop_all()
-    return Services(settings, source, artifacts, warehouse, bus, workers, Metrics(), own)
+    own = own_prefixes(settings, source.bucket)
+    budget = Budget(limits.inflight_bytes)
+    space = Space(_folders(settings), settings.delivery.min_free_bytes)
+    parts = source, artifacts, warehouse, bus, workers, Metrics(), budget, space
+    return Services(settings, *parts, own, index)
 
 
-def own_prefixes(settings: Settings) -> tuple[str, ...]:
-    """Return the prefixes of object names in the source under which our own artifacts appear.
-
-    Raises ConfigError when the two places overlap so that our output would trigger us.
-    """
-    source, artifacts = _place(settings.source.url), _place(settings.artifacts.url)
-    outputs = [artifacts + settings.artifacts.images, artifacts + settings.artifacts.metadata]
-    for output in outputs:
-        if source.startswith(output):
+def check_apart(settings: Settings) -> None:
+    """Raise ConfigError when source and artifacts overlap so that our output would trigger us."""
+    further = (f"gs://{bucket}/" for bucket in settings.source.buckets)
+    for place in (_place(settings.source.url), *further):
+        if place.startswith(_outputs(settings)):
             raise ConfigError(
-                f"source.url {settings.source.url} and artifacts.url {settings.artifacts.url} overlap:"
+                f"source {place} and artifacts.url {settings.artifacts.url} overlap:"
                 " previews would be read as new objects; give them separate places or prefixes"
             )
-    root = source if settings.source.url.startswith("file:") else source[: source.find("/", 5) + 1]
-    return tuple(output.removeprefix(root) for output in outputs if output.startswith(root))
+
+
+def own_prefixes(settings: Settings, bucket: str) -> dict[str, tuple[str, ...]]:
+    """Return, by bucket that is read, what names of our own artifacts there begin with.
+
+    `bucket` is what events call that of `source.url`.
+    """
+    source = _place(settings.source.url)
+    is_folder = settings.source.url.startswith("file:")
+    roots = {name: f"gs://{name}/" for name in settings.source.buckets}
+    roots[bucket] = source if is_folder else f"gs://{bucket}/"
+    return {
+        name: tuple(output.removeprefix(root) for output in _outputs(settings) if output.startswith(root))
+        for name, root in roots.items()
+    }
+
+
+def _outputs(settings: Settings) -> tuple[str, ...]:
+    artifacts = settings.artifacts
+    return tuple(_place(artifacts.url) + prefix for prefix in (artifacts.images, artifacts.metadata))
 
 
 def _place(url: str) -> str:
@@ -99,19 +128,30 @@ def _place(url: str) -> str:
     return f"{scheme}://{posixpath.normpath(rest.strip('/'))}/"
 
 
+def _folders(settings: Settings) -> Iterator[Path]:
+    """Yield the folders of this machine that are written to."""
+    for url in (settings.artifacts.url, settings.warehouse.url):
+        scheme, _, path = url.partition(":")
+        if scheme == "file":
+            yield Path(_place(url).removeprefix("file:"))
+        elif scheme == "sqlite":
+            yield Path(path).absolute().parent
+
+
 def _index(settings: Settings) -> Path | None:
-    """Return where a watched folder keeps what it has seen: in the queue's file, where there is one."""
+    """Return where generations of files are kept: in the queue's file if there is one, else by the folder."""
     scheme, _, path = settings.bus.url.partition(":")
-    if not settings.source.url.startswith("file:"):
-        return None
     if scheme == "local":
         return Path(path)
+    if not settings.source.url.startswith("file:"):
+        return None
     return Path(_place(settings.source.url).removeprefix("file:").rstrip("/") + ".index.db")
 
 
 def _decoder_failed(result: object) -> bool:
-    """Tell whether a decoder refused a frame: some leak what they had allocated, so their process goes."""
-    return isinstance(result, Instance) and result.preview_error in ("decode_failed", "out_of_memory")
+    """Tell whether a decoder refused a frame in the task that made this result."""
+    described = result if isinstance(result, tuple) else (result,)
+    return any(isinstance(one, Instance) and one.decoder_failed for one in described)
 
 
 def _open_bus(settings: Settings, warehouse: Warehouse) -> Bus:
@@ -121,6 +161,7 @@ def _open_bus(settings: Settings, warehouse: Warehouse) -> Bus:
         backoff_min_s=delivery.backoff_min_s,
         backoff_max_s=delivery.backoff_max_s,
         ack_deadline_s=delivery.ack_deadline_s,
+        min_free_bytes=delivery.min_free_bytes,
     )
 
     def sink(row: Row) -> None:

@@ -94,7 +94,7 @@ class Instance:
     """What one DICOM data set was found to be; the pure result of its bytes.
 
     columns: the typed columns of the table `instances` that come from the data set.
-    metadata: JSON text for the column `metadata`, keyword keys. document: the PS3.18 Annex F JSON, UTF-8.
+    metadata: JSON text for the column `metadata`. document: the PS3.18 Annex F JSON, UTF-8.
     preview: PNG bytes, or None with `preview_error` saying why. took_ms: milliseconds for `parse`, `render`.
     """
 
@@ -117,11 +117,13 @@ class Instance:
 class MetadataOptions:
     """What goes into the row's `metadata` and what stays bulk data.
 
-    keywords: DICOM keywords or eight-hex-digit tags to keep; empty keeps all. bulk_threshold: bytes; longer
-    binary values become a BulkDataURI. strict: a value that is not valid fails the object, not only warns.
+    keys: `keyword` or `tag` (eight hex digits), by which the row names public elements. include: keywords or
+    tags to keep in the row; empty keeps all. bulk_threshold: bytes; longer binary values become a
+    BulkDataURI. strict: a value that is not valid fails the object, not only warns.
     """
 
-    keywords: tuple[str, ...] = ()
+    keys: str = "keyword"
+    include: tuple[str, ...] = ()
     private: bool = True
     bulk_threshold: int = 1024
     strict: bool = False

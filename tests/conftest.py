@@ -1,7 +1,11 @@
-"""What many tests share: open services over a scratch lake, and a client that pushes to them."""
+"""What many tests share: open services over a scratch lake, a client that pushes to them, the emulators.
+
+Tests that use an emulator are of the xdist group `cloud`: one worker runs them, so there is one of each.
+"""
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from fastapi.testclient import TestClient
@@ -9,6 +13,10 @@ from fastapi.testclient import TestClient
 from app import config
 from app.api import create_app
 from app.services import Services, open_services
+
+if TYPE_CHECKING:
+    from tests.bq_front import Front
+    from tests.emulators import PubSubEmulator
 
 
 def lake_settings(lake: Path, **arguments: object) -> config.Settings:
@@ -35,3 +43,22 @@ def services(tmp_path: Path) -> Iterator[Services]:
 def client(services: Services) -> TestClient:
     # Not entered as a context: the fixture above closes the services.
     return TestClient(create_app(services), raise_server_exceptions=False)
+
+
+@pytest.fixture(scope="session")
+def pubsub() -> Iterator["PubSubEmulator"]:
+    """Google's emulator of Pub/Sub, started once; names in it are new for each use."""
+    from tests.emulators import pubsub_emulator  # late: the SDKs cost every other test run a second
+
+    with pubsub_emulator() as emulator:
+        yield emulator
+
+
+@pytest.fixture(scope="session")
+def session_front() -> Iterator["Front"]:
+    """An emulator of BigQuery behind the strict front, started once; each use has a dataset of its own."""
+    from tests.bq_emulator import running_emulator
+    from tests.bq_front import running_front
+
+    with running_emulator() as emulator, running_front(emulator) as front:
+        yield front

@@ -61,6 +61,7 @@ def test_port_is_honoured_below_the_own_variable():
             "source.expect (from DICOMLAKE__SOURCE__EXPECT): is not a regular",
         ),
         ({"DICOMLAKE__PREVIEW__WINDOW": "wide"}, "preview.window"),
+        ({"DICOMLAKE__METADATA__KEYS": "name"}, "metadata.keys"),
         ({"DICOMLAKE__ARTIFACTS__IMAGES": "../x/"}, "artifacts.images"),
         ({"DICOMLAKE__DELIVERY__DEADLINE_S": "0"}, "delivery.deadline_s"),
     ],
@@ -69,6 +70,16 @@ def test_a_fault_stops_the_start_and_names_its_path(environ, path):
     with pytest.raises(ConfigError) as caught:
         config.load(environ)
     assert path in caught.value.text
+
+
+def test_the_metadata_options_are_those_of_the_settings():
+    environ = {
+        "DICOMLAKE__METADATA__KEYS": "tag",
+        "DICOMLAKE__METADATA__INCLUDE": '["PatientID", "00280010"]',
+    }
+    options = config.load(environ).settings.describe_options().metadata
+    assert (options.keys, options.include) == ("tag", ("PatientID", "00280010"))
+    assert config.load({}).settings.describe_options().metadata.keys == "keyword"
 
 
 def test_every_fault_is_named_at_once():
@@ -92,3 +103,40 @@ def test_every_default_is_in_the_file_and_none_in_the_code():
         assert set(defaults[name]) == set(field.annotation.model_fields)
         assert all(leaf.is_required() for leaf in field.annotation.model_fields.values())
         assert all(leaf.description for leaf in field.annotation.model_fields.values())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (
+            {"delivery.deadline_s": 600, "delivery.ack_deadline_s": 600},
+            "delivery: deadline_s is not below ack_deadline_s",
+        ),
+        (
+            {"delivery.backoff_min_s": 2, "delivery.backoff_max_s": 1},
+            "delivery: backoff_min_s is above backoff_max_s",
+        ),
+        (
+            {"bus.url": "pubsub:projects/p/topics/t"},
+            "bus.dead_letter_topic is empty, where delivery.permanent_attempts would send what fails"
+            " for good; name a topic, or set delivery.permanent_attempts to 0",
+        ),
+    ],
+)
+def test_settings_that_do_not_fit_together_stop_the_start(arguments, sentence):
+    with pytest.raises(ConfigError) as caught:
+        config.load({}, arguments)
+    assert caught.value.text == sentence
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"delivery.deadline_s": 599.9, "delivery.ack_deadline_s": 600},
+        {"delivery.backoff_min_s": 1, "delivery.backoff_max_s": 1},
+        {"bus.url": "pubsub:projects/p/topics/t", "delivery.permanent_attempts": 0},
+        {"bus.url": "pubsub:projects/p/topics/t", "bus.dead_letter_topic": "projects/p/topics/d"},
+    ],
+)
+def test_settings_that_just_fit_together_start(arguments):
+    config.load({}, arguments)

@@ -1,42 +1,104 @@
+import subprocess
+import sys
+
 import pytest
 
 from app.errors import ConfigError
-from app.services import open_services, own_prefixes
+from app.services import check_apart, open_services, own_prefixes
 from tests.conftest import lake_settings
+from tests.parts import ROOT
+
+CLOUD = """
+import sys
+from importlib.machinery import PathFinder
+
+class Without(PathFinder):
+    hidden = sys.argv[1:]
+
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        return None if name in cls.hidden else super().find_spec(name, path, target)
+
+def refuse(event, arguments):
+    assert event not in ("socket.connect", "socket.getaddrinfo"), arguments
+
+sys.meta_path[sys.meta_path.index(PathFinder)] = Without
+sys.addaudithook(refuse)
+import app.server
+from app import config
+from app.errors import ConfigError
+from app.services import open_services
+
+places = {
+    "source.url": "gs://landing",
+    "artifacts.url": "gs://artifacts",
+    "warehouse.url": "bigquery:demo-project.lake",
+    "bus.url": "pubsub:projects/p/topics/changes",
+    "bus.dead_letter_topic": "projects/p/topics/letters",
+}
+try:
+    services = open_services(config.load({}, places).settings)
+except ConfigError as error:
+    sys.exit(error.text)
+# A namespace has no code of its own: only what has a file was run.
+sdks = ("google.cloud", "google.api_core", "google.auth", "google.pubsub", "grpc")
+run = [name for name, module in sys.modules.items() if getattr(module, "__file__", None)]
+print([name for name in run if name.startswith(sdks)])
+services.close()
+"""
 
 
 def settings(tmp_path, source, artifacts, **more):
     return lake_settings(tmp_path, source__url=source, artifacts__url=artifacts, **more)
 
 
+BOTH = ("images/", "metadata/")
+BELOW = ("out/images/", "out/metadata/")
+
+
 @pytest.mark.parametrize(
     ("source", "artifacts", "prefixes"),
     [
         ("file:/l/landing", "file:/l/output", ()),
-        ("file:/l/landing", "file:/l/landing/out", ("out/images/", "out/metadata/")),
-        ("file:/l", "file:/l", ("images/", "metadata/")),
-        ("gs://b/in", "gs://b/out", ("out/images/", "out/metadata/")),
-        ("gs://b", "gs://b", ("images/", "metadata/")),
-        ("gs://b", "gs://bb", ()),
-        ("gs://b/in", "gs://c", ()),
+        ("file:/l/landing", "file:/l/landing/out", BELOW),
+        ("file:/l", "file:/l", BOTH),
+        ("gs://bkt/in", "gs://bkt/out", BELOW),
+        ("gs://bkt", "gs://bkt", BOTH),
+        ("gs://bkt", "gs://bkt2", ()),
+        ("gs://bkt/in", "gs://other", ()),
     ],
 )
 def test_our_own_output_in_the_source_is_known_by_its_prefix(tmp_path, source, artifacts, prefixes):
-    assert own_prefixes(settings(tmp_path, source, artifacts)) == prefixes
+    assert own_prefixes(settings(tmp_path, source, artifacts), "bkt")["bkt"] == prefixes
 
 
 @pytest.mark.parametrize(
-    ("source", "artifacts", "images"),
+    ("artifacts", "own"),
     [
-        ("file:/l", "file:/l", ""),
-        ("file:/l/images", "file:/l", "images/"),
-        ("gs://b/images/in", "gs://b", "images/"),
-        ("gs://b", "gs://b", ""),
+        ("gs://one/out", {"one": BELOW, "two": (), "three": ()}),
+        ("gs://two", {"one": (), "two": BOTH, "three": ()}),
+        ("gs://four", {"one": (), "two": (), "three": ()}),
     ],
 )
-def test_places_where_our_output_would_trigger_us_are_refused(tmp_path, source, artifacts, images):
+def test_of_several_buckets_only_the_one_with_our_output_has_prefixes_of_ours(tmp_path, artifacts, own):
+    several = settings(tmp_path, "gs://one", artifacts, source__buckets=["two", "three"])
+    assert own_prefixes(several, "one") == own
+
+
+@pytest.mark.parametrize(
+    ("source", "artifacts", "images", "buckets"),
+    [
+        ("file:/l", "file:/l", "", []),
+        ("file:/l/images", "file:/l", "images/", []),
+        ("gs://bkt/images/in", "gs://bkt", "images/", []),
+        ("gs://bkt", "gs://bkt", "", []),
+        ("gs://one", "gs://two", "", ["two"]),
+    ],
+)
+def test_places_where_our_output_would_trigger_us_are_refused(tmp_path, source, artifacts, images, buckets):
+    places = settings(tmp_path, source, artifacts, artifacts__images=images, source__buckets=buckets)
     with pytest.raises(ConfigError, match="overlap"):
-        own_prefixes(settings(tmp_path, source, artifacts, artifacts__images=images))
+        check_apart(places)
 
 
 @pytest.mark.parametrize(
@@ -58,3 +120,31 @@ def test_opening_twice_on_one_lake_for_reading_is_fine_and_closing_is_whole(tmp_
     first.close()
     assert second.warehouse.query("SELECT count(*) AS n FROM instances") == [{"n": 0}]
     second.close()
+
+
+def cloud(*hidden: str) -> subprocess.CompletedProcess[str]:
+    """Open services of Google Cloud in a process of its own, without packages of these names."""
+    command = [sys.executable, "-c", CLOUD, *hidden]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+def test_opening_the_cloud_imports_no_sdk_and_asks_no_network():
+    opened = cloud()
+    assert (opened.stdout, opened.stderr, opened.returncode) == ("[]\n", "", 0)
+
+
+@pytest.mark.parametrize(
+    ("hidden", "sentence"),
+    [
+        (["google.cloud.storage"], "source gs: needs dicomlake[gcp]; google.cloud.storage is not installed"),
+        (
+            ["google.cloud.bigquery"],
+            "warehouse bigquery: needs dicomlake[gcp]; google.cloud.bigquery is not installed",
+        ),
+        (["google.pubsub_v1"], "bus pubsub: needs dicomlake[gcp]; google.pubsub_v1 is not installed"),
+        (["google"], "source gs: needs dicomlake[gcp]; google is not installed"),
+    ],
+)
+def test_a_missing_package_is_told_with_the_extra_that_brings_it(hidden, sentence):
+    opened = cloud(*hidden)
+    assert (opened.stderr.strip(), opened.returncode) == (sentence, 1)

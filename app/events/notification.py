@@ -71,7 +71,7 @@ def ignored(
     Parameters
     ----------
     event : of any object
-    own_prefixes : what names of our own artifacts begin with, when they lie in the source's bucket; else ()
+    own_prefixes : what names of our own artifacts in the event's bucket begin with; () if there are none
     wanted_types : the types of events to work on
 
     Returns

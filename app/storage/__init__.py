@@ -9,6 +9,8 @@ from typing import BinaryIO, Protocol
 from app.doors import load_backend
 from app.types import Content, Message, ObjectRef
 
+BIG_BYTES = 64 * 2**20
+"""Above this size an object is read in ranges instead of into memory."""
 Publish = Callable[[Message], object]
 """Take a notification; return only when it is durable."""
 

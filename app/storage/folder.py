@@ -25,6 +25,8 @@ from app.errors import ObjectGone, StorageUnavailable
 from app.storage.index import Stamp, stamp
 
 SEGMENT_BYTES, NAME_BYTES = 255, 2048
+EVENT_NAME_BYTES = 1024
+"""Longest name that a notification carries, and that Cloud Storage allows."""
 TEMP = re.compile(r"\.dicomlake-[0-9a-f]{16}\.part")
 TEMP_AGE_S = 3600.0
 RACES = 100
@@ -61,6 +63,16 @@ def is_object_name(name: str) -> bool:
         return False
     segments = name.split("/")
     return all(part not in ("", ".", "..") and len(part.encode()) <= SEGMENT_BYTES for part in segments)
+
+
+def is_event_name(name: str) -> bool:
+    """Tell whether a path below the root can be the name of an object that events tell of."""
+    return is_object_name(name) and len(name.encode()) <= EVENT_NAME_BYTES
+
+
+def spelled(path: str) -> str:
+    """Return a path in plain Unicode of one line: a byte that no object name can hold becomes `\\xff`."""
+    return "".join(f"\\x{ord(c) & 0xFF:02x}" if UNSAFE.match(c) and c != "%" else c for c in path)
 
 
 def file_name(name: str) -> str:

@@ -9,8 +9,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from app.errors import StorageUnavailable
+from app.errors import ConfigError, StorageUnavailable
+from app.sqlite import code, connect, may_pass, transaction
 
 LATEST = 2**63 - 2**32
 """Highest time taken for a generation: 64 signed bits hold it, and some steps more."""
@@ -18,13 +20,22 @@ LATEST = 2**63 - 2**32
 TABLE = """CREATE TABLE IF NOT EXISTS landing (
     root TEXT NOT NULL, name TEXT NOT NULL, generation INTEGER NOT NULL, mtime_ns INTEGER NOT NULL,
     size INTEGER NOT NULL, inode INTEGER NOT NULL, ctime_ns INTEGER NOT NULL, live INTEGER NOT NULL,
+    crc32c TEXT,
     PRIMARY KEY (root, name)
 ) WITHOUT ROWID"""
-COLUMNS = "name, generation, mtime_ns, size, inode, ctime_ns, live"
+ADD_CHECKSUM = "ALTER TABLE landing ADD COLUMN crc32c TEXT"
+COLUMNS = "name, generation, mtime_ns, size, inode, ctime_ns, live, crc32c"
 GET = f"SELECT {COLUMNS} FROM landing WHERE root = ? AND name = ?"
 LIVE = f"SELECT {COLUMNS} FROM landing WHERE root = ? AND live"
 BELOW = " AND name >= ? AND name < ?"
-PUT = f"INSERT OR REPLACE INTO landing (root, {COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+COUNT = "SELECT count(*) FROM landing WHERE root = ? AND live"
+# Two processes may handle the same folder: what one of them knows already is not undone by the slower one.
+PUT = f"""INSERT INTO landing (root, {COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (root, name) DO UPDATE SET
+    generation = excluded.generation, mtime_ns = excluded.mtime_ns, size = excluded.size,
+    inode = excluded.inode, ctime_ns = excluded.ctime_ns, live = excluded.live, crc32c = excluded.crc32c
+WHERE excluded.generation > landing.generation OR (excluded.generation = landing.generation AND landing.live)
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +54,12 @@ class Stamp:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """The last version of a name that was published; not `live` once its removal was."""
+    """The last version of a name that was published, or handled; not `live` once its removal was."""
 
     generation: int
     stamp: Stamp
     live: bool = True
+    crc32c: str | None = None
 
 
 def stamp(found: os.stat_result) -> Stamp:
@@ -70,12 +82,14 @@ def generation(found: Stamp, seen: Seen | None) -> int:
 
 
 @contextmanager
-def index_errors() -> Iterator[None]:
-    """Translate errors of SQLite."""
+def index_errors(path: Path | None = None) -> Iterator[None]:
+    """Translate errors of SQLite; `path` is that of a file being opened, which may be none to use at all."""
     try:
         yield
     except sqlite3.Error as exc:
-        raise StorageUnavailable(f"the index of the folder fails ({type(exc).__name__})") from exc
+        if path is not None and not may_pass(exc):
+            raise ConfigError(f"the index {path} cannot be opened ({code(exc)[1]})") from exc
+        raise StorageUnavailable(f"the index of the folder fails ({code(exc)[1]})") from exc
 
 
 class Index:
@@ -83,10 +97,12 @@ class Index:
 
     def __init__(self, path: Path, root: Path) -> None:
         self._root = str(root)
-        with index_errors():
+        with index_errors(path):
             # Two connections, so that a reader never waits for a writer that waits for another process.
-            self._reader, self._writer = _connect(path), _connect(path)
-            self._writer.execute(TABLE)
+            self._writer, self._reader = connect(path), connect(path)
+            # A row lost with the power means an event published twice, which is allowed: no fsync for each.
+            self._writer.execute("PRAGMA synchronous = NORMAL")
+            _create(self._writer)
         self._reading, self._writing = threading.Lock(), threading.Lock()
 
     def get(self, name: str) -> Seen | None:
@@ -103,10 +119,22 @@ class Index:
             rows = self._select(LIVE + BELOW, (self._root, folder, folder[:-1] + "0"))
         return {str(row[0]): _seen(row) for row in rows}
 
+    def count(self) -> int:
+        """Return how many names are live."""
+        return int(self._select(COUNT, (self._root,))[0][0])
+
     def put(self, name: str, seen: Seen) -> None:
-        """Remember `seen` as the last version of `name`."""
+        """Remember `seen` as the last version of `name`, unless a later one or its removal is known."""
         found = seen.stamp
-        row = (seen.generation, found.mtime_ns, found.size, found.inode, found.ctime_ns, seen.live)
+        row = (
+            seen.generation,
+            found.mtime_ns,
+            found.size,
+            found.inode,
+            found.ctime_ns,
+            seen.live,
+            seen.crc32c,
+        )
         with self._writing, index_errors():
             self._writer.execute(PUT, (self._root, name, *row))
 
@@ -116,19 +144,22 @@ class Index:
             self._reader.close()
             self._writer.close()
 
-    def _select(self, sql: str, parameters: Sequence[str]) -> Sequence[tuple[int, ...]]:
+    def _select(self, sql: str, parameters: Sequence[str]) -> Sequence[tuple[Any, ...]]:
         with self._reading, index_errors(), closing(self._reader.execute(sql, parameters)) as cursor:
             return cursor.fetchall()
 
 
-def _connect(path: Path) -> sqlite3.Connection:
-    connection = sqlite3.connect(path, timeout=10, isolation_level=None, check_same_thread=False)
-    connection.execute("PRAGMA journal_mode = WAL")
-    # A row lost with the power means an event published twice, which is allowed: no fsync for every file.
-    connection.execute("PRAGMA synchronous = NORMAL")
-    return connection
+def _create(connection: sqlite3.Connection) -> None:
+    """Make the table, or add what an older one lacks."""
+    columns = "SELECT name FROM pragma_table_info('landing') WHERE name = 'crc32c'"
+    if connection.execute(columns).fetchone():
+        return
+    with transaction(connection):
+        connection.execute(TABLE)
+        if not connection.execute(columns).fetchone():
+            connection.execute(ADD_CHECKSUM)
 
 
-def _seen(row: Sequence[int]) -> Seen:
-    _, number, mtime_ns, size, inode, ctime_ns, live = row
-    return Seen(number, Stamp(mtime_ns, size, inode, ctime_ns), bool(live))
+def _seen(row: Sequence[Any]) -> Seen:
+    _, number, mtime_ns, size, inode, ctime_ns, live, crc32c = row
+    return Seen(number, Stamp(mtime_ns, size, inode, ctime_ns), bool(live), crc32c)

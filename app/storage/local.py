@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import base64
 import io
 import json
 import os
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
-
-import google_crc32c
+from typing import TYPE_CHECKING, BinaryIO
 
 from app.errors import BadEvent, ConfigError, DicomlakeError, ObjectGone, ShortRead, StorageUnavailable
 from app.storage import Publish
@@ -23,14 +20,14 @@ from app.storage.folder import (
     delete_file,
     file_name,
     is_object_name,
-    open_file,
     os_errors,
     stat_file,
     sweep,
     walk,
     write_file,
 )
-from app.storage.index import Index, Stamp, generation, stamp
+from app.storage.index import Index, Seen, Stamp, generation
+from app.storage.versions import BIG_BYTES, CHUNK_BYTES, VersionStream, checksum, open_version, version
 from app.types import Content, EventType, Message, ObjectRef
 
 if TYPE_CHECKING:
@@ -38,47 +35,13 @@ if TYPE_CHECKING:
 
 MACHINE = "localhost"
 """Bucket of `file:/`, through which the command line reads files outside the landing folder."""
-BIG_BYTES = 64 * 2**20
-"""Above this size an object is read in ranges instead of into memory."""
-CHUNK_BYTES = 2**20
-
-
-class VersionStream(io.FileIO):
-    """A file of which every read makes sure that it still is the version that was opened."""
-
-    def __init__(self, root: Path, name: str) -> None:
-        super().__init__(open_file(root, name))
-        self.stamp = stamp(os.fstat(self.fileno()))
-
-    def readinto(self, buffer: Any) -> int:
-        with self._pinned():
-            return super().readinto(buffer)
-
-    def readall(self) -> bytes:
-        with self._pinned():
-            return super().readall()
-
-    @contextmanager
-    def _pinned(self) -> Iterator[None]:
-        with os_errors():
-            yield
-            if not self.stamp.same_content(stamp(os.fstat(self.fileno()))):
-                raise ObjectGone("the file changed while it was read")
-
-
-def open_version(root: Path, name: str, pinned: Stamp) -> BinaryIO:
-    """Open a file in the state `pinned`; raises ObjectGone when it is in another."""
-    stream = VersionStream(root, name)
-    if not stream.stamp.same_content(pinned):
-        stream.close()
-        raise ObjectGone("object version is gone")
-    return io.BufferedReader(stream, CHUNK_BYTES)
+MAX_ATTRIBUTE_BYTES = 1024  # as Pub/Sub
 
 
 class LocalStorage:
     """A folder as a bucket; `bucket` is the last component of `root`, an absolute path without links.
 
-    The index tells the generations of a folder that is watched. Watching never changes a file.
+    The index tells the generations of files that were published or handled. Watching never changes a file.
     """
 
     prefix = ""
@@ -88,11 +51,12 @@ class LocalStorage:
             raise ConfigError("source.buckets: a folder is the only bucket of its storage; leave it empty")
         self.root = _root(url)
         self.bucket = self.root.name or MACHINE
-        _prepare(self.root, writable=index is None)
-        self._index = _open_index(index, self.root) if index else None
         self._watcher: Watcher | None = None
         self._closed = threading.Event()
         self._sweeper: threading.Thread | None = None
+        _check_there(self.root, index)
+        _prepare(self.root, writable=index is None)
+        self._index = _open_index(index, self.root) if index else None
 
     def uri(self, name: str, bucket: str = "") -> str:
         """Return `file://` and the absolute path as it is, not percent-encoded."""
@@ -110,10 +74,10 @@ class LocalStorage:
                 data = stream.readall()
                 if len(data) != found:
                     raise ShortRead("the file ended before its size")
-                content = replace(content, data=data, crc32c=_checksum(io.BytesIO(data)))
+                content = replace(content, data=data, crc32c=checksum(io.BytesIO(data)))
             else:
                 opener = partial(open_version, self.root, ref.name, stream.stamp)
-                checked = None if crc32c is None else _checksum(io.BufferedReader(stream, CHUNK_BYTES))
+                checked = None if crc32c is None else checksum(io.BufferedReader(stream, CHUNK_BYTES))
                 content = replace(content, opener=opener, crc32c=checked)
         if crc32c is not None and crc32c != content.crc32c:
             raise ShortRead("the file has another checksum than announced")
@@ -134,6 +98,23 @@ class LocalStorage:
         """Return the live version of one object; raises ObjectGone when there is none."""
         _check_name(name)
         return ObjectRef(self.bucket, name, self._generation(name, stat_file(self.root, name)))
+
+    def last(self, name: str) -> Seen | None:
+        """Return the version of a name that was last remembered, unless its removal was too."""
+        seen = self._index.get(name) if self._index else None
+        return seen if seen and seen.live else None
+
+    def current(self, name: str) -> Seen:
+        """Return the version that a file is now: the last one or the next; raises ObjectGone without one."""
+        found = stat_file(self.root, name)
+        if self._index is None:
+            return Seen(generation(found, None), found)
+        return version(self.root, name, found, self._index)
+
+    def remember(self, name: str, seen: Seen) -> None:
+        """Remember a version that was handled, so that whatever comes in its place is another."""
+        if self._index:
+            self._index.put(name, seen)
 
     def write(self, name: str, data: bytes, content_type: str) -> str:
         """Store an object whole or not at all and return its URI; a name that is no path is escaped."""
@@ -160,6 +141,8 @@ class LocalStorage:
 
         if self._index is None:
             raise ConfigError(f"{self.root} cannot be watched without an index")
+        if self.root == Path("/"):
+            raise ConfigError("source.url: the whole machine cannot be watched; name a folder")
         self._watcher = Watcher(self, self._index, publish)
         self._watcher.start()
 
@@ -200,7 +183,10 @@ class LocalStorage:
 def notification(
     kind: EventType, ref: ObjectRef, uri: str, time: datetime, size: int | None = None
 ) -> Message:
-    """Return the message that Cloud Storage would publish for a change, plus our attribute `objectUri`."""
+    """Return the message that Cloud Storage would publish for a change, plus our attribute `objectUri`.
+
+    That one is left out where it is longer than Pub/Sub allows: then `dead_letters` names `gs://bucket/object`.
+    """
     made, told = _rfc3339(datetime.fromtimestamp(ref.generation / 1e9, UTC)), _rfc3339(time)
     resource = {
         "kind": "storage#object",
@@ -224,21 +210,14 @@ def notification(
         "objectId": ref.name,
         "objectGeneration": str(ref.generation),
         "eventTime": told,
-        "objectUri": uri,
     }
+    if len(uri.encode()) <= MAX_ATTRIBUTE_BYTES:
+        attributes["objectUri"] = uri
     return Message(json.dumps(resource).encode(), attributes, message_id="")
 
 
 def _rfc3339(time: datetime) -> str:
     return time.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
-
-
-def _checksum(stream: BinaryIO | io.BufferedReader) -> str:
-    """Return the CRC32C of a stream as Cloud Storage writes it: big-endian, base64."""
-    crc = 0
-    while chunk := stream.read(CHUNK_BYTES):
-        crc = google_crc32c.extend(crc, chunk)
-    return base64.b64encode(crc.to_bytes(4, "big")).decode()
 
 
 def _check_name(name: str) -> None:
@@ -259,6 +238,19 @@ def _root(url: str) -> Path:
         raise ConfigError(f"{url!r} is no usable path ({type(exc).__name__})") from exc
 
 
+def _check_there(root: Path, index: Path | None) -> None:
+    """Refuse a folder that is gone with objects in it: most likely its disk is not mounted."""
+    if index is None or os.path.exists(root) or not os.path.exists(index):
+        return
+    with closing(_open_index(index, root)) as opened:
+        known = opened.count()
+    if known:
+        raise ConfigError(
+            f"source.url: the folder {root} is gone but {known} objects of it are known; mount it again, or, "
+            "if they are all to be removed, make the empty folder by hand"
+        )
+
+
 def _prepare(root: Path, writable: bool) -> None:
     """Make the folder if need be; a source may be read-only, for it is only read."""
     try:
@@ -274,7 +266,7 @@ def _prepare(root: Path, writable: bool) -> None:
 
 
 def _open_index(path: Path, root: Path) -> Index:
-    if path.resolve().is_relative_to(root):
+    if root != Path("/") and path.resolve().is_relative_to(root):
         raise ConfigError(f"{path} lies in the watched folder {root}; keep it outside")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -3,6 +3,10 @@
 Hints of the operating system, and a full scan now and then because hints get lost, only say where to look.
 A name that differs from the index waits until its file was quiet for a while and nobody has it open for
 writing. Then it is published, and only then remembered: a crash in between repeats an event, never loses one.
+
+What the system gives no hint of is found by the full scan: a write by way of another name of the same file, a
+hard link outside. And the library of the hints gives up at a name that is not UTF-8: it is begun anew after
+one such file, but as long as there is one such folder, all is found by scans alone.
 """
 
 from __future__ import annotations
@@ -24,9 +28,19 @@ from watchfiles import watch
 
 from app.errors import ObjectGone, StorageUnavailable, TransientError
 from app.storage import Publish
-from app.storage.folder import TEMP, has_writer, is_object_name, open_file, os_errors, stat_file, walk
-from app.storage.index import Index, Seen, Stamp, generation, stamp
+from app.storage.folder import (
+    TEMP,
+    has_writer,
+    is_event_name,
+    open_file,
+    os_errors,
+    spelled,
+    stat_file,
+    walk,
+)
+from app.storage.index import Index, Seen, Stamp, stamp
 from app.storage.local import notification
+from app.storage.versions import version
 from app.types import EventType, ObjectRef
 
 if TYPE_CHECKING:
@@ -55,7 +69,7 @@ class Watcher:
         self._listening: bool | None = None  # not known yet
         self._scanned = self._held_up = False
         self._scan_at, self._scan_not_before = monotonic() + POLL_S, 0.0
-        self._unnamed = 0
+        self._unnamed: set[str] = set()
         self._threads = [
             threading.Thread(target=target, name=f"watcher-{target.__name__.strip('_')}", daemon=True)
             for target in (self._listen, self._work)
@@ -141,7 +155,7 @@ class Watcher:
     def _look(self, hint: str) -> None:
         if not hint:
             self._scan_at = min(self._scan_at, max(monotonic(), self._scan_not_before))
-        elif is_object_name(hint) and not TEMP.fullmatch(os.path.basename(hint)):
+        elif is_event_name(hint) and not TEMP.fullmatch(os.path.basename(hint)):
             found = self._state(hint)
             self._wait(hint, found)
             if found is None:
@@ -155,22 +169,23 @@ class Watcher:
         if self._stop.is_set():
             return
         self._scanned, self._held_up = True, False
-        if unnamed != self._unnamed:
-            log.warning("files whose names cannot be object names are left out", extra={"count": unnamed})
+        for name in sorted(unnamed - self._unnamed):
+            log.warning("left out, the name can be no object name", extra={"object": spelled(name)})
         self._unnamed = unnamed
         pause = SCAN_SHARE * (monotonic() - started)
         self._scan_not_before = monotonic() + pause
         self._scan_at = monotonic() + max(pause, RESCAN_S if self._listening else POLL_S)
 
-    def _scan(self, folder: str) -> int:
-        """Let every name below `folder` wait that differs from the index; return how many are no names."""
-        known, unnamed = self._index.live(folder), 0
+    def _scan(self, folder: str) -> set[str]:
+        """Let every name below `folder` wait that differs from the index; return those that are no names."""
+        known = self._index.live(folder)
+        unnamed: set[str] = set()
         for name, found in walk(self._storage.root, folder, self._skip):
             if self._stop.is_set():
                 return unnamed
             seen = known.pop(name, None)
-            if not is_object_name(name):
-                unnamed += 1
+            if not is_event_name(name):
+                unnamed.add(name)
             elif seen is None or not self._unchanged(name, found, seen):
                 self._wait(name, found)
         for name in known:
@@ -228,23 +243,23 @@ class Watcher:
                 return
         if busy or found != before:
             self._wait(name, found)
-        else:
+            return
+        try:
             self._change(name, found)
+        except ObjectGone:  # it changed again just now
+            self._wait(name, found)
 
     def _change(self, name: str, found: Stamp | None) -> None:
         """Publish what became of a name, then remember it."""
-        seen = self._index.get(name)
-        live = seen if seen and seen.live else None
-        if found is None and live:
-            self._tell(EventType.DELETE, name, live)
-            self._index.put(name, replace(live, live=False))
-        if found is None or (live and live.stamp == found):
+        live = self._storage.last(name)
+        if found is None:
+            if live:
+                self._tell(EventType.DELETE, name, live)
+                self._index.put(name, replace(live, live=False))
             return
-        if live and live.stamp.same_content(found):
-            # Written in place, then the old time set again: only the change time tells. From here on the old
-            # generation is gone for readers, and a crash cannot lose the new one.
-            self._index.put(name, seen := replace(live, live=False))
-        new = Seen(generation(found, seen), found)
+        new = version(self._storage.root, name, found, self._index)
+        if live and live.generation == new.generation:
+            return
         overwrote = {"overwroteGeneration": str(live.generation)} if live else {}
         self._tell(EventType.FINALIZE, name, new, overwrote)
         if live:
@@ -269,7 +284,9 @@ def _below(root: Path, path: str) -> str | None:
     """
     folder, name = os.path.split(path)
     real = Path(os.path.realpath(folder), name)
-    return real.relative_to(root).as_posix().removeprefix(".") if real.is_relative_to(root) else None
+    if not real.is_relative_to(root):
+        return None
+    return "" if real == root else real.relative_to(root).as_posix()
 
 
 def probe(storage: LocalStorage, name: str) -> tuple[Stamp, bool]:

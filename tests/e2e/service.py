@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import httpx
@@ -75,7 +76,10 @@ class Service:
     def stop(self, how: signal.Signals = signal.SIGTERM) -> int:
         assert self.process is not None
         self.process.send_signal(how)
-        return self.process.wait(timeout=20)
+        try:
+            return self.process.wait(timeout=20)
+        finally:
+            self.process.kill()  # one that hangs must not outlive its test and hold its folders
 
     def run(self, *command: str) -> subprocess.CompletedProcess[str]:
         """Run one `dicomlake` command on this lake."""
@@ -93,7 +97,8 @@ class Service:
         """Query with Python's own SQLite, so that a fault of ours cannot hide another."""
         import sqlite3
 
-        with sqlite3.connect(f"file:{self.lake / 'lake.db'}?mode=ro", uri=True, timeout=30) as database:
+        file = f"file:{self.lake / 'lake.db'}?mode=ro"
+        with closing(sqlite3.connect(file, uri=True, timeout=30)) as database:
             database.row_factory = sqlite3.Row
             return [dict(row) for row in database.execute(sql)]
 

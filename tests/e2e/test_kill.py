@@ -30,7 +30,7 @@ def test_ten_kills_while_500_files_arrive_lose_and_double_nothing(tmp_path):
     arriving.start()
     for _ in range(KILLS):
         time.sleep(random.uniform(0.3, 1.8))
-        service.stop(signal.SIGKILL)
+        assert service.stop(signal.SIGKILL) == -signal.SIGKILL  # it had not refused to start
         service.start(wait=False)
     arriving.join()
     try:

@@ -93,7 +93,7 @@ def test_a_text_file_named_dcm_ends_as_a_dead_letter_with_its_reason_and_can_be_
     assert service.run("dlq", "list").stdout == ""
     again = until(lambda: service.rows("SELECT * FROM dead_letters WHERE object = 'x.dcm'"), 30)
     assert (again[0]["event_type"], again[0]["generation"]) == ("OBJECT_FINALIZE", generation)
-    assert service.run("dlq", "purge", "--all").returncode == 0
+    assert service.run("dlq", "purge").returncode == 0
     assert service.run("dlq", "list").stdout == ""
 
 

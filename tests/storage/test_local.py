@@ -4,12 +4,14 @@ import json
 import os
 import pickle
 import shutil
+import sqlite3
 import stat
 import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -107,6 +109,33 @@ def test_index_that_cannot_be_used_is_a_config_error(tmp_path: Path) -> None:
     for index in (tmp_path / "text", tmp_path, tmp_path / "text" / "below", tmp_path / "landing" / "lake.db"):
         with pytest.raises(ConfigError):
             LocalStorage(f"file:{tmp_path}/landing", index)
+
+
+def test_folder_that_is_gone_with_objects_known_in_it_is_not_made_again(tmp_path: Path) -> None:
+    root, index = tmp_path / "disk" / "landing", tmp_path / "lake.db"
+    storage = LocalStorage(f"file:{root}", index)
+    (root / "a").write_bytes(b"x")
+    storage.remember("a", storage.current("a"))
+    storage.close()
+    shutil.rmtree(root.parent)
+    with pytest.raises(ConfigError) as caught:
+        LocalStorage(f"file:{root}", index)
+    assert caught.value.text == (
+        f"source.url: the folder {root} is gone but 1 objects of it are known; mount it again, or, "
+        "if they are all to be removed, make the empty folder by hand"
+    )
+    assert not root.parent.exists()
+    root.mkdir(parents=True)
+    storage = LocalStorage(f"file:{root}", index)
+    assert storage.last("a") is not None
+    storage.close()
+
+
+def test_whole_machine_is_never_watched(tmp_path: Path) -> None:
+    machine = LocalStorage("file:/", tmp_path / "lake.db")
+    with pytest.raises(ConfigError, match="whole machine"):
+        machine.watch(lambda message: None)
+    machine.close()
 
 
 def test_only_regular_files_are_objects(storage: LocalStorage, tmp_path: Path) -> None:
@@ -323,6 +352,41 @@ def test_index_keeps_the_folders_apart(tmp_path: Path) -> None:
     assert other.live() == {}
     ours.close()
     other.close()
+
+
+def test_index_never_goes_back(tmp_path: Path) -> None:
+    index, stamp = Index(tmp_path / "i", Path("/root")), Stamp(5, 1, 2, 3)
+    for told in (Seen(7, stamp), Seen(6, stamp), Seen(7, stamp, live=False), Seen(7, stamp)):
+        index.put("a", told)
+    assert index.get("a") == Seen(7, stamp, live=False)
+    index.put("a", Seen(8, stamp, crc32c="AAAAAA=="))
+    index.put("a", Seen(7, stamp))
+    assert index.get("a") == Seen(8, stamp, crc32c="AAAAAA==")
+    assert index.count() == 1
+    index.close()
+
+
+def test_index_of_an_older_release_is_taken_over(tmp_path: Path) -> None:
+    with closing(sqlite3.connect(tmp_path / "i")) as old:
+        old.executescript(
+            "CREATE TABLE landing (root TEXT NOT NULL, name TEXT NOT NULL, generation INTEGER NOT NULL,"
+            " mtime_ns INTEGER NOT NULL, size INTEGER NOT NULL, inode INTEGER NOT NULL,"
+            " ctime_ns INTEGER NOT NULL, live INTEGER NOT NULL, PRIMARY KEY (root, name)) WITHOUT ROWID;"
+            "INSERT INTO landing VALUES ('/root', 'a', 7, 5, 1, 2, 3, 1)"
+        )
+    index = Index(tmp_path / "i", Path("/root"))
+    assert index.live() == {"a": Seen(7, Stamp(5, 1, 2, 3))}
+    index.close()
+
+
+@pytest.mark.parametrize(("size", "kept"), [(1024, True), (1025, False)])
+def test_uri_is_told_where_an_attribute_can_hold_it(size: int, kept: bool) -> None:
+    uri = "file:///" + "é" * 508
+    uri += "x" * (size - len(uri.encode()))
+    told = notification(
+        EventType.FINALIZE, ObjectRef("landing", "a", 1), uri, datetime(2026, 1, 2, tzinfo=UTC)
+    )
+    assert told.attributes.get("objectUri") == (uri if kept else None)
 
 
 def test_notification_is_as_cloud_storage_makes_it() -> None:

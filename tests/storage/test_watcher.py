@@ -111,6 +111,28 @@ def test_empty_hidden_and_odd_names_are_published(landing: Landing) -> None:
     assert sorted(name for _, name, _ in landing.settled(len(names))) == sorted(names)
 
 
+def test_hidden_file_at_the_top_is_seen_by_its_hints(landing: Landing) -> None:
+    landing.put("warm")
+    landing.settled(1)
+    time.sleep(0.5)  # the next full scan is a minute away
+    path = landing.put(".x.dcm")
+    assert landing.settled(1, timeout=3) == [("finalize", ".x.dcm", generation := mtime(path))]
+    path.unlink()
+    assert landing.settled(1, timeout=3) == [("delete", ".x.dcm", generation)]
+
+
+def test_hints_go_on_after_a_name_that_is_not_utf_8(landing: Landing) -> None:
+    landing.put("warm")
+    landing.settled(1)
+    bad = os.fsencode(landing.root) + b"/\xff.dcm"
+    Path(os.fsdecode(bad)).write_text("x")
+    time.sleep(2.5)
+    for number in range(4):
+        path = landing.put(f"{number}.dcm")
+        assert landing.wait(1) < 1.0  # scans alone take up to 1.3 s
+        assert landing.settled(1) == [("finalize", f"{number}.dcm", mtime(path))]
+
+
 def test_overwrite_is_finalize_of_the_new_and_delete_of_the_old(landing: Landing) -> None:
     old = mtime(path := landing.put("a.dcm", b"old"))
     landing.settled(1)
@@ -134,6 +156,31 @@ def test_same_time_and_size_written_in_place_is_a_new_version(landing: Landing) 
     assert path.stat().st_size == 3
     assert landing.settled(2) == [("finalize", "a.dcm", 1_001), ("delete", "a.dcm", 1_000)]
     assert landing.read("a.dcm", 1_001) == b"new"
+
+
+def test_change_of_owner_mode_or_links_is_no_new_version(landing: Landing, tmp_path: Path) -> None:
+    path = landing.put("a.dcm", b"old", 1_000)
+    assert landing.settled(1) == [("finalize", "a.dcm", 1_000)]
+    for change in (
+        lambda: path.chmod(0o600),
+        lambda: os.link(path, tmp_path / "link"),
+        (tmp_path / "link").unlink,
+    ):
+        change()
+        time.sleep(QUIET + 0.3)
+        assert landing.settled(0) == []
+    assert landing.read("a.dcm", 1_000) == b"old"
+    landing.put("a.dcm", b"new", 1_000)
+    assert landing.settled(2) == [("finalize", "a.dcm", 1_001), ("delete", "a.dcm", 1_000)]
+
+
+def test_big_file_is_not_read_for_its_checksum_and_counts_as_changed(landing: Landing) -> None:
+    path = landing.put("big", b"x")
+    os.truncate(path, 64 * 2**20 + 1)
+    os.utime(path, ns=(1_000, 1_000))
+    assert landing.settled(1) == [("finalize", "big", 1_000)]
+    path.chmod(0o600)
+    assert landing.settled(2) == [("finalize", "big", 1_001), ("delete", "big", 1_000)]
 
 
 def test_file_restored_with_an_equal_or_older_time_is_a_newer_version(
@@ -257,7 +304,7 @@ def test_many_files_in_many_new_folders_are_each_published_once(landing: Landing
     assert {kind for kind, _, _ in landing.settled(15)} == {"delete"}
 
 
-def test_what_is_no_object_is_left_out_and_counted_once(
+def test_what_is_no_object_is_left_out_and_named_once(
     landing: Landing, caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
     (tmp_path / "secret").write_text("outside")
@@ -272,8 +319,10 @@ def test_what_is_no_object_is_left_out_and_counted_once(
         assert [name for _, name, _ in landing.settled(1)] == ["named.dcm"]
         landing.put("later.dcm")
         assert [name for _, name, _ in landing.settled(1)] == ["later.dcm"]
-    assert [record.__dict__.get("count") for record in caplog.records if "left out" in record.message] == [2]
-    assert "\\xff" not in caplog.text
+        landing.put("later still.dcm")
+        assert [name for _, name, _ in landing.settled(1)] == ["later still.dcm"]
+    left_out = [record.__dict__["object"] for record in caplog.records if "left out" in record.message]
+    assert left_out == ["line\\x0abreak.dcm", "\\xff.dcm"]
 
 
 def test_event_that_was_not_confirmed_is_repeated_and_never_lost(landing: Landing) -> None:

@@ -1,0 +1,65 @@
+"""Where settings come from: a file, JSON text, the environment, the command line; merged leaf by leaf."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from app.errors import ConfigError
+
+PREFIX = "DICOMLAKE__"
+Layer = tuple[str, dict[str, Any]]
+"""Its name, and section -> key -> value."""
+Read = Callable[[str, str, str], object]
+"""Section, key and the text of a variable -> the value that it means."""
+
+
+def layers(environ: Mapping[str, str], arguments: Mapping[str, object], read: Read) -> list[Layer]:
+    """Return what the environment and the command line set, the later wins; raises ConfigError."""
+    found: list[Layer] = []
+    if path := environ.get("DICOMLAKE_CONFIG_FILE"):
+        try:
+            text = Path(path).read_text()
+        except (OSError, UnicodeDecodeError) as exc:
+            raise ConfigError(
+                f"DICOMLAKE_CONFIG_FILE {path}: cannot be read ({type(exc).__name__})"
+            ) from None
+        found.append(_parse(f"file {path}", text))
+    if text := environ.get("DICOMLAKE_CONFIG", ""):
+        found.append(_parse("DICOMLAKE_CONFIG", text))
+    if "PORT" in environ:  # Cloud Run tells the container where to listen
+        found.append(("PORT", {"api": {"port": read("api", "port", environ["PORT"])}}))
+    for name in sorted(environ):
+        if name.startswith(PREFIX):
+            section, _, key = name.removeprefix(PREFIX).lower().partition("__")
+            found.append((name, {section: {key: read(section, key, environ[name])}}))
+    for path, value in arguments.items():
+        section, _, key = path.partition(".")
+        leaf = read(section, key, value) if isinstance(value, str) else value
+        found.append(("command line", {section: {key: leaf}}))
+    return found
+
+
+def merge(found: Iterable[Layer]) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
+    """Return the values by section and key, and for each `section.key` the layer it came from."""
+    values: dict[str, dict[str, Any]] = {}
+    origins: dict[str, str] = {}
+    for name, layer in found:
+        for section, keys in layer.items():
+            if not isinstance(keys, dict):
+                raise ConfigError(f"{section} (from {name}): is not a section, an object of settings")
+            values.setdefault(section, {}).update(keys)
+            origins |= {f"{section}.{key}": name for key in keys}
+    return values, origins
+
+
+def _parse(name: str, text: str) -> Layer:
+    try:
+        value = json.loads(text)
+    except ValueError:
+        raise ConfigError(f"{name}: is not JSON") from None
+    if not isinstance(value, dict):
+        raise ConfigError(f"{name}: is not a JSON object of sections")
+    return name, value

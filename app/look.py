@@ -1,0 +1,52 @@
+"""Look at one file where it lies, without storage: what `dump` and `render` do, in a worker process."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, TypeVar
+
+from app.types import Content, ObjectRef, PreviewOptions
+from app.workers import Workers
+
+if TYPE_CHECKING:
+    from app.config import Settings
+
+T = TypeVar("T")
+
+
+def content_of(path: Path) -> Content:
+    """Return a file as the pipeline would have it; it is read by whoever opens it."""
+    found, whole = os.stat(path), path.resolve()
+    ref = ObjectRef("", path.name, found.st_mtime_ns)
+    return Content(ref, f"file://{whole}", found.st_size, opener=partial(open_file, whole))
+
+
+def open_file(path: Path) -> BinaryIO:
+    """Return the bytes of a file; a function by itself, for it is called in a worker."""
+    return path.open("rb")
+
+
+def in_worker(settings: Settings, function: Callable[..., T], *args: object) -> T:
+    """Return `function(*args)`, which touches untrusted bytes, from a process within the settings' limits."""
+    limits = settings.workers
+    workers = Workers(1, limits.memory_bytes, limits.timeout_s)
+    try:
+        return workers.run(function, *args)
+    finally:
+        workers.close()
+
+
+def draw(content: Content, options: PreviewOptions) -> bytes:
+    """Return the preview of a file as PNG.
+
+    Raises
+    ------
+    NotDicom, BadDataset, LimitExceeded, Unrenderable : as the functions that read and draw it
+    """
+    from app.dicom.dataset import read_dataset
+    from app.dicom.preview import preview
+
+    return preview(read_dataset(content), options)

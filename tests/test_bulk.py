@@ -1,0 +1,249 @@
+"""`ingest` by its facts: what it remembers of a file, what it says of one it cannot take."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import orjson
+import pytest
+
+from app import bulk, dlq
+from app.services import open_services
+from tests import data
+from tests.conftest import lake_settings
+from tests.e2e.service import Service, until
+from tests.parts import ROOT, need
+
+CT, MR = data.ct(), data.enhanced()
+TIME = 1_700_000_000_000_000_000
+
+
+def long_name(size):
+    """Return a path of so many bytes whose segments are no longer than a file system takes."""
+    name = "/".join(["d" * 200] * (size // 201))
+    return f"{name}/{'f' * (size - len(name) - 5)}.dcm"
+
+
+def put(path, content, mtime_ns=TIME):
+    """Put a file in its place as `cp -p` and `tar` do: another inode, and the time it had elsewhere."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name("part")
+    part.write_bytes(content)
+    os.utime(part, ns=(mtime_ns, mtime_ns))
+    part.replace(path)
+    return path
+
+
+def rewrite(path, content, mtime_ns=TIME):
+    """Write in place, then set the time again."""
+    time.sleep(0.01)  # file times move in steps of some milliseconds
+    path.write_bytes(content)
+    os.utime(path, ns=(mtime_ns, mtime_ns))
+
+
+def ingest(services, *paths):
+    lines = []
+    summary = bulk.ingest(paths, services, lines.append)
+    assert summary["files"] == len(lines)
+    orjson.dumps(lines)  # the command line prints every line
+    return lines
+
+
+def statuses(lines):
+    return [(line["status"], line.get("code")) for line in lines]
+
+
+def current(services):
+    rows = services.warehouse.query("SELECT * FROM instances_current")
+    return {row["object_uri"].removeprefix("file://"): row for row in rows}
+
+
+def count(services, table):
+    return services.warehouse.query(f"SELECT count(*) AS n FROM {table}")[0]["n"]
+
+
+def output(services):
+    return sorted(ref.name for ref in services.artifacts.list())
+
+
+def document(row):
+    return json.loads(Path(row["metadata_uri"].removeprefix("file://")).read_text())
+
+
+@pytest.fixture(params=["s", "landing"])
+def folder(request, tmp_path):
+    """A folder outside the landing folder, and that itself."""
+    return tmp_path / request.param
+
+
+@pytest.mark.parametrize("mtime_ns", [TIME - 10**9, TIME, TIME + 10**9])
+def test_what_replaces_a_file_is_current_whatever_its_time(services, folder, mtime_ns):
+    path = put(folder / "a.dcm", CT)
+    (first,) = ingest(services, folder)
+    put(path, MR, mtime_ns)
+    assert statuses(ingest(services, folder)) == [("stored", None)]
+    row = current(services)[str(path)]
+    assert row["modality"] == "MR"
+    assert row["generation"] == max(mtime_ns, TIME + 1)
+    assert document(row)["00080060"]["Value"] == ["MR"]
+    assert not Path(first["metadata_uri"].removeprefix("file://")).exists()
+    assert len(output(services)) == 2
+    assert count(services, "instances") == 3  # two versions and the removal of the first
+    assert statuses(ingest(services, folder)) == [("stored", None)]
+    assert count(services, "instances") == 3
+
+
+def test_bytes_written_in_place_behind_an_old_time_are_another_version(services, folder):
+    path = put(folder / "a.dcm", data.ct(SeriesDescription="Thorax"))
+    ingest(services, path)
+    rewrite(path, data.ct(SeriesDescription="Throat"))
+    ingest(services, path)
+    row = current(services)[str(path)]
+    assert (row["generation"], row["series_description"]) == (TIME + 1, "Throat")
+    assert document(row)["0008103E"]["Value"] == ["Throat"]
+
+
+def test_a_change_of_mode_or_links_is_no_version(services, folder):
+    path = put(folder / "a.dcm", CT)
+    ingest(services, path)
+    before = output(services)
+    path.chmod(0o600)
+    os.link(path, folder.parent / "link")
+    assert statuses(ingest(services, path)) == [("stored", None)]
+    assert (count(services, "instances"), output(services)) == (1, before)
+
+
+@pytest.mark.parametrize("content", [CT, b"no DICOM", b""], ids=["stored", "dead_lettered", "ignored"])
+def test_the_service_finds_what_was_ingested_known_and_what_went_removed(services, tmp_path, content):
+    kept, gone = put(tmp_path / "landing/kept.dcm", content), put(tmp_path / "landing/gone.dcm", content)
+    ingest(services, tmp_path / "landing")
+    gone.unlink()
+    published = []
+    services.source.watch(published.append)
+    until(lambda: published, 5)
+    time.sleep(0.5)
+    assert kept.exists()
+    (told,) = [message.attributes for message in published]
+    assert (told["eventType"], told["objectId"]) == ("OBJECT_DELETE", "gone.dcm")
+    assert told["objectGeneration"] == str(TIME)
+
+
+def test_a_dead_letter_of_a_file_that_was_replaced_is_closed(services, tmp_path):
+    path = put(tmp_path / "s/a.dcm", b"no DICOM")
+    assert statuses(ingest(services, path)) == [("dead_lettered", "not_dicom")]
+    put(path, CT)
+    assert statuses(ingest(services, path)) == [("stored", None)]
+    assert dlq.letters(services.warehouse) == []
+    assert list(current(services)) == [str(path)]
+
+
+def test_a_file_of_another_service_run_keeps_its_generation(services, tmp_path):
+    path = put(tmp_path / "s/a.dcm", CT)
+    ingest(services, path)
+    put(path, MR, TIME - 1)
+    again = open_services(lake_settings(tmp_path))
+    try:
+        ingest(again, path)
+        ingest(again, path)
+        assert current(again)[str(path)]["generation"] == TIME + 1
+    finally:
+        again.close()
+
+
+def test_names_that_no_object_can_have_are_told_with_their_bytes_escaped(services, tmp_path):
+    folder = tmp_path / "s"
+    for name in (b"\xff.dcm", b"line\nbreak.dcm", b"return\r.dcm", b"\xfe/inside.dcm", b"50%.dcm"):
+        path = os.path.join(os.fsencode(folder), name)
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with open(path, "wb") as file:
+            file.write(CT)
+    lines = ingest(services, folder)
+    assert sorted((line["object_uri"].partition("/s/")[2], line.get("code")) for line in lines) == [
+        ("50%.dcm", None),
+        ("\\xfe/inside.dcm", "bad_name"),
+        ("\\xff.dcm", "bad_name"),
+        ("line\\x0abreak.dcm", "bad_name"),
+        ("return\\x0d.dcm", "bad_name"),
+    ]
+    assert {line["status"] for line in lines if "code" in line} == {"failed"}
+    (line,) = ingest(services, Path(os.fsdecode(os.fsencode(folder) + b"/\xfe")))
+    assert (line["object_uri"], line["code"]) == (f"file://{folder}/\\xfe", "bad_name")
+
+
+def test_a_name_longer_than_an_event_can_tell_is_a_bad_name(services, tmp_path):
+    landing = tmp_path / "landing"
+    fits, long = landing / f"{'d' * 250}/{'e' * 250}/{'f' * 250}/{'g' * 250}", "h" * 21
+    put(fits / long[:-1], CT)
+    put(fits / long, CT)
+    lines = ingest(services, landing)
+    assert sorted(statuses(lines), key=str) == [("failed", "bad_name"), ("stored", None)]
+
+
+def test_a_folder_that_cannot_be_read_is_told_and_the_others_are_stored(tmp_path):
+    need("setpriv", shutil.which("setpriv") is not None or os.geteuid() != 0, "install util-linux")
+    service = Service(tmp_path / "lake")
+    for name in ("a.dcm", "closed/b.dcm", "closed.dcm", "z.dcm"):
+        put(tmp_path / "s" / name, CT)
+    for name in ("closed", "closed.dcm"):
+        (tmp_path / "s" / name).chmod(0)
+    drop = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
+    command = [*drop, sys.executable, "-m", "app", "ingest", str(tmp_path / "s")]
+    result = subprocess.run(
+        command, cwd=ROOT, env=service.env, capture_output=True, text=True, timeout=60, check=False
+    )
+    (tmp_path / "s/closed").chmod(0o700)
+    *lines, last = [json.loads(line) for line in result.stdout.splitlines()]
+    assert {line["object_uri"].partition("/s/")[2]: line["status"] for line in lines} == {
+        "a.dcm": "stored",
+        "closed/": "failed",
+        "closed.dcm": "failed",
+        "z.dcm": "stored",
+    }
+    assert {line.get("code") for line in lines} == {None, "storage_unavailable"}
+    assert last == {"summary": {"files": 4, "stored": 2, "failed": 2}}
+    assert result.returncode == 1
+
+
+def test_a_path_of_1010_bytes_is_stored_by_service_and_command_line(tmp_path):
+    name = long_name(1010)
+    assert len(name) == 1010
+    with Service(tmp_path / "lake") as service:
+        service.drop(name, CT)
+        row = until(lambda: service.current().get(name), 10)
+        assert row
+        assert row["modality"] == "CT"
+        assert document(row)["00080060"]["Value"] == ["CT"]
+        (service.landing / name).unlink()
+        assert until(lambda: name not in service.current(), 10)
+    path = put(tmp_path / long_name(1020 - len(f"{tmp_path}/")), CT)
+    result = service.run("ingest", str(path.parent))
+    line = json.loads(result.stdout.splitlines()[0])
+    assert (line["status"], line["object_uri"]) == ("stored", f"file://{path}")
+
+
+def test_a_dead_letter_of_a_long_path_is_told_once_by_bucket_and_object(services, tmp_path):
+    path = put(tmp_path / long_name(1020 - len(f"{tmp_path}/")), b"no DICOM")
+    assert len(str(path)) == 1020
+    for _ in range(2):
+        assert statuses(ingest(services, path)) == [("dead_lettered", "not_dicom")]
+    (letter,) = dlq.letters(services.warehouse)
+    assert letter["object_uri"] == f"gs://localhost{path}"
+    assert letter["code"] == "not_dicom"
+    assert letter["letters"] == 1
+
+
+def test_what_desktops_and_editors_leave_behind_is_ignored(services, tmp_path):
+    names = [".DS_Store", "Thumbs.db", "desktop.ini", ".a.dcm.swp", "a.dcm~", ".directory", "a.dcm.part"]
+    for name in names:
+        put(tmp_path / "landing" / name, b"\0\0\0\1Bud1\0")
+    assert statuses(ingest(services, tmp_path / "landing")) == [("ignored", "not_dicom")] * len(names)
+    assert dlq.letters(services.warehouse) == []
+
+
+def test_an_empty_file_is_ignored_whatever_its_name(services, folder):
+    put(folder / "a.dcm", b"")
+    assert statuses(ingest(services, folder)) == [("ignored", "empty_object")]

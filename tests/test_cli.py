@@ -1,0 +1,214 @@
+"""The command line by its facts: what it says, with which exit code, whatever becomes of its output."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from pydicom.data import get_testdata_file
+
+from app.cli import cli
+from app.command import masked, run
+from tests.e2e.service import until
+from tests.parts import ROOT, need
+
+CT = get_testdata_file("CT_small.dcm")
+ENDLESS = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT COUNT(*) FROM n"
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """An empty folder to be in, so that the default lake would be there."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def say(here, monkeypatch):
+    """Run one command in this process, by its words; returns exit code, stdout and stderr."""
+
+    def run_here(*words):
+        result = CliRunner().invoke(cli, words)
+        assert result.exception is None or isinstance(result.exception, SystemExit)
+        return result.exit_code, result.stdout, result.stderr
+
+    return run_here
+
+
+@pytest.fixture
+def lake(say):
+    """A lake with one instance and one dead letter."""
+    Path("in").mkdir()
+    Path("in/ct.dcm").write_bytes(Path(CT).read_bytes())
+    Path("in/x.dcm").write_text("just a text")
+    assert say("ingest", "in")[0] == 1
+    return say
+
+
+def begin(here, *words, **more):
+    """Start the command as a process of its own."""
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    env.pop("PYTHONUNBUFFERED", None)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, **more}
+    return subprocess.Popen([sys.executable, "-m", "app", *words], cwd=here, env=env, **pipes)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("query", "SELECT 1"),
+        ("dlq", "list"),
+        ("dlq", "show", "1"),
+        ("dlq", "requeue", "1"),
+        ("dlq", "requeue", "--all"),
+        ("dlq", "purge"),
+    ],
+)
+def test_without_a_lake_reading_says_so_and_makes_none(say, here, words):
+    place = here / "lake/lake.db"
+    sentence = (
+        f"Error: there is no warehouse yet at {place}; run `dicomlake serve` or `dicomlake ingest` first\n"
+    )
+    assert say(*words) == (2, "", sentence)
+    assert list(here.iterdir()) == []
+
+
+def test_bytes_are_base64_in_a_table_and_in_json(lake):
+    sql = "SELECT x'00ff' AS b, x'' AS e, NULL AS n, 'ä' AS t"
+    assert json.loads(lake("query", "--json", sql)[1]) == [{"b": "AP8=", "e": "", "n": None, "t": "ä"}]
+    assert lake("query", sql)[1].splitlines()[2].split() == ["AP8=", "ä"]
+
+
+def test_columns_of_one_name_are_both_shown(lake):
+    assert lake("query", "--json", "SELECT 1 AS a, 2 AS a")[1] == '[{"a":1,"a_2":2}]\n'
+
+
+def test_a_result_or_a_value_too_large_is_one_sentence(lake):
+    status, said, why = lake("query", ENDLESS.replace("COUNT(*)", "x"))
+    assert (status, said) == (1, "")
+    assert why == "Error: bad_query: the result is over 256 MiB; add LIMIT, or ask for fewer columns\n"
+    assert lake("query", "SELECT zeroblob(1000000000)")[2] == "Error: bad_query: a value is over 256 MiB\n"
+
+
+def test_dead_letters_are_listed_shown_and_purged(lake):
+    (listed,) = [json.loads(line) for line in lake("dlq", "list")[1].splitlines()]
+    status, said, _ = lake("dlq", "show", listed["message_id"])
+    assert (status, json.loads(said)["attempts"][0]["permanent"]) == (0, True)
+    assert '"permanent":true' in said
+    assert lake("dlq", "purge") == (0, '{"purged":1}\n', "")
+    assert lake("dlq", "list") == (0, "", "")
+
+
+def test_what_is_no_regular_file_is_not_opened(say, here):
+    os.mkfifo(here / "pipe")
+    for words in (("dump", "pipe"), ("render", "pipe", "-o", "x.png")):
+        status, said, why = say(*words)
+        assert (status, said) == (2, "")
+        assert "pipe is no regular file" in why
+
+
+def test_untrusted_files_are_read_within_the_limits_of_the_workers(say):
+    for words in (("dump", CT), ("render", CT, "-o", "x.png")):
+        status, said, why = say("--set", "workers.timeout_s=0.001", *words)
+        assert (status, said) == (1, "")
+        assert why == "Error: limit_exceeded: took longer than 0.001 s\n"
+    assert json.loads(say("dump", CT)[1])["00080060"] == {"vr": "CS", "Value": ["CT"]}
+    assert json.loads(say("dump", CT, "--flat")[1])["modality"] == "CT"
+    assert say("render", CT, "-o", "x.png") == (0, '{"preview":"x.png"}\n', "")
+
+
+def test_the_port_of_the_demo_can_be_chosen(say):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        status, _, why = say("demo", "--once", "--port", str(port))
+    assert status == 2
+    assert why.startswith(f"Error: port {port} on 127.0.0.1 is in use")
+
+
+def test_passwords_in_urls_are_shown_nowhere(say):
+    url = "postgresql://user:pa:ss@wo@host/db?password=secret&sslmode=require"
+    status, said, _ = say("--set", f"warehouse.url={url}", "config", "show")
+    shown = {line["setting"]: line["value"] for line in map(json.loads, said.splitlines())}
+    assert status == 0
+    assert shown["warehouse.url"] == "postgresql://user:***@host/db?password=***&sslmode=require"
+    status, said, why = say("--set", f"warehouse.url={url}", "query", "SELECT 1")
+    assert (status, said) == (2, "")
+    assert "user:***@host" in why
+    assert "secret" not in why
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["gs://bucket/a:b@c", "http://127.0.0.1:8080/a@b", "sqlite:./lake/lake.db", "postgresql://user@host"],
+)
+def test_a_url_without_a_password_is_shown_as_it_is(url):
+    assert masked(url) == url
+
+
+@pytest.mark.parametrize("words", [("dump", CT), ("--help",), ("config", "show"), ("demo", "--once")])
+def test_output_that_cannot_be_written_is_one_sentence(here, words):
+    need("/dev/full", Path("/dev/full").exists(), "use Linux")
+    with open("/dev/full", "w") as full:
+        process = begin(here, *words, stdout=full)
+        _, why = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert why.splitlines()[-1] == "Error: No space left on device"
+    assert "Traceback" not in why
+
+
+@pytest.mark.parametrize("words", [("dump", CT), ("--help",)])
+def test_output_that_nobody_reads_ends_quietly(here, words):
+    process = begin(here, *words)
+    process.stdout.close()
+    assert process.stderr.read() == ""
+    assert process.wait(60) == 1
+
+
+def interrupt(process, after_s=0.0):
+    time.sleep(after_s)
+    process.send_signal(signal.SIGINT)
+    _, why = process.communicate(timeout=60)
+    assert "Traceback" not in why
+    return process.returncode, why.split()
+
+
+@pytest.mark.parametrize("after_s", [0.1, 0.25, 0.4])
+def test_ctrl_c_during_the_imports_is_quiet(here, after_s):
+    status, said = interrupt(begin(here, "query", "SELECT 1"), after_s)
+    # Before any code of ours has run it is Python that dies of the signal.
+    assert (status in (130, -signal.SIGINT) and said in ([], ["interrupted"])) or status == 2
+
+
+def test_ctrl_c_during_a_query_says_interrupted(lake, here):
+    process = begin(here, "query", ENDLESS)
+    busy = Path(f"/proc/{process.pid}/stat")
+    need("/proc", busy.exists(), "use Linux")
+    # Field 14 is the time in user mode: two seconds of it are more than the imports take.
+    assert until(lambda: int(busy.read_text().rpartition(")")[2].split()[11]) > 200, 60)
+    assert interrupt(process) == (130, ["interrupted"])
+
+
+def test_ctrl_c_while_the_demo_feeds_is_quiet(here):
+    process = begin(here, "demo", "--once")
+    assert process.stderr.readline().startswith("dropped 19 files")
+    assert interrupt(process, 0.5) == (130, ["interrupted"])
+
+
+def test_a_bug_of_ours_shows_itself(monkeypatch):
+    import click
+
+    @click.command()
+    def broken():
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(sys, "argv", ["dicomlake"])
+    with pytest.raises(ZeroDivisionError):
+        run(broken)

@@ -1,0 +1,118 @@
+"""Dead letters: what is shown of them, what goes out again, what goes away."""
+
+import json
+from datetime import UTC, datetime
+
+import pytest
+
+from app import dlq, pipeline
+from app.storage.local import notification
+from app.types import EventType, GiveUp, Status
+from tests import data
+
+NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
+
+
+@pytest.fixture
+def bad(services):
+    """A file that is no DICOM although its name says so, as an object."""
+    (services.source.root / "bad.dcm").write_bytes(b"just a text")
+    return services.source.find("bad.dcm")
+
+
+def handle(services, ref, kind=EventType.FINALIZE, how=GiveUp.NOW):
+    told = notification(kind, ref, services.source.uri(ref.name), NOON, 11)
+    return pipeline.handle(told, services, how)
+
+
+def queued(services):
+    """Return the attributes of the messages that wait, read by SQL from the queue's own table."""
+    rows = services.warehouse.query("SELECT attributes FROM queue WHERE topic = 'main' ORDER BY id")
+    return [json.loads(row["attributes"]) for row in rows]
+
+
+def plant(services, message_id, attributes, data=b"{}"):
+    row = {"message_id": message_id, "publish_time": NOON, "attributes": attributes, "data": data}
+    services.warehouse.append("dead_letter", [row])
+
+
+def test_a_letter_is_shown_with_its_attributes_and_every_attempt(services, bad):
+    assert handle(services, bad).status is Status.DEAD_LETTERED
+    (listed,) = dlq.letters(services.warehouse)
+    shown = dlq.letter(services.warehouse, listed["message_id"])
+    assert (shown["object"], shown["code"], shown["generation"]) == ("bad.dcm", "not_dicom", bad.generation)
+    assert shown["attributes"]["objectId"] == "bad.dcm"
+    (attempt,) = shown["attempts"]
+    assert (attempt["code"], attempt["permanent"]) == ("not_dicom", True)
+    assert isinstance(attempt["permanent"], bool)
+
+
+@pytest.mark.parametrize("kind", [EventType.DELETE, EventType.ARCHIVE])
+def test_a_letter_whose_file_was_removed_is_listed_no_more(services, bad, kind):
+    handle(services, bad)
+    assert handle(services, bad, kind).status is Status.DELETED
+    assert dlq.letters(services.warehouse) == []
+
+
+def test_a_letter_whose_file_was_overwritten_is_listed_no_more(services, bad):
+    handle(services, bad)
+    (services.source.root / "bad.dcm").write_bytes(data.ct())
+    later = services.source.find("bad.dcm")
+    assert later.generation > bad.generation
+    told = notification(EventType.FINALIZE, later, services.source.uri(later.name), NOON)
+    assert pipeline.handle(told, services).status is Status.STORED
+    assert dlq.letters(services.warehouse) == []
+
+
+@pytest.mark.parametrize("call", [dlq.letter, lambda w, name: dlq.purge(w, [name])])
+def test_an_id_that_is_none_is_told_so(services, call):
+    with pytest.raises(dlq.NoSuchLetter, match="there is no open dead letter 4711"):
+        call(services.warehouse, "4711")
+
+
+def test_a_requeued_message_is_the_event_it_was_and_leaves_the_table(services, bad):
+    handle(services, bad)
+    (listed,) = dlq.letters(services.warehouse)
+    (line,) = dlq.requeue(services, [listed["message_id"]])
+    assert line["message_id"] == listed["message_id"]
+    (attributes,) = queued(services)
+    assert (attributes["eventType"], attributes["objectGeneration"]) == (
+        "OBJECT_FINALIZE",
+        str(bad.generation),
+    )
+    assert not [key for key in attributes if key.startswith(("CloudPubSubDeadLetter", "dicomlake"))]
+    assert services.warehouse.query("SELECT * FROM dead_letter") == []
+
+
+def test_an_event_given_up_twice_goes_out_once_and_goes_away_whole(services, bad):
+    event = json.dumps(
+        {
+            "bucketId": "landing",
+            "objectId": "bad.dcm",
+            "objectGeneration": "7",
+            "eventType": "OBJECT_FINALIZE",
+        }
+    )
+    plant(services, "m1", event)
+    plant(services, "m2", event)
+    assert [row["letters"] for row in dlq.letters(services.warehouse)] == [2]
+    assert len(list(dlq.requeue(services, ["m1", "m2"]))) == 1
+    assert len(queued(services)) == 1
+    assert services.warehouse.query("SELECT * FROM dead_letter") == []
+
+
+def test_purge_tells_how_many_events_are_gone(services):
+    plant(services, "m1", json.dumps({"objectId": "x"}))
+    plant(services, "m2", json.dumps({"objectId": "y"}))
+    assert dlq.purge(services.warehouse, ["m1", "m1"]) == 1
+    assert [row["message_id"] for row in dlq.letters(services.warehouse)] == ["m2"]
+
+
+@pytest.mark.parametrize("attributes", [None, "", "{", "[]", "7", "[" * 5000])
+def test_a_letter_that_cannot_be_decoded_is_shown_requeued_and_purged_like_any(services, attributes):
+    plant(services, "m1", attributes)
+    plant(services, "m2", attributes)
+    assert dlq.letter(services.warehouse, "m1")["attributes"] == {}
+    assert len(list(dlq.requeue(services, ["m1"]))) == 1
+    assert queued(services) == [{}]
+    assert dlq.purge(services.warehouse, ["m2"]) == 1

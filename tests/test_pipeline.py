@@ -1,0 +1,136 @@
+"""One event through the pipeline, on real storage, warehouse and workers: what comes of a step that fails."""
+
+import signal
+import time
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from app import pipeline
+from app.errors import DeadlineExceeded
+from app.storage.local import notification
+from app.types import EventType, Status
+from tests import data, worker_tasks
+
+NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
+
+
+class Around:
+    """Another object, but for what is given here."""
+
+    def __init__(self, inner, **instead):
+        self.__dict__ |= instead
+        self._inner = inner
+
+    def __getattr__(self, name):
+        return getattr(self._inner, name)
+
+
+@pytest.fixture
+def ct(services):
+    (services.source.root / "ct.dcm").write_bytes(data.ct())
+    return services.source.find("ct.dcm")
+
+
+def handle(services, ref, kind=EventType.FINALIZE, metageneration=1):
+    told = notification(kind, ref, services.source.uri(ref.name), NOON)
+    resource = told.data.replace(b'"metageneration": "1"', f'"metageneration": "{metageneration}"'.encode())
+    return pipeline.handle(replace(told, data=resource), services)
+
+
+def rows(services, table="instances_current"):
+    return services.warehouse.query(f"SELECT * FROM {table}")
+
+
+def artifacts(services):
+    return sorted(found.name for found in services.artifacts.list())
+
+
+def picture(row):
+    return Path(row["preview_uri"].removeprefix("file://"))
+
+
+def test_a_change_of_metadata_refreshes_the_row_and_draws_nothing_again(services, ct):
+    handle(services, ct)
+    drawn = picture(rows(services)[0])
+    drawn.write_bytes(b"as it was")
+    outcome = handle(services, ct, EventType.METADATA_UPDATE, metageneration=2)
+    assert outcome.status is Status.STORED
+    (row,) = rows(services)
+    assert (row["metageneration"], row["event_type"]) == (2, "OBJECT_METADATA_UPDATE")
+    assert (row["preview_error"], picture(row)) == (None, drawn)
+    assert drawn.read_bytes() == b"as it was"
+
+
+def test_a_change_of_metadata_that_comes_first_draws_the_picture(services, ct):
+    handle(services, ct, EventType.METADATA_UPDATE, metageneration=2)
+    handle(services, ct)
+    (row,) = rows(services)
+    assert row["metageneration"] == 2
+    assert picture(row).read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_worker_that_dies_of_the_picture_costs_the_picture_alone(services, ct):
+    def run(function, content, options, **limits):
+        if options.preview.enabled:
+            return services.workers.run(worker_tasks.signal_self, signal.SIGSEGV, **limits)
+        return services.workers.run(function, content, options, **limits)
+
+    outcome = handle(replace(services, workers=Around(services.workers, run=run)), ct)
+    assert outcome.status is Status.STORED
+    (row,) = rows(services)
+    assert (row["modality"], row["preview_uri"], row["preview_error"]) == ("CT", None, "worker_crashed")
+    assert artifacts(services) == [f"metadata/ct.dcm.{ct.generation}.json"]
+    assert rows(services, "failures") == []
+
+
+def test_a_file_removed_while_it_is_described_leaves_nothing(services, ct):
+    path = services.source.root / "ct.dcm"
+
+    def run(*task, **limits):
+        described = services.workers.run(*task, **limits)
+        path.unlink()
+        return described
+
+    outcome = handle(replace(services, workers=Around(services.workers, run=run)), ct)
+    assert (outcome.status, outcome.code) == (Status.SUPERSEDED, "object_gone")
+    assert artifacts(services) == []
+    handle(services, ct, EventType.DELETE)
+    assert rows(services) == []
+
+
+def test_a_removal_before_its_object_hides_it(services, ct):
+    assert handle(services, ct, EventType.DELETE).status is Status.DELETED
+    handle(services, ct)
+    assert rows(services) == []
+
+
+def test_an_object_outside_the_prefix_of_the_source_is_none_of_our_business(services, ct):
+    outcome = handle(replace(services, source=Around(services.source, prefix="in/")), ct)
+    assert (outcome.status, outcome.code) == (Status.IGNORED, "outside_prefix")
+    assert rows(services, "instances") == []
+
+
+@pytest.mark.parametrize("place", ["source.fetch", "workers.run", "artifacts.write"])
+def test_a_deadline_that_has_passed_is_a_nack_and_the_next_delivery_heals(services, ct, place):
+    seam, _, method = place.partition(".")
+    inner = getattr(services, seam)
+    delivery = services.settings.delivery.model_copy(update={"deadline_s": 1.0})
+
+    def slow(*words, **more):
+        result = getattr(inner, method)(*words, **more)
+        time.sleep(1.0)
+        return result
+
+    late = {
+        "settings": services.settings.model_copy(update={"delivery": delivery}),
+        seam: Around(inner, **{method: slow}),
+    }
+    with pytest.raises(DeadlineExceeded):
+        handle(replace(services, **late), ct)
+    assert rows(services) == []
+    (failure,) = rows(services, "failures")
+    assert (failure["code"], failure["permanent"]) == ("deadline_exceeded", 0)
+    assert handle(services, ct).status is Status.STORED
