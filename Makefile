@@ -2,9 +2,13 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# A stand-in for BigQuery that tests use where it is there; its own environment, for it pins much of what we do not.
+BQEMULATOR := $(HOME)/.cache/dicomlake/bqemulator-1.4.0
+LOCK := $(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+    --no-header --no-annotate $(UPGRADE)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run test lint lock schemas clean
+.PHONY: help demo run test emulators cloud-run image-test tf-check lint lock schemas clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -18,6 +22,20 @@ run: $(VENV)/.run ## start the service on ./lake
 test: $(VENV)/.test ## run the whole test suite
 	$(BIN)/pytest -n 2 --dist loadgroup
 
+emulators: $(BQEMULATOR)/bin/bqemulator ## install the BigQuery emulator for tests; Pub/Sub's comes with gcloud
+
+cloud-run: $(VENV)/.test emulators ## 1,000 objects through the emulators: rows, dead letters, CPU per object
+	$(BIN)/python -m benchmarks.cloud_run
+
+tf-check: ## check the Terraform of tf/, with the providers of the registry and no account
+	terraform -chdir=tf fmt -check -recursive
+	terraform -chdir=tf init -backend=false -input=false
+	terraform -chdir=tf validate
+	terraform -chdir=tf test
+
+image-test: $(VENV)/.test ## build and run the container image with buildah on a debootstrap base, as root
+	DICOMLAKE_TEST_IMAGE=1 DICOMLAKE_TEST_REQUIRE=all $(BIN)/pytest -q -s tests/test_image.py tests/test_image_run.py
+
 lint: $(VENV)/.test ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -26,16 +44,22 @@ lint: $(VENV)/.test ## ruff and mypy
 schemas: $(VENV)/.test ## write again what is generated: settings schema, table schemas, docs
 	$(BIN)/python -m app.generate
 
-lock: $(VENV)/.test ## pin every dependency again, with hashes
+lock: $(VENV)/.test ## pin every dependency again, with hashes; with UPGRADE=--upgrade the newest
 	$(BIN)/pip install -q uv
-	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
-	    --no-annotate pyproject.toml requirements.build.in -o requirements.lock
-	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
-	    --no-annotate --extra test --extra gcp pyproject.toml requirements.build.in -c requirements.lock \
-	    -o requirements.test.lock
+	$(LOCK) pyproject.toml requirements.build.in -o requirements.lock
+	$(LOCK) --extra gcp pyproject.toml -c requirements.lock -o requirements.gcp.lock
+	$(LOCK) --extra test --extra gcp pyproject.toml requirements.build.in -c requirements.lock \
+	    -c requirements.gcp.lock -o requirements.test.lock
+	$(LOCK) requirements.build.in -c requirements.lock -o requirements.build.lock
+	$(LOCK) tests/bqemulator.in -o tests/bqemulator.lock
 
 clean: ## remove the environment and the caches
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+$(BQEMULATOR)/bin/bqemulator:
+	$(PYTHON) -m venv $(BQEMULATOR)
+	$(BQEMULATOR)/bin/pip install -q --disable-pip-version-check --require-hashes --only-binary :all: \
+	    -r tests/bqemulator.lock
 
 $(VENV)/bin/pip:
 	$(PYTHON) -m venv $(VENV)

@@ -1,7 +1,7 @@
 """bqemulator, a stand-in for BigQuery on DuckDB, run from an environment of its own.
 
 It is more lenient than BigQuery; `tests/bq_front.py` stands before it and refuses what BigQuery would.
-What it stands on is pinned to versions that are known to work together.
+What it stands on is pinned in tests/bqemulator.lock to versions that are known to work together.
 """
 
 import json
@@ -23,9 +23,6 @@ from app.warehouse.sql import views
 from tests.parts import need
 
 HOME = Path(os.environ.get("DICOMLAKE_BQEMULATOR", Path.home() / ".cache/dicomlake/bqemulator-1.4.0"))
-INSTALL = (
-    f"python3 -m venv {HOME} && {HOME}/bin/pip install bqemulator==1.4.0 duckdb==2.0.0 sqlglot==30.11.0 numpy"
-)
 
 # It would fetch an extension for geography from the network, and its Write API forgets the fields of records.
 START = """
@@ -96,7 +93,7 @@ def _free_port() -> int:
 @contextmanager
 def running_emulator(wait_s: float = 60) -> Iterator[Emulator]:
     """Run an emulator with nothing in it; skips the test when it is not on this machine."""
-    need("the BigQuery emulator", (HOME / "bin/bqemulator").exists(), INSTALL)
+    need("the BigQuery emulator", (HOME / "bin/bqemulator").exists(), "make emulators")
     rest, grpc = _free_port(), _free_port()
     ports = ["--rest-port", str(rest), "--grpc-port", str(grpc)]
     command = [f"{HOME}/bin/python", "-c", START, "start", *ports, "--ephemeral", "--log-level", "WARNING"]

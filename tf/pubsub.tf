@@ -46,7 +46,7 @@ resource "google_pubsub_subscription" "push" {
     push_endpoint = "${google_cloud_run_v2_service.service["ingest"].uri}/"
     oidc_token {
       service_account_email = local.emails.push
-      audience              = google_cloud_run_v2_service.service["ingest"].uri
+      audience              = local.audience
     }
   }
 

@@ -4,10 +4,28 @@ locals {
     for key, service in local.services :
     key => tonumber(trim(service.memory, "GMi")) * (endswith(service.memory, "Gi") ? 1024 : 1)
   }
-  # One worker a CPU; 256 MiB are for the server, its libraries and the requests in flight.
-  worker_mib = { for key, service in local.services : key => floor((local.memory_mib[key] - 256) / service.cpu) }
+  # One worker a CPU. The server has 192 MiB for itself and its libraries, and an eighth of all for objects in flight.
+  inflight_mib = { for key, mib in local.memory_mib : key => floor(mib / 8) }
+  worker_mib = {
+    for key, service in local.services :
+    key => floor((local.memory_mib[key] - 192 - local.inflight_mib[key]) / service.cpu)
+  }
 
   one_landing_prefix = length(var.landing.prefixes) == 1 ? trim(var.landing.prefixes[0], "/") : ""
+
+  # The audience of the push account's tokens. Not the address of the service: that is not known before it is there.
+  audience = "${var.name}-ingest.${var.project_id}"
+
+  # Cloud Run lets only the push account in; the service checks the same again, for the day that a grant is too
+  # wide. Eventarc's tokens have the address as their audience, so there Cloud Run alone decides.
+  auth = {
+    ingest = { for key, value in {
+      API__AUTH             = "iam"
+      API__AUDIENCE         = local.audience
+      API__SERVICE_ACCOUNTS = jsonencode([local.emails.push])
+    } : key => value if var.trigger == "pubsub" }
+    browse = {}
+  }
 
   # What follows from resources and variables, the same for all services.
   wired = {
@@ -32,6 +50,7 @@ resource "google_cloud_run_v2_service" "service" {
   name                = "${var.name}-${each.key}"
   labels              = var.labels
   ingress             = each.value.ingress
+  custom_audiences    = each.key == "ingest" ? [local.audience] : null
   deletion_protection = var.deletion_protection
 
   template {
@@ -84,12 +103,14 @@ resource "google_cloud_run_v2_service" "service" {
       dynamic "env" {
         for_each = merge(
           {
-            DELIVERY__DEADLINE_S  = tostring(floor(each.value.timeout_s * 0.9))
-            WORKERS__COUNT        = tostring(each.value.cpu)
-            WORKERS__MEMORY_BYTES = tostring(local.worker_mib[each.key] * 1048576)
+            DELIVERY__DEADLINE_S    = tostring(floor(each.value.timeout_s * 0.9))
+            WORKERS__COUNT          = tostring(each.value.cpu)
+            WORKERS__INFLIGHT_BYTES = tostring(local.inflight_mib[each.key] * 1048576)
+            WORKERS__MEMORY_BYTES   = tostring(local.worker_mib[each.key] * 1048576)
           },
           var.settings,
           local.wired,
+          local.auth[each.key],
           { API__SERVE = each.key },
         )
         content {
@@ -103,7 +124,7 @@ resource "google_cloud_run_v2_service" "service" {
   lifecycle {
     precondition {
       condition     = local.memory_mib[each.key] >= 512 && local.worker_mib[each.key] >= 128
-      error_message = "memory is at least 512Mi, what gen2 needs, and 256Mi + 128Mi a CPU."
+      error_message = "memory is at least 512Mi, what gen2 needs, and leaves 128Mi a CPU beside the server (192Mi and an eighth)."
     }
   }
 

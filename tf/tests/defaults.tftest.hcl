@@ -31,10 +31,11 @@ run "an_event_reaches_the_service" {
     condition = (
       google_pubsub_subscription.push.topic == google_pubsub_topic.topic["events"].id &&
       google_pubsub_subscription.push.push_config[0].push_endpoint == "https://ingest.example/" &&
-      google_pubsub_subscription.push.push_config[0].oidc_token[0].audience == "https://ingest.example" &&
+      google_pubsub_subscription.push.push_config[0].oidc_token[0].audience == "dicomlake-ingest.demo" &&
+      google_cloud_run_v2_service.service["ingest"].custom_audiences == tolist(["dicomlake-ingest.demo"]) &&
       google_pubsub_subscription.push.push_config[0].oidc_token[0].service_account_email == google_service_account.job["push"].email
     )
-    error_message = "The subscription pushes to the service as the push account, with the audience Cloud Run expects."
+    error_message = "The subscription pushes to the service as the push account, with an audience that Cloud Run knows."
   }
 }
 
@@ -164,22 +165,26 @@ run "the_service_runs_small" {
 
   assert {
     condition = { for env in google_cloud_run_v2_service.service["ingest"].template[0].containers[0].env : env.name => env.value } == {
-      DICOMLAKE__API__HOST              = "0.0.0.0"
-      DICOMLAKE__API__SERVE             = "ingest"
-      DICOMLAKE__ARTIFACTS__IMAGES      = "images/"
-      DICOMLAKE__ARTIFACTS__METADATA    = "metadata/"
-      DICOMLAKE__ARTIFACTS__URL         = "gs://demo-dicomlake-artifacts"
-      DICOMLAKE__BUS__DEAD_LETTER_TOPIC = google_pubsub_topic.topic["dead-letter"].id
-      DICOMLAKE__BUS__URL               = "pubsub:${google_pubsub_topic.topic["events"].id}"
-      DICOMLAKE__DELIVERY__DEADLINE_S   = "270"
-      DICOMLAKE__SOURCE__BUCKETS        = "[]"
-      DICOMLAKE__SOURCE__EVENTS         = "[\"OBJECT_FINALIZE\",\"OBJECT_DELETE\",\"OBJECT_ARCHIVE\",\"OBJECT_METADATA_UPDATE\"]"
-      DICOMLAKE__SOURCE__URL            = "gs://demo-dicomlake-landing"
-      DICOMLAKE__WAREHOUSE__URL         = "bigquery:demo.dicomlake"
-      DICOMLAKE__WORKERS__COUNT         = "1"
-      DICOMLAKE__WORKERS__MEMORY_BYTES  = "268435456"
+      DICOMLAKE__API__AUDIENCE           = "dicomlake-ingest.demo"
+      DICOMLAKE__API__AUTH               = "iam"
+      DICOMLAKE__API__HOST               = "0.0.0.0"
+      DICOMLAKE__API__SERVE              = "ingest"
+      DICOMLAKE__API__SERVICE_ACCOUNTS   = jsonencode([google_service_account.job["push"].email])
+      DICOMLAKE__ARTIFACTS__IMAGES       = "images/"
+      DICOMLAKE__ARTIFACTS__METADATA     = "metadata/"
+      DICOMLAKE__ARTIFACTS__URL          = "gs://demo-dicomlake-artifacts"
+      DICOMLAKE__BUS__DEAD_LETTER_TOPIC  = google_pubsub_topic.topic["dead-letter"].id
+      DICOMLAKE__BUS__URL                = "pubsub:${google_pubsub_topic.topic["events"].id}"
+      DICOMLAKE__DELIVERY__DEADLINE_S    = "270"
+      DICOMLAKE__SOURCE__BUCKETS         = "[]"
+      DICOMLAKE__SOURCE__EVENTS          = "[\"OBJECT_FINALIZE\",\"OBJECT_DELETE\",\"OBJECT_ARCHIVE\",\"OBJECT_METADATA_UPDATE\"]"
+      DICOMLAKE__SOURCE__URL             = "gs://demo-dicomlake-landing"
+      DICOMLAKE__WAREHOUSE__URL          = "bigquery:demo.dicomlake"
+      DICOMLAKE__WORKERS__COUNT          = "1"
+      DICOMLAKE__WORKERS__INFLIGHT_BYTES = "67108864"
+      DICOMLAKE__WORKERS__MEMORY_BYTES   = "268435456"
     }
-    error_message = "The service is told where everything is."
+    error_message = "The service is told where everything is, and who may call."
   }
 
   assert {

@@ -134,6 +134,11 @@ run "eventarc_has_a_trigger_a_type" {
   }
 
   assert {
+    condition     = [for env in google_cloud_run_v2_service.service["ingest"].template[0].containers[0].env : env.name if startswith(env.name, "DICOMLAKE__API__")] == ["DICOMLAKE__API__HOST", "DICOMLAKE__API__SERVE"]
+    error_message = "Tokens of Eventarc have another audience: Cloud Run alone checks them."
+  }
+
+  assert {
     condition = { for one in google_project_iam_member.eventarc : one.role => one.member } == {
       "roles/pubsub.publisher"       = "serviceAccount:service-123456789012@gs-project-accounts.iam.gserviceaccount.com"
       "roles/eventarc.eventReceiver" = "serviceAccount:${google_service_account.job["push"].email}"
@@ -242,7 +247,7 @@ run "settings_reach_the_service" {
 
   assert {
     condition = alltrue([
-      for name, value in { PREVIEW__MAX_SIDE = "1024", WORKERS__COUNT = "3", WORKERS__MEMORY_BYTES = "939524096", DELIVERY__DEADLINE_S = "486" } :
+      for name, value in { PREVIEW__MAX_SIDE = "1024", WORKERS__COUNT = "3", WORKERS__MEMORY_BYTES = "838860800", WORKERS__INFLIGHT_BYTES = "268435456", DELIVERY__DEADLINE_S = "486" } :
       contains([for env in google_cloud_run_v2_service.service["ingest"].template[0].containers[0].env : "${env.name}=${env.value}"], "DICOMLAKE__${name}=${value}")
     ])
     error_message = "Settings are passed on, and win over what is derived from the size of the instance."

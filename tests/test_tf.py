@@ -1,0 +1,72 @@
+"""What Terraform deploys is what the code expects: settings, filter, tables; and real terraform takes it."""
+
+import os
+import re
+import shutil
+import subprocess
+
+from app.config import SECTIONS
+from app.warehouse.schema import TABLES
+from tests.parts import ROOT, need, shared
+
+TF = ROOT / "tf"
+RUN, PUBSUB, BIGQUERY, FLOW = (
+    (TF / f"{name}.tf").read_text() for name in ("run", "pubsub", "bigquery", "variables_flow")
+)
+SETTING = r"\b([A-Z]+)__([A-Z0-9_]+)\b"
+
+
+def test_every_setting_of_the_service_is_one():
+    named = re.findall(rf"^\s+{SETTING}\s+=", RUN, re.M) + re.findall(rf"\{{ {SETTING} =", RUN)
+    assert len(named) > 15
+    for section, key in named:
+        assert key.lower() in SECTIONS[section.lower()].model_fields, f"{section}__{key}"
+
+
+def test_what_follows_from_other_variables_cannot_be_set_by_hand():
+    (pattern,) = re.findall(r'!can\(regex\("(\^\(API__.*?)", key\)\)', (TF / "variables.tf").read_text())
+    wired = re.search(r"^  wired = \{\n(.*?)^  \}", RUN, re.M | re.S)[1]
+    auth = re.search(r"^  auth = \{\n(.*?)^  \}", RUN, re.M | re.S)[1]
+    names = re.findall(r"^\s+([A-Z]+__[A-Z0-9_]+)\s+=", wired + auth, re.M)
+    assert len(names) == 13
+    assert [name for name in [*names, "API__SERVE"] if not re.fullmatch(pattern, name)] == []
+
+
+def test_the_default_filter_is_within_256_bytes():
+    listed = re.search(r"ignored_prefixes = optional\(list\(string\), \[(.*?)\]\)", FLOW, re.S)[1]
+    prefixes = re.findall(r'"([^"]+)"', listed)
+    (form,) = re.findall(r'"(NOT hasPrefix\(.*?)"\n', PUBSUB)
+    assert form == r"NOT hasPrefix(attributes.objectId, \"${prefix}\")"
+    parts = [f'NOT hasPrefix(attributes.objectId, "{prefix}")' for prefix in prefixes]
+    assert len(parts) == 2
+    assert len(" AND ".join(parts).encode()) <= 256
+
+
+def test_tables_are_laid_out_as_in_the_code():
+    body = re.search(r"^  tables = \{\n(.*?)^  \}", BIGQUERY, re.M | re.S)[1]
+    found = {}
+    for name, layout in re.findall(r"^    (\w+)\s+= \{(.*?)\}", body, re.M | re.S):
+        by = re.search(r'partition_by = (?:null|"(\w+)")', layout)[1]
+        keys = re.search(r"cluster_by\s+= (?:null|\[(.*?)\])", layout)[1]
+        found[name] = (by, tuple(re.findall(r'"(\w+)"', keys or "")))
+    assert found == {
+        name: (table.partition_by or None, tuple(table.cluster_by)) for name, table in TABLES.items()
+    }
+
+
+def test_the_push_and_the_service_name_the_same_audience():
+    assert re.findall(r"^\s+audience\s+= (.*)$", PUBSUB, re.M) == ["local.audience"]
+    assert re.findall(r"API__AUDIENCE\s+= (.*)$", RUN, re.M) == ["local.audience"]
+    assert "[local.audience] : null" in RUN
+
+
+def test_terraform_plans_tests_applies_and_destroys_it():
+    offline = shared("tools", "terraform") / "offline"
+    need("Terraform", shutil.which("terraform") is not None, "install terraform 1.9 or later")
+    clean = {key: value for key, value in os.environ.items() if not key.startswith("TF_")}
+    command = [str(offline), str(TF), "-var", "project_id=demo", "-var", "image=x"]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False, env=clean, timeout=600)
+    print(ran.stdout)
+    assert ran.returncode == 0, ran.stdout[-3000:] + ran.stderr[-1000:]
+    done = re.findall(r"^ok +(.+) \(\d+ s\)$", ran.stdout, re.M)
+    assert done == ["fmt", "init", "validate", "test", "apply", "plan again is empty", "destroy"]
