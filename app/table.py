@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import json
+import unicodedata
 from collections.abc import Mapping, Sequence
 
 
 def table(rows: Sequence[Mapping[str, object]]) -> str:
-    """Return rows as aligned columns under their names; control characters are escaped."""
+    """Return rows as aligned columns under their names; characters that cannot be seen are escaped."""
     if not rows:
         return "(no rows)"
-    cells = [list(rows[0])] + [
-        ["" if value is None else _plain(value) for value in row.values()] for row in rows
+    cells = [[_plain(name) for name in rows[0]]] + [
+        ["" if value is None else _plain(str(value)) for value in row.values()] for row in rows
     ]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     lines = ["  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip() for line in cells]
     return "\n".join([lines[0], "  ".join("-" * width for width in widths), *lines[1:]])
 
 
-def _plain(value: object) -> str:
-    return json.dumps(str(value), ensure_ascii=False)[1:-1].replace('\\"', '"').replace("\\\\", "\\")
+def _plain(text: str) -> str:
+    # Category C: controls, what formats unseen, halves of characters, what has no meaning (yet).
+    hidden = {character for character in text if unicodedata.category(character)[0] == "C"}
+    return text.translate({ord(character): json.dumps(character)[1:-1] for character in hidden})

@@ -19,6 +19,11 @@ if TYPE_CHECKING:
     from tests.emulators import PubSubEmulator
 
 
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Name bytes by their argument: a file made anew may differ, and xdist's workers must agree on names."""
+    return argname if isinstance(val, bytes) else None
+
+
 def lake_settings(lake: Path, **arguments: object) -> config.Settings:
     """Return settings of a lake in one folder; `section__key` arguments go on top."""
     places = {

@@ -225,14 +225,14 @@ class Deadly(Broken):
         super().__init__(workers, "run", WorkerCrashed("the worker died"))
         self.labels, self.rendering, self.tasks = labels, rendering, 0
 
-    def _fail(self, function, *args):
+    def _fail(self, function, *args, **limits):
         self.tasks += 1
         if function is describe_members:
             _, part, options, _ = args
             held = {entry.label for entry in part.entries}
             if held & self.labels and (options.preview.enabled or not self.rendering):
                 raise self._error
-        return self._inner.run(function, *args)
+        return self._inner.run(function, *args, **limits)
 
 
 def deadly(services, labels, rendering=False):

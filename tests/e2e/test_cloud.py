@@ -25,6 +25,11 @@ def cloud(tmp_path_factory, pubsub, session_front):
         yield cloud
 
 
+def test_one_worker_runs_all_that_needs_an_emulator(request):
+    grouped = request.config.getoption("loadgroup", False)
+    assert request.node.nodeid.endswith("@cloud") == grouped
+
+
 def test_an_upload_becomes_objects_and_a_row(cloud: Cloud):
     generation = cloud.upload("ct/1.dcm", CT)
     cloud.settle()

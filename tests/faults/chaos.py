@@ -1,0 +1,176 @@
+"""Chaos: files come and go, calls fail, the process is killed; then a checker looks from outside.
+
+    python -m tests.faults.chaos [--events 10000] [--seeds 1 2 3] [--rate 0.05] [--keep FOLDER]
+
+Prints a line of counts for each seed; exit 1 if anything is lost, wrong, doubled, a ghost or left over.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import signal
+import sqlite3
+import sys
+import tempfile
+import time
+from collections import Counter
+from contextlib import suppress
+from pathlib import Path
+
+import httpx
+
+from tests.faults import checker
+from tests.faults.service import FaultyService, Tail
+from tests.faults.world import World
+
+SETTINGS: dict[str, object] = {
+    "delivery__backoff_min_s": 0.2,
+    "delivery__backoff_max_s": 2,
+    "delivery__ack_deadline_s": 4,  # so that a lost acknowledgement comes back within the test
+    "delivery__deadline_s": 3,
+    "log__level": "debug",
+}
+PAUSE_S = 0.05
+AT_ONCE, UNTOLD, UNTOLD_S = 10, 200, 3.0
+"""So many files change at once, unless so many changes of the last seconds are not published yet."""
+BACKLOG = 300
+KILL_S = (1.0, 3.0)
+"""Between two kills, about two seconds."""
+TERMINATED = 0.2
+REPEATED = 0.5
+SETTLED_S = 75
+
+
+class Chaos:
+    """One run: a world, a service that fails and dies, and somebody who delivers old events again."""
+
+    def __init__(self, lake: Path, seed: int, rate: float, names: int) -> None:
+        self.service = FaultyService(lake, seed, rate, **SETTINGS)
+        self.world = World(self.service.landing, lake / "staging", names, seed)
+        self.counts: Counter[str] = Counter()
+        self._random = random.Random(f"chaos {seed}")
+        self._tail = Tail(self.service.log)
+        self._published: list[dict[str, object]] = []
+        self._untold: dict[str, float] = {}
+
+    def run(self, events: int) -> checker.Findings:
+        """Let it happen until so many events were published, wait until all is quiet, and look."""
+        self.service.start()
+        kill_at = time.monotonic() + self._random.uniform(*KILL_S)
+        while len(self._published) < events:
+            self._listen()
+            self._repeat()
+            self._act()
+            if time.monotonic() > kill_at:
+                self._kill()
+                kill_at = time.monotonic() + self._random.uniform(*KILL_S)
+            time.sleep(PAUSE_S)
+        findings = self._settle()
+        self.counts["bad exits"] += self.service.stop() != 0
+        self.counts["faults"] = sum("kind" in line for line in self.service.plan().noted())
+        self.counts["events"] = len(self._published)
+        self.counts["torn lines"] = self._tail.torn
+        return findings
+
+    def _act(self) -> None:
+        now = time.monotonic()
+        self._untold = {name: since for name, since in self._untold.items() if now - since < UNTOLD_S}
+        if len(self._untold) < UNTOLD and self._queued() < BACKLOG:
+            self._untold |= {self.world.act(): now for _ in range(AT_ONCE)}
+
+    def _settle(self) -> checker.Findings:
+        """Wait until nothing waits and nothing is found; return what is found after the longest wait."""
+        self.world.save(self.service.lake / "model.json")
+        end = time.monotonic() + SETTLED_S
+        while True:
+            self._listen()
+            seen = len(self._published)
+            time.sleep(1)
+            self._listen()
+            late = time.monotonic() > end
+            if late or (self._queued() == 0 and seen == len(self._published)):
+                findings = checker.check(self.service.lake)
+                if late or not findings.any():
+                    return findings
+
+    def _listen(self) -> None:
+        for line in self._tail.lines():
+            if line.get("message") == "published":
+                self._published.append(line)
+                self._untold.pop(str(line["object"]), None)
+            elif line.get("message") == "event":
+                self.counts[str(line["status"])] += 1
+
+    def _queued(self) -> int:
+        with suppress(sqlite3.Error):
+            return self.service.queued()
+        return 0
+
+    def _repeat(self) -> None:
+        """Deliver an event again that was published long ago, as the transport is allowed to."""
+        if not self._published or self._random.random() > REPEATED:
+            return
+        old = self._random.choice(self._published)
+        attributes = {
+            "eventType": old["event_type"],
+            "bucketId": old["bucket"],
+            "objectId": old["object"],
+            "objectGeneration": str(old["generation"]),
+            "payloadFormat": "NONE",
+        }
+        push = {"message": {"messageId": f"again-{self.counts['repeated']}", "attributes": attributes}}
+        with suppress(httpx.HTTPError):
+            httpx.post(self.service.url, json=push | {"subscription": "s", "deliveryAttempt": 1}, timeout=2)
+            self.counts["repeated"] += 1
+
+    def _kill(self) -> None:
+        how = signal.SIGTERM if self._random.random() < TERMINATED else signal.SIGKILL
+        if how is signal.SIGTERM and not self.service.healthy():
+            how = signal.SIGKILL
+        status = self.service.stop(how)
+        self.counts[how.name] += 1
+        self.counts["bad exits"] += how is signal.SIGTERM and status != 0
+        self.service.start(wait=False)
+
+
+def run(seed: int, events: int, rate: float, lake: Path) -> bool:
+    """Run one seed, print what came of it and return whether all is well."""
+    began = time.monotonic()
+    chaos = Chaos(lake, seed, rate, names=max(50, events // 3))
+    try:
+        findings = chaos.run(events)
+    finally:
+        chaos.service.end()
+    counts = {"seed": seed, "took_s": round(time.monotonic() - began), **sorted_counts(chaos.counts)}
+    print(json.dumps(counts | findings.counts()), flush=True)
+    for line in findings.lines():
+        print(f"  {line}", file=sys.stderr)
+    return not findings.any() and not chaos.counts["bad exits"]
+
+
+def sorted_counts(counts: Counter[str]) -> dict[str, int]:
+    """Return counts by name, for a line to read."""
+    return dict(sorted(counts.items()))
+
+
+def main() -> None:
+    """Run every seed."""
+    parser = argparse.ArgumentParser(description="files come and go, calls fail, the process is killed")
+    parser.add_argument("--events", type=int, default=10_000)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--rate", type=float, default=0.05, help="share of the calls that fail")
+    parser.add_argument("--keep", type=Path, help="folder for the lakes, kept afterwards")
+    given = parser.parse_args()
+    well = True
+    with tempfile.TemporaryDirectory() as scratch:
+        for seed in given.seeds:
+            lake = (given.keep or Path(scratch)) / f"chaos-{seed}"
+            lake.parent.mkdir(parents=True, exist_ok=True)
+            well &= run(seed, given.events, given.rate, lake)
+    sys.exit(0 if well else 1)
+
+
+if __name__ == "__main__":
+    main()
