@@ -106,6 +106,7 @@ def ingest_object(
         with attempt.step("describe"):
             instance = describe_safely(content, event, attempt, services)
     except ObjectGone as gone:
+        remove_artifacts(event.ref, services)  # of a delivery that died before it could settle
         return Outcome(Status.SUPERSEDED, gone.code)
     except NotDicom as error:
         if re.search(services.settings.source.expect, event.ref.name):

@@ -101,6 +101,14 @@ def test_a_file_removed_while_it_is_described_leaves_nothing(services, ct):
     assert rows(services) == []
 
 
+def test_what_a_killed_delivery_wrote_of_a_file_that_then_went_is_removed(services, ct):
+    handle(services, ct, EventType.DELETE)  # handled while the delivery that dies is under way
+    services.artifacts.write(f"metadata/ct.dcm.{ct.generation}.json", b"{}", "application/dicom+json")
+    (services.source.root / "ct.dcm").unlink()
+    assert handle(services, ct).status is Status.SUPERSEDED
+    assert artifacts(services) == []
+
+
 def test_a_removal_before_its_object_hides_it(services, ct):
     assert handle(services, ct, EventType.DELETE).status is Status.DELETED
     handle(services, ct)
