@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from app.errors import BadEvent, ConfigError, ObjectGone, ShortRead
-from app.storage import Publish
+from app.storage import BIG_BYTES, Publish
 from app.storage.gcs_client import TIMEOUT_S, checksum, gcs_errors, new_client, tried
 from app.storage.gcs_stream import download, open_gzipped, open_version, stream_version, version
 from app.types import Content, ObjectRef
@@ -27,8 +27,6 @@ from app.types import Content, ObjectRef
 if find_spec("google.cloud.storage") is None:
     raise ModuleNotFoundError("google-cloud-storage", name="google.cloud.storage")
 
-BIG_BYTES = 64 * 2**20
-"""Above this size an object is read in ranges instead of into memory."""
 NAME_BYTES = 1024
 PAGE_OBJECTS = 1000
 CACHE_CONTROL = "private, no-store"

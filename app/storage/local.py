@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from app.errors import BadEvent, ConfigError, DicomlakeError, ObjectGone, ShortRead, StorageUnavailable
-from app.storage import Publish
+from app.storage import BIG_BYTES, Publish
 from app.storage.folder import (
     delete_file,
     file_name,
@@ -27,7 +27,7 @@ from app.storage.folder import (
     write_file,
 )
 from app.storage.index import Index, Seen, Stamp, generation
-from app.storage.versions import BIG_BYTES, CHUNK_BYTES, VersionStream, checksum, open_version, version
+from app.storage.versions import CHUNK_BYTES, VersionStream, checksum, open_version, version
 from app.types import Content, EventType, Message, ObjectRef
 
 if TYPE_CHECKING:

@@ -14,11 +14,10 @@ from typing import Any, BinaryIO
 import google_crc32c
 
 from app.errors import ObjectGone, StorageUnavailable
+from app.storage import BIG_BYTES
 from app.storage.folder import open_file, os_errors
 from app.storage.index import Index, Seen, Stamp, generation, stamp
 
-BIG_BYTES = 64 * 2**20
-"""Above this size an object is read in ranges instead of into memory, and not merely for its checksum."""
 CHUNK_BYTES = 2**20
 
 
