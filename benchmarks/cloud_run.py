@@ -50,7 +50,7 @@ def put(cloud: Cloud, numbers: range) -> None:
     for number in numbers:
         data = part10(apply(dataset, SOPInstanceUID=f"1.2.826.0.1.3680043.8.498.{number + 1}"))
         cloud.gcs.put("landing", f"run/{number:05}.dcm", data)
-    cloud.settle(seconds=30 + len(numbers))
+    cloud.settle(seconds=60 + len(numbers))
 
 
 def run(cloud: Cloud, objects: int) -> Run:

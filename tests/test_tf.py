@@ -5,9 +5,14 @@ import re
 import shutil
 import subprocess
 
+import pytest
+
 from app.config import SECTIONS
 from app.warehouse.schema import TABLES
 from tests.parts import ROOT, need, shared
+
+# One group, so that xdist begins with it: the last of these tests takes more than a minute.
+pytestmark = pytest.mark.xdist_group("terraform")
 
 TF = ROOT / "tf"
 RUN, PUBSUB, BIGQUERY, FLOW = (

@@ -46,7 +46,7 @@ class Cloud:
         """Remove the live version of an object through Google's client."""
         self.storage.bucket(bucket).blob(name).delete()
 
-    def settle(self, seconds: float = 30) -> None:
+    def settle(self, seconds: float = 60) -> None:
         """Wait until all that was published is acknowledged."""
         until(lambda: set(self.published) <= self.relay.acked(), seconds)
         assert set(self.published) <= self.relay.acked(), self.service.log.read_text()[-3000:]
@@ -70,14 +70,14 @@ class Cloud:
         """Write a dead letter, as the BigQuery subscription does."""
         self.warehouse.append("dead_letter", [row])
 
-    def letters(self, *uris: str, seconds: float = 40) -> list[Row]:
-        """Wait until the view has an open letter of each of these objects, and return those."""
+    def wait_for_letters(self, *uris: str, seconds: float = 120) -> None:
+        """Wait until the view has an open letter of each of these objects."""
 
-        def found() -> list[Row]:
-            return [row for row in self.rows("dead_letters") if row["object_uri"] in uris]
+        def missing() -> set[object]:
+            return set(uris) - {row["object_uri"] for row in self.rows("dead_letters")}
 
-        until(lambda: {row["object_uri"] for row in found()} == set(uris), seconds)
-        return found()
+        until(lambda: not missing(), seconds)
+        assert not missing(), self.service.log.read_text()[-3000:]
 
 
 @contextmanager

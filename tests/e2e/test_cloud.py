@@ -132,7 +132,7 @@ def given_up(cloud: Cloud) -> dict[str, str]:
     for name, data in {"broken": CT[:-40], "large": ct(Rows=512, Columns=512), "held": CT}.items():
         cloud.upload(f"{name}.dcm", data)
         ids[name] = cloud.published[-1]
-    cloud.letters(*(f"gs://landing/{name}.dcm" for name in ids))
+    cloud.wait_for_letters(*(f"gs://landing/{name}.dcm" for name in ids))
     cloud.published.clear()  # one of them is never acknowledged
     return ids
 
