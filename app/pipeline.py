@@ -31,6 +31,7 @@ from app.errors import (
     ObjectGone,
     ObjectTooLarge,
     PermanentError,
+    RowRejected,
     RowsRejected,
     WorkerCrashed,
     internal,
@@ -233,6 +234,9 @@ def give_up(error: DicomlakeError, attempt: Attempt, services: Services, how: Gi
     if not (permanent and (how is GiveUp.NOW or _due(message, services))):
         raise error
     services.bus.dead_letter(message, reason)
+    if event and event.type is EventType.FINALIZE and isinstance(error, RowRejected):
+        with suppress(DicomlakeError):
+            remove_artifacts(event.ref, services)  # no row will ever point at them
     return given_up
 
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from app import pipeline
-from app.errors import DeadlineExceeded
+from app.errors import DeadlineExceeded, RowsRejected
 from app.storage.local import notification
-from app.types import EventType, Status
+from app.types import EventType, GiveUp, Status
 from tests import data, worker_tasks
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -106,6 +106,18 @@ def test_what_a_killed_delivery_wrote_of_a_file_that_then_went_is_removed(servic
     services.artifacts.write(f"metadata/ct.dcm.{ct.generation}.json", b"{}", "application/dicom+json")
     (services.source.root / "ct.dcm").unlink()
     assert handle(services, ct).status is Status.SUPERSEDED
+    assert artifacts(services) == []
+
+
+def test_an_object_whose_row_is_refused_leaves_no_artifact(services, ct):
+    def append(table, rows):
+        if table == "instances":
+            raise RowsRejected({0: "refused"})
+        services.warehouse.append(table, rows)
+
+    told = notification(EventType.FINALIZE, ct, services.source.uri(ct.name), NOON)
+    refusing = replace(services, warehouse=Around(services.warehouse, append=append))
+    assert pipeline.handle(replace(told, message_id="1"), refusing, GiveUp.NOW).code == "row_rejected"
     assert artifacts(services) == []
 
 
