@@ -21,7 +21,10 @@ PROJECT = "dicomlake-test"
 
 
 class PubSubEmulator:
-    """Google's emulator of Pub/Sub, and what tests make in it. Every name it gives out is new."""
+    """Google's emulator of Pub/Sub, and what tests make in it. Every name it gives out is new.
+
+    It may lose a message when several of one subscription are refused at a time, so tests refuse one by one.
+    """
 
     def __init__(self, host: str) -> None:
         import grpc

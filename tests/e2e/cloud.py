@@ -70,14 +70,10 @@ class Cloud:
         """Write a dead letter, as the BigQuery subscription does."""
         self.warehouse.append("dead_letter", [row])
 
-    def wait_for_letters(self, *uris: str, seconds: float = 120) -> None:
-        """Wait until the view has an open letter of each of these objects."""
-
-        def missing() -> set[object]:
-            return set(uris) - {row["object_uri"] for row in self.rows("dead_letters")}
-
-        until(lambda: not missing(), seconds)
-        assert not missing(), self.service.log.read_text()[-3000:]
+    def wait_for_letter(self, uri: str, seconds: float = 120) -> None:
+        """Wait until the view has an open letter of this object."""
+        found = until(lambda: uri in {row["object_uri"] for row in self.rows("dead_letters")}, seconds)
+        assert found, self.service.log.read_text()[-3000:]
 
 
 @contextmanager
