@@ -48,6 +48,12 @@ def remove_artifacts(ref: ObjectRef, services: Services) -> None:
         list(pool.map(services.artifacts.delete, names))
 
 
+def remove_written(ref: ObjectRef, member: object, services: Services) -> None:
+    """Remove what was written of one object version, or of one member of it."""
+    for name in artifact_names(ref, services, None if member is None else str(member)):
+        services.artifacts.delete(name)
+
+
 def rendered(ref: ObjectRef, services: Services) -> bool:
     """Tell whether the preview of this generation stands already."""
     _, preview_name = artifact_names(ref, services)

@@ -20,8 +20,9 @@ from app.errors import DicomlakeError, ObjectGone, StorageUnavailable
 from app.services import Services
 from app.storage.folder import is_event_name, spelled, walk
 from app.storage.index import Seen
-from app.storage.local import LocalStorage, notification
-from app.types import EventType, GiveUp, Message, ObjectRef, Outcome, Status
+from app.storage.local import LocalStorage
+from app.storage.telling import messages
+from app.types import GiveUp, Message, Outcome, Status
 
 Line = dict[str, object]
 Emit = Callable[[object], object]
@@ -130,16 +131,23 @@ def _lines(files: Iterable[File], letters: Letters) -> Iterator[Line]:
 
 
 def _one(file: File, letters: Letters) -> Line:
-    """Handle the version that a file is now and the removal of the one it replaced; then remember it."""
+    """Handle the version that a file is now and the removals of those it replaced.
+
+    It is remembered before, so that a removal follows whatever happens meanwhile, and after.
+    """
     line: Line = {"object_uri": file.source.uri(file.name)}
     try:
-        last, now = file.source.last(file.name), file.source.current(file.name)
-        told = (file.source.bucket, file.name, now.generation) in letters
-        how = GiveUp.SILENTLY if told else GiveUp.NOW
-        outcome = pipeline.handle(_message(EventType.FINALIZE, file, now), file.services, how)
-        if last and last.generation != now.generation:
-            pipeline.handle(_message(EventType.DELETE, file, last), file.services, GiveUp.NOW)
-        file.source.remember(file.name, now)
+        now = file.source.current(file.name)
+        known = (file.source.bucket, file.name, now.generation) in letters
+        how = GiveUp.SILENTLY if known else GiveUp.NOW
+        if not now.told:
+            file.source.remember(file.name, now)
+        first, *removals = _messages(file, now)
+        outcome = pipeline.handle(first, file.services, how)
+        for removal in removals:
+            pipeline.handle(removal, file.services, GiveUp.NOW)
+        if not now.told:
+            file.source.remember(file.name, replace(now, told=True, replaced=()))
     except ObjectGone as gone:
         return line | {"status": Status.SUPERSEDED.value, "code": gone.code}
     except DicomlakeError as error:
@@ -159,9 +167,9 @@ def _facts(outcome: Outcome) -> Line:
     return facts
 
 
-def _message(kind: EventType, file: File, version: Seen) -> Message:
-    ref = ObjectRef(file.source.bucket, file.name, version.generation)
+def _messages(file: File, seen: Seen) -> Iterator[Message]:
     uri = file.source.uri(file.name)
-    told = notification(kind, ref, uri, file.services.now(), version.stamp.size)
-    key = hashlib.sha256(f"{uri}#{ref.generation}#{kind}".encode()).hexdigest()[:16]
-    return replace(told, message_id=f"ingest-{key}")
+    for told in messages(file.source.bucket, file.name, uri, seen, file.services.now()):
+        generation, kind = told.attributes["objectGeneration"], told.attributes["eventType"]
+        key = hashlib.sha256(f"{uri}#{generation}#{kind}".encode()).hexdigest()[:16]
+        yield replace(told, message_id=f"ingest-{key}")

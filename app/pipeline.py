@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
@@ -20,7 +20,7 @@ from app import events
 from app.admission import cost, estimate
 from app.archive import is_archive
 from app.archive.entries import Refused
-from app.artifacts import AT_ONCE, remove_artifacts, rendered, write_artifacts
+from app.artifacts import AT_ONCE, remove_artifacts, remove_written, rendered, write_artifacts
 from app.attempt import Attempt
 from app.dicom import describe
 from app.errors import (
@@ -31,7 +31,6 @@ from app.errors import (
     ObjectGone,
     ObjectTooLarge,
     PermanentError,
-    RowRejected,
     RowsRejected,
     WorkerCrashed,
     internal,
@@ -117,7 +116,8 @@ def ingest_object(
         written = write_artifacts(event.ref, instance, services)
     stored = instance_row(row, event, instance, written, attempt.took_ms)
     with attempt.step("append"):
-        services.warehouse.append("instances", [stored])
+        if refused := append_rows(event, [stored], services):
+            raise RowsRejected(refused)
     return settle(event, Outcome(Status.STORED, instances=(stored,)), services)
 
 
@@ -136,9 +136,9 @@ def ingest_members(
                 for instance, uris in zip(instances, written, strict=True)
             ]
             with attempt.step("append"):
-                rejected = append_rows(rows, services)
-            members.refuse(Refused(str(rows[index]["member"]), RowsRejected.code) for index in rejected)
-            attempt.stored += len(rows) - len(rejected)
+                refused = append_rows(event, rows, services)
+            members.refuse(Refused(str(rows[index]["member"]), RowsRejected.code) for index in refused)
+            attempt.stored += len(rows) - len(refused)
     outcome = settle(event, Outcome(Status.STORED, stored=attempt.stored), services)
     if outcome.status is Status.STORED:
         members.check()
@@ -156,13 +156,18 @@ def settle(event: ObjectEvent, outcome: Outcome, services: Services) -> Outcome:
     return Outcome(Status.SUPERSEDED, ObjectGone.code)
 
 
-def append_rows(rows: list[Row], services: Services) -> Collection[int]:
-    """Append rows and return which of them the warehouse refused."""
+def append_rows(event: ObjectEvent, rows: list[Row], services: Services) -> Mapping[int, str]:
+    """Append rows and return which of them the warehouse refused, and why; no row will point at what was
+    written for those, so that goes again.
+    """
     try:
         services.warehouse.append("instances", rows)
     except RowsRejected as error:
+        if event.type is EventType.FINALIZE:  # else the artifacts are those of the row of that event
+            for index in error.rejected:
+                remove_written(event.ref, rows[index]["member"], services)
         return error.rejected
-    return ()
+    return {}
 
 
 def unwanted(event: ObjectEvent, services: Services) -> str | None:
@@ -234,9 +239,6 @@ def give_up(error: DicomlakeError, attempt: Attempt, services: Services, how: Gi
     if not (permanent and (how is GiveUp.NOW or _due(message, services))):
         raise error
     services.bus.dead_letter(message, reason)
-    if event and event.type is EventType.FINALIZE and isinstance(error, RowRejected):
-        with suppress(DicomlakeError):
-            remove_artifacts(event.ref, services)  # no row will ever point at them
     return given_up
 
 

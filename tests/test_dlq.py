@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 import pytest
 
 from app import dlq, pipeline
-from app.storage.local import notification
+from app.storage.telling import notification
 from app.types import EventType, GiveUp, Status
 from tests import data
 

@@ -38,7 +38,7 @@ MAY_IMPORT = {
     "storage.__init__": VALUES | {"doors"},
     "warehouse.__init__": VALUES | {"doors"},
     "bus.__init__": VALUES | {"doors"},
-    "storage": VALUES | {"sqlite", "storage"},
+    "storage": VALUES | {"commit", "sqlite", "storage"},
     "warehouse": VALUES | {"commit", "sqlite", "warehouse"},
     "bus": VALUES | {"admission", "bus", "commit", "sqlite", "warehouse.schema", "warehouse.sql"},
     "workers": VALUES | {"zygote"},

@@ -12,7 +12,7 @@ import pytest
 from app import pipeline
 from app.archive import describe_members
 from app.errors import BadArchive, NotDicom, RowsRejected, StorageUnavailable, WorkerCrashed
-from app.storage.local import notification
+from app.storage.telling import notification
 from app.types import EventType, GiveUp, Status
 from app.workers import Workers
 from tests import data
@@ -277,6 +277,7 @@ def test_a_row_that_the_warehouse_refuses_is_a_bad_member(services):
     with pytest.raises(BadArchive, match=r'"a/1.dcm" \(row_rejected\)'):
         handle(refusing, land(services, "x.zip", zipped(GOOD)))
     assert members(services) == ["a/2.dcm"]
+    assert not [ref.name for ref in services.artifacts.list() if ref.name.endswith("a/1.dcm.json")]
 
 
 def test_a_failing_store_is_transient_and_the_next_delivery_heals(services):

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from app import pipeline
-from app.errors import DeadlineExceeded, RowsRejected
-from app.storage.local import notification
-from app.types import EventType, GiveUp, Status
+from app.errors import DeadlineExceeded, RowsRejected, StorageUnavailable
+from app.storage.telling import notification
+from app.types import EventType, Status
 from tests import data, worker_tasks
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -109,16 +109,26 @@ def test_what_a_killed_delivery_wrote_of_a_file_that_then_went_is_removed(servic
     assert artifacts(services) == []
 
 
-def test_an_object_whose_row_is_refused_leaves_no_artifact(services, ct):
-    def append(table, rows):
-        if table == "instances":
-            raise RowsRejected({0: "refused"})
-        services.warehouse.append(table, rows)
+def refuse_instances(table, rows):
+    if table == "instances":
+        raise RowsRejected({0: "refused"})
 
-    told = notification(EventType.FINALIZE, ct, services.source.uri(ct.name), NOON)
-    refusing = replace(services, warehouse=Around(services.warehouse, append=append))
-    assert pipeline.handle(replace(told, message_id="1"), refusing, GiveUp.NOW).code == "row_rejected"
+
+def test_an_object_whose_row_is_refused_leaves_no_artifact(services, ct):
+    refusing = replace(services, warehouse=Around(services.warehouse, append=refuse_instances))
+    with pytest.raises(RowsRejected):
+        handle(refusing, ct)
     assert artifacts(services) == []
+
+
+def test_a_refused_row_is_tried_again_as_long_as_its_artifacts_cannot_be_removed(services, ct):
+    def delete(name):
+        raise StorageUnavailable("down")
+
+    store = Around(services.artifacts, delete=delete)
+    refusing = Around(services.warehouse, append=refuse_instances)
+    with pytest.raises(StorageUnavailable):
+        handle(replace(services, warehouse=refusing, artifacts=store), ct)
 
 
 def test_a_removal_before_its_object_hides_it(services, ct):

@@ -1,16 +1,23 @@
-"""What a watched folder has seen: name -> generation, with the state of the file it stands for; in SQLite."""
+"""What a watched folder has seen: name -> generation, with the state of the file it stands for; in SQLite.
+
+A version is remembered before its event is published, as one not yet told of, together with the versions it
+replaced whose removal is not yet told. So whatever was published before a crash is known after it, and gets
+its removal even if the file changed or went meanwhile.
+"""
 
 from __future__ import annotations
 
+import json
 import os
 import sqlite3
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from app.commit import GroupCommit
 from app.errors import ConfigError, StorageUnavailable
 from app.sqlite import code, connect, may_pass, transaction
 
@@ -20,20 +27,25 @@ LATEST = 2**63 - 2**32
 TABLE = """CREATE TABLE IF NOT EXISTS landing (
     root TEXT NOT NULL, name TEXT NOT NULL, generation INTEGER NOT NULL, mtime_ns INTEGER NOT NULL,
     size INTEGER NOT NULL, inode INTEGER NOT NULL, ctime_ns INTEGER NOT NULL, live INTEGER NOT NULL,
-    crc32c TEXT,
     PRIMARY KEY (root, name)
 ) WITHOUT ROWID"""
-ADD_CHECKSUM = "ALTER TABLE landing ADD COLUMN crc32c TEXT"
-COLUMNS = "name, generation, mtime_ns, size, inode, ctime_ns, live, crc32c"
+ADDED = {
+    "crc32c": "TEXT",
+    "told": "INTEGER NOT NULL DEFAULT 1",
+    "replaced": "TEXT NOT NULL DEFAULT '[]'",
+}
+"""Columns that the table of the first release lacks."""
+COLUMNS = "name, generation, mtime_ns, size, inode, ctime_ns, live, crc32c, told, replaced"
 GET = f"SELECT {COLUMNS} FROM landing WHERE root = ? AND name = ?"
 LIVE = f"SELECT {COLUMNS} FROM landing WHERE root = ? AND live"
 BELOW = " AND name >= ? AND name < ?"
 COUNT = "SELECT count(*) FROM landing WHERE root = ? AND live"
 # Two processes may handle the same folder: what one of them knows already is not undone by the slower one.
-PUT = f"""INSERT INTO landing (root, {COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+PUT = f"""INSERT INTO landing (root, {COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (root, name) DO UPDATE SET
     generation = excluded.generation, mtime_ns = excluded.mtime_ns, size = excluded.size,
-    inode = excluded.inode, ctime_ns = excluded.ctime_ns, live = excluded.live, crc32c = excluded.crc32c
+    inode = excluded.inode, ctime_ns = excluded.ctime_ns, live = excluded.live, crc32c = excluded.crc32c,
+    told = excluded.told, replaced = excluded.replaced
 WHERE excluded.generation > landing.generation OR (excluded.generation = landing.generation AND landing.live)
 """
 
@@ -54,12 +66,22 @@ class Stamp:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """The last version of a name that was published, or handled; not `live` once its removal was."""
+    """The last version of a name; not `live` once its removal was published, or handled.
+
+    told: its event was published, or handled, and so were the removals of all versions it replaced. replaced:
+    generation and size in bytes of those of which that is not sure.
+    """
 
     generation: int
     stamp: Stamp
     live: bool = True
     crc32c: str | None = None
+    told: bool = True
+    replaced: tuple[tuple[int, int], ...] = ()
+
+    def versions(self) -> tuple[tuple[int, int], ...]:
+        """Return generation and size of this version and of those it replaced, the oldest first."""
+        return (*self.replaced, (self.generation, self.stamp.size))
 
 
 def stamp(found: os.stat_result) -> Stamp:
@@ -100,10 +122,9 @@ class Index:
         with index_errors(path):
             # Two connections, so that a reader never waits for a writer that waits for another process.
             self._writer, self._reader = connect(path), connect(path)
-            # A row lost with the power means an event published twice, which is allowed: no fsync for each.
-            self._writer.execute("PRAGMA synchronous = NORMAL")
             _create(self._writer)
-        self._reading, self._writing = threading.Lock(), threading.Lock()
+        self._reading = threading.Lock()
+        self._commits: GroupCommit[Mapping[str, Seen], None] = GroupCommit(self._commit, StorageUnavailable)
 
     def get(self, name: str) -> Seen | None:
         """Return what was last seen under `name`, live or not."""
@@ -123,26 +144,26 @@ class Index:
         """Return how many names are live."""
         return int(self._select(COUNT, (self._root,))[0][0])
 
-    def put(self, name: str, seen: Seen) -> None:
-        """Remember `seen` as the last version of `name`, unless a later one or its removal is known."""
-        found = seen.stamp
-        row = (
-            seen.generation,
-            found.mtime_ns,
-            found.size,
-            found.inode,
-            found.ctime_ns,
-            seen.live,
-            seen.crc32c,
-        )
-        with self._writing, index_errors():
-            self._writer.execute(PUT, (self._root, name, *row))
+    def put(self, versions: Mapping[str, Seen]) -> None:
+        """Remember the last versions of some names, all or none of them, on the disk when this returns.
+
+        One of which a later version or the removal is known stays as it is.
+        """
+        if versions:
+            self._commits.add(versions)
 
     def close(self) -> None:
         """Close both connections."""
-        with self._reading, self._writing, index_errors():
+        self._commits.close()
+        with self._reading, index_errors():
             self._reader.close()
             self._writer.close()
+
+    def _commit(self, group: list[Mapping[str, Seen]]) -> list[None]:
+        rows = [(self._root, name, *_values(seen)) for part in group for name, seen in part.items()]
+        with index_errors(), transaction(self._writer):
+            self._writer.executemany(PUT, rows)
+        return [None] * len(group)
 
     def _select(self, sql: str, parameters: Sequence[str]) -> Sequence[tuple[Any, ...]]:
         with self._reading, index_errors(), closing(self._reader.execute(sql, parameters)) as cursor:
@@ -151,15 +172,23 @@ class Index:
 
 def _create(connection: sqlite3.Connection) -> None:
     """Make the table, or add what an older one lacks."""
-    columns = "SELECT name FROM pragma_table_info('landing') WHERE name = 'crc32c'"
-    if connection.execute(columns).fetchone():
+    columns = "SELECT name FROM pragma_table_info('landing')"
+    if ADDED.keys() <= {name for (name,) in connection.execute(columns)}:
         return
     with transaction(connection):
         connection.execute(TABLE)
-        if not connection.execute(columns).fetchone():
-            connection.execute(ADD_CHECKSUM)
+        there = {name for (name,) in connection.execute(columns)}
+        for name in ADDED.keys() - there:
+            connection.execute(f"ALTER TABLE landing ADD COLUMN {name} {ADDED[name]}")
+
+
+def _values(seen: Seen) -> tuple[object, ...]:
+    found = seen.stamp
+    state = (found.mtime_ns, found.size, found.inode, found.ctime_ns)
+    return (seen.generation, *state, seen.live, seen.crc32c, seen.told, json.dumps(seen.replaced))
 
 
 def _seen(row: Sequence[Any]) -> Seen:
-    _, number, mtime_ns, size, inode, ctime_ns, live, crc32c = row
-    return Seen(number, Stamp(mtime_ns, size, inode, ctime_ns), bool(live), crc32c)
+    _, number, mtime_ns, size, inode, ctime_ns, live, crc32c, told, replaced = row
+    before = tuple((old, size) for old, size in json.loads(replaced))
+    return Seen(number, Stamp(mtime_ns, size, inode, ctime_ns), bool(live), crc32c, bool(told), before)

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import io
-import json
 import os
 import threading
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
@@ -28,14 +26,13 @@ from app.storage.folder import (
 )
 from app.storage.index import Index, Seen, Stamp, generation
 from app.storage.versions import CHUNK_BYTES, VersionStream, checksum, open_version, version
-from app.types import Content, EventType, Message, ObjectRef
+from app.types import Content, ObjectRef
 
 if TYPE_CHECKING:
     from app.storage.watcher import Watcher
 
 MACHINE = "localhost"
 """Bucket of `file:/`, through which the command line reads files outside the landing folder."""
-MAX_ATTRIBUTE_BYTES = 1024  # as Pub/Sub
 
 
 class LocalStorage:
@@ -108,13 +105,13 @@ class LocalStorage:
         """Return the version that a file is now: the last one or the next; raises ObjectGone without one."""
         found = stat_file(self.root, name)
         if self._index is None:
-            return Seen(generation(found, None), found)
+            return Seen(generation(found, None), found, told=False)
         return version(self.root, name, found, self._index)
 
     def remember(self, name: str, seen: Seen) -> None:
-        """Remember a version that was handled, so that whatever comes in its place is another."""
+        """Remember a version before it is handled, and as told once it was."""
         if self._index:
-            self._index.put(name, seen)
+            self._index.put({name: seen})
 
     def write(self, name: str, data: bytes, content_type: str) -> str:
         """Store an object whole or not at all and return its URI; a name that is no path is escaped."""
@@ -178,46 +175,6 @@ class LocalStorage:
 
     def _generation(self, name: str, found: Stamp) -> int:
         return generation(found, self._index.get(name) if self._index else None)
-
-
-def notification(
-    kind: EventType, ref: ObjectRef, uri: str, time: datetime, size: int | None = None
-) -> Message:
-    """Return the message that Cloud Storage would publish for a change, plus our attribute `objectUri`.
-
-    That one is left out where it is longer than Pub/Sub allows: then `dead_letters` names `gs://bucket/object`.
-    """
-    made, told = _rfc3339(datetime.fromtimestamp(ref.generation / 1e9, UTC)), _rfc3339(time)
-    resource = {
-        "kind": "storage#object",
-        "id": f"{ref.bucket}/{ref.name}/{ref.generation}",
-        "name": ref.name,
-        "bucket": ref.bucket,
-        "generation": str(ref.generation),
-        "metageneration": "1",
-        "timeCreated": made,
-        "updated": made,
-    }
-    if size is not None:
-        resource["size"] = str(size)
-    if kind is EventType.DELETE:
-        resource["timeDeleted"] = told
-    attributes = {
-        "notificationConfig": f"projects/_/buckets/{ref.bucket}/notificationConfigs/local",
-        "eventType": kind.value,
-        "payloadFormat": "JSON_API_V1",
-        "bucketId": ref.bucket,
-        "objectId": ref.name,
-        "objectGeneration": str(ref.generation),
-        "eventTime": told,
-    }
-    if len(uri.encode()) <= MAX_ATTRIBUTE_BYTES:
-        attributes["objectUri"] = uri
-    return Message(json.dumps(resource).encode(), attributes, message_id="")
-
-
-def _rfc3339(time: datetime) -> str:
-    return time.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 def _check_name(name: str) -> None:

@@ -73,13 +73,13 @@ def version(root: Path, name: str, found: Stamp, index: Index) -> Seen:
     if seen and seen.live and seen.stamp == found:
         return seen
     crc32c = _checksum_of(root, name, found)
-    if seen and seen.live and seen.stamp.same_content(found):
-        if crc32c is not None and crc32c == seen.crc32c:
-            index.put(name, seen := replace(seen, stamp=found))
-            return seen
-        # From here on the old generation is gone for readers, and a crash cannot lose the new one.
-        index.put(name, seen := replace(seen, live=False))
-    return Seen(generation(found, seen), found, crc32c=crc32c)
+    if seen is None or not seen.live:
+        return Seen(generation(found, seen), found, crc32c=crc32c, told=False)
+    if seen.stamp.same_content(found) and crc32c is not None and crc32c == seen.crc32c:
+        index.put({name: (seen := replace(seen, stamp=found))})
+        return seen
+    number = generation(found, replace(seen, live=False))
+    return Seen(number, found, crc32c=crc32c, told=False, replaced=seen.versions())
 
 
 def _checksum_of(root: Path, name: str, found: Stamp) -> str | None:

@@ -2,7 +2,8 @@
 
 Hints of the operating system, and a full scan now and then because hints get lost, only say where to look.
 A name that differs from the index waits until its file was quiet for a while and nobody has it open for
-writing. Then it is published, and only then remembered: a crash in between repeats an event, never loses one.
+writing. Then its new version is remembered as not yet told of, published, and remembered as told: a crash in
+between repeats an event, and never loses one, nor the removal of what was published.
 
 What the system gives no hint of is found by the full scan: a write by way of another name of the same file, a
 hard link outside. And the library of the hints gives up at a name that is not UTF-8: it is begun anew after
@@ -39,9 +40,8 @@ from app.storage.folder import (
     walk,
 )
 from app.storage.index import Index, Seen, Stamp, stamp
-from app.storage.local import notification
+from app.storage.telling import messages
 from app.storage.versions import version
-from app.types import EventType, ObjectRef
 
 if TYPE_CHECKING:
     from app.storage.local import LocalStorage
@@ -53,7 +53,8 @@ RESCAN_S = 60.0
 POLL_S = 1.0
 """Between scans while the operating system gives no hints."""
 RETRY_S = 1.0
-BATCH = 100
+BATCH, BATCH_S = 100, 0.05
+"""So many changes are published together, or what was found in so many seconds."""
 SCAN_SHARE = 10
 """A scan is not repeated before this many times as long as it took, so that scanning stays a small load."""
 
@@ -180,26 +181,25 @@ class Watcher:
         """Let every name below `folder` wait that differs from the index; return those that are no names."""
         known = self._index.live(folder)
         unnamed: set[str] = set()
+        touched: dict[str, Seen] = {}
         for name, found in walk(self._storage.root, folder, self._skip):
             if self._stop.is_set():
                 return unnamed
             seen = known.pop(name, None)
             if not is_event_name(name):
                 unnamed.add(name)
-            elif seen is None or not self._unchanged(name, found, seen):
+            elif seen is None or not seen.told:
                 self._wait(name, found)
+            elif seen.stamp != found:
+                # Volume managers set owner and mode of every file between runs; that makes no new versions.
+                if self._scanned or not seen.stamp.same_content(found):
+                    self._wait(name, found)
+                else:
+                    touched[name] = replace(seen, stamp=found)
         for name in known:
             self._wait(name, None)
+        self._index.put(touched)
         return unnamed
-
-    def _unchanged(self, name: str, found: Stamp, seen: Seen) -> bool:
-        if seen.stamp == found:
-            return True
-        if self._scanned or not seen.stamp.same_content(found):
-            return False
-        # Volume managers set owner and mode of every file between runs; that makes no new versions.
-        self._index.put(name, replace(seen, stamp=found))
-        return True
 
     def _skip(self, name: str) -> None:
         """Log what cannot be read and is tried at the next scan; raise when that is the whole folder."""
@@ -221,16 +221,20 @@ class Watcher:
 
     def _settle(self) -> None:
         """Decide on the names that waited long enough; not on all at once, hints are taken in between."""
+        changes: dict[str, Seen] = {}
+        enough = monotonic() + BATCH_S
         for name, (before, due) in list(islice(self._waiting.items(), BATCH)):
-            if due > monotonic() or self._stop.is_set():
-                return
+            if due > monotonic() or monotonic() > enough or self._stop.is_set():
+                break
             del self._waiting[name]
             if name.endswith("/"):
                 self._scan(name)
-            else:
-                self._decide(name, before)
+            elif change := self._decide(name, before):
+                changes[name] = change
+        self._tell_all(changes)
 
-    def _decide(self, name: str, before: Stamp | None) -> None:
+    def _decide(self, name: str, before: Stamp | None) -> Seen | None:
+        """Return what became of a name that waited: a new version, or one that is not live any more."""
         found, busy = None, False
         try:
             found, busy = probe(self._storage, name)
@@ -240,41 +244,38 @@ class Watcher:
             busy = isinstance(error.__cause__, BlockingIOError)  # a file server has lent it to a client
             if not busy:
                 self._skip(name)
-                return
-        if busy or found != before:
-            self._wait(name, found)
-            return
-        try:
-            self._change(name, found)
-        except ObjectGone:  # it changed again just now
-            self._wait(name, found)
+                return None
+        if not busy and found == before:
+            with suppress(ObjectGone):  # it changed again just now
+                return self._change(name, found)
+        self._wait(name, found)
+        return None
 
-    def _change(self, name: str, found: Stamp | None) -> None:
-        """Publish what became of a name, then remember it."""
-        live = self._storage.last(name)
+    def _change(self, name: str, found: Stamp | None) -> Seen | None:
         if found is None:
-            if live:
-                self._tell(EventType.DELETE, name, live)
-                self._index.put(name, replace(live, live=False))
-            return
-        new = version(self._storage.root, name, found, self._index)
-        if live and live.generation == new.generation:
-            return
-        overwrote = {"overwroteGeneration": str(live.generation)} if live else {}
-        self._tell(EventType.FINALIZE, name, new, overwrote)
-        if live:
-            self._tell(EventType.DELETE, name, live, {"overwrittenByGeneration": str(new.generation)})
-        self._index.put(name, new)
+            live = self._storage.last(name)
+            return replace(live, live=False) if live else None
+        seen = version(self._storage.root, name, found, self._index)
+        return None if seen.told else seen
 
-    def _tell(
-        self, kind: EventType, name: str, version: Seen, attributes: Mapping[str, str] | None = None
-    ) -> None:
-        ref = ObjectRef(self._storage.bucket, name, version.generation)
-        uri, now = self._storage.uri(name), datetime.now(UTC)
-        message = notification(kind, ref, uri, now, version.stamp.size)
-        self._publish(replace(message, attributes={**message.attributes, **(attributes or {})}))
-        facts = {"bucket": ref.bucket, "object": name, "generation": ref.generation, "event_type": kind.value}
-        log.debug("published", extra=facts)
+    def _tell_all(self, changes: Mapping[str, Seen]) -> None:
+        """Remember new versions, publish all changes, and remember those that were."""
+        self._index.put({name: seen for name, seen in changes.items() if seen.live})
+        told = {}
+        try:
+            for name, seen in changes.items():
+                self._tell(name, seen)
+                told[name] = replace(seen, told=True, replaced=())
+        finally:
+            self._index.put(told)
+
+    def _tell(self, name: str, seen: Seen) -> None:
+        bucket, uri = self._storage.bucket, self._storage.uri(name)
+        for message in messages(bucket, name, uri, seen, datetime.now(UTC)):
+            self._publish(message)
+            told = message.attributes
+            facts = {"bucket": bucket, "object": name, "generation": int(told["objectGeneration"])}
+            log.debug("published", extra=facts | {"event_type": told["eventType"]})
 
 
 def _below(root: Path, path: str) -> str | None:

@@ -21,7 +21,8 @@ from app.errors import BadEvent, ConfigError, ObjectGone, ShortRead, StorageUnav
 from app.storage import open_storage
 from app.storage.folder import file_name, is_object_name
 from app.storage.index import Index, Seen, Stamp, generation
-from app.storage.local import LocalStorage, notification
+from app.storage.local import LocalStorage
+from app.storage.telling import notification
 from app.types import EventType, ObjectRef
 from tests.parts import need
 from tests.storage.contract import HOSTILE, Put, StorageContract
@@ -343,8 +344,8 @@ def test_index_keeps_the_folders_apart(tmp_path: Path) -> None:
     ours, other = Index(tmp_path / "i", Path("/ours")), Index(tmp_path / "i", Path("/other"))
     seen = Seen(7, Stamp(5, 1, 2, 3))
     for name in ("a/x", "a/y/z", "a-", "a0"):
-        ours.put(name, seen)
-    ours.put("a/y/z", Seen(8, seen.stamp, live=False))
+        ours.put({name: seen})
+    ours.put({"a/y/z": Seen(8, seen.stamp, live=False)})
     assert ours.get("a/x") == seen
     assert set(ours.live()) == {"a/x", "a-", "a0"}
     assert set(ours.live("a/")) == {"a/x"}
@@ -357,10 +358,10 @@ def test_index_keeps_the_folders_apart(tmp_path: Path) -> None:
 def test_index_never_goes_back(tmp_path: Path) -> None:
     index, stamp = Index(tmp_path / "i", Path("/root")), Stamp(5, 1, 2, 3)
     for told in (Seen(7, stamp), Seen(6, stamp), Seen(7, stamp, live=False), Seen(7, stamp)):
-        index.put("a", told)
+        index.put({"a": told})
     assert index.get("a") == Seen(7, stamp, live=False)
-    index.put("a", Seen(8, stamp, crc32c="AAAAAA=="))
-    index.put("a", Seen(7, stamp))
+    index.put({"a": Seen(8, stamp, crc32c="AAAAAA==")})
+    index.put({"a": Seen(7, stamp)})
     assert index.get("a") == Seen(8, stamp, crc32c="AAAAAA==")
     assert index.count() == 1
     index.close()

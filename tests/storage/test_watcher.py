@@ -355,8 +355,28 @@ def test_event_that_was_not_confirmed_is_repeated_and_never_lost(landing: Landin
     assert set(events) == {("finalize", "a", 1_000), ("finalize", "b", 1_000)}
     landing.failures = 1
     landing.put("a", b"y", 1_000)
-    assert landing.settled(2) == [("finalize", "a", 1_001)] * 2
+    assert landing.settled(3) == [*[("finalize", "a", 1_001)] * 2, ("delete", "a", 1_000)]
     assert landing.read("a", 1_001) == b"y"
+
+
+@pytest.mark.parametrize("replaced", [False, True], ids=["removed", "replaced"])
+def test_version_whose_publishing_was_not_confirmed_gets_its_removal(
+    landing: Landing, replaced: bool
+) -> None:
+    landing.put("a", b"x", 1_000)
+    landing.settled(1)
+    landing.failures = 1
+    landing.put("a", b"y", 2_000)
+    assert landing.settled(1) == [("finalize", "a", 2_000)]  # the process dies here
+    landing.stop()
+    if replaced:
+        landing.put("a", b"z", 1_500)
+    else:
+        (landing.root / "a").unlink()
+    landing.start()
+    both_gone = [("delete", "a", 1_000), ("delete", "a", 2_000)]
+    expected = [*[("finalize", "a", 2_001)] * replaced, *both_gone]
+    assert landing.settled(len(expected)) == expected
 
 
 def test_folder_removed_and_made_again_is_watched_on(landing: Landing) -> None:
