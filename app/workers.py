@@ -31,7 +31,8 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar, cast
 
 from app.errors import DicomlakeError, LimitExceeded, Overloaded, TransientError, WorkerCrashed
-from app.zygote import BEGUN, NUMBER, READY, pickled
+from app.pickles import answer, pickled
+from app.zygote import BEGUN, NUMBER, READY
 
 T = TypeVar("T")
 
@@ -81,7 +82,7 @@ class Workers:
                 self._restart(worker)  # it was not there, or died while idle: not the fault of this task
                 if not worker.begin(task, self.timeout_s):
                     raise TransientError("no worker process starts")
-            succeeded, value = worker.answer()
+            succeeded, value = answer(worker.stream)
             keep = succeeded and worker.tasks < self.tasks_per_worker and not self.retire_if(value)
         except TimeoutError:
             raise LimitExceeded(f"took longer than {self.timeout_s:g} s") from None
@@ -193,11 +194,6 @@ class _Worker:
             return self.stream.read(1) == BEGUN
         except ConnectionError:
             return False
-
-    def answer(self) -> tuple[bool, Any]:
-        """Wait for the end of the task: (True, result) or (False, error)."""
-        succeeded, value = pickle.load(self.stream)
-        return succeeded, value
 
     def stop(self) -> int | None:
         """Kill the process if it is there; its exit code, minus the signal it died of, None if unknown."""

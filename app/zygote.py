@@ -24,26 +24,12 @@ from contextlib import suppress
 from pathlib import Path
 
 from app.errors import DicomlakeError, LimitExceeded, WorkerCrashed, internal_error
+from app.pickles import pickled
 
 READY, BEGUN = b"r", b"b"
 NUMBER = struct.Struct("!i")
 MAX_OPEN_FILES = 256
 PR_SET_PDEATHSIG = 1
-
-
-class _Chunks(list[bytes]):
-    """What a pickler writes, without a copy of large bytes."""
-
-    def write(self, chunk: bytes) -> None:
-        """Keep a chunk: the object itself if it is bytes, else a copy, as a view ends with this call."""
-        self.append(bytes(chunk))
-
-
-def pickled(value: object) -> list[bytes]:
-    """Pickle into chunks; large bytes are copied neither here nor by `pickle.load` from a stream."""
-    chunks = _Chunks()
-    pickle.Pickler(chunks, pickle.HIGHEST_PROTOCOL).dump(value)
-    return chunks
 
 
 def breed(control_fd: int, memory_bytes: int, preload: tuple[str, ...]) -> None:

@@ -85,8 +85,8 @@ def print_everywhere() -> None:
 def state() -> dict[str, object]:
     return {
         "core": resource.getrlimit(resource.RLIMIT_CORE)[0],
-        "sigint": signal.getsignal(signal.SIGINT),
-        "sigterm": signal.getsignal(signal.SIGTERM),
+        "sigint": int(signal.getsignal(signal.SIGINT)),
+        "sigterm": int(signal.getsignal(signal.SIGTERM)),
         "server": sorted({"fastapi", "pytest", "app.workers"} & set(sys.modules)),
     }
 
