@@ -14,7 +14,7 @@ from pathlib import Path
 
 from app.errors import PermanentError
 from app.workers import Workers
-from benchmarks.huge import KINDS, MIB, described, write
+from benchmarks.huge import KINDS, MIB, Described, facts, write
 
 
 def report(workers: Workers, path: Path, kind: str) -> str:
@@ -22,7 +22,7 @@ def report(workers: Workers, path: Path, kind: str) -> str:
     write(path, kind)
     size = path.stat().st_size
     try:
-        found = workers.run(described, path, 512 * MIB)
+        found = Described(*workers.run(facts, path, 512 * MIB))
     except PermanentError as exc:
         return f"{kind:<22} {size / 1e9:5.2f} GB   refused: {exc.code}"
     finally:
