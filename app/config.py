@@ -18,7 +18,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from app.errors import ConfigError
 from app.layers import layers, merge
-from app.types import ArchiveLimits, DescribeOptions, EventType, MetadataOptions, PreviewOptions
+from app.types import (
+    ArchiveLimits,
+    DatasetLimits,
+    DescribeOptions,
+    EventType,
+    MetadataOptions,
+    PreviewOptions,
+)
 
 Seconds = Annotated[float, Field(gt=0)]
 Prefix = Annotated[
@@ -139,6 +146,22 @@ class Workers(Section):
     )
 
 
+class Limits(Section):
+    """How much one data set may hold: past one of the first five it fails, past another only its picture.
+
+    Ordinary files are below every minimum. What is nested deeper than 80 could not be written as JSON.
+    """
+
+    depth: int = Field(ge=16, le=80, description="most sequences one in the other")
+    elements: int = Field(ge=10_000, description="most elements and items")
+    fragments: int = Field(ge=10_000, description="most fragments of compressed pixel data")
+    inflated_bytes: int = Field(ge=16 << 20, description="most bytes that a deflated data set may inflate to")
+    inflated_ratio: int = Field(ge=10, description="most that it may inflate by, past 32 MiB")
+    frames: int = Field(ge=10_000, description="most frames of an object of which one is drawn")
+    tiles: int = Field(ge=256, description="most tiles of one JPEG 2000 frame that is drawn")
+    scans: int = Field(ge=32, description="most scans of one progressive JPEG frame that is drawn")
+
+
 class Archive(Section):
     """How much of a zip or tar is unpacked; an archive over a limit is refused whole, a member alone."""
 
@@ -181,6 +204,7 @@ class Settings(Section):
     preview: Preview
     delivery: Delivery
     workers: Workers
+    limits: Limits
     archive: Archive
     api: Api
     log: Log
@@ -201,7 +225,8 @@ class Settings(Section):
 
     def describe_options(self) -> DescribeOptions:
         """Return what `dicom.describe` needs of these settings."""
-        metadata, preview = self.metadata, self.preview
+        metadata = self.metadata
+        limits = DatasetLimits(**self.limits.model_dump(), pixels=self.workers.max_pixels)
         return DescribeOptions(
             metadata=MetadataOptions(
                 keys=metadata.keys,
@@ -210,7 +235,7 @@ class Settings(Section):
                 bulk_threshold=metadata.bulk_threshold_bytes,
                 strict=metadata.strict,
             ),
-            preview=PreviewOptions(**preview.model_dump(), max_pixels=self.workers.max_pixels),
+            preview=PreviewOptions(**self.preview.model_dump(), limits=limits),
         )
 
 

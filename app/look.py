@@ -39,14 +39,16 @@ def in_worker(settings: Settings, function: Callable[..., T], *args: object) -> 
         workers.close()
 
 
-def draw(content: Content, options: PreviewOptions) -> bytes:
-    """Return the preview of a file as PNG.
+def draw(content: Content, options: PreviewOptions, moving: bool = False) -> bytes:
+    """Return the preview of a file as PNG, or all its frames as GIF.
 
     Raises
     ------
     NotDicom, BadDataset, LimitExceeded, Unrenderable : as the functions that read and draw it
     """
+    from app.dicom.cine import cine
     from app.dicom.dataset import read_dataset
     from app.dicom.preview import preview
 
-    return preview(read_dataset(content), options)
+    dataset = read_dataset(content, options.limits)
+    return b"".join(cine(dataset, options)) if moving else preview(dataset, options)

@@ -130,12 +130,37 @@ class MetadataOptions:
 
 
 @dataclass(frozen=True, slots=True)
+class DatasetLimits:
+    """How much one data set may hold: past one of the first five it fails, past another only its picture.
+
+    depth: sequences one in the other. elements: elements and items in all. fragments: of encapsulated pixel
+    data in all. inflated_bytes: of a deflated data set; past 32 MiB also at most `inflated_ratio` times what
+    it is deflated. pixels: rows x columns x samples of one frame. frames: as the data set says. tiles: of one
+    JPEG 2000 frame. scans: of one progressive JPEG frame.
+    """
+
+    depth: int = 64
+    elements: int = 1_000_000
+    fragments: int = 1_000_000
+    inflated_bytes: int = 256 << 20
+    inflated_ratio: int = 100
+    pixels: int = 256_000_000
+    frames: int = 1_000_000
+    tiles: int = 4096
+    scans: int = 256
+
+
+DEFAULT_LIMITS = DatasetLimits()
+"""Those of the default settings, for who reads a data set without any."""
+
+
+@dataclass(frozen=True, slots=True)
 class PreviewOptions:
     """How a preview is made.
 
     max_side: longest side in pixels, 0 keeps the native size. frame: `representative`, `first` or a 1-based
     number. window: `auto` or `centre,width` in modality units. overlays: burn in 60xx overlay planes.
-    icc: convert to sRGB by the embedded profile. max_pixels: rows x columns x samples of one frame.
+    icc: convert to sRGB by the embedded profile.
     """
 
     enabled: bool = True
@@ -144,7 +169,7 @@ class PreviewOptions:
     window: str = "auto"
     overlays: bool = False
     icc: bool = False
-    max_pixels: int = 256_000_000
+    limits: DatasetLimits = DEFAULT_LIMITS
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +178,11 @@ class DescribeOptions:
 
     metadata: MetadataOptions = MetadataOptions()
     preview: PreviewOptions = PreviewOptions()
+
+    @property
+    def limits(self) -> DatasetLimits:
+        """The limits of reading, which are those of drawing."""
+        return self.preview.limits
 
     def without_preview(self) -> DescribeOptions:
         """Return the same without a preview."""

@@ -30,16 +30,18 @@ def describe(content: Content, options: DescribeOptions) -> Instance:
     """
     from app.dicom.columns import columns
     from app.dicom.dataset import read_dataset
+    from app.dicom.file_meta import file_meta_warnings
     from app.dicom.metadata import to_document, to_metadata
     from app.dicom.row_metadata import to_row_metadata
 
     began = perf_counter()
-    dataset = read_dataset(content)
+    dataset = read_dataset(content, options.limits)
     with permanent(BadDataset):
         metadata = to_metadata(dataset, bulk_source(content), options.metadata.bulk_threshold)
         row, misfits = columns(metadata)
         text, document = to_row_metadata(metadata, options.metadata), to_document(metadata)
-    warnings = (*metadata.warnings, *misfits)
+        odd = file_meta_warnings(dataset, metadata)
+    warnings = (*metadata.warnings, *misfits, *odd)
     if options.metadata.strict and warnings:
         raise BadDataset(f"element {warnings[0].tag} is not valid", code="invalid_value")
     parsed = perf_counter()

@@ -116,7 +116,7 @@ def _reel(dataset: Dataset, options: PreviewOptions) -> Reel:
     scale = options.max_side / max(header.rows, header.columns)
     chosen = choose_frame(dataset, "representative")
     sampled = [chosen, *range(0, frames, -(-frames // SAMPLED))]
-    read = (read_reduced(dataset, index, scale, options.max_pixels) for index in sampled)
+    read = (read_reduced(dataset, index, scale, options.limits) for index in sampled)
     voi = common_window(dataset, read, options.window)
     delay = min(frame_delay(dataset) * step, LONGEST_MS)
     return Reel(options, range(0, frames, step), delay, voi)

@@ -12,8 +12,6 @@ from dataclasses import dataclass
 
 from app.dicom.unrenderable import PreviewError, unrenderable
 
-MAX_TILES = 4096
-MAX_SCANS = 256
 BOXED = b"\x00\x00\x00\x0cJXL \r\n\x87\n"
 
 
@@ -24,7 +22,7 @@ class Codestream:
     data: the bytes to decode. kind: `SOF0`..`SOF15`, `SOF55` (JPEG-LS), `J2K`, `HTJ2K`, `JXL`.
     components: 0 where the format hides it too deep. mixed: the components are stored as a luminance and
     two colour differences (or a J2K colour transform); None if the codestream does not say. ended: an end
-    marker is there. signed: of J2K. levels: how often J2K can be halved while it is decoded.
+    marker is there. signed: of J2K. levels: how often J2K can be halved while it is decoded. scans: of SOF2.
     """
 
     data: bytes
@@ -38,6 +36,7 @@ class Codestream:
     ended: bool = True
     signed: bool = False
     levels: int = 0
+    scans: int = 1
 
 
 def parse_jpeg(data: bytes) -> Codestream:
@@ -170,8 +169,6 @@ def _jpeg_frame(data: bytes, marker: int, body: bytes, jfif: bool, transform: in
         raise _bad("frame header is cut off")
     precision, rows, columns, components = struct.unpack(">BHHB", body[:6])
     kind = "SOF55" if marker == 0xF7 else f"SOF{marker - 0xC0}"
-    if kind == "SOF2" and data.count(b"\xff\xda") > MAX_SCANS:
-        raise _bad("too many scans")
     mixed: bool | None = None
     if body[6::3][:components] == b"RGB":
         mixed = False
@@ -180,7 +177,8 @@ def _jpeg_frame(data: bytes, marker: int, body: bytes, jfif: bool, transform: in
     elif jfif:
         mixed = True
     ended = data.rfind(b"\xff\xd9") > 0
-    return Codestream(data, kind, rows, columns, components, precision, 1, mixed, ended)
+    scans = data.count(b"\xff\xda") if kind == "SOF2" else 1
+    return Codestream(data, kind, rows, columns, components, precision, mixed=mixed, ended=ended, scans=scans)
 
 
 def _is_frame_header(marker: int) -> bool:

@@ -96,11 +96,11 @@ class _Reader:
 
     def first(self, tag: str, convert: Callable[[Any], Any]) -> Any:
         """Return the first value converted, None if there is none or it does not fit."""
-        value = next(iter(self.values(tag)), None)
-        if value is None:
+        values = self.values(tag)
+        if not values or values[0] is None:
             return None
-        converted = convert(value)
-        if converted is None:
+        converted = convert(values[0])
+        if converted is None or len(values) > 1:
             self.warn(tag)
         return converted
 

@@ -6,6 +6,7 @@ import io
 import warnings
 import zlib
 from collections import Counter
+from collections.abc import Iterator
 from struct import unpack
 
 from pydicom import config
@@ -25,15 +26,15 @@ from app.dicom.elements import Node, Scanner
 from app.dicom.encoding import UNDEFINED, VRS, public_vr
 from app.dicom.source import Source, open_source
 from app.errors import BadDataset, LimitExceeded, NotDicom, permanent
-from app.types import Content
+from app.types import DEFAULT_LIMITS, Content, DatasetLimits
 
 DEFERRED = 1 << 16
 """Values longer than this stay in the object until they are asked for; in bytes."""
 DEFERRED_SEQUENCE = 16 << 20
 """The same for sequences; in bytes."""
-MAX_INFLATED = 256 << 20
 INFLATED_AT_ONCE, PACKED_AT_ONCE = 1 << 20, 1 << 16
-MAX_RATIO, RATIO_FROM = 100, 32 << 20
+RATIO_FROM = 32 << 20
+"""A deflated data set may inflate to that many bytes by any ratio."""
 
 # pydicom's warnings quote values of the data set; this room speaks for it. (Its log is muted by app/log.py.)
 warnings.filterwarnings("ignore", module=r"pydicom(\.|$)")
@@ -53,7 +54,7 @@ class ObjectDataset(FileDataset):
     deflated: bool
 
 
-def read_dataset(content: Content) -> ObjectDataset:
+def read_dataset(content: Content, limits: DatasetLimits = DEFAULT_LIMITS) -> ObjectDataset:
     """Return the data set of an object whose elements all lie inside it.
 
     Values over 64 KiB and sequences over 16 MiB are not read: their element holds None, and pydicom reads
@@ -63,24 +64,24 @@ def read_dataset(content: Content) -> ObjectDataset:
     ------
     NotDicom : the bytes are not DICOM
     BadDataset : cut off (code `truncated`), or not made as PS3.5 says
-    LimitExceeded : nesting over 64, more than a million elements, or a deflated data set that is a bomb
+    LimitExceeded : it is nested too deep, has too many elements or fragments, or inflates to too much
 
     References
     ----------
     PS3.10 7.1 (file meta), PS3.5 7 (data set), PS3.5 A.5 (deflated)
     """
     with permanent(BadDataset), collector_paused():
-        return _read(open_source(content))
+        return _read(open_source(content), limits)
 
 
-def _read(source: Source) -> ObjectDataset:
+def _read(source: Source, limits: DatasetLimits) -> ObjectDataset:
     head = source.value(0, 132)
     magic = 132 if head[128:] == b"DICM" else 4 if head[:4] == b"DICM" else 0
-    meta, start = _file_meta(source, magic)
+    meta, start = _file_meta(source, magic, limits)
     syntax = _text(meta, 0x00020010)
     deflated = syntax == DeflatedExplicitVRLittleEndian
     if deflated:
-        inflated = _inflate(source, start)
+        inflated = _inflate(source, start, limits)
         source, start = Source(io.BytesIO(inflated), len(inflated), inflated), 0
     first = source.value(start, 8)
     if magic and not first:
@@ -88,7 +89,7 @@ def _read(source: Source) -> ObjectDataset:
     implicit, little = _encoding(first, syntax)
     if not meta and not _plausible(first, implicit, little):
         raise NotDicom("the bytes do not begin as a data set")
-    nodes = Scanner(source, little).scan(start, source.size, implicit)
+    nodes = Scanner(source, little, limits).scan(start, source.size, implicit)
     dataset = ObjectDataset(source.stream, _elements(source, nodes, little), None, meta, implicit, little)
     # pydicom would open a file again by its name, which may hold other bytes by then.
     dataset.buffer, dataset.filename, dataset.fileobj_type = source.stream, None, type(source.stream)
@@ -104,11 +105,12 @@ def _read(source: Source) -> ObjectDataset:
     return dataset
 
 
-def _file_meta(source: Source, start: int) -> tuple[FileMetaDataset, int]:
+def _file_meta(source: Source, start: int, limits: DatasetLimits) -> tuple[FileMetaDataset, int]:
     """Return group 0002 and where the data set begins; the group length is not believed, it often lies."""
     if source.value(start, 2) != b"\x02\x00":
         return FileMetaDataset(), start
-    nodes = Scanner(source, little=True).scan(start, source.size, implicit=False, only_group=2)
+    scanner = Scanner(source, little=True, limits=limits)
+    nodes = scanner.scan(start, source.size, implicit=False, only_group=2)
     last = nodes[-1]
     return FileMetaDataset(_elements(source, nodes, little=True)), last.offset + last.length
 
@@ -132,15 +134,16 @@ def _plausible(first: bytes, implicit: bool, little: bool) -> bool:
     return first[4:6] in VRS if not implicit else public_vr(group << 16 | number) != "UN"
 
 
-def _inflate(source: Source, start: int) -> bytes:
+def _inflate(source: Source, start: int, limits: DatasetLimits) -> bytes:
     """Return the deflated data set from `start` on; a stream with a zlib header is taken too."""
     for bits in (-zlib.MAX_WBITS, zlib.MAX_WBITS):
         unpacker, inflated = zlib.decompressobj(bits), io.BytesIO()
-        limit = min(MAX_INFLATED, max(RATIO_FROM, MAX_RATIO * (source.size - start)))
         try:
             for position in range(start, source.size, PACKED_AT_ONCE):
                 packed = source.value(position, min(PACKED_AT_ONCE, source.size - position))
-                _inflate_piece(unpacker, packed, inflated, limit)
+                for plain in _inflate_piece(unpacker, packed):
+                    inflated.write(plain)
+                    _check_inflated(inflated.tell(), source.size - start, limits)
                 if unpacker.eof:
                     return inflated.getvalue()
         except zlib.error:
@@ -149,16 +152,23 @@ def _inflate(source: Source, start: int) -> bytes:
     raise BadDataset("the data set is not deflated as the file meta information says")
 
 
-def _inflate_piece(unpacker: zlib._Decompress, packed: bytes, inflated: io.BytesIO, limit: int) -> None:
-    """Write what a piece inflates to; raises LimitExceeded as soon as it is over `limit` bytes in all."""
+def _inflate_piece(unpacker: zlib._Decompress, packed: bytes) -> Iterator[bytes]:
+    """Yield what a piece inflates to."""
     full = True
     while (packed or full) and not unpacker.eof:
         plain = unpacker.decompress(packed, INFLATED_AT_ONCE)
-        inflated.write(plain)
-        if inflated.tell() > limit:
-            raise LimitExceeded("the deflated data set is larger than the limit")
+        yield plain
         # Bytes may be left inside the unpacker when it filled all that it was given.
         packed, full = unpacker.unconsumed_tail, len(plain) == INFLATED_AT_ONCE
+
+
+def _check_inflated(inflated: int, packed: int, limits: DatasetLimits) -> None:
+    """Raise LimitExceeded if so many bytes are too much, or too much for what they are packed in."""
+    most, ratio = limits.inflated_bytes, limits.inflated_ratio
+    if inflated > most:
+        raise LimitExceeded(f"the data set inflates to more than limits.inflated_bytes ({most})")
+    if inflated > max(RATIO_FROM, ratio * packed):
+        raise LimitExceeded(f"the data set inflates by more than limits.inflated_ratio ({ratio})")
 
 
 def _elements(source: Source, nodes: list[Node], little: bool) -> dict[BaseTag, DataElement | RawDataElement]:

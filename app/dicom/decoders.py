@@ -12,10 +12,11 @@ import imagecodecs
 import numpy as np
 from PIL.Jpeg2KImagePlugin import Jpeg2KImageFile
 
-from app.dicom.codestream import MAX_TILES, Codestream, parse_j2k, parse_jpeg, parse_jxl
+from app.dicom.codestream import Codestream, parse_j2k, parse_jpeg, parse_jxl
 from app.dicom.header import ImageHeader
 from app.dicom.native import cells_from_bytes, frame_bits
-from app.dicom.unrenderable import PreviewError, unrenderable
+from app.dicom.unrenderable import PreviewError, over_limit, unrenderable
+from app.types import DatasetLimits
 
 Samples = tuple[np.ndarray, str]
 """(rows, columns[, 3]) samples and their photometric interpretation."""
@@ -37,13 +38,14 @@ class Codec:
     halve: Callable[[Codestream, int], np.ndarray | None] | None = None
 
 
-def decode_frame(data: bytes, header: ImageHeader, halvings: int = 0) -> Samples:
+def decode_frame(data: bytes, header: ImageHeader, limits: DatasetLimits, halvings: int = 0) -> Samples:
     """Decode one compressed frame whose own header agrees with the data set.
 
     Parameters
     ----------
     data : joined fragments of the frame
     header : what the data set says; its size must have been checked
+    limits : on what the codestream may be made of
     halvings : how often rows and columns may be halved, where the codestream and its decoder can
 
     Returns
@@ -52,7 +54,7 @@ def decode_frame(data: bytes, header: ImageHeader, halvings: int = 0) -> Samples
 
     Raises
     ------
-    Unrenderable : unsupported_transfer_syntax, bad_codestream, truncated_pixel_data
+    Unrenderable : unsupported_transfer_syntax, bad_codestream, limit_exceeded, truncated_pixel_data
 
     References
     ----------
@@ -65,6 +67,7 @@ def decode_frame(data: bytes, header: ImageHeader, halvings: int = 0) -> Samples
         raise unrenderable(PreviewError.UNSUPPORTED_TRANSFER_SYNTAX, "no decoder for the transfer syntax")
     stream = codec.parse(data)
     _check(stream, header, codec.kinds)
+    _check_parts(stream, limits)
     halvings = min(halvings, stream.levels)
     if halvings and codec.halve is not None and (halved := codec.halve(stream, halvings)) is not None:
         return halved, _unmixed(stream, header)
@@ -83,8 +86,14 @@ def _check(stream: Codestream, header: ImageHeader, kinds: frozenset[str]) -> No
         raise unrenderable(PreviewError.BAD_CODESTREAM, "the frame has other dimensions than the data set")
     if stream.components not in (0, header.samples):
         raise unrenderable(PreviewError.BAD_CODESTREAM, "the frame has other components than the data set")
-    if stream.tiles > MAX_TILES:
-        raise unrenderable(PreviewError.BAD_CODESTREAM, "too many tiles")
+
+
+def _check_parts(stream: Codestream, limits: DatasetLimits) -> None:
+    """Refuse a frame that would keep a decoder busy with its many parts, small though it is."""
+    if stream.tiles > limits.tiles:
+        raise over_limit("the frame has more tiles than limits.tiles", limits.tiles)
+    if stream.scans > limits.scans:
+        raise over_limit("the frame has more scans than limits.scans", limits.scans)
 
 
 def _decode_jpeg(stream: Codestream, header: ImageHeader) -> Samples:
@@ -161,7 +170,7 @@ def _halve_j2k(stream: Codestream, halvings: int) -> np.ndarray | None:
         return None
     try:
         samples = _HalvedFile(io.BytesIO(stream.data)).halved(halvings)
-    except OSError:
+    except (OSError, SyntaxError, ValueError):
         return None  # Pillow is stricter than imagecodecs, which decides
     bits = 8 * samples.itemsize
     samples >>= bits - stream.precision
@@ -180,9 +189,11 @@ def _decode_rle(data: bytes, header: ImageHeader) -> np.ndarray:
     """Undo RLE: one segment a byte of a sample, most significant first, plane after plane (PS3.5 G)."""
     width = max(1, header.bits_allocated // 8)
     size = -(-header.pixels // 8) if header.bits_allocated == 1 else header.pixels
+    if len(data) < 64:
+        raise unrenderable(PreviewError.BAD_CODESTREAM, "the RLE header is cut off")
     table = np.frombuffer(data[:64], "<u4").tolist()
     count = header.samples * width
-    if len(table) < 16 or table[0] != count or count > 15:
+    if table[0] != count or count > 15:
         raise unrenderable(PreviewError.BAD_CODESTREAM, "the RLE header has another number of segments")
     bounds = [*table[1 : count + 1], len(data)]
     if bounds != sorted(bounds) or bounds[0] < 64:

@@ -19,14 +19,13 @@ from app.dicom.encoding import (
     UNDEFINED,
     UNSETTLED,
     VRS,
+    known_name,
     private_vr,
     public_vr,
 )
 from app.dicom.source import MOST, Source
 from app.errors import BadDataset, LimitExceeded
-
-MAX_DEPTH = 64
-MAX_ELEMENTS = 1_000_000
+from app.types import DatasetLimits
 
 
 class Node(NamedTuple):
@@ -72,9 +71,10 @@ class Scanner:
     Raises BadDataset, with code `truncated` where the object ends too early, and LimitExceeded.
     """
 
-    def __init__(self, source: Source, little: bool) -> None:
+    def __init__(self, source: Source, little: bool, limits: DatasetLimits) -> None:
         order = "<" if little else ">"
-        self.source, self.count, self.nonzero = source, 0, 0
+        self.source, self.limits, self.nonzero = source, limits, 0
+        self.elements_left, self.fragments_left = limits.elements, limits.fragments
         self.implicit = Struct(f"{order}HHL").unpack_from
         self.explicit = Struct(f"{order}HH2sH").unpack_from
         self.long = Struct(f"{order}L").unpack_from
@@ -125,7 +125,7 @@ class Scanner:
             return self.delimiter(tag, position, frame, stack)
         undefined = length == UNDEFINED
         if not undefined and offset + length > frame.end:
-            raise self.broken(f"the value of {tag:08X} is cut off", frame.end)
+            raise self.broken(f"the value of {known_name(tag)} is cut off", frame.end)
         vr = written
         if vr is None or vr in UNSETTLED:
             vr = self.settle(tag, written, length, offset, frame)
@@ -170,24 +170,23 @@ class Scanner:
         return offset
 
     def tally(self) -> None:
-        """Count an element, an item, a fragment or a delimiter."""
-        self.count += 1
-        if self.count > MAX_ELEMENTS:
-            raise LimitExceeded(f"more than {MAX_ELEMENTS} elements, items and fragments")
+        """Count an element, an item or a delimiter."""
+        self.elements_left -= 1
+        if self.elements_left < 0:
+            raise LimitExceeded(f"more elements and items than limits.elements ({self.limits.elements})")
 
     def enter(self, stack: list[_Frame], frame: _Frame) -> None:
         """Go into a sequence or an item."""
-        if len(stack) > 2 * MAX_DEPTH:
-            raise LimitExceeded(f"sequences are nested deeper than {MAX_DEPTH}")
+        if len(stack) > 2 * self.limits.depth:
+            raise LimitExceeded(f"sequences are nested deeper than limits.depth ({self.limits.depth})")
         stack.append(frame)
 
     def leave(self, stack: list[_Frame], position: int) -> None:
         """Come out of an item, or of a sequence whose length is known now."""
         frame = stack.pop()
         if frame.node is not None:
-            length = position - frame.node.offset
             tag, vr, offset, _, written, undefined, *_ = frame.node
-            stack[-1].nodes.append(Node(tag, vr, offset, length, written, undefined, frame.items))
+            stack[-1].nodes.append(Node(tag, vr, offset, position - offset, written, undefined, frame.items))
 
     def header(self, position: int, implicit: bool) -> tuple[int, str | None, int, int]:
         """Return tag, VR as written (None if implicit), length and offset of the value."""
@@ -274,7 +273,9 @@ class Scanner:
                 return found, offset
             if tag != ITEM or length == UNDEFINED:
                 raise BadDataset("a value of undefined length is not made of fragments")
-            self.tally()
+            self.fragments_left -= 1
+            if self.fragments_left < 0:
+                raise LimitExceeded(f"more fragments than limits.fragments ({self.limits.fragments})")
             position = offset + length
         raise self.broken("encapsulated data has no end", end)
 

@@ -36,3 +36,8 @@ def private_vr(tag: int, creator: str) -> str:
         return datadict.private_dictionary_VR(tag, creator)
     except KeyError:
         return "UN"
+
+
+def known_name(tag: int) -> str:
+    """Return how a fault names an element: where a scan went astray, a tag is four bytes of some value."""
+    return f"{tag:08X}" if tag & 0xFFFF and public_vr(tag) != "UN" else "an unknown element"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import struct
 from collections.abc import Sequence
 from itertools import pairwise
@@ -10,17 +11,19 @@ import numpy as np
 from pydicom.dataset import Dataset
 
 from app.dicom.attributes import octets
-from app.dicom.elements import MAX_ELEMENTS
 from app.dicom.encoding import ITEM, SEQUENCE_END
 from app.dicom.pixel_bytes import PixelBytes
-from app.dicom.unrenderable import PreviewError, unrenderable
+from app.dicom.unrenderable import PreviewError, over_limit, unrenderable
+from app.types import DatasetLimits
 
 HEAD = struct.Struct("<HHI")
 STARTS = (b"\xff\xd8", b"\xff\x4f\xff\x51", b"\x00\x00\x00\x0c", b"\xff\x0a")
 """How a JPEG, JPEG-LS, JPEG 2000 or JPEG XL codestream begins."""
 
 
-def read_codestream(pixels: PixelBytes, dataset: Dataset, frame_index: int, frames: int) -> bytes:
+def read_codestream(
+    pixels: PixelBytes, dataset: Dataset, frame_index: int, frames: int, limits: DatasetLimits
+) -> bytes:
     """Return the joined fragments of one frame; the other frames are not read.
 
     Parameters
@@ -29,10 +32,11 @@ def read_codestream(pixels: PixelBytes, dataset: Dataset, frame_index: int, fram
     dataset : holds the extended offset table, if there is one
     frame_index : 0-based
     frames : number of frames that the data set claims
+    limits : on the fragments that are looked at
 
     Raises
     ------
-    Unrenderable : bad_encapsulation, truncated_pixel_data
+    Unrenderable : bad_encapsulation, truncated_pixel_data, limit_exceeded
 
     References
     ----------
@@ -41,10 +45,11 @@ def read_codestream(pixels: PixelBytes, dataset: Dataset, frame_index: int, fram
     table, start = _basic_offsets(pixels)
     extended = np.frombuffer(octets(dataset, "ExtendedOffsetTable"), "<u8")
     for offsets in (extended, table):
-        found = _by_offsets(pixels, start, offsets, frame_index, frames)
-        if found:
-            return _join(pixels, found)
-    return _join(pixels, _by_counting(pixels, start, frame_index, frames))
+        span = _by_offsets(pixels, start, offsets, frame_index, frames)
+        if span is not None:
+            return _join(pixels, _walk(pixels, *span, limits.fragments))
+    items = pixels.fragments or _walk(pixels, start, pixels.size, limits.fragments)
+    return _join(pixels, _by_counting(pixels, items, frame_index, frames))
 
 
 def _basic_offsets(pixels: PixelBytes) -> tuple[np.ndarray, int]:
@@ -60,20 +65,19 @@ def _basic_offsets(pixels: PixelBytes) -> tuple[np.ndarray, int]:
 
 def _by_offsets(
     pixels: PixelBytes, start: int, offsets: np.ndarray, frame_index: int, frames: int
-) -> Sequence[int]:
-    """Return the fragments from one offset to the next; none if the table does not hold good."""
+) -> tuple[int, int] | None:
+    """Return from where to where the fragments of a frame lie; None if the table does not hold good."""
     if len(offsets) != frames or frame_index >= frames:
-        return ()
+        return None
     begin = start + int(offsets[frame_index])
     end = start + int(offsets[frame_index + 1]) if frame_index + 1 < frames else pixels.size
     if not start <= begin < end <= pixels.size or _item_head(pixels, begin)[0] != ITEM:
-        return ()
-    return _walk(pixels, begin, end)
+        return None
+    return begin, end
 
 
-def _by_counting(pixels: PixelBytes, start: int, frame_index: int, frames: int) -> Sequence[int]:
-    """Return the fragments of a frame by counting them, or by where codestreams begin."""
-    items = pixels.fragments or _walk(pixels, start, pixels.size)
+def _by_counting(pixels: PixelBytes, items: Sequence[int], frame_index: int, frames: int) -> Sequence[int]:
+    """Return those of all fragments that are of a frame, by counting or by where codestreams begin."""
     fragments = len(items) - 1
     if frames == 1:
         return items
@@ -88,7 +92,7 @@ def _by_counting(pixels: PixelBytes, start: int, frame_index: int, frames: int) 
     return items[starts[frame_index] : last + 1]
 
 
-def _walk(pixels: PixelBytes, offset: int, end: int) -> Sequence[int]:
+def _walk(pixels: PixelBytes, offset: int, end: int, most: int) -> Sequence[int]:
     """Return where the items from `offset` on begin, and where the last one ends."""
     items = [offset]
     while offset + HEAD.size <= end:
@@ -101,8 +105,8 @@ def _walk(pixels: PixelBytes, offset: int, end: int) -> Sequence[int]:
         if offset > pixels.size:
             raise unrenderable(PreviewError.TRUNCATED_PIXEL_DATA, "the last fragment is cut off")
         items.append(offset)
-        if len(items) > MAX_ELEMENTS:
-            raise unrenderable(PreviewError.BAD_ENCAPSULATION, "too many fragments")
+        if len(items) - 1 > most:
+            raise over_limit("more fragments than limits.fragments", most)
     return items
 
 
@@ -116,7 +120,9 @@ def _item_head(pixels: PixelBytes, offset: int) -> tuple[int, int]:
 
 def _join(pixels: PixelBytes, items: Sequence[int]) -> bytes:
     """Return the bytes of the fragments, without the heads of their items."""
-    data = b"".join(pixels.read(begin + HEAD.size, end - begin - HEAD.size) for begin, end in pairwise(items))
-    if not data:
+    joined = io.BytesIO()  # a join would hold a view of every fragment at once, 480 bytes each
+    for begin, end in pairwise(items):
+        joined.write(pixels.read(begin + HEAD.size, end - begin - HEAD.size))
+    if not joined.tell():
         raise unrenderable(PreviewError.TRUNCATED_PIXEL_DATA, "the frame has no bytes")
-    return data
+    return joined.getvalue()

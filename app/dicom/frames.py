@@ -12,8 +12,8 @@ from app.dicom.fragments import read_codestream
 from app.dicom.header import ImageHeader, read_header
 from app.dicom.native import SUBSAMPLED, read_native, stored_values
 from app.dicom.pixel_bytes import PixelBytes, pixel_bytes
-from app.dicom.unrenderable import PreviewError, rendering, unrenderable
-from app.types import PreviewOptions
+from app.dicom.unrenderable import PreviewError, over_limit, rendering, unrenderable
+from app.types import DEFAULT_LIMITS, DatasetLimits
 
 NATIVE = frozenset(
     (
@@ -40,14 +40,14 @@ class Frame:
     index: int
 
 
-def read_frame(dataset: Dataset, frame_index: int, max_pixels: int = PreviewOptions().max_pixels) -> Frame:
+def read_frame(dataset: Dataset, frame_index: int, limits: DatasetLimits = DEFAULT_LIMITS) -> Frame:
     """Read and decode one frame.
 
     Parameters
     ----------
     dataset : the whole data set with its file meta information; the pixel data may still lie in the file
     frame_index : 0-based
-    max_pixels : most samples (rows x columns x samples) that one frame may have
+    limits : on samples, frames, fragments and the parts of a codestream
 
     Raises
     ------
@@ -59,19 +59,32 @@ def read_frame(dataset: Dataset, frame_index: int, max_pixels: int = PreviewOpti
     """
     with rendering():
         header = read_header(dataset)
-        if not 0 <= frame_index < header.frames:
-            raise unrenderable(PreviewError.NO_SUCH_FRAME, "the frame is not in the object")
-        if header.pixels * header.samples > max_pixels:
-            raise unrenderable(PreviewError.IMAGE_TOO_LARGE, "one frame has more samples than allowed")
+        check_size(header, frame_index, limits)
         pixels = pixel_bytes(dataset, header.keyword)
         if header.transfer_syntax in NATIVE:
             return _native_frame(pixels, header, frame_index)
         if header.transfer_syntax not in CODECS and header.transfer_syntax not in BYTEWISE:
             raise unrenderable(PreviewError.UNSUPPORTED_TRANSFER_SYNTAX, "no decoder for the transfer syntax")
-        data = read_codestream(pixels, dataset, frame_index, header.frames)
-        cells, photometric = decode_frame(data, header)
+        data = read_codestream(pixels, dataset, frame_index, header.frames, limits)
+        cells, photometric = decode_frame(data, header, limits)
         native = header.transfer_syntax in BYTEWISE
         return Frame(stored_values(cells, header, native=native), photometric, header, frame_index)
+
+
+def check_size(header: ImageHeader, frame_index: int, limits: DatasetLimits) -> None:
+    """Check, before anything is read, that a frame is there and not too large.
+
+    Raises
+    ------
+    Unrenderable : no_such_frame, limit_exceeded, image_too_large
+    """
+    if not 0 <= frame_index < header.frames:
+        raise unrenderable(PreviewError.NO_SUCH_FRAME, "the frame is not in the object")
+    if header.frames > limits.frames:
+        raise over_limit("the object has more frames than limits.frames", limits.frames)
+    if header.pixels * header.samples > limits.pixels:
+        text = f"one frame has more samples than workers.max_pixels ({limits.pixels})"
+        raise unrenderable(PreviewError.IMAGE_TOO_LARGE, text)
 
 
 def _native_frame(pixels: PixelBytes, header: ImageHeader, frame_index: int) -> Frame:

@@ -15,6 +15,7 @@ from binascii import b2a_base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
+from sys import maxsize
 from typing import Any, cast
 
 import orjson
@@ -30,7 +31,7 @@ from app.dicom.forms import form, key
 from app.dicom.json_values import SIZES, Reading, to_little
 from app.dicom.source import Source
 from app.errors import BadDataset, permanent
-from app.types import DatasetWarning
+from app.types import DatasetLimits, DatasetWarning
 
 Element = DataElement | RawDataElement
 
@@ -41,6 +42,8 @@ MAX_LONG = 64 << 20
 MAX_ALIKE = 1 << 14
 """Entries that are kept, to be found again in further items."""
 NOTHING = [None]
+WRITTEN = DatasetLimits(depth=maxsize, elements=maxsize, fragments=maxsize)
+"""For bytes that we wrote ourselves: what is in them was within the limits when it was read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,9 +145,8 @@ class _Walker:
         before = self.reading.little, self.reading.charset, self.located
         self.reading.little, self.reading.charset, self.located = True, Charset(("utf-8",)), False
         self.data, self.base = data, 0
-        nodes = Scanner(Source(BytesIO(data), len(data), data), little=True).scan(
-            0, len(data), implicit=False
-        )
+        source = Source(BytesIO(data), len(data), data)
+        nodes = Scanner(source, little=True, limits=WRITTEN).scan(0, len(data), implicit=False)
         found = self.entry(nodes[0])
         self.reading.little, self.reading.charset, self.located = before
         return found
@@ -180,6 +182,8 @@ class _Walker:
         if len(vr) > 2:
             vr = self.one_of(vr, node)
         if vr == "SQ":
+            if items and written is not None and form(tag, vr).mismatch:
+                self.reading.warn_of(tag, "vr_mismatch")
             return {"vr": vr, "Value": [self.item(item) for item in items]} if items else {"vr": vr}
         if not length:
             return {"vr": vr}

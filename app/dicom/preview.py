@@ -105,7 +105,7 @@ def render(
         size = fitting_size((header.rows, header.columns), ratio, options.max_side)
         # Overlay planes are drawn pixel by pixel, so they need the frame as it is.
         scale = 1.0 if options.overlays else min(size[0] / header.rows, size[1] / header.columns)
-        frame = read_reduced(dataset, frame_index, scale, options.max_pixels)
+        frame = read_reduced(dataset, frame_index, scale, options.limits)
         return resize(draw(dataset, frame, options, voi), size)
 
 

@@ -8,10 +8,11 @@ from pydicom.dataset import Dataset
 
 from app.dicom.decoders import CODECS, decode_frame
 from app.dicom.fragments import read_codestream
-from app.dicom.frames import Frame, read_frame
+from app.dicom.frames import Frame, check_size, read_frame
 from app.dicom.header import read_header
 from app.dicom.native import stored_values
 from app.dicom.pixel_bytes import pixel_bytes
+from app.types import DatasetLimits
 
 BIG = 1 << 20
 """Pixels of a frame from which on it is worth it."""
@@ -19,7 +20,7 @@ HEADROOM = 1.4
 """How much larger than wanted a frame is decoded: low resolutions are jagged until they are made smaller."""
 
 
-def read_reduced(dataset: Dataset, frame_index: int, scale: float, max_pixels: int) -> Frame:
+def read_reduced(dataset: Dataset, frame_index: int, scale: float, limits: DatasetLimits) -> Frame:
     """Read a frame, halved while it is decoded as often as that leaves it larger than it is wanted.
 
     JPEG 2000 holds its resolutions one after the other, so a small preview need not decode the big ones.
@@ -29,7 +30,7 @@ def read_reduced(dataset: Dataset, frame_index: int, scale: float, max_pixels: i
     dataset : the whole data set with its file meta information
     frame_index : 0-based
     scale : rows of the preview by rows of the frame; below about a third of a big one there is a lot to save
-    max_pixels : most samples that the frame, whole, may have
+    limits : as for `read_frame`, of the whole frame
 
     Returns
     -------
@@ -47,9 +48,9 @@ def read_reduced(dataset: Dataset, frame_index: int, scale: float, max_pixels: i
     header = read_header(dataset)
     halvings = max(0, int(math.log2(1 / (HEADROOM * scale)))) if header.pixels >= BIG else 0
     codec = CODECS.get(header.transfer_syntax)
-    allowed = 0 <= frame_index < header.frames and header.pixels * header.samples <= max_pixels
-    if not halvings or codec is None or codec.halve is None or not allowed:
-        return read_frame(dataset, frame_index, max_pixels)
-    data = read_codestream(pixel_bytes(dataset, header.keyword), dataset, frame_index, header.frames)
-    cells, photometric = decode_frame(data, header, halvings)
+    if not halvings or codec is None or codec.halve is None:
+        return read_frame(dataset, frame_index, limits)
+    check_size(header, frame_index, limits)
+    data = read_codestream(pixel_bytes(dataset, header.keyword), dataset, frame_index, header.frames, limits)
+    cells, photometric = decode_frame(data, header, limits, halvings)
     return Frame(stored_values(cells, header, native=False), photometric, header, frame_index)

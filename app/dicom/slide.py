@@ -40,7 +40,7 @@ def draw_slide(dataset: Dataset, options: PreviewOptions, frame_index: int, draw
     Parameters
     ----------
     dataset : one for which `is_tiled` holds
-    options : the matrix may have `max_pixels` samples, as any picture
+    options : the matrix may have `limits.pixels` samples, as any picture
     frame_index : 0-based; tells which focal plane, optical path or segment is drawn
     draw : draws a decoded tile in its own size
 
@@ -55,12 +55,13 @@ def draw_slide(dataset: Dataset, options: PreviewOptions, frame_index: int, draw
     header, matrix = read_header(dataset), _matrix(dataset)
     size = fitting_size(matrix, pixel_ratio(dataset, 0), options.max_side)
     scale = min(size[0] / matrix[0], size[1] / matrix[1])
-    if matrix[0] * matrix[1] * header.samples > options.max_pixels:
-        raise unrenderable(PreviewError.TILED_LEVEL, "the level is too big to be drawn whole")
+    if matrix[0] * matrix[1] * header.samples > options.limits.pixels:
+        said = f"the level has more samples than workers.max_pixels ({options.limits.pixels})"
+        raise unrenderable(PreviewError.TILED_LEVEL, said)
     tiles = _tiles(dataset, header, matrix, frame_index)
 
     def read(tile: Tile) -> Frame:
-        return read_reduced(dataset, tile[0], scale, options.max_pixels)
+        return read_reduced(dataset, tile[0], scale, options.limits)
 
     sample = tiles[:: -(-len(tiles) // SAMPLED)]
     voi = common_window(dataset, map(read, sample), options.window)

@@ -17,7 +17,7 @@ class PreviewError(StrEnum):
     bad_image_header               rows, columns, samples or bits are missing or impossible
     unsupported_transfer_syntax    pixels are encoded in a way this version does not decode, as video
     unsupported_photometric        the colour space is not drawn by this version
-    image_too_large                one frame has more samples than `max_pixels`
+    image_too_large                one frame has more samples than `workers.max_pixels`
     truncated_pixel_data           the pixel data end before the frame does
     bad_encapsulation              the fragments of compressed frames cannot be followed
     bad_codestream                 the compressed frame contradicts the data set or its own format
@@ -28,6 +28,7 @@ class PreviewError(StrEnum):
     document_too_large             the encapsulated PDF is larger than 64 MiB
     bad_waveform                   samples of the waveform are missing, or of a kind that is not drawn
     decode_failed                  the decoder refused the frame
+    limit_exceeded                 over one of the settings `limits`, or too long to draw
     out_of_memory                  the frame did not fit in the memory of the worker
     """
 
@@ -47,6 +48,7 @@ class PreviewError(StrEnum):
     DOCUMENT_TOO_LARGE = "document_too_large"
     BAD_WAVEFORM = "bad_waveform"
     DECODE_FAILED = "decode_failed"
+    LIMIT_EXCEEDED = "limit_exceeded"
     OUT_OF_MEMORY = "out_of_memory"
 
 
@@ -59,6 +61,11 @@ class DecodeFailed(Unrenderable):
 def unrenderable(code: PreviewError, text: str) -> Unrenderable:
     """Return the error to raise for `code`; `text` names the fault and never a value."""
     return Unrenderable(text, code=code.value)
+
+
+def over_limit(text: str, limit: int) -> Unrenderable:
+    """Return the error to raise past a limit; `text` ends in the name of the setting."""
+    return unrenderable(PreviewError.LIMIT_EXCEEDED, f"{text} ({limit})")
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from app.dicom.dataset import read_dataset
 from app.dicom.frames import read_frame
 from app.dicom.preview import render
 from app.errors import Unrenderable
-from app.types import PreviewOptions
+from app.types import DatasetLimits, PreviewOptions
 from tests.data import apply, content
 
 RLE = "1.2.840.10008.1.2.5"
@@ -86,10 +86,10 @@ def bundled(name: str) -> FileDataset:
     return read_dataset(content(Path(str(path)).read_bytes()))
 
 
-def frame_error(dataset: Dataset, frame_index: int = 0, **arguments: int) -> str:
+def frame_error(dataset: Dataset, frame_index: int = 0, **limits: int) -> str:
     """Return the code with which reading a frame is refused."""
     with pytest.raises(Unrenderable) as caught:
-        read_frame(dataset, frame_index, **arguments)
+        read_frame(dataset, frame_index, DatasetLimits(**limits))
     return caught.value.code
 
 

@@ -136,6 +136,20 @@ def test_a_name_without_alphabetic_form_shows_what_it_has():
     assert row["patient_name"] == "山田^太郎"
 
 
+@pytest.mark.parametrize(
+    ("column", "tag", "vr", "value", "first"),
+    [
+        ("rows", 0x00280010, "US", b"\x40\0\x41\0", 64),
+        ("number_of_frames", 0x00280008, "IS", b"2\\3 ", 2),
+        ("study_date", 0x00080020, "DA", b"20240131\\20240201 ", date(2024, 1, 31)),
+    ],
+)
+def test_of_several_values_the_first_counts_and_the_others_are_warned_of(column, tag, vr, value, first):
+    row, warnings = of(tag, vr, value)
+    assert row[column] == first
+    assert warnings == (DatasetWarning(f"{tag:08X}", "not_for_column"),)
+
+
 def test_several_values_of_a_text_are_written_with_backslashes():
     assert of(0x00080080, "LO", b"North\\South")[0]["institution_name"] == "North\\South"
 

@@ -46,6 +46,12 @@ def test_rle_with_another_number_of_segments_is_refused():
     assert frame_error(picture(encapsulated(rle(b"\1\1\2")), 1, 2, RLE, BitsAllocated=16)) == "bad_codestream"
 
 
+@pytest.mark.parametrize("size", [1, 6, 62])
+def test_rle_that_ends_inside_its_header_is_refused(size):
+    frame = rle(b"\1\1\2")[:size]
+    assert frame_error(picture(encapsulated(frame), 1, 2, RLE)) == "bad_codestream"
+
+
 def test_rle_of_one_bit_holds_packed_bytes():
     dataset = picture(encapsulated(rle(b"\1\x05\x01")), 1, 9, RLE, BitsAllocated=1)
     assert read_frame(dataset, 0).pixels.tolist() == [[1, 0, 1, 0, 0, 0, 0, 0, 1]]

@@ -11,7 +11,7 @@ import pytest
 
 from app.dicom import bulk_source, describe
 from app.errors import BadDataset, PermanentError
-from app.types import DescribeOptions, Instance, MetadataOptions, PreviewOptions
+from app.types import DatasetWarning, DescribeOptions, Instance, MetadataOptions, PreviewOptions
 from tests import data
 from tests.parts import shared
 
@@ -65,11 +65,16 @@ def test_a_bulk_data_uri_names_the_generation_and_is_percent_encoded():
 
 
 def test_a_value_that_is_not_valid_fails_only_where_asked_to():
-    raw = data.raw(data.element(0x00080020, "DA", b"notadate"))
+    raw = data.raw(data.element(0x00080018, "UI", b"1.2.3\0"), data.element(0x00080020, "DA", b"notadate"))
     assert [warning.code for warning in run(raw).warnings] == ["invalid_da"]
     with pytest.raises(BadDataset) as caught:
         run(raw, DescribeOptions(metadata=MetadataOptions(strict=True)))
     assert (caught.value.code, caught.value.text) == ("invalid_value", "element 00080020 is not valid")
+
+
+def test_a_contradiction_of_the_file_meta_information_is_among_the_warnings():
+    raw = data.raw(data.element(0x00020003, "UI", b"1.2.4\0"), data.element(0x00080018, "UI", b"1.2.3\0"))
+    assert run(raw).warnings == (DatasetWarning("00020003", "meta_mismatch"),)
 
 
 def test_describe_runs_in_another_process():

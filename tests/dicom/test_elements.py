@@ -8,7 +8,7 @@ from contextlib import suppress
 import pytest
 
 from app.dicom.dataset import read_dataset
-from app.errors import LimitExceeded, PermanentError
+from app.errors import BadDataset, LimitExceeded, PermanentError
 from app.types import Content, ObjectRef
 from tests import data
 
@@ -74,3 +74,24 @@ def test_more_than_a_million_items_or_fragments_are_too_many(many):
     opened = many[:8] + OPEN + many[12:]
     with pytest.raises(LimitExceeded):
         data.parse(data.raw(NAME, opened))
+
+
+UNKNOWN = "the value of an unknown element is cut off"
+
+
+@pytest.mark.parametrize(
+    ("broken", "text"),
+    [
+        (data.element(0x00100010, "PN", b"Doe^Jane"[:6], length=8), "the value of 00100010 is cut off"),
+        (data.element(0x00091002, "LO", b"secret", length=8), UNKNOWN),
+        (data.element(0x00100010, "PN", b"Doe^Jane" * 3, length=8), UNKNOWN),
+        (data.element(0x00100010, "PN", b"Doe^JaneDo\0\0ULneDoe^Jane", length=8), UNKNOWN),
+    ],
+    ids=["known", "private", "a value where an element should be", "one that ends in zeros"],
+)
+def test_what_is_cut_off_is_named_only_if_the_standard_names_it_else_it_may_be_four_bytes_of_a_value(
+    broken, text
+):
+    with pytest.raises(BadDataset) as caught:
+        read_dataset(data.content(data.raw(broken)))
+    assert (caught.value.text, caught.value.code) == (text, "truncated")

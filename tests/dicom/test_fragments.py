@@ -3,6 +3,7 @@
 import io
 import struct
 import time
+import tracemalloc
 from itertools import accumulate
 
 import numpy as np
@@ -148,3 +149,14 @@ def test_one_of_a_hundred_thousand_fragments_is_found_at_once(table):
     began = time.process_time()
     assert read_frame(read_dataset(stream), 77_777).pixels.tolist() == [[27, 28]]
     assert time.process_time() - began < 0.8
+
+
+def test_fragments_of_a_few_bytes_take_little_more_memory_than_they_are():
+    fragments = b"\xfe\xff\0\xe0\x02\0\0\0\xff\xd8" * 100_000
+    value = encapsulated()[:8] + fragments + encapsulated()[8:]
+    dataset = parse(part10(picture(value, 64, 64, JPEG_BASELINE), JPEG_BASELINE))
+    tracemalloc.start()
+    assert frame_error(dataset) == "bad_codestream"
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 16 << 20

@@ -10,7 +10,7 @@ from tests.dicom.pictures import (
 
 
 def test_frame_over_the_pixel_budget_is_refused_before_it_is_decoded():
-    assert frame_error(picture(b"", 60000, 60000, PixelData=b"\0\0"), max_pixels=1000) == "image_too_large"
+    assert frame_error(picture(b"", 60000, 60000, PixelData=b"\0\0"), pixels=1000) == "image_too_large"
 
 
 @pytest.mark.parametrize("syntax", ["1.2.840.10008.1.2.4.102", "1.2.840.10008.1.2.4.107", "1.2.3"])

@@ -117,6 +117,13 @@ def test_an_element_of_another_kind_than_the_dictionary_says_warns():
     assert entry(0x00280010, "LO", b"16") == ({"vr": "LO", "Value": ["16"]}, ["vr_mismatch"])
 
 
+def test_a_sequence_where_the_dictionary_has_text_warns():
+    item = b"\xfe\xff\x00\xe0\x08\0\0\0" + data.element(0x00100020, "LO", b"")
+    value = {"vr": "SQ", "Value": [{"00100020": {"vr": "LO"}}]}
+    assert entry(0x00100010, "SQ", item) == (value, ["vr_mismatch"])
+    assert entry(0x00081140, "SQ", item) == (value, [])
+
+
 @pytest.mark.parametrize(
     ("terms", "raw", "expected"),
     [

@@ -11,10 +11,8 @@ from app.dicom.native import stored_values
 from app.dicom.preview import render
 from app.dicom.reduced import read_reduced
 from app.errors import Unrenderable
-from app.types import PreviewOptions
+from app.types import DEFAULT_LIMITS, DatasetLimits, PreviewOptions
 from tests.dicom.pictures import HTJ2K, J2K, JPEG_LS, encapsulated, picture
-
-PLENTY = 10**9
 
 
 def coded(pixels: np.ndarray, bits: int = 8, syntax: str = J2K) -> bytes:
@@ -37,7 +35,7 @@ def dataset_of(pixels: np.ndarray, bits: int = 8, syntax: str = J2K, **elements:
 def halved(pixels: np.ndarray, bits: int = 8, times: int = 2, **elements: object) -> np.ndarray:
     """Return the stored values of a frame that was halved while it was decoded."""
     header = read_header(dataset_of(pixels, bits, **elements))
-    cells, _ = decode_frame(coded(pixels, bits), header, times)
+    cells, _ = decode_frame(coded(pixels, bits), header, DEFAULT_LIMITS, times)
     return stored_values(cells, header, native=False)
 
 
@@ -67,7 +65,19 @@ def test_colours_of_more_than_eight_bits_are_decoded_whole():
 def test_frame_is_halved_only_as_often_as_it_has_resolutions():
     data = imagecodecs.jpeg2k_encode(np.zeros((64, 64), np.uint8), codecformat="j2k", level=0, resolutions=2)
     header = read_header(picture(encapsulated(data), 64, 64, J2K))
-    assert [decode_frame(data, header, times)[0].shape for times in (1, 9)] == [(32, 32), (32, 32)]
+    assert [decode_frame(data, header, DEFAULT_LIMITS, times)[0].shape for times in (1, 9)] == [
+        (32, 32),
+        (32, 32),
+    ]
+
+
+def test_frame_whose_markers_only_one_decoder_understands_is_read_whole():
+    data = coded(np.full((64, 64), 7, np.uint8))
+    qcd = data.index(b"\xff\x5c")
+    odd = data[:qcd] + b"\xff\x30\0\0" + data[qcd:]  # ISO 15444-1 A.1: no length follows FF30
+    header = read_header(picture(encapsulated(odd), 64, 64, J2K))
+    cells, _ = decode_frame(odd, header, DEFAULT_LIMITS, 2)
+    assert (cells.shape, np.unique(cells).tolist()) == ((64, 64), [7])
 
 
 BLACK = np.zeros((1024, 1040), np.uint8)
@@ -76,15 +86,18 @@ BLACK = np.zeros((1024, 1040), np.uint8)
 @pytest.mark.parametrize("syntax", [J2K, HTJ2K])
 def test_big_frame_stays_larger_than_it_is_wanted(syntax):
     dataset = dataset_of(BLACK, syntax=syntax)
-    shapes = [read_reduced(dataset, 0, scale, PLENTY).pixels.shape for scale in (1.0, 0.36, 0.35, 0.18, 0.17)]
+    shapes = [
+        read_reduced(dataset, 0, scale, DEFAULT_LIMITS).pixels.shape
+        for scale in (1.0, 0.36, 0.35, 0.18, 0.17)
+    ]
     assert shapes == [(1024, 1040), (1024, 1040), (512, 520), (512, 520), (256, 260)]
 
 
 def test_small_frames_and_other_syntaxes_are_read_whole():
     small = dataset_of(np.zeros((512, 512), np.uint8))
-    assert read_reduced(small, 0, 0.1, PLENTY).pixels.shape == (512, 512)
+    assert read_reduced(small, 0, 0.1, DEFAULT_LIMITS).pixels.shape == (512, 512)
     other = picture(encapsulated(imagecodecs.jpegls_encode(BLACK)), *BLACK.shape, JPEG_LS)
-    assert read_reduced(other, 0, 0.1, PLENTY).pixels.shape == BLACK.shape
+    assert read_reduced(other, 0, 0.1, DEFAULT_LIMITS).pixels.shape == BLACK.shape
 
 
 def test_small_preview_is_the_whole_one_made_small():
@@ -101,7 +114,7 @@ def test_small_preview_is_the_whole_one_made_small():
 
 def test_halving_does_not_get_round_the_limit_of_pixels():
     with pytest.raises(Unrenderable) as caught:
-        read_reduced(dataset_of(BLACK), 0, 0.1, BLACK.size - 1)
+        read_reduced(dataset_of(BLACK), 0, 0.1, DatasetLimits(pixels=BLACK.size - 1))
     assert caught.value.code == "image_too_large"
 
 
