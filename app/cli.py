@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from app import __version__, bulk, config, dlq
-from app.command import Commands, Failure, emit, masked, opened, readable, reading, run, settings_of
+from app.command import Commands, Failure, emit, masked, opened, readable, reading, settings_of, start
 from app.look import content_of, draw, in_worker
 from app.services import open_services
 from app.table import table
@@ -109,12 +109,11 @@ def _picture_name(_: click.Context, __: click.Parameter, output: Path) -> Path:
     return output
 
 
-def _write(output: Path, pieces: Iterable[bytes]) -> None:
+def _write(output: Path, data: bytes) -> None:
     """Write a file that is there only when it is whole."""
     part = output.with_name(f"{output.name}.part")
     try:
-        with part.open("wb") as stream:
-            stream.writelines(pieces)
+        part.write_bytes(data)
         part.replace(output)
     except OSError as error:
         raise Failure(f"cannot write {output}: {error.strerror}", 1) from None
@@ -135,9 +134,6 @@ def _write(output: Path, pieces: Iterable[bytes]) -> None:
 @click.pass_context
 def render(ctx: click.Context, /, file: Path, output: Path, **options: Any) -> None:
     """Write the preview of one frame as a PNG, or of all frames as a GIF."""
-    from app.dicom.cine import cine
-    from app.dicom.dataset import read_dataset
-
     frame = None if options["frame"] is None else str(options["frame"])
     moving = output.suffix.lower() == ".gif"
     if moving and frame is not None:
@@ -145,9 +141,7 @@ def render(ctx: click.Context, /, file: Path, output: Path, **options: Any) -> N
     settings = settings_of(
         ctx, preview__frame=frame, preview__window=options["window"], preview__max_side=options["max_side"]
     )
-    content, wanted = content_of(file), settings.describe_options().preview
-    pieces = cine(read_dataset(content), wanted) if moving else [in_worker(settings, draw, content, wanted)]
-    _write(output, pieces)
+    _write(output, in_worker(settings, draw, content_of(file), settings.describe_options().preview, moving))
     emit({"preview": str(output)})
 
 
@@ -247,4 +241,4 @@ def config_check(ctx: click.Context) -> None:
 
 def main() -> None:
     """Entry point of the `dicomlake` command."""
-    run(cli)
+    start(cli)

@@ -42,8 +42,14 @@ class Commands(click.Group):
             raise Failure(f"{error.code}: {error.text}", 1) from None
 
 
+def start(commands: click.Group) -> NoReturn:
+    """Run the command line as the whole of this process, which a bug of ours ends with a line of the log."""
+    log.guard()
+    run(commands)
+
+
 def run(commands: click.Group) -> NoReturn:
-    """Run the command line and exit; only a bug of ours shows a traceback."""
+    """Run the command line and exit; only a bug of ours is not caught."""
     try:
         code = commands.main(standalone_mode=False)
     except click.ClickException as error:

@@ -2,7 +2,7 @@
 
 A line of our own loggers holds its text, the ids bound for the event, and the `extra` keys in ALLOWED. Of an
 exception it tells the classes and where in our code it passed; its text only if it is one of our errors.
-A line of another library holds its template without the arguments: they may quote a data set.
+A line of another library holds the first line of its template, without arguments: they may quote a data set.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import logging
 import math
 import re
 import sys
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
@@ -79,6 +80,19 @@ def configure(level: str, format: str) -> None:
         muted.propagate = False
 
 
+def guard() -> None:
+    """Let nothing end as a traceback of Python's from now on: its last line is the text of the error."""
+    configure("critical", "text")
+    sys.excepthook = lambda _, error, __: _unforeseen(error)
+    threading.excepthook = lambda thread: _unforeseen(thread.exc_value)
+    sys.unraisablehook = lambda ignored: _unforeseen(ignored.exc_value)
+
+
+def _unforeseen(error: BaseException | None) -> None:
+    if not isinstance(error, SystemExit | KeyboardInterrupt):  # somebody wished it
+        logging.getLogger("dicomlake").critical("unforeseen", exc_info=error)
+
+
 class _Handler(logging.StreamHandler):  # type: ignore[type-arg]  # generic only for type checkers
     """Marks the handler that `configure` may replace, and keeps a failing line from printing its record."""
 
@@ -107,7 +121,7 @@ def _fields(record: logging.LogRecord) -> dict[str, object]:
     ours = record.name.split(".")[0] in OURS
     time = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="microseconds")
     fields: dict[str, object] = {"time": time.replace("+00:00", "Z"), "severity": record.levelname}
-    fields["message"] = _text(record) if ours else _safe(record.msg)
+    fields["message"] = _text(record) if ours else _template(record.msg)
     if not ours:
         fields["logger"] = _safe(record.name)
     given = {**_bound.get(), **(record.__dict__ if ours else {})}
@@ -124,6 +138,11 @@ def _text(record: logging.LogRecord) -> str | int | float | bool:
         with suppress(TypeError, ValueError, KeyError):
             return _safe(record.getMessage())
     return _safe(record.msg)
+
+
+def _template(message: object) -> str | int | float | bool:
+    """Return the first line of another library's message: what some put below it is filled in already."""
+    return _safe(message.partition("\n")[0] if isinstance(message, str) else message)
 
 
 def _fault(error: BaseException) -> dict[str, object]:

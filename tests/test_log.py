@@ -1,8 +1,12 @@
 """What reaches a log line, and what cannot."""
 
+import asyncio
+import gc
 import io
 import json
 import logging
+import subprocess
+import sys
 import threading
 import warnings
 from contextlib import redirect_stderr
@@ -12,6 +16,7 @@ import pytest
 
 from app.errors import ConfigError, StorageUnavailable
 from app.log import ALLOWED, bind, configure
+from tests.parts import ROOT
 
 log = logging.getLogger("dicomlake")
 
@@ -126,6 +131,59 @@ def test_other_libraries_keep_their_arguments_to_themselves(lines):
     (line,) = map(json.loads, read())
     line.pop("time")
     assert line == {"severity": "WARNING", "message": "cannot read %s", "logger": "library"}
+
+
+def test_of_what_another_library_has_put_together_only_the_first_line_is_told(lines):
+    async def forget():
+        asyncio.get_running_loop().create_future().set_exception(ValueError("DOE^JANE"))
+
+    read = lines()
+    asyncio.run(forget())
+    gc.collect()
+    logging.getLogger("uvicorn.error").error(
+        "Traceback (most recent call last):\n  ...\nValueError: DOE^JANE"
+    )
+    assert [json.loads(line)["message"] for line in read()] == [
+        "Future exception was never retrieved",
+        "Traceback (most recent call last):",
+    ]
+
+
+UNFORESEEN = """
+import sys, threading
+from app import cli, log
+
+class Failing:
+    def __del__(self):
+        raise ValueError("DOE^JANE")
+
+def fail():
+    raise ValueError("DOE^JANE")
+
+@cli.cli.command()
+def broken():
+    {}
+    thread = threading.Thread(target=fail, name="DOE^JANE")
+    thread.start()
+    thread.join()
+    threading.Thread(target=exit).start()
+    Failing()
+    fail()
+
+sys.argv[1:] = ["broken"]
+cli.main()
+"""
+
+
+@pytest.mark.parametrize("before", ["log.configure('critical', 'text')", "pass"])
+def test_an_error_that_nobody_catches_ends_as_a_line_without_its_text(before):
+    program = [sys.executable, "-c", UNFORESEEN.format(before)]
+    ended = subprocess.run(program, capture_output=True, text=True, cwd=ROOT, check=False)
+    assert ended.returncode == 1
+    assert "DOE" not in ended.stderr + ended.stdout
+    lines = ended.stderr.splitlines()
+    assert [" CRITICAL unforeseen error=ValueError at=" in line for line in lines] == [True] * 3
+    assert "app/cli.py:" in lines[-1]
 
 
 def test_pydicom_and_warnings_are_silent(lines, capfd):

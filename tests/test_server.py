@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 import socket
 import threading
 import time
@@ -198,17 +199,100 @@ def test_a_sender_that_goes_away_is_no_error(port, caplog):
     assert [record.levelname for record in caplog.records] == ["WARNING"]
 
 
-@pytest.mark.parametrize("path", ["/health", "/ready", "/metrics", "/nowhere", "/openapi.json", "/docs"])
-def test_every_answer_has_the_headers_that_keep_a_browser_safe(port, path):
-    headers = httpx.get(f"http://127.0.0.1:{port}{path}").headers
-    assert (headers["x-content-type-options"], headers["referrer-policy"]) == ("nosniff", "no-referrer")
-    assert headers["cache-control"] == "no-store"
-    assert headers["content-security-policy"].startswith("default-src 'none'; frame-ancestors 'none'")
-    assert ("script-src" in headers["content-security-policy"]) == (path == "/docs")
-    assert "access-control-allow-origin" not in headers
+NOTHING = "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+SAFE = {
+    "content-security-policy": NOTHING,
+    "cross-origin-resource-policy": "same-origin",
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+    "cache-control": "no-store",
+}
+FOREIGN = b"origin: https://elsewhere.example\r\nconnection: close\r\n"
+ASKING = FOREIGN + b"access-control-request-method: POST\r\naccess-control-request-headers: x-any\r\n"
 
 
-def test_a_refusal_below_the_application_has_them_too(port):
-    answer = send(port, b"nonsense\r\n\r\n").decode().lower()
-    for header in ("x-content-type-options: nosniff", "cache-control: no-store", "connection: close"):
-        assert f"\r\n{header}\r\n" in answer
+def head_of(answer):
+    """Return the names and values of an answer's headers, as a browser would take them."""
+    lines = answer.partition(b"\r\n\r\n")[0].decode("ascii").split("\r\n")[1:]
+    pairs = [line.partition(": ") for line in lines]
+    names = [name.lower() for name, _, _ in pairs]
+    assert len(names) == len(set(names)), names
+    return dict(zip(names, (value for _, _, value in pairs), strict=True))
+
+
+def get(path, method=b"GET", more=FOREIGN):
+    return method + b" " + path + b" HTTP/1.1\r\nhost: x\r\n" + more + b"\r\n"
+
+
+def event(more, body=b"{}"):
+    return EVENT_HEAD + FOREIGN + more + b"\r\n" + body
+
+
+@pytest.mark.parametrize(
+    ("expected", "request_bytes"),
+    [
+        *((200, get(path)) for path in (b"/", b"/health", b"/ready", b"/metrics", b"/version")),
+        *((200, get(path)) for path in (b"/openapi.json", b"/docs")),
+        (405, get(b"/health", b"HEAD")),
+        (405, get(b"/", b"OPTIONS", ASKING)),
+        (405, get(b"/", b"TRACE")),
+        (404, get(b"/nowhere")),
+        (404, get(b"/docs/oauth2-redirect")),
+        (200, get(b"/health", more=FOREIGN + b"upgrade: websocket\r\n")),
+        (400, event(b"content-length: 2\r\n")),
+        (413, event(b"content-length: 99999999999\r\n")),
+        (415, event(b"content-encoding: gzip\r\ncontent-length: 2\r\n")),
+        (431, event(b"content-length: 2\r\n" + b"x: y\r\n" * 300)),
+        (431, event(b"x: " + b"y" * 70_000 + b"\r\n")),
+        (400, b"nonsense\r\n\r\n"),
+        (400, get(b"http://[")),
+        (400, get(b"/caf\xc3\xa9")),
+        (400, event(b"content-length: -1\r\n")),
+        (400, event(b"transfer-encoding: chunked\r\n", b"zz\r\n")),
+    ],
+)
+def test_every_answer_keeps_a_browser_safe_and_is_for_no_other_origin(port, expected, request_bytes):
+    answer = send(port, request_bytes)
+    assert status(answer) == expected
+    headers = head_of(answer)
+    assert {name: headers.get(name) for name in SAFE} == SAFE
+    assert not [name for name in headers if name.startswith("access-control") or name in ("server", "date")]
+    assert b"Traceback" not in answer
+
+
+@pytest.mark.parametrize("pieces", [[EVENT_HEAD], [EVENT_HEAD + b"content-length: 9\r\n\r\n1"]])
+def test_an_answer_to_a_late_request_has_them_too(hasty, pieces):
+    answer = send(hasty[1], *pieces)
+    assert status(answer) == 408
+    assert head_of(answer).items() >= SAFE.items()
+
+
+def test_a_refused_connection_is_told_so_with_them(hasty):
+    with ExitStack() as held:
+        for _ in range(Hasty.max_connections):
+            held.enter_context(socket.create_connection(("127.0.0.1", hasty[1])))
+        assert until(lambda: len(hasty[0].server_state.connections) == Hasty.max_connections, 0.2)
+        answer = send(hasty[1])
+    assert status(answer) == 503
+    assert head_of(answer).items() >= SAFE.items()
+
+
+class Broken(Slow):
+    """A bus of which an error comes that nobody foresaw."""
+
+    def check(self):
+        raise ValueError("a secret word")
+
+
+def test_a_bug_is_told_without_its_text_or_place(services):
+    with serving(replace(services, bus=Broken())) as (_, port):
+        answer = send(port, get(b"/ready"))
+    assert status(answer) == 500
+    assert head_of(answer).items() >= SAFE.items()
+    assert answer.endswith(b"\r\n\r\nInternal Server Error")
+
+
+def test_the_page_of_the_routes_loads_and_runs_nothing(port):
+    page = httpx.get(f"http://127.0.0.1:{port}/docs").text
+    assert "<h2>POST /</h2>" in page
+    assert not re.findall(r"<(?:script|link|style|img|iframe)|https?:|\son\w+=|javascript:", page)

@@ -11,7 +11,7 @@ from fastapi.responses import JSONResponse
 from starlette.types import ASGIApp
 
 from app import __version__
-from app.api import auth, health, push
+from app.api import auth, docs, health, push
 from app.api.headers import with_headers
 from app.errors import (
     BadEvent,
@@ -61,10 +61,11 @@ def create_app(services: Services) -> FastAPI:
         yield
         services.close()
 
-    app = Api(title="dicomlake", version=__version__, redoc_url=None, lifespan=lifespan)
+    app = Api(title="dicomlake", version=__version__, docs_url=None, redoc_url=None, lifespan=lifespan)
     app.state.services = services
     app.state.gate = auth.open_gate(services.settings.api)
     app.include_router(health.router)
+    app.include_router(docs.router)
     if services.settings.api.serve != "browse":
         app.include_router(push.router)
     app.add_exception_handler(DicomlakeError, _nack)

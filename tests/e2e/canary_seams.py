@@ -1,0 +1,126 @@
+"""The real service, whose seams fail as the names of objects ask for, always with a canary in what they say.
+
+`raise@fetch@ShortRead@.dcm`: that error of ours, and a canary in the text of its cause.
+`raise@ack@ValueError@.dcm`: one that nobody foresaw, a canary in its own text; workers: `abort`, `sleep`.
+"""
+
+from __future__ import annotations
+
+import builtins
+import logging
+import os
+import re
+import sys
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import app.bus
+import app.bus.local
+import app.services
+import app.storage
+import app.warehouse
+from app import cli, errors
+from app.bus.local import LocalBus
+from app.bus.queue import Queue
+from app.dicom import describe
+from app.storage.local import LocalStorage
+from app.types import Message, Row
+from app.warehouse.sqlite import SqliteWarehouse
+from app.workers import Workers
+from tests.e2e.canaries import WORD
+
+CANARY = WORD.decode()
+ASKED = re.compile(r"raise@(\w+)@(\w+)@")
+
+
+def fail(step: str, *names: object) -> None:
+    """Raise what one of these names asks for at this step."""
+    for name in names:
+        found = ASKED.search(str(name))
+        if found and found[1] == step:
+            ours = getattr(errors, found[2], None)
+            raise (ours("told") if ours else getattr(builtins, found[2])(CANARY)) from ValueError(CANARY)
+
+
+def task(kind: str) -> None:
+    """Say a canary in every way there is, then end as `kind` says; in a worker."""
+    print(CANARY)
+    print(CANARY, file=sys.stderr)
+    os.write(2, WORD)
+    warnings.warn(CANARY, stacklevel=1)
+    logging.getLogger("pydicom").error(CANARY)
+    logging.getLogger("dicomlake").critical(CANARY)
+    if kind == "sleep":
+        time.sleep(60)
+    if kind == "abort":
+        os.abort()
+    raise getattr(builtins, kind)(CANARY)
+
+
+class Storage(LocalStorage):
+    """A folder."""
+
+    def fetch(self, ref: Any, *more: Any) -> Any:
+        fail("fetch", ref.name)
+        return super().fetch(ref, *more)
+
+    def write(self, name: str, *more: Any) -> str:
+        fail("write", name)
+        return super().write(name, *more)
+
+
+class Warehouse(SqliteWarehouse):
+    """Tables; when they are closed, a bug."""
+
+    def append(self, table: str, rows: Sequence[Row]) -> None:
+        fail(f"append_{table}", *(row.get("object_uri") for row in rows))
+        super().append(table, rows)
+
+    def close(self) -> None:
+        super().close()
+        raise ValueError(CANARY)
+
+
+class Bus(LocalBus):
+    """A bus that cannot be asked whether it is ready."""
+
+    def publish(self, message: Message) -> str:
+        fail("publish", message.attributes.get("objectId"))
+        return super().publish(message)
+
+    def dead_letter(self, message: Message, reason: Any) -> None:
+        fail("dead_letter", message.attributes.get("objectId"))
+        super().dead_letter(message, reason)
+
+    def check(self) -> None:
+        raise ValueError(CANARY)
+
+
+class FailingQueue(Queue):
+    """Its queue."""
+
+    def ack(self, topic: str, message: Message) -> None:
+        fail("ack", message.attributes.get("objectId"))
+        super().ack(topic, message)
+
+
+class FailingWorkers(Workers):
+    """Workers, some of whose tasks go wrong."""
+
+    def run(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        found = ASKED.search(args[0].ref.name) if function is describe else None
+        if found and found[1] == "worker":
+            function, args = task, (found[2],)
+        return super().run(function, *args, **kwargs)
+
+
+def main() -> None:
+    """Put them behind their doors, before anything is opened."""
+    app.storage.BACKENDS["file"] = (__name__, "Storage", None)
+    app.warehouse.BACKENDS["sqlite"] = (__name__, "Warehouse", None)
+    app.bus.BACKENDS["local"] = (__name__, "Bus", None)
+    app.bus.local.Queue = FailingQueue  # type: ignore[misc]
+    app.services.Workers = FailingWorkers  # type: ignore[misc]
+    cli.main()
