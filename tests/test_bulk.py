@@ -244,6 +244,14 @@ def test_what_desktops_and_editors_leave_behind_is_ignored(services, tmp_path):
     assert dlq.letters(services.warehouse) == []
 
 
-def test_an_empty_file_is_ignored_whatever_its_name(services, folder):
-    put(folder / "a.dcm", b"")
-    assert statuses(ingest(services, folder)) == [("ignored", "empty_object")]
+@pytest.mark.parametrize(
+    ("name", "ending"),
+    [
+        ("placeholder", ("ignored", "empty_object")),
+        ("notes.txt", ("ignored", "not_dicom")),
+        ("a.dcm", ("dead_lettered", "not_dicom")),
+    ],
+)
+def test_an_empty_file_is_a_failure_where_its_name_promises_more(services, folder, name, ending):
+    put(folder / name, b"")
+    assert statuses(ingest(services, folder)) == [ending]

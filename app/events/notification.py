@@ -88,7 +88,9 @@ def ignored(
     # Unknown size: a name with a final slash is a folder, but its tombstone stays, in case it was not.
     gone = event.type in (EventType.DELETE, EventType.ARCHIVE)
     folder = event.size is None and name.endswith("/") and not gone
-    return "empty_object" if event.size == 0 or folder else None
+    # Folder markers and other placeholders; an empty `a.dcm` is none, but an upload that failed.
+    placeholder = event.size == 0 and "." not in name.rpartition("/")[2]
+    return "empty_object" if placeholder or folder else None
 
 
 def _attribute(attributes: Mapping[str, str], name: str) -> str:
