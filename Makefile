@@ -8,7 +8,7 @@ LOCK := $(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-ha
     --no-header --no-annotate $(UPGRADE)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run test emulators cloud-run image-test tf-check lint lock schemas clean
+.PHONY: help demo run test chaos soak fuzz emulators cloud-run image-test tf-check lint lock schemas clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -21,6 +21,17 @@ run: $(VENV)/.run ## start the service on ./lake
 
 test: $(VENV)/.test ## run the whole test suite
 	$(BIN)/pytest -n 2 --dist loadgroup
+
+chaos: $(VENV)/.test ## three seeds of 10,000 events under faults and kills, then 20 kills at every step; half an hour
+	$(BIN)/python -m tests.faults.chaos --events 10000 --seeds 1 2 3
+	$(BIN)/python -m tests.faults.kills --times 20
+	DICOMLAKE_KILL_ROUNDS=1000 $(BIN)/pytest -q tests/bus/test_queue_kill.py
+
+soak: $(VENV)/.test ## 100,000 events under few faults and rare kills, and what the process holds in the end
+	$(BIN)/python -m tests.faults.chaos --events 100000 --seeds 1 --rate 0.01 --kill-s 300
+
+fuzz: $(VENV)/.test ## 30,000 mutants of each kind of codestream, file, archive and event; twenty minutes
+	$(BIN)/python -m tests.fuzz --mutants 30000
 
 emulators: $(BQEMULATOR)/bin/bqemulator ## install the BigQuery emulator for tests; Pub/Sub's comes with gcloud
 

@@ -205,19 +205,12 @@ def _event(line: dict[str, object]) -> tuple[object, ...]:
 
 
 def _check_artifacts(lake: Lake, findings: Findings) -> None:
-    """What lies in the output has a row, or is of a live object whose row was refused."""
+    """Nothing lies in the output to which no row points."""
     named = {_path(row[column]) for row in lake.current for column in ("metadata_uri", "preview_uri")}
-    refused = {
-        f"{name}.{lake.seen[name]['generation']}"
-        for name, one in lake.objects.items()
-        if one["kind"] == "refused" and name in lake.seen
-    }
-    for path in lake.output.rglob("*"):
-        if not path.is_file() or path.name.startswith(".dicomlake-"):  # torn writes, swept after an hour
-            continue
-        below = path.relative_to(lake.output).as_posix().partition("/")[2]
-        if path not in named and below.rpartition(".")[0] not in refused:
-            findings.artifacts_left_over.append(below)
+    for path in sorted(lake.output.rglob("*")):
+        torn = path.name.startswith(".dicomlake-")  # a write that a kill has torn; swept after an hour
+        if path.is_file() and path not in named and not torn:
+            findings.artifacts_left_over.append(path.relative_to(lake.output).as_posix())
 
 
 def main() -> None:

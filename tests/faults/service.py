@@ -50,6 +50,13 @@ class FaultyService(Service):
         """Return how many messages and dead letters are not done with."""
         return int(str(self.rows("SELECT count(*) AS n FROM queue")[0]["n"]))
 
+    def holds(self) -> dict[str, int]:
+        """Return what the process holds: MiB of memory that are its own, and open files."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        own_kib = int(status.partition("RssAnon:")[2].split()[0])
+        open_files = len(list(Path(f"/proc/{self.process.pid}/fd").iterdir()))
+        return {"memory_mib": own_kib // 1024, "open_files": open_files}
+
 
 class Tail:
     """The whole lines that were added to a log since the last look, and how many a kill has torn."""
