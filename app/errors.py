@@ -46,7 +46,7 @@ class DicomlakeError(Exception):
             self.code = code
 
     def __reduce__(self) -> tuple[object, ...]:
-        # Errors cross from worker processes; the default pickling forgets keyword arguments.
+        # Errors are copied for all who wait for one commit; the default forgets keyword arguments.
         return _rebuild, (type(self), self.text, self.code)
 
 

@@ -80,10 +80,10 @@ def instance_row(
     """Return the row of one stored instance: `row` of the event, the data set's columns, the artifacts."""
     took = {**took_ms, **instance.took_ms}
     return {
+        **instance.columns,  # first, so that nothing in them stands for what the event says
         **row,
         "row_id": row_id(event, instance.member),
         "member": instance.member,
-        **instance.columns,
         "metadata": instance.metadata,
         "metadata_uri": written.metadata_uri,
         "preview_uri": written.preview_uri,

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import io
 import os
-import pickle
 import signal
 import socket
 import struct
@@ -31,7 +30,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar, cast
 
 from app.errors import DicomlakeError, LimitExceeded, Overloaded, TransientError, WorkerCrashed
-from app.pickles import answer, pickled
+from app.wire import Line, Unreadable, pickled, read_packed
 from app.zygote import BEGUN, NUMBER, READY
 
 T = TypeVar("T")
@@ -70,9 +69,10 @@ class Workers:
     def run(self, function: Callable[..., T], *args: object, wait_s: float | None = None) -> T:
         """Return `function(*args)` as a worker computes it; callers wait for a free worker in order.
 
-        `function` must be importable in the worker, and arguments and result picklable. Raises the task's own
-        DicomlakeError, LimitExceeded (time, memory), WorkerCrashed, InternalError for any other error of the
-        task, and TransientError when no worker can be had: Overloaded if none is free within `wait_s`.
+        `function` must be importable in the worker, its arguments picklable, its result as app/wire.py says.
+        Raises the task's own DicomlakeError, LimitExceeded (time, memory), WorkerCrashed, InternalError for
+        any other error of the task, and TransientError when no worker can be had: Overloaded if none is free
+        within `wait_s`.
         """
         task = pickled((function, args))
         worker = self._take(wait_s)
@@ -82,11 +82,11 @@ class Workers:
                 self._restart(worker)  # it was not there, or died while idle: not the fault of this task
                 if not worker.begin(task, self.timeout_s):
                     raise TransientError("no worker process starts")
-            succeeded, value = answer(worker.stream)
+            succeeded, value = worker.answer(self.memory_bytes)
             keep = succeeded and worker.tasks < self.tasks_per_worker and not self.retire_if(value)
         except TimeoutError:
             raise LimitExceeded(f"took longer than {self.timeout_s:g} s") from None
-        except (EOFError, ConnectionError, pickle.UnpicklingError):
+        except (EOFError, ConnectionError, Unreadable):
             raise self._death(worker.stop()) from None
         finally:
             self._give_back(worker, keep)
@@ -176,7 +176,7 @@ class _Worker:
     def start(self, zygote: _Zygote) -> None:
         """Ask for a process; returns before it is there."""
         ours, theirs = socket.socketpair()
-        self.line = _Line(ours)
+        self.line = Line(ours)
         self.stream = io.BufferedReader(self.line)
         with theirs:
             self.number = zygote.fork(theirs)
@@ -195,6 +195,13 @@ class _Worker:
         except ConnectionError:
             return False
 
+    def answer(self, most: int) -> tuple[bool, Any]:
+        """Wait for the end of the task: (True, result) or (False, error)."""
+        match read_packed(self.stream, most):
+            case (bool(succeeded), value) if succeeded or isinstance(value, DicomlakeError):
+                return succeeded, value
+        raise Unreadable("neither a result nor an error")
+
     def stop(self) -> int | None:
         """Kill the process if it is there; its exit code, minus the signal it died of, None if unknown."""
         if not self.alive:
@@ -209,39 +216,6 @@ class _Worker:
             with suppress(OSError):
                 self.ready = self.stream.read(1) == READY
         return self.ready
-
-
-class _Line(io.RawIOBase):
-    """A socket on which reads and writes end at a deadline with TimeoutError."""
-
-    def __init__(self, line: socket.socket) -> None:
-        self.socket = line
-        self.deadline = 0.0
-
-    def readable(self) -> bool:
-        return True  # as the buffer around it asks
-
-    def readinto(self, buffer: Any) -> int:
-        """Read what is there into `buffer`."""
-        self._limit()
-        return self.socket.recv_into(buffer)
-
-    def send(self, chunks: list[bytes]) -> None:
-        """Write all of them."""
-        for chunk in chunks:
-            self._limit()
-            self.socket.sendall(chunk)
-
-    def close(self) -> None:
-        """Close the socket."""
-        self.socket.close()
-        super().close()
-
-    def _limit(self) -> None:
-        left_s = self.deadline - time.monotonic()
-        if left_s <= 0:
-            raise TimeoutError
-        self.socket.settimeout(left_s)
 
 
 class _Zygote:

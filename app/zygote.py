@@ -2,7 +2,7 @@
 
 The zygote reads numbers from its control socket: with a socket attached, it forks a worker that listens on
 that; alone, it kills the worker of that number and answers with its exit code. A worker says READY once, then
-to each pickled (function, arguments) BEGUN and a pickled (succeeded, result or error).
+to each pickled (function, arguments) BEGUN and a packed (succeeded, result or error).
 """
 
 from __future__ import annotations
@@ -24,12 +24,15 @@ from contextlib import suppress
 from pathlib import Path
 
 from app.errors import DicomlakeError, LimitExceeded, WorkerCrashed, internal_error
-from app.pickles import pickled
+from app.wire import packed
 
 READY, BEGUN = b"r", b"b"
 NUMBER = struct.Struct("!i")
 MAX_OPEN_FILES = 256
 PR_SET_PDEATHSIG = 1
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+KEPT_BYTES = 64 << 20
+"""Free memory that a worker keeps for its next task: faulting it in again costs as much as drawing a CT."""
 
 
 def breed(control_fd: int, memory_bytes: int, preload: tuple[str, ...]) -> None:
@@ -41,6 +44,7 @@ def breed(control_fd: int, memory_bytes: int, preload: tuple[str, ...]) -> None:
     for name in preload:
         importlib.import_module(name)
     _mute()
+    _keep_memory()
     workers: dict[int, int] = {}
     control = socket.socket(fileno=control_fd)
     try:
@@ -66,6 +70,14 @@ def _mute() -> None:
     logging.disable(logging.CRITICAL)
     sys.dont_write_bytecode = True
     gc.freeze()  # so that no collection in a worker copies the pages of what was imported
+
+
+def _keep_memory() -> None:
+    """Have glibc keep what is freed instead of giving every picture back to the system."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(M_MMAP_THRESHOLD, KEPT_BYTES // 2)
+        mallopt(M_TRIM_THRESHOLD, KEPT_BYTES)
 
 
 def _bury(pid: int | None) -> int:
@@ -114,18 +126,17 @@ def _work(line: socket.socket) -> None:
     while succeeded and stream.peek(1):
         line.sendall(BEGUN)
         succeeded, answer = _answer(stream)
-        for chunk in answer:
-            line.sendall(chunk)
+        line.sendall(answer)
     while stream.read(io.DEFAULT_BUFFER_SIZE):  # a task that did not fit must not block who sends it
         pass
 
 
-def _answer(stream: io.BufferedReader) -> tuple[bool, list[bytes]]:
-    """Read a task, run it and return whether it succeeded and its pickled answer."""
+def _answer(stream: io.BufferedReader) -> tuple[bool, bytes]:
+    """Read a task, run it and return whether it succeeded and its packed answer."""
     error: BaseException = LimitExceeded("out of memory")
     try:
         function, args = pickle.load(stream)
-        return True, pickled((True, function(*args)))
+        return True, packed((True, function(*args)))
     except MemoryError:
         pass
     except DicomlakeError as exc:
@@ -135,4 +146,4 @@ def _answer(stream: io.BufferedReader) -> tuple[bool, list[bytes]]:
     except BaseException as exc:  # noqa: BLE001 - an exit, or the panic of a codec written in Rust
         error = WorkerCrashed(type(exc).__name__)
     error.__traceback__ = error.__context__ = error.__cause__ = None  # frees what the task still holds
-    return False, pickled((False, error))
+    return False, packed((False, error))

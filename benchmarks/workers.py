@@ -2,7 +2,8 @@
 
     python -m benchmarks.workers [preload ...]
 
-The task reads the size of a Content, so what is measured is the way there and back. Times in milliseconds.
+The first task reads the size of a Content, so what is measured is the way there and back; the second
+describes and draws a CT, so its answer is a document and a picture. Times in milliseconds.
 """
 
 import multiprocessing
@@ -12,12 +13,16 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import closing, suppress
 
+import numpy as np
+
+from app.dicom import describe
 from app.errors import WorkerCrashed
-from app.types import Content, ObjectRef
-from app.workers import Workers
+from app.types import Content, DescribeOptions, Instance, ObjectRef
+from app.workers import PRELOAD, Workers
+from tests.data import ct
 
 TASK = operator.attrgetter("size")
 CRASHES = 30
@@ -54,13 +59,34 @@ def compare(workers: Workers, executor: ProcessPoolExecutor, size: int, times: i
     print(f"{size / 1e6:g} MB, worker / executor {ratio:17.2f}")
 
 
+def compare_ct(workers: Workers, times: int) -> None:
+    """Describe a CT of 512 x 512 in a thread, as in a server without workers, and in a worker."""
+    grey = np.add.outer(np.arange(512), np.random.default_rng(1).integers(0, 900, 512)).astype("<i2")
+    file = ct(Rows=512, Columns=512, BitsAllocated=16, BitsStored=16, HighBit=15, PixelData=grey.tobytes())
+    content, options = Content(ObjectRef("b", "n", 1), "uri", len(file), data=file), DescribeOptions()
+    with ThreadPoolExecutor(1) as threads:
+        ways: dict[str, Callable[[], Instance]] = {
+            "thread": lambda: threads.submit(describe, content, options).result(),
+            "worker": lambda: workers.run(describe, content, options),
+        }
+        assert all(call().preview for call in ways.values())
+        measured: dict[str, list[float]] = {name: [] for name in ways}
+        for _ in range(times):
+            for name, call in ways.items():
+                measured[name].append(took_ms(call))
+    for name, found in measured.items():
+        print(line(f"CT of {len(file) / 1e6:.1f} MB, {name}", found))
+    more = [worker - thread for worker, thread in zip(measured["worker"], measured["thread"], strict=True)]
+    print(line("CT, worker over thread", more))
+
+
 def crash(workers: Workers) -> None:
     with suppress(WorkerCrashed):
         workers.run(os.abort)
 
 
 def main() -> None:
-    preload = tuple(sys.argv[1:]) or ("app.dicom",)
+    preload = tuple(sys.argv[1:]) or PRELOAD
     context = multiprocessing.get_context("forkserver")
     with (
         closing(Workers(1, 1 << 30, 60.0, preload=preload)) as workers,
@@ -70,6 +96,7 @@ def main() -> None:
         print(f"first call, with the import of {', '.join(preload)}: {first:.0f}")
         compare(workers, executor, 500_000, 500)
         compare(workers, executor, 30_000_000, 30)
+        compare_ct(workers, 300)
         crashed, healed = [], []
         for _ in range(CRASHES):
             crashed.append(took_ms(lambda: crash(workers)))

@@ -41,9 +41,9 @@ MAY_IMPORT = {
     "storage": VALUES | {"commit", "sqlite", "storage"},
     "warehouse": VALUES | {"commit", "sqlite", "warehouse"},
     "bus": VALUES | {"admission", "bus", "commit", "sqlite", "warehouse.schema", "warehouse.sql"},
-    "workers": VALUES | {"pickles", "zygote"},
-    "zygote": {"errors", "pickles"},
-    "pickles": {"errors"},
+    "workers": VALUES | {"wire", "zygote"},
+    "zygote": {"errors", "wire"},
+    "wire": VALUES | {"archive.entries"},
     "services": VALUES | DOORS | {"admission", "config", "metrics", "workers"},
     "pipeline": VALUES
     | {"admission", "archive", "artifacts", "attempt", "dicom", "events", "members", "rows", "services"},

@@ -1,6 +1,8 @@
 """A worker holds only what it needs, may do only what it must, and never outlives the server."""
 
 import os
+import platform
+import resource
 import signal
 import subprocess
 import sys
@@ -128,6 +130,11 @@ def test_no_thread_of_a_library_is_there_to_be_lost_in_a_fork(workers):
     zygote, worker = workers.run(tasks.parent_and_self)
     assert len(list(Path(f"/proc/{zygote}/task").iterdir())) == 1
     assert len(list(Path(f"/proc/{worker}/task").iterdir())) == 1
+
+
+def test_worker_keeps_the_memory_of_a_picture_for_the_next(workers):
+    need("glibc", platform.libc_ver()[0] == "glibc", "run on a Linux of that library")
+    assert workers.run(tasks.pages_faulted_in, 8 * MIB, 50) < 8 * MIB / resource.getpagesize()
 
 
 def test_worker_writes_no_file_and_prints_nothing(workers, tmp_path, capfd):

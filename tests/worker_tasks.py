@@ -3,10 +3,12 @@
 import os
 import resource
 import signal
+import socket
 import sys
 import threading
 import time
 import warnings
+from contextlib import suppress
 
 from app.errors import LimitExceeded, PermanentError, Unrenderable, permanent
 
@@ -39,9 +41,25 @@ def panic() -> None:
     raise PanicException("value of the data set")
 
 
+def say(answer: bytes) -> None:
+    """Say something on the worker's own line to the server, as code that has taken it over could."""
+    for name in os.listdir("/proc/self/fd"):
+        with suppress(OSError), socket.socket(fileno=os.dup(int(name))) as line:
+            line.sendall(answer)
+
+
 def nap(seconds: float) -> float:
     time.sleep(seconds)
     return seconds
+
+
+def pages_faulted_in(size: int, times: int) -> int:
+    """Hold and free memory so many times, once before, and return how many pages the system had to give."""
+    bytearray(size)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(times):
+        bytearray(size)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
 
 def hold(size: int) -> int:

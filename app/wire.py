@@ -1,0 +1,144 @@
+"""What the server and its workers say to each other.
+
+A task goes to a worker as a pickle. What comes back is MessagePack, for the server trusts nothing that a
+worker says: what it decoded may have taken it over. So there are values only, no code and no references, and
+reading them takes time and memory by their size. Objects of our classes are made anew by names in a table.
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+import socket
+import struct
+import time as clock
+from collections.abc import Callable
+from dataclasses import fields
+from datetime import date, time
+from typing import Any, BinaryIO
+
+import msgpack
+
+from app import errors
+from app.archive.entries import Entry, Kind, Listing, Refused
+from app.errors import DicomlakeError
+from app.types import DatasetWarning, Instance
+
+SIZE = struct.Struct("!Q")
+NAME, VALUES = "", "of"
+"""Keys of the map that stands for an object of a class; no column is called so."""
+ERRORS = {
+    name: kind
+    for name, kind in vars(errors).items()
+    if isinstance(kind, type) and issubclass(kind, DicomlakeError)
+}
+
+
+class Unreadable(Exception):
+    """A worker said what it cannot have meant."""
+
+
+class _Chunks(list[bytes]):
+    """What a pickler writes, without a copy of large bytes."""
+
+    def write(self, chunk: bytes) -> None:
+        """Keep a chunk: the object itself if it is bytes, else a copy, as a view ends with this call."""
+        self.append(bytes(chunk))
+
+
+class Line(io.RawIOBase):
+    """A socket on which reads and writes end at a deadline with TimeoutError."""
+
+    def __init__(self, line: socket.socket) -> None:
+        self.socket = line
+        self.deadline = 0.0
+
+    def readable(self) -> bool:
+        return True  # as the buffer around it asks
+
+    def readinto(self, buffer: Any) -> int:
+        """Read what is there into `buffer`."""
+        self._limit()
+        return self.socket.recv_into(buffer)
+
+    def send(self, chunks: list[bytes]) -> None:
+        """Write all of them."""
+        for chunk in chunks:
+            self._limit()
+            self.socket.sendall(chunk)
+
+    def close(self) -> None:
+        """Close the socket."""
+        self.socket.close()
+        super().close()
+
+    def _limit(self) -> None:
+        left_s = self.deadline - clock.monotonic()
+        if left_s <= 0:
+            raise TimeoutError
+        self.socket.settimeout(left_s)
+
+
+def pickled(value: object) -> list[bytes]:
+    """Pickle into chunks; large bytes are copied neither here nor by `pickle.load` from a stream."""
+    chunks = _Chunks()
+    pickle.Pickler(chunks, pickle.HIGHEST_PROTOCOL).dump(value)
+    return chunks
+
+
+def packed(value: object) -> bytes:
+    """Return an answer for `read_packed`; TypeError unless it is of plain values and classes in KINDS."""
+    body: bytes = msgpack.packb(value, default=_told, strict_types=True, unicode_errors="surrogatepass")
+    return SIZE.pack(len(body)) + body
+
+
+def read_packed(stream: BinaryIO, most: int) -> Any:
+    """Read one answer of at most so many bytes; raises Unreadable, or EOFError if it breaks off."""
+    (size,) = SIZE.unpack(_exactly(stream, SIZE.size))
+    if size > most:
+        raise Unreadable("a worker says more than it could hold")
+    body = _exactly(stream, size)
+    try:
+        return msgpack.unpackb(body, object_hook=_made, unicode_errors="surrogatepass")
+    except Exception as exc:  # noqa: BLE001 - what was made up may fail in any way
+        raise Unreadable(type(exc).__name__) from None
+
+
+def _exactly(stream: BinaryIO, size: int) -> bytes:
+    found = stream.read(size)
+    if len(found) < size:
+        raise EOFError
+    return found
+
+
+def _told(value: object) -> dict[str, object]:
+    """Return the map for what MessagePack has no type of its own for."""
+    if isinstance(value, DicomlakeError):
+        name = next(kind.__name__ for kind in type(value).__mro__ if kind in ERRORS.values())
+        return {NAME: "error", VALUES: [name, value.text, str(value.code)]}
+    if type(value) not in KINDS:
+        raise TypeError(f"a worker cannot say {type(value).__name__}")
+    return {NAME: type(value).__name__, VALUES: KINDS[type(value)](value)}
+
+
+def _made(said: dict[str, Any]) -> Any:
+    return MAKERS[said[NAME]](*said[VALUES]) if NAME in said else said
+
+
+def _values(value: Any) -> list[object]:
+    return [getattr(value, field.name) for field in fields(value)]
+
+
+KINDS: dict[type, Callable[[Any], list[object]]] = {
+    date: lambda day: [day.year, day.month, day.day],
+    time: lambda clock: [clock.hour, clock.minute, clock.second, clock.microsecond],
+    tuple: list,
+    Kind: lambda kind: [kind.value],
+    **dict.fromkeys((DatasetWarning, Entry, Instance, Listing, Refused), _values),
+}
+"""What a worker may say beside plain values, and the arguments that make the same again."""
+MAKERS: dict[str, Callable[..., object]] = {
+    **{kind.__name__: kind for kind in KINDS},
+    "tuple": lambda *values: values,
+    "error": lambda name, text, code: ERRORS[name](text, code=code),
+}

@@ -1,0 +1,125 @@
+"""What a worker may say to the server, which may be whatever somebody made it say."""
+
+import io
+import math
+import pickle
+import time as clock
+from datetime import date, datetime, time
+
+import msgpack
+import pytest
+
+from app.archive.entries import Entry, Kind, Listing, Refused
+from app.dicom.unrenderable import DecodeFailed
+from app.errors import NotDicom, Unrenderable, WorkerCrashed
+from app.types import DatasetWarning, Instance
+from app.wire import SIZE, Unreadable, packed, read_packed
+from app.workers import Workers
+from tests import worker_tasks
+
+MOST = 1 << 20
+
+
+def read(body: bytes) -> object:
+    return read_packed(io.BytesIO(SIZE.pack(len(body)) + body), MOST)
+
+
+def there_and_back(value: object) -> object:
+    return read_packed(io.BytesIO(packed(value)), MOST)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        Instance(
+            {"study_date": date(2026, 1, 2), "study_time": time(3, 4, 5, 6), "image_type": ["A", "B"]},
+            "{}",
+            b"{}",
+            b"\x89PNG",
+            None,
+            (DatasetWarning("00100010", "bad_value"),),
+            {"parse": 3},
+            "a/1.dcm",
+        ),
+        Listing(Kind.ZIP, (Entry("a", 1, 2, 3, crc=4),), "archive_damaged"),
+        (Refused("a", "bad"), [1, -(2**63), 2**64 - 1, 0.1, None, True, "\ud800 é", b"\0", {}, ((),)]),
+    ],
+)
+def test_values_come_as_they_were(value):
+    assert there_and_back(value) == value
+
+
+def test_numbers_that_json_has_not_come_too():
+    nan, infinity = there_and_back((math.nan, -math.inf))
+    assert (math.isnan(nan), infinity) == (True, -math.inf)
+
+
+def test_an_error_comes_with_text_and_code_as_a_class_of_the_tree():
+    error = there_and_back(NotDicom("no", code="odd"))
+    assert (type(error), error.text, error.code) == (NotDicom, "no", "odd")
+    error = there_and_back(DecodeFailed("no"))
+    assert (type(error), error.code) == (Unrenderable, DecodeFailed("no").code)
+
+
+@pytest.mark.parametrize("value", [object(), {1, 2}, datetime(2026, 1, 2), len, Instance, 2**64, 1j])
+def test_nothing_else_is_said(value):
+    with pytest.raises((TypeError, OverflowError)):
+        packed(value)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"": "os.system", "of": ["true"]},
+        {"": "Workers", "of": [1, 1, 1]},
+        {"": "error", "of": ["Mapping", "", ""]},
+        {"": "error", "of": ["NotDicom"]},
+        {"": "date", "of": [0, 0, 0]},
+        {"": "Instance", "of": 7},
+        {"": ["tuple"], "of": []},
+        {"": "tuple"},
+    ],
+)
+def test_a_name_that_is_not_in_the_table_and_arguments_that_do_not_fit_are_unreadable(said):
+    with pytest.raises(Unreadable):
+        read(msgpack.packb(said))
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"\xc1",
+        b"\x90\x90",
+        pickle.dumps(1),
+        b"\xdd\xff\xff\xff\xff",  # 4 G elements, none of which is there
+        b"\xc6\xff\xff\xff\xff",  # 4 GB of bytes, likewise
+        b"\x91" * 100_000,
+        b"\x81\x91\x90\x90",  # a map whose key is a list
+    ],
+)
+def test_what_is_no_message_pack_is_unreadable(body):
+    began = clock.monotonic()
+    with pytest.raises(Unreadable):
+        read(body)
+    assert clock.monotonic() - began < 1
+
+
+def test_no_more_is_read_than_a_worker_can_hold():
+    with pytest.raises(Unreadable):
+        read_packed(io.BytesIO(SIZE.pack(MOST + 1) + bytes(MOST + 1)), MOST)
+    with pytest.raises(EOFError):
+        read_packed(io.BytesIO(SIZE.pack(MOST) + bytes(MOST - 1)), MOST)
+
+
+@pytest.mark.parametrize(
+    "said", [1, [], [1, 2], [False, "text"], [True], {"": "error", "of": ["NotDicom", "", ""]}]
+)
+def test_a_worker_that_says_nonsense_is_taken_for_dead_and_the_next_one_works(said):
+    pool = Workers(1, 1 << 30, 10)
+    try:
+        with pytest.raises(WorkerCrashed):
+            pool.run(worker_tasks.say, packed(said))
+        assert pool.run(worker_tasks.double, 2) == 4
+    finally:
+        pool.close()
