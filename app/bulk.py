@@ -141,7 +141,7 @@ def _one(file: File, letters: Letters) -> Line:
         known = (file.source.bucket, file.name, now.generation) in letters
         how = GiveUp.SILENTLY if known else GiveUp.NOW
         if not now.told:
-            file.source.remember(file.name, now)
+            now = file.source.remember(file.name, now)
         first, *removals = _messages(file, now)
         outcome = pipeline.handle(first, file.services, how)
         for removal in removals:

@@ -13,7 +13,7 @@ import sqlite3
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -124,7 +124,9 @@ class Index:
             self._writer, self._reader = connect(path), connect(path)
             _create(self._writer)
         self._reading = threading.Lock()
-        self._commits: GroupCommit[Mapping[str, Seen], None] = GroupCommit(self._commit, StorageUnavailable)
+        self._commits: GroupCommit[Mapping[str, Seen], dict[str, Seen]] = GroupCommit(
+            self._commit, StorageUnavailable
+        )
 
     def get(self, name: str) -> Seen | None:
         """Return what was last seen under `name`, live or not."""
@@ -144,13 +146,13 @@ class Index:
         """Return how many names are live."""
         return int(self._select(COUNT, (self._root,))[0][0])
 
-    def put(self, versions: Mapping[str, Seen]) -> None:
+    def put(self, versions: Mapping[str, Seen]) -> dict[str, Seen]:
         """Remember the last versions of some names, all or none of them, on the disk when this returns.
 
-        One of which a later version or the removal is known stays as it is.
+        One of which a later version or the removal is known stays as it is. Returns the versions, each with
+        all that it replaced: another process may have remembered one since the caller looked.
         """
-        if versions:
-            self._commits.add(versions)
+        return self._commits.add(versions) if versions else {}
 
     def close(self) -> None:
         """Close both connections."""
@@ -159,11 +161,18 @@ class Index:
             self._reader.close()
             self._writer.close()
 
-    def _commit(self, group: list[Mapping[str, Seen]]) -> list[None]:
-        rows = [(self._root, name, *_values(seen)) for part in group for name, seen in part.items()]
+    def _commit(self, group: list[Mapping[str, Seen]]) -> list[dict[str, Seen]]:
         with index_errors(), transaction(self._writer):
-            self._writer.executemany(PUT, rows)
-        return [None] * len(group)
+            return [{name: self._put(name, seen) for name, seen in part.items()} for part in group]
+
+    def _put(self, name: str, seen: Seen) -> Seen:
+        row = self._writer.execute(GET, (self._root, name)).fetchone()
+        last = _seen(row) if row else None
+        if last and last.live and last.generation < seen.generation and not seen.told:
+            missed = [one for one in last.versions() if one not in seen.replaced]
+            seen = replace(seen, replaced=(*seen.replaced, *missed))
+        self._writer.execute(PUT, (self._root, name, *_values(seen)))
+        return seen
 
     def _select(self, sql: str, parameters: Sequence[str]) -> Sequence[tuple[Any, ...]]:
         with self._reading, index_errors(), closing(self._reader.execute(sql, parameters)) as cursor:

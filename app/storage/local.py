@@ -108,10 +108,9 @@ class LocalStorage:
             return Seen(generation(found, None), found, told=False)
         return version(self.root, name, found, self._index)
 
-    def remember(self, name: str, seen: Seen) -> None:
-        """Remember a version before it is handled, and as told once it was."""
-        if self._index:
-            self._index.put({name: seen})
+    def remember(self, name: str, seen: Seen) -> Seen:
+        """Remember a version before it is handled, and as told once it was; returns as Index.put."""
+        return self._index.put({name: seen})[name] if self._index else seen
 
     def write(self, name: str, data: bytes, content_type: str) -> str:
         """Store an object whole or not at all and return its URI; a name that is no path is escaped."""

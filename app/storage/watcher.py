@@ -15,7 +15,6 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -258,12 +257,12 @@ class Watcher:
         seen = version(self._storage.root, name, found, self._index)
         return None if seen.told else seen
 
-    def _tell_all(self, changes: Mapping[str, Seen]) -> None:
+    def _tell_all(self, changes: dict[str, Seen]) -> None:
         """Remember new versions, publish all changes, and remember those that were."""
-        self._index.put({name: seen for name, seen in changes.items() if seen.live})
+        new = self._index.put({name: seen for name, seen in changes.items() if seen.live})
         told = {}
         try:
-            for name, seen in changes.items():
+            for name, seen in (changes | new).items():
                 self._tell(name, seen)
                 told[name] = replace(seen, told=True, replaced=())
         finally:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -365,6 +366,21 @@ def test_index_never_goes_back(tmp_path: Path) -> None:
     assert index.get("a") == Seen(8, stamp, crc32c="AAAAAA==")
     assert index.count() == 1
     index.close()
+
+
+def test_index_keeps_what_another_process_remembered_in_between_as_replaced(tmp_path: Path) -> None:
+    ours, other = (Index(tmp_path / "i", Path("/root")) for _ in range(2))
+    stamp = Stamp(5, 1, 2, 3)
+    ours.put({"a": Seen(1000, stamp)})
+    new = Seen(2000, stamp, told=False, replaced=((1000, 1),))
+    other.put({"a": Seen(1500, stamp, told=False, replaced=((1000, 1),))})
+    other.put({"a": Seen(1500, stamp)})
+    assert ours.put({"a": new}) == {"a": replace(new, replaced=((1000, 1), (1500, 1)))}
+    assert ours.get("a") == replace(new, replaced=((1000, 1), (1500, 1)))
+    ours.put({"a": Seen(2000, stamp)})
+    assert other.get("a") == Seen(2000, stamp)
+    ours.close()
+    other.close()
 
 
 def test_index_of_an_older_release_is_taken_over(tmp_path: Path) -> None:
