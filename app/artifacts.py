@@ -48,9 +48,9 @@ def remove_artifacts(ref: ObjectRef, services: Services) -> None:
         list(pool.map(services.artifacts.delete, names))
 
 
-def remove_written(ref: ObjectRef, member: object, services: Services) -> None:
+def remove_written(ref: ObjectRef, member: str | None, services: Services) -> None:
     """Remove what was written of one object version, or of one member of it."""
-    for name in artifact_names(ref, services, None if member is None else str(member)):
+    for name in artifact_names(ref, services, member):
         services.artifacts.delete(name)
 
 

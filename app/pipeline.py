@@ -157,15 +157,20 @@ def settle(event: ObjectEvent, outcome: Outcome, services: Services) -> Outcome:
 
 
 def append_rows(event: ObjectEvent, rows: list[Row], services: Services) -> Mapping[int, str]:
-    """Append rows and return which of them the warehouse refused, and why; no row will point at what was
-    written for those, so that goes again.
+    """Append rows and return which of them the warehouse refused, and why.
+
+    What was written for those goes again, unless an earlier row points at it: another event, or delivery.
     """
     try:
         services.warehouse.append("instances", rows)
     except RowsRejected as error:
-        if event.type is EventType.FINALIZE:  # else the artifacts are those of the row of that event
-            for index in error.rejected:
-                remove_written(event.ref, rows[index]["member"], services)
+        sql = "SELECT member FROM instances WHERE object_uri = :uri AND generation = :generation"
+        of_object = {"uri": rows[0]["object_uri"], "generation": event.ref.generation}
+        stored = {row["member"] for row in services.warehouse.query(sql, of_object)}
+        for index in error.rejected:
+            member = rows[index]["member"]
+            if member not in stored:
+                remove_written(event.ref, None if member is None else str(member), services)
         return error.rejected
     return {}
 
@@ -199,7 +204,7 @@ def describe_safely(content: Content, event: ObjectEvent, attempt: Attempt, serv
     """Describe a data set in a worker; a worker lost while rendering costs the picture, not the metadata."""
     run = partial(services.workers.run, describe, content, wait_s=attempt.left_s())
     options = services.settings.describe_options()
-    plain = replace(options, preview=replace(options.preview, enabled=False))
+    plain = options.without_preview()
     if event.type is EventType.METADATA_UPDATE and rendered(event.ref, services):
         instance: Instance = run(plain)
         return replace(instance, preview_error=None)

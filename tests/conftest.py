@@ -3,6 +3,7 @@
 Tests that use an emulator are of the xdist group `cloud`: one worker runs them, so there is one of each.
 """
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +18,10 @@ from app.services import Services, open_services
 if TYPE_CHECKING:
     from tests.bq_front import Front
     from tests.emulators import PubSubEmulator
+
+
+# A shell that runs this in the background has it ignored, and so would every process that a test interrupts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:

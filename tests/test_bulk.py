@@ -247,7 +247,7 @@ def test_what_desktops_and_editors_leave_behind_is_ignored(services, tmp_path):
 @pytest.mark.parametrize(
     ("name", "ending"),
     [
-        ("placeholder", ("ignored", "empty_object")),
+        ("series_$folder$", ("ignored", "empty_object")),
         ("notes.txt", ("ignored", "not_dicom")),
         ("a.dcm", ("dead_lettered", "not_dicom")),
     ],

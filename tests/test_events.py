@@ -504,7 +504,7 @@ WANTED = (EventType.FINALIZE, EventType.DELETE, EventType.ARCHIVE)
         ("gsutil/tmp/parallel_composite_uploads/x/1", EventType.DELETE, None, "composite_part"),
         ("a/gsutil/tmp/parallel_composite_uploads/x", EventType.FINALIZE, 1, None),
         ("ct/1.dcm", EventType.FINALIZE, 0, None),
-        ("a.b/_SUCCESS", EventType.FINALIZE, 0, "empty_object"),
+        ("ct/IM0001", EventType.FINALIZE, 0, None),
         ("ct_$folder$", EventType.DELETE, 0, "empty_object"),
         ("ct/", EventType.FINALIZE, 0, "empty_object"),
         ("ct/", EventType.FINALIZE, None, "empty_object"),

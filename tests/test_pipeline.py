@@ -121,6 +121,16 @@ def test_an_object_whose_row_is_refused_leaves_no_artifact(services, ct):
     assert artifacts(services) == []
 
 
+def test_a_repeat_whose_row_is_refused_keeps_the_artifacts_of_the_row_that_stands(services, ct):
+    handle(services, ct)
+    before = artifacts(services)
+    refusing = replace(services, warehouse=Around(services.warehouse, append=refuse_instances))
+    for kind in (EventType.FINALIZE, EventType.METADATA_UPDATE):
+        with pytest.raises(RowsRejected):
+            handle(refusing, ct, kind)
+    assert artifacts(services) == before != []
+
+
 def test_a_refused_row_is_tried_again_as_long_as_its_artifacts_cannot_be_removed(services, ct):
     def delete(name):
         raise StorageUnavailable("down")

@@ -18,6 +18,8 @@ from app.types import EventType, Message, ObjectEvent, ObjectRef
 MAX_INT64 = 2**63 - 1
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 COMPOSITE_PARTS = ("gcloud/tmp/parallel_composite_uploads/", "gsutil/tmp/parallel_composite_uploads/")
+FOLDER_MARKERS = ("/", "_$folder$")
+"""Ends of the names of empty objects that stand for folders: the console's, and Hadoop's."""
 
 _BUCKET = re.compile(r"[^/\x00-\x1f\x7f]{1,222}")
 _DECIMAL = re.compile(r"0|[1-9][0-9]{0,18}")
@@ -88,9 +90,9 @@ def ignored(
     # Unknown size: a name with a final slash is a folder, but its tombstone stays, in case it was not.
     gone = event.type in (EventType.DELETE, EventType.ARCHIVE)
     folder = event.size is None and name.endswith("/") and not gone
-    # Folder markers and other placeholders; an empty `a.dcm` is none, but an upload that failed.
-    placeholder = event.size == 0 and "." not in name.rpartition("/")[2]
-    return "empty_object" if placeholder or folder else None
+    # Any other empty object may be an upload that failed: its name tells whether that matters.
+    marker = event.size == 0 and name.endswith(FOLDER_MARKERS)
+    return "empty_object" if marker or folder else None
 
 
 def _attribute(attributes: Mapping[str, str], name: str) -> str:

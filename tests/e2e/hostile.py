@@ -39,7 +39,7 @@ def kinds() -> dict[str, Kind]:
 
 def not_dicom() -> dict[str, Kind]:
     return {
-        "empty.dcm": (b"", "none", None),
+        "empty.dcm": (b"", "dead", "not_dicom"),
         "text.dcm": (b"not a picture\n" * 100, "dead", "not_dicom"),
         "preamble.dcm": (bytes(128), "dead", "not_dicom"),
         "magic.dcm": (bytes(128) + b"DICM", "dead", "truncated"),

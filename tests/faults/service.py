@@ -51,11 +51,12 @@ class FaultyService(Service):
         return int(str(self.rows("SELECT count(*) AS n FROM queue")[0]["n"]))
 
     def holds(self) -> dict[str, int]:
-        """Return what the process holds: MiB of memory that are its own, and open files."""
-        status = Path(f"/proc/{self.process.pid}/status").read_text()
-        own_kib = int(status.partition("RssAnon:")[2].split()[0])
-        open_files = len(list(Path(f"/proc/{self.process.pid}/fd").iterdir()))
-        return {"memory_mib": own_kib // 1024, "open_files": open_files}
+        """Return what the process holds, where the system tells: MiB of its own memory, and open files."""
+        facts = Path(f"/proc/{self.process.pid}")
+        if not facts.exists():
+            return {}
+        own_kib = int((facts / "status").read_text().partition("RssAnon:")[2].split()[0])
+        return {"memory_mib": own_kib // 1024, "open_files": len(list((facts / "fd").iterdir()))}
 
 
 class Tail:
