@@ -12,7 +12,7 @@ import os
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import closing, suppress
 
@@ -20,7 +20,7 @@ import numpy as np
 
 from app.dicom import describe
 from app.errors import WorkerCrashed
-from app.types import Content, DescribeOptions, Instance, ObjectRef
+from app.types import Content, DescribeOptions, ObjectRef
 from app.workers import PRELOAD, Workers
 from tests.data import ct
 
@@ -39,20 +39,26 @@ def line(name: str, times: list[float]) -> str:
     return f"{name:<36} p50 {p50:8.3f}   p95 {p95:8.3f}"
 
 
-def compare(workers: Workers, executor: ProcessPoolExecutor, size: int, times: int) -> None:
-    """Run the ways in turn, so that what else the machine does falls on all of them."""
-    content = Content(ObjectRef("bucket", "name", 1), "uri", size, data=os.urandom(size))
-    ways: dict[str, Callable[[], object]] = {
-        "here": lambda: TASK(content),
-        "worker": lambda: workers.run(TASK, content),
-        "executor": lambda: executor.submit(TASK, content).result(),
-    }
+def in_turn(ways: Mapping[str, Callable[[], object]], times: int) -> dict[str, list[float]]:
+    """Time the ways in turn, so that what else the machine does falls on all of them."""
     for call in ways.values():
         call()
     measured: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(times):
         for name, call in ways.items():
             measured[name].append(took_ms(call))
+    return measured
+
+
+def compare(workers: Workers, executor: ProcessPoolExecutor, size: int, times: int) -> None:
+    """Compare the ways to hand bytes of a size to a task."""
+    content = Content(ObjectRef("bucket", "name", 1), "uri", size, data=os.urandom(size))
+    ways: dict[str, Callable[[], object]] = {
+        "here": lambda: TASK(content),
+        "worker": lambda: workers.run(TASK, content),
+        "executor": lambda: executor.submit(TASK, content).result(),
+    }
+    measured = in_turn(ways, times)
     for name, found in measured.items():
         print(line(f"{size / 1e6:g} MB, {name}", found))
     ratio = statistics.median(measured["worker"]) / statistics.median(measured["executor"])
@@ -65,15 +71,11 @@ def compare_ct(workers: Workers, times: int) -> None:
     file = ct(Rows=512, Columns=512, BitsAllocated=16, BitsStored=16, HighBit=15, PixelData=grey.tobytes())
     content, options = Content(ObjectRef("b", "n", 1), "uri", len(file), data=file), DescribeOptions()
     with ThreadPoolExecutor(1) as threads:
-        ways: dict[str, Callable[[], Instance]] = {
+        ways: dict[str, Callable[[], object]] = {
             "thread": lambda: threads.submit(describe, content, options).result(),
             "worker": lambda: workers.run(describe, content, options),
         }
-        assert all(call().preview for call in ways.values())
-        measured: dict[str, list[float]] = {name: [] for name in ways}
-        for _ in range(times):
-            for name, call in ways.items():
-                measured[name].append(took_ms(call))
+        measured = in_turn(ways, times)
     for name, found in measured.items():
         print(line(f"CT of {len(file) / 1e6:.1f} MB, {name}", found))
     more = [worker - thread for worker, thread in zip(measured["worker"], measured["thread"], strict=True)]
