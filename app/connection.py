@@ -32,6 +32,10 @@ class Connection(HttpToolsProtocol):
     max_head_bytes = 65_536
     max_connections = 512
 
+    @staticmethod
+    def count(code: str) -> None:
+        """Count a refusal; for whoever keeps the numbers to replace."""
+
     _timer: asyncio.TimerHandle | None = None
     _in_head = True
     _unparsed = 0
@@ -103,6 +107,7 @@ class Connection(HttpToolsProtocol):
         if cycle is None or not cycle.response_started or (self._in_head and cycle.response_complete):
             code, text = REFUSALS[status]
             log.warning("refused", extra={"code": code, "http_status": status})
+            self.count(code)
             body = json.dumps({"code": code, "message": text, "message_id": None, "permanent": False})
             headers = {"content-type": "application/json", **HEADERS, "content-length": len(body)}
             lines = [f"HTTP/1.1 {status} {HTTPStatus(status).phrase}", "connection: close"]

@@ -15,6 +15,7 @@ import uvicorn
 from app.api import create_app
 from app.connection import Connection
 from app.errors import ConfigError
+from app.metrics import FAILED
 from app.services import Services
 
 log = logging.getLogger("dicomlake")
@@ -59,9 +60,15 @@ class Server(uvicorn.Server):
 
 def make_server(services: Services, connection: type[Connection] = Connection) -> Server:
     """Return the HTTP server over open services; it closes them when it stops."""
+
+    class Counted(connection):  # type: ignore[misc, valid-type]  # uvicorn makes it, from a class alone
+        @staticmethod
+        def count(code: str) -> None:
+            services.metrics.event(None, FAILED, code, 0.0)
+
     config = uvicorn.Config(
         create_app(services),
-        http=connection,
+        http=Counted,
         ws="none",
         log_config=None,
         access_log=False,

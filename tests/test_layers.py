@@ -51,7 +51,7 @@ MAY_IMPORT = {
     "dlq": VALUES | {"bulk", "pipeline", "services", "storage", "warehouse"},
     "bulk": VALUES | {"admission", "pipeline", "services", "storage"},
     "api": VALUES | {"__init__", "api", "config", "events", "log", "metrics", "pipeline", "services"},
-    "server": VALUES | {"api", "connection", "services"},
+    "server": VALUES | {"api", "connection", "metrics", "services"},
     "connection": {"api.headers"},
     "look": VALUES | {"config", "dicom", "workers"},
     "command": VALUES | {"config", "log", "services", "warehouse"},

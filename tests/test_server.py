@@ -139,6 +139,8 @@ def test_more_connections_than_the_limit_are_refused_and_later_ones_taken_again(
         assert status(send(port)) == 503
     assert until(lambda: not http.server_state.connections, 5)
     assert httpx.get(f"http://127.0.0.1:{port}/health").status_code == 200
+    counted = 'dicomlake_events_total{code="too_many_connections",status="failed",type="unknown"} 1.0'
+    assert counted in httpx.get(f"http://127.0.0.1:{port}/metrics").text
 
 
 @pytest.mark.parametrize(
