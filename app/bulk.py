@@ -159,6 +159,8 @@ def _facts(outcome: Outcome) -> Line:
     facts: Line = {"status": outcome.status.value}
     if outcome.code:
         facts["code"] = outcome.code
+    if outcome.reason:
+        facts["reason"] = outcome.reason
     if outcome.stored is not None:
         facts["members"] = outcome.stored
     elif outcome.status is Status.STORED:

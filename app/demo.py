@@ -73,7 +73,7 @@ def run(settings: Settings, once: bool, emit: Emit) -> bool:
         def feed() -> bool:
             try:
                 good = _feed(services, emit, lambda: http.should_exit)
-                _say_addresses(services, address)
+                _say_addresses(services, address, once)
                 return good
             except DicomlakeError:
                 if http.should_exit:  # what it asked was closed already
@@ -151,7 +151,9 @@ def _show_rows(services: Services) -> None:
     click.echo(f"\n{table(services.warehouse.query(sql))}\n", err=True)
 
 
-def _say_addresses(services: Services, address: str) -> None:
+def _say_addresses(services: Services, address: str, once: bool) -> None:
+    if once:
+        return
     landing = services.source.uri("").removeprefix("file://")
     click.echo(f"service  {address}  (docs at {address}docs)", err=True)
     click.echo(f"landing  {landing}  copy DICOM files here; Ctrl-C ends the service", err=True)

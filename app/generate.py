@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from app import config
 from app.warehouse.generate import files as tables
@@ -34,8 +36,18 @@ def markdown_table() -> str:
         fields = config.SECTIONS[section].model_fields
         for key, value in values.items():
             shown = json.dumps(value).replace("|", "\\|")
-            lines.append(f"| `{section}.{key}` | `{shown}` | {fields[key].description} |")
+            about = f"{fields[key].description}{_bounds(fields[key].metadata)}"
+            lines.append(f"| `{section}.{key}` | `{shown}` | {about} |")
     return "\n".join(lines) + "\n"
+
+
+def _bounds(metadata: Sequence[Any]) -> str:
+    """Return the least and the most that a setting may be, where more than its sign is asked for."""
+    least = next((one.ge for one in metadata if hasattr(one, "ge")), 0)
+    most = next((one.le for one in metadata if hasattr(one, "le")), None)
+    if least in (0, 1):
+        return ""
+    return f"; at least {least}" if most is None else f"; {least} to {most}"
 
 
 def readme(text: str) -> str:

@@ -123,7 +123,10 @@ class Members:
 
     def _text(self) -> str:
         """Name what was refused; labels are escaped, for they are the sender's words."""
-        names = [f"{json.dumps(one.label[:60])} ({one.code})" for one in self._refused[:NAMED]]
+        names = [
+            f"{json.dumps(one.label[:60])} ({': '.join(filter(None, (one.code, one.setting)))})"
+            for one in self._refused[:NAMED]
+        ]
         if len(self._refused) > NAMED:
             names.append(f"and {len(self._refused) - NAMED} more")
         texts = [f"the archive is broken ({self._fault})"] if self._fault else []

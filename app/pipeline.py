@@ -235,7 +235,7 @@ def give_up(error: DicomlakeError, attempt: Attempt, services: Services, how: Gi
     uri = services.source.uri(event.ref.name, event.ref.bucket) if event else ""
     reason = Reason(error.code, f"{attempt.stage}: {error.text}", uri)
     permanent = isinstance(error, PermanentError)
-    given_up = Outcome(Status.DEAD_LETTERED, error.code, stored=attempt.stored)
+    given_up = Outcome(Status.DEAD_LETTERED, error.code, stored=attempt.stored, reason=reason.text)
     if permanent and how is GiveUp.SILENTLY:
         return given_up
     with suppress(DicomlakeError):  # best effort: what matters is that the message comes again

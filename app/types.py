@@ -235,10 +235,12 @@ class Status(StrEnum):
 class Outcome:
     """What became of one event. `code` says why an event was ignored, superseded or dead-lettered.
 
-    stored: of an archive, how many of its members have rows; these are too many to be in `instances`.
+    stored: of an archive, how many of its members have rows; these are too many to be in `instances`. reason:
+    of a dead letter, its sentence.
     """
 
     status: Status
     code: str = ""
     instances: tuple[Row, ...] = ()
     stored: int | None = None
+    reason: str = ""

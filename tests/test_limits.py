@@ -2,6 +2,7 @@
 
 import io
 import json
+import zipfile
 from collections.abc import Iterator
 from contextlib import closing
 
@@ -178,10 +179,21 @@ def test_a_dead_letter_says_which_limit_to_raise_and_then_the_file_is_stored(tmp
     monkeypatch.chdir(tmp_path)
     (tmp_path / "deep.dcm").write_bytes(nested(17))
     say = CliRunner().invoke
-    assert say(cli, ["--set", "limits.depth=16", "ingest", "deep.dcm"]).exit_code == 1
+    told = say(cli, ["--set", "limits.depth=16", "ingest", "deep.dcm"])
+    reason = f"describe: {COST_THE_OBJECT['depth'][2]}"
+    assert (told.exit_code, json.loads(told.stdout.splitlines()[0])["reason"]) == (1, reason)
     (letter,) = json.loads(say(cli, ["query", "--json", "SELECT code, reason FROM dead_letters"]).stdout)
-    assert letter == {"code": "limit_exceeded", "reason": f"describe: {COST_THE_OBJECT['depth'][2]}"}
+    assert letter == {"code": "limit_exceeded", "reason": reason}
     assert say(cli, ["ingest", "deep.dcm"]).exit_code == 0
+
+
+def test_a_member_over_a_limit_says_which(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with zipfile.ZipFile("study.zip", "w") as archive:
+        archive.writestr("deep.dcm", nested(17))
+    said = CliRunner().invoke(cli, ["--set", "limits.depth=16", "ingest", "study.zip"])
+    line = json.loads(said.stdout.splitlines()[0])
+    assert line["reason"] == 'describe: 1 member(s) failed: "deep.dcm" (limit_exceeded: limits.depth)'
 
 
 def test_the_limits_without_settings_are_those_of_the_default_settings():

@@ -15,6 +15,21 @@ from app.services import Services
 
 router = APIRouter()
 
+ANSWERS: dict[int | str, dict[str, str]] = {
+    204: {"description": "Ack: stored, deleted, superseded, or none of our business"},
+    400: {"description": "Not an event, or not of a bucket served here"},
+    401: {"description": "No valid token, where api.auth asks for one"},
+    403: {"description": "A token or a subscription that may not push here"},
+    413: {"description": "The body is over api.max_body_bytes"},
+    415: {"description": "The body is compressed, a form, or plain text"},
+    422: {"description": "A permanent failure: the same bytes will fail again"},
+    429: {"description": "No room now"},
+    431: {"description": "More headers than an event has"},
+    500: {"description": "A bug of the service"},
+    503: {"description": "Storage, warehouse or bus does not answer"},
+    507: {"description": "A disk is almost full"},
+}
+
 MAX_HEADERS, MAX_HEADER_BYTES = 200, 32_768
 # What a page in a browser may send to any address without asking first, so no event comes as this.
 SIMPLE_TYPES = ("text/plain", "multipart/form-data", "application/x-www-form-urlencoded")
@@ -82,6 +97,7 @@ async def read_body(request: Request) -> bytes:
     response_class=Response,
     dependencies=[Depends(check_headers), Depends(authorize)],
     summary="Take one event",
+    responses=ANSWERS,
 )
 def push(request: Request, body: Annotated[bytes, Depends(read_body)]) -> None:
     """Take a Pub/Sub push, wrapped or not, or a CloudEvent; answer when all of it is stored."""

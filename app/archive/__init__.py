@@ -11,6 +11,7 @@ member, named as the object without `.gz`. Archives inside archives are refused.
 from __future__ import annotations
 
 import posixpath
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import BinaryIO
@@ -23,6 +24,9 @@ from app.archive.unpack import Stream, kind_of, may_be_dicom, unpack
 from app.archive.zip import list_zip
 from app.errors import BadArchive, LimitExceeded, PermanentError, permanent
 from app.types import ArchiveLimits, Content, DescribeOptions, Instance
+
+_SETTING = re.compile(r"\b(limits|workers|archive)\.[a-z_]+")
+"""In the text of an error: the setting that was exceeded."""
 
 Describe = Callable[[Content, DescribeOptions], Instance]
 
@@ -129,7 +133,8 @@ def describe_members(
                     data = unpack(stream, part.kind, entry, limits)
                 instance = _describe(describe, _member(part.content, entry.label, data), options)
             except PermanentError as error:
-                found.append(Refused(entry.label, error.code))
+                setting = _SETTING.search(error.text)
+                found.append(Refused(entry.label, error.code, setting.group() if setting else ""))
                 continue
             found.append(instance)
             room -= _weight(instance)

@@ -51,10 +51,11 @@ class Listing:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """A member that was not described, and the code why."""
+    """A member that was not described, the code why, and the setting that it is over, if that is why."""
 
     label: str
     code: str
+    setting: str = ""
 
 
 def check_count(count: int, limits: ArchiveLimits) -> None:
