@@ -8,8 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import hypothesis
 import pytest
 from fastapi.testclient import TestClient
+from hypothesis import HealthCheck
 
 from app import config
 from app.api import create_app
@@ -20,6 +22,9 @@ if TYPE_CHECKING:
     from tests.emulators import PubSubEmulator
 
 
+# How long it takes to make an example, or to try one, is no fault on a machine that does other things too.
+hypothesis.settings.register_profile("suite", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+hypothesis.settings.load_profile("suite")
 # A shell that runs this in the background has it ignored, and so would every process that a test interrupts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 

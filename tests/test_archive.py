@@ -71,7 +71,7 @@ def test_what_is_dicom_is_worth_unpacking(syntax):
         assert may_be_dicom(sample)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.binary(min_size=0, max_size=12), st.binary(max_size=20))
 def test_what_is_not_worth_unpacking_is_not_dicom(head, tail):
     if not may_be_dicom(head + tail):

@@ -557,7 +557,7 @@ def accepted(headers, body):
     return isinstance(outcome(lambda: object_event(message_from_request(headers, body))), ObjectEvent)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     headers=HEADERS,
     body=st.binary() | SHAPED.map(encoded) | SHAPED.map(lambda value: encoded(push(value, value))),
@@ -572,7 +572,7 @@ def test_any_request_is_a_message_or_refused(headers, body):
         assert isinstance(outcome(object_event, message), ObjectEvent | BadEvent)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     attributes=st.dictionaries(
         st.sampled_from([*ATTRIBUTES, "overwrittenByGeneration"]), st.text(), max_size=2
@@ -587,7 +587,7 @@ def test_a_message_with_a_few_wrong_values_is_an_event_or_refused(attributes, re
         assert 1 <= event.ref.generation < 2**63
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.integers(0, 700), st.binary(max_size=3))
 def test_a_push_with_a_few_wrong_bytes_is_an_event_or_refused(position, junk):
     body = encoded(push())

@@ -26,13 +26,17 @@ class Said:
     running: ExitStack = field(default_factory=ExitStack)
 
     def add(self, where: str, text: bytes | str) -> None:
-        """Keep a text and find the codes in it: of JSON, of a line of the log, of a member, of a command."""
+        """Keep a text and find the codes in it."""
         text = text.encode() if isinstance(text, str) else text
         self.texts[f"{len(self.texts)} {where}"] = text
-        found = re.findall(
-            rb"""\\?['"]?code\\?['"]?(?:=|: ?)\\?['"](\w+)| code=(\w+)|\((\w+)\)|Error: (\w+):""", text
-        )
+        found = CODE.findall(text)
         self.codes |= {code.decode() for one in found for code in one if code}
+
+
+CODE = re.compile(
+    rb"""\\?['"]?code\\?['"]?(?:=|: ?)\\?['"](\w+)"""  # of JSON, maybe in a text, and of metrics
+    rb"""| code=(\w+)|\((\w+)(?:: [\w.]+)?\)|Error: (\w+):"""  # a line of the log, a member, a command
+)
 
 
 class CanaryService(Service):

@@ -164,7 +164,7 @@ def test_exit_code_tells_whether_anything_was_found(capsys, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["metadata", "archive", "event"])
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.data())
 def test_any_bytes_over_a_seed_end_in_a_foreseen_error(name, data):
     one = SUBJECTS[name]

@@ -106,7 +106,7 @@ def happen(events):
 
 @pytest.mark.parametrize("form", FORMS)
 @given(events=EVENTS, data=st.data())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_rows_in_any_order_and_number_show_what_is_there_now(form, events, data):
     rows, expected = happen(events)
     again = data.draw(st.lists(st.sampled_from(rows), max_size=6)) if rows else []
