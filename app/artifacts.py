@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
 from concurrent.futures import ThreadPoolExecutor
 
 from app.rows import Written, artifact_path
@@ -11,6 +11,8 @@ from app.types import Instance, ObjectRef
 
 AT_ONCE = 8
 """Artifacts of one archive that are written or removed at the same time."""
+_OF_OBJECT = re.compile(r"\.[0-9]+\.(json|png)$")
+"""What the artifacts of an object are called, and those of few members."""
 
 
 def write_artifacts(ref: ObjectRef, instance: Instance, services: Services) -> Written:
@@ -32,13 +34,29 @@ def artifact_names(ref: ObjectRef, services: Services, member: str | None = None
     return f"{settings.metadata}{stem}.json", f"{settings.images}{stem}.png"
 
 
-def member_artifacts(ref: ObjectRef, services: Services) -> Iterator[str]:
-    """Yield the names of all artifacts of members of one object version, an archive or not."""
+def member_artifacts(ref: ObjectRef, services: Services) -> list[str]:
+    """Return the names of all artifacts of members of one object version, an archive or not."""
     settings = services.settings.artifacts
     folder = artifact_path(f"{ref.name}.{ref.generation}")
-    for prefix in (settings.metadata, settings.images):
-        found = list(services.artifacts.list(f"{prefix}{folder}/"))  # whole, for it is removed meanwhile
-        yield from (ref.name.removeprefix(services.artifacts.prefix) for ref in found)
+    names = [
+        found.name.removeprefix(services.artifacts.prefix)
+        for prefix in (settings.metadata, settings.images)
+        for found in services.artifacts.list(f"{prefix}{folder}/")
+    ]
+    if not any(map(_OF_OBJECT.search, names)):
+        return names
+    others = _artifacts_below(services.source.uri(f"{folder}/", ref.bucket), services)
+    return [name for name in names if services.artifacts.uri(name) not in others]
+
+
+def _artifacts_below(folder: str, services: Services) -> set[object]:
+    """Return the artifacts that rows of objects in a folder of the source name.
+
+    The folder may be called as an archive and its generation are: it is common to call folders by UIDs.
+    """
+    sql = "SELECT metadata_uri, preview_uri FROM instances WHERE object_uri >= :low AND object_uri < :high"
+    rows = services.warehouse.query(sql, {"low": folder, "high": f"{folder[:-1]}0"})  # "0" follows "/"
+    return {uri for row in rows for uri in row.values()}
 
 
 def remove_artifacts(ref: ObjectRef, services: Services) -> None:

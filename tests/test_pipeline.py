@@ -141,6 +141,18 @@ def test_a_refused_row_is_tried_again_as_long_as_its_artifacts_cannot_be_removed
         handle(replace(services, warehouse=refusing, artifacts=store), ct)
 
 
+def test_a_removal_spares_the_objects_of_a_folder_called_as_the_object_and_its_generation(services, ct):
+    folder = services.source.root / f"{ct.name}.{ct.generation}"
+    folder.mkdir()
+    (folder / "other.dcm").write_bytes(data.ct())
+    handle(services, services.source.find(f"{folder.name}/other.dcm"))
+    before = artifacts(services)
+    handle(services, ct)
+    handle(services, ct, EventType.DELETE)
+    assert artifacts(services) == before
+    assert len(before) == 2
+
+
 def test_a_removal_before_its_object_hides_it(services, ct):
     assert handle(services, ct, EventType.DELETE).status is Status.DELETED
     handle(services, ct)
