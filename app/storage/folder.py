@@ -169,13 +169,23 @@ def has_writer(descriptor: int) -> bool:
     return False
 
 
+def probe(root: Path, name: str) -> tuple[Stamp, bool]:
+    """Return the state of a file and whether somebody has it open for writing."""
+    descriptor = open_file(root, name)
+    try:
+        with os_errors():
+            return stamp(os.fstat(descriptor)), has_writer(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def walk(
     root: Path, prefix: str = "", skip: Callable[[str], None] | None = None
 ) -> Iterator[tuple[str, Stamp]]:
     """Yield path and state of the regular files whose paths begin with `prefix`, in order of path.
 
     Our temporary files are left out. A folder that cannot be read is given to `skip`; without it, and for the
-    root, StorageUnavailable is raised.
+    root, StorageUnavailable is raised. So is one too deep for any name, which without `skip` is left out.
     """
     start = prefix[: prefix.rfind("/") + 1]
     if start and not is_object_name(start[:-1]):
@@ -185,6 +195,10 @@ def walk(
         path, found = pending.pop()
         if found is not None:
             yield path, found
+            continue
+        if len(os.fsencode(path)) > NAME_BYTES:  # somebody's endless chain of folders
+            if skip:
+                skip(path)
             continue
         try:
             with os_errors(GONE), open_folder(root, path.split("/")[:-1]) as folder:

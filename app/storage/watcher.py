@@ -19,7 +19,6 @@ from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import islice
-from pathlib import Path
 from queue import Empty, SimpleQueue
 from time import monotonic
 from typing import TYPE_CHECKING
@@ -30,15 +29,15 @@ from app.errors import ObjectGone, StorageUnavailable, TransientError
 from app.storage import Publish
 from app.storage.folder import (
     TEMP,
-    has_writer,
     is_event_name,
-    open_file,
     os_errors,
+    probe,
     spelled,
     stat_file,
     walk,
 )
-from app.storage.index import Index, Seen, Stamp, stamp
+from app.storage.hints import below, folders
+from app.storage.index import Index, Seen, Stamp
 from app.storage.telling import messages
 from app.storage.versions import version
 
@@ -120,10 +119,9 @@ class Watcher:
             if not listening:
                 listening = self._listening = True
                 self._hints.put("")
-            hints = {_below(root, path) for _, path in changes}
-            for hint in hints:
-                if hint is not None:
-                    self._hints.put(hint)
+            hints = {hint for _, path in changes if (hint := below(root, path)) is not None}
+            for hint in sorted(hints):  # what is above comes first, and is scanned with all below
+                self._hints.put(hint)
             if "" in hints or not os.path.samestat(watched, os.stat(root)):
                 return
 
@@ -160,7 +158,8 @@ class Watcher:
             self._wait(hint, found)
             if found is None:
                 # It is or was a folder, maybe. What came before it was listened to gave no hint: look twice.
-                self._scan(f"{hint}/")
+                if not any(above in self._waiting for above in folders(hint)):
+                    self._scan(f"{hint}/")
                 self._wait(f"{hint}/", None)
 
     def _scan_all(self) -> None:
@@ -200,6 +199,14 @@ class Watcher:
         self._index.put(touched)
         return unnamed
 
+    def _scan_due(self, folder: str) -> None:
+        """Scan a folder that waited, and so all folders below it that have waited long enough by now."""
+        now = monotonic()
+        self._scan(folder)
+        for name in [name for name, (_, due) in self._waiting.items() if due <= now]:
+            if name.endswith("/") and name.startswith(folder):
+                del self._waiting[name]
+
     def _skip(self, name: str) -> None:
         """Log what cannot be read and is tried at the next scan; raise when that is the whole folder."""
         with os_errors():
@@ -225,9 +232,10 @@ class Watcher:
         for name, (before, due) in list(islice(self._waiting.items(), BATCH)):
             if due > monotonic() or monotonic() > enough or self._stop.is_set():
                 break
-            del self._waiting[name]
+            if self._waiting.pop(name, None) is None:  # scanned with a folder above
+                continue
             if name.endswith("/"):
-                self._scan(name)
+                self._scan_due(name)
             elif change := self._decide(name, before):
                 changes[name] = change
         self._tell_all(changes)
@@ -236,7 +244,7 @@ class Watcher:
         """Return what became of a name that waited: a new version, or one that is not live any more."""
         found, busy = None, False
         try:
-            found, busy = probe(self._storage, name)
+            found, busy = probe(self._storage.root, name)
         except ObjectGone:
             pass
         except StorageUnavailable as error:
@@ -275,25 +283,3 @@ class Watcher:
             told = message.attributes
             facts = {"bucket": bucket, "object": name, "generation": int(told["objectGeneration"])}
             log.debug("published", extra=facts | {"event_type": told["eventType"]})
-
-
-def _below(root: Path, path: str) -> str | None:
-    """Return the name below the root that a hint means, "" for the root itself, None for what lies outside.
-
-    The library follows links, so it may call a file by way of one.
-    """
-    folder, name = os.path.split(path)
-    real = Path(os.path.realpath(folder), name)
-    if not real.is_relative_to(root):
-        return None
-    return "" if real == root else real.relative_to(root).as_posix()
-
-
-def probe(storage: LocalStorage, name: str) -> tuple[Stamp, bool]:
-    """Return the state of a file and whether somebody has it open for writing."""
-    descriptor = open_file(storage.root, name)
-    try:
-        with os_errors():
-            return stamp(os.fstat(descriptor)), has_writer(descriptor)
-    finally:
-        os.close(descriptor)

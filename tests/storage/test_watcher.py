@@ -315,6 +315,15 @@ def test_folders_moved_in_around_and_out(landing: Landing, tmp_path: Path) -> No
     assert [(kind, name) for kind, name, _ in landing.settled(1)] == [("finalize", "other")]
 
 
+def test_a_chain_of_folders_holds_nobody_up(landing: Landing) -> None:
+    (landing.root / "/".join("a" * 500)).mkdir(parents=True)
+    time.sleep(QUIET)
+    for name in ("other.dcm", f"{'/'.join('a' * 500)}/b.dcm"):
+        landing.put(name)
+    assert landing.wait(2, timeout=20) < 15  # it was a minute once
+    assert len(landing.settled(2)) == 2
+
+
 def test_many_files_in_many_new_folders_are_each_published_once(landing: Landing) -> None:
     names = sorted(f"study{number % 40}/series{number % 7}/{number}.dcm" for number in range(600))
     for name in names:
