@@ -21,7 +21,7 @@ def bad(services):
 
 
 def handle(services, ref, kind=EventType.FINALIZE, how=GiveUp.NOW):
-    told = notification(kind, ref, services.source.uri(ref.name), NOON, 11)
+    told = notification(kind, ref, services.source.uri(ref.name), NOON, {"size": "11"})
     return pipeline.handle(told, services, how)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -21,19 +21,22 @@ def messages(bucket: str, name: str, uri: str, seen: Seen, now: datetime) -> Ite
         generation, size = gone.pop()
         overwrote = {"overwroteGeneration": str(gone[-1][0])} if gone else {}
         by = {"overwrittenByGeneration": str(generation)}
-        message = notification(EventType.FINALIZE, ObjectRef(bucket, name, generation), uri, now, size)
+        content = {"size": str(size)} | ({"crc32c": seen.crc32c} if seen.crc32c else {})
+        message = notification(EventType.FINALIZE, ObjectRef(bucket, name, generation), uri, now, content)
         yield replace(message, attributes={**message.attributes, **overwrote})
     for generation, size in gone:
-        message = notification(EventType.DELETE, ObjectRef(bucket, name, generation), uri, now, size)
+        content = {"size": str(size)}
+        message = notification(EventType.DELETE, ObjectRef(bucket, name, generation), uri, now, content)
         yield replace(message, attributes={**message.attributes, **by})
 
 
 def notification(
-    kind: EventType, ref: ObjectRef, uri: str, time: datetime, size: int | None = None
+    kind: EventType, ref: ObjectRef, uri: str, time: datetime, content: Mapping[str, str] | None = None
 ) -> Message:
     """Return the message that Cloud Storage would publish for a change, plus our attribute `objectUri`.
 
     That one is left out where it is longer than Pub/Sub allows: then `dead_letters` names `gs://bucket/object`.
+    content: size in bytes and crc32c of what is told of, where they are known.
     """
     made, told = _rfc3339(datetime.fromtimestamp(ref.generation / 1e9, UTC)), _rfc3339(time)
     resource = {
@@ -45,9 +48,8 @@ def notification(
         "metageneration": "1",
         "timeCreated": made,
         "updated": made,
+        **(content or {}),
     }
-    if size is not None:
-        resource["size"] = str(size)
     if kind is EventType.DELETE:
         resource["timeDeleted"] = told
     attributes = {

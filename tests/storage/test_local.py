@@ -409,7 +409,7 @@ def test_uri_is_told_where_an_attribute_can_hold_it(size: int, kept: bool) -> No
 def test_notification_is_as_cloud_storage_makes_it() -> None:
     ref = ObjectRef("landing", "study/é.dcm", 1_700_000_000_123_456_789)
     now = datetime(2026, 1, 2, 3, 4, 5, 6, UTC)
-    message = notification(EventType.DELETE, ref, "file:///lake/landing/study/é.dcm", now, 42)
+    message = notification(EventType.DELETE, ref, "file:///lake/landing/study/é.dcm", now, {"size": "42"})
     assert message.message_id == ""
     assert message.attributes == {
         "notificationConfig": "projects/_/buckets/landing/notificationConfigs/local",

@@ -107,6 +107,7 @@ def test_dropped_file_is_published_once(landing: Landing) -> None:
     assert message.attributes["objectUri"] == f"file://{path}"
     assert "overwroteGeneration" not in message.attributes
     assert json.loads(message.data)["size"] == "5"
+    assert json.loads(message.data)["crc32c"] == "GNEjNQ=="
     assert landing.read("study/é 1.dcm", mtime(path)) == b"12345"
 
 
