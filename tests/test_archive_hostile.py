@@ -10,7 +10,7 @@ import zipfile
 
 import pytest
 
-from app import archive
+from app import archive, wire
 from app.errors import PermanentError
 from app.types import ArchiveLimits
 from tests import data
@@ -172,13 +172,32 @@ def test_extended_headers_are_read_within_bounds(packed, found, fault):
     assert unpacked(packed) == (found, fault)
 
 
-def test_a_tar_that_claims_exabytes_is_cut_off_where_it_ends():
+def tar_of_size(size):
     packed = bytearray(tarred([("1.dcm", CT)], tarfile.GNU_FORMAT))
-    packed[124:136] = b"\x80" + bytes(3) + struct.pack(">Q", 1 << 62)
+    packed[124:136] = b"\x80" + size.to_bytes(11, "big")
     packed[148:156] = b" " * 8
     packed[148:156] = b"%06o\0 " % sum(packed[:512])
-    for whole in (bytes(packed), gzip.compress(bytes(packed))):
+    return bytes(packed)
+
+
+def test_a_tar_that_claims_exabytes_is_cut_off_where_it_ends():
+    packed = tar_of_size(1 << 62)
+    for whole in (packed, gzip.compress(packed)):
         assert unpacked(whole) == ({"1.dcm": "truncated"}, "archive_truncated")
+
+
+@pytest.mark.parametrize("packed", [tar_of_size(1 << 63), tar_of_size(1 << 70), pax(size=str(1 << 63))])
+def test_a_size_that_no_file_can_have_is_a_damaged_header(packed):
+    for whole in (packed, gzip.compress(packed)):
+        found = archive.list_members(content(whole), ArchiveLimits())
+        assert (found.entries, found.fault) == ((), "bad_header")
+
+
+@pytest.mark.parametrize("packed", [tar_of_size((1 << 63) - 1), pax(size=str((1 << 63) - 1))])
+def test_the_largest_size_that_a_header_can_have_is_told_by_a_worker(packed):
+    for whole in (packed, gzip.compress(packed)):
+        found = archive.list_members(content(whole), ArchiveLimits())
+        assert wire.read_packed(io.BytesIO(wire.packed(found)), MIB) == found
 
 
 def test_the_limits_hold():

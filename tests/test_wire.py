@@ -11,7 +11,7 @@ import pytest
 
 from app.archive.entries import Entry, Kind, Listing, Refused
 from app.dicom.unrenderable import DecodeFailed
-from app.errors import NotDicom, Unrenderable, WorkerCrashed
+from app.errors import InternalError, NotDicom, Unrenderable, WorkerCrashed
 from app.types import DatasetWarning, Instance
 from app.wire import SIZE, Unreadable, packed, read_packed
 from app.workers import Workers
@@ -61,10 +61,21 @@ def test_an_error_comes_with_text_and_code_as_a_class_of_the_tree():
     assert (type(error), error.code) == (Unrenderable, DecodeFailed("no").code)
 
 
-@pytest.mark.parametrize("value", [object(), {1, 2}, datetime(2026, 1, 2), len, Instance, 2**64, 1j])
+@pytest.mark.parametrize(
+    "value", [object(), {1, 2}, datetime(2026, 1, 2), len, Instance, 2**64, -(2**63) - 1, 1j]
+)
 def test_nothing_else_is_said(value):
-    with pytest.raises((TypeError, OverflowError)):
+    with pytest.raises(TypeError):
         packed(value)
+
+
+def test_a_result_of_a_worker_that_cannot_be_said_is_our_bug():
+    pool = Workers(1, 1 << 30, 10)
+    try:
+        with pytest.raises(InternalError, match=r"^TypeError at app/wire\.py:"):
+            pool.run(worker_tasks.double, 2**63)
+    finally:
+        pool.close()
 
 
 @pytest.mark.parametrize(

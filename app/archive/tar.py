@@ -14,6 +14,7 @@ from app.errors import BadArchive
 from app.types import ArchiveLimits
 
 BLOCK = 512
+MAX_SIZE = (1 << 63) - 1  # of a file, in bytes: what an off_t holds
 MAX_EXTENDED = 1 << 20
 DIRECTORY, GNU_NAME, GNU_LINK, PAX, PAX_GLOBAL, GNU_SPARSE = b"5", b"L", b"K", b"x", b"g", b"S"
 LINKS_AND_DEVICES = frozenset((b"1", b"2", b"3", b"4", b"6"))
@@ -166,13 +167,17 @@ def _name(block: bytes) -> bytes:
 def _number(text: bytes) -> int:
     """Return a number of a header: octal digits, or binary where the first bit says so (GNU)."""
     if text[0] & 0x80:
-        return int.from_bytes(text[1:], "big") if text[0] == 0x80 else _bad_number()
+        return _checked(int.from_bytes(text[1:], "big")) if text[0] == 0x80 else _bad_number()
     digits = text.strip(b" \0") or b"0"
     return int(digits, 8) if all(digit in b"01234567" for digit in digits) else _bad_number()
 
 
 def _decimal(text: bytes) -> int:
-    return int(text) if text.isdigit() and len(text) < 20 else _bad_number()
+    return _checked(int(text)) if text.isdigit() and len(text) < 20 else _bad_number()
+
+
+def _checked(number: int) -> int:
+    return number if number <= MAX_SIZE else _bad_number()
 
 
 def _bad_number() -> int:

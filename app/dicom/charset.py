@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from functools import lru_cache
 
 from pydicom.charset import CODES_TO_ENCODINGS, python_encoding
 
@@ -69,7 +68,6 @@ class Charset:
             return text.decode(codec)
 
 
-@lru_cache(maxsize=256)
 def charset(value: bytes) -> Charset:
     """Return the character set that the bytes of (0008,0005) name; usual misspellings are understood."""
     terms = [term.strip(b" \0").decode("latin-1") for term in value.split(b"\\")]

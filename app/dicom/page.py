@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
-from functools import cache
+from functools import lru_cache
 
 from PIL import ImageFont
 
@@ -18,7 +18,7 @@ INSTEAD = str.maketrans(
 PROBE = "\uffff"
 
 
-@cache
+@lru_cache(maxsize=16)
 def font(size: int) -> ImageFont.FreeTypeFont:
     """Return Pillow's own font, Aileron: the same on every machine, but little more than ASCII."""
     found = ImageFont.load_default(size)
@@ -84,13 +84,13 @@ def _pieces(word: str, size: int, width: float) -> list[str]:
     return [*pieces, piece]
 
 
-@cache
+@lru_cache(maxsize=1 << 12)
 def _has(letter: str) -> bool:
     shape = font(16).getmask(letter)
     return letter == " " or bytes(shape) != bytes(font(16).getmask(PROBE))
 
 
-@cache
+@lru_cache(maxsize=1 << 12)
 def _width(letter: str, size: int) -> float:
     return font(size).getlength(letter)
 

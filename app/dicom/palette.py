@@ -56,7 +56,7 @@ def expand_segments(data: np.ndarray, count: int) -> np.ndarray:
 
     Raises
     ------
-    Unrenderable : bad_palette
+    Unrenderable : bad_palette, also for a segment that adds nothing, as those could be repeated for ever
 
     References
     ----------
@@ -67,7 +67,7 @@ def expand_segments(data: np.ndarray, count: int) -> np.ndarray:
     def expand(position: int, segments: int, nested: bool) -> None:
         while position + 1 < len(words) and segments > 0 and len(out) < count:
             opcode, length = words[position : position + 2]
-            segments, position = segments - 1, position + 2
+            segments, position, before = segments - 1, position + 2, len(out)
             if opcode == DISCRETE:
                 out.extend(words[position : position + length])
                 position += length
@@ -77,8 +77,8 @@ def expand_segments(data: np.ndarray, count: int) -> np.ndarray:
             elif opcode == INDIRECT and not nested and position + 1 < len(words):
                 expand((words[position] | words[position + 1] << 16) // 2, length, True)
                 position += 2
-            else:
-                raise unrenderable(PreviewError.BAD_PALETTE, "a segment of the palette is broken")
+            if len(out) == before:
+                raise unrenderable(PreviewError.BAD_PALETTE, "a segment of the palette is broken or empty")
 
     expand(0, len(words), False)
     return np.array(out[:count], np.uint16)

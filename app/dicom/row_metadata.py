@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from functools import cache
+from functools import lru_cache
 from typing import Any
 
 import orjson
@@ -57,7 +57,7 @@ def _named(fields: Fields, private: bool) -> Iterator[tuple[str, str, Fields]]:
             yield tag, f"{tag[:4]},{creator},{tag[6:]}" if creator else tag, entry
 
 
-@cache
+@lru_cache(maxsize=1 << 16)
 def _keyword(tag: str) -> str:
     """Return the keyword of a public tag; in the groups 50xx and 60xx, which share them, the tag."""
     return tag if tag[:2] in ("50", "60") else keyword_for_tag(int(tag, 16)) or tag

@@ -1,5 +1,7 @@
 """Colours: palettes, luminance and colour differences, wide samples, profiles."""
 
+import time
+
 import numpy as np
 import pytest
 from PIL import ImageCms
@@ -94,11 +96,23 @@ def test_segments_may_be_repeated():
     assert expand_segments(data, 8).tolist() == [1, 2, 4, 6, 1, 2, 4, 6]
 
 
-@pytest.mark.parametrize("data", [[7, 1, 1], [1, 5, 9], [2, 1], [2, 60000, 0, 0]])
+@pytest.mark.parametrize(
+    "data",
+    [[7, 1, 1], [1, 5, 9], [2, 1], [2, 60000, 0, 0], [0, 0], [0, 1, 5, 1, 0, 9], [0, 1, 5, 2, 0, 0, 0]],
+)
 def test_broken_segments_are_refused(data):
     with pytest.raises(Unrenderable) as caught:
         expand_segments(np.array(data, np.uint16), 1000)
     assert caught.value.code == "bad_palette"
+
+
+def test_segments_that_add_nothing_are_refused_before_they_are_repeated():
+    # 65,535 discrete segments of no entries, and 12,000 repetitions of them all.
+    data = np.array([0, 0] * 65535 + [2, 65535, 0, 0] * 12000, np.uint16)
+    begin = time.monotonic()
+    with pytest.raises(Unrenderable):
+        expand_segments(data, 65536)
+    assert time.monotonic() - begin < 1
 
 
 def test_expansion_stops_at_the_announced_entries():

@@ -1,8 +1,11 @@
 """The JSON of a row: keyword keys, plain values, and what is left out."""
 
+import importlib
 import json
+import pkgutil
 import struct
 
+import app.dicom
 from app.dicom.metadata import to_metadata
 from app.dicom.row_metadata import to_row_metadata
 from app.types import MetadataOptions
@@ -64,3 +67,15 @@ def test_repeating_groups_do_not_overwrite_each_other():
     ]
     found = row(data.raw(*planes))
     assert (found["60000010"], found["60020010"]) == (0, 2)
+
+
+def test_what_a_worker_remembers_from_file_to_file_has_a_bound():
+    modules = [
+        importlib.import_module(f"app.dicom.{found.name}")
+        for found in pkgutil.iter_modules(app.dicom.__path__)
+    ]
+    caches = {
+        value for module in modules for value in vars(module).values() if hasattr(value, "cache_parameters")
+    }
+    assert len(caches) >= 5
+    assert all(cache.cache_parameters()["maxsize"] is not None for cache in caches)
