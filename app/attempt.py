@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
-from app.errors import DeadlineExceeded, InternalError
+from app.errors import BadArchive, DeadlineExceeded, InternalError, LimitExceeded
 from app.metrics import Metrics
 from app.types import Message, ObjectEvent
 
@@ -38,18 +39,41 @@ class Attempt:
         self.stored: int | None = None
         self._metrics = metrics
         self._begin = time.monotonic()
+        self._deadline_s = deadline_s
         self._end = self._begin + deadline_s
+        self._worked_s = 0.0
 
     def left_s(self) -> float:
         """Return how many seconds are left until the deadline; 0 when it has passed."""
         return max(0.0, self._end - time.monotonic())
 
     @contextmanager
+    def working(self) -> Iterator[Callable[[], None]]:
+        """Count the seconds from the call of what is given to the end of the block as the object's own."""
+        begin = math.inf
+
+        def begun() -> None:
+            nonlocal begin
+            begin = time.monotonic()
+
+        try:
+            yield begun
+        finally:
+            self._worked_s += max(0.0, time.monotonic() - begin)
+
+    @contextmanager
     def step(self, stage: str) -> Iterator[None]:
-        """Run one step; raises DeadlineExceeded instead of beginning it too late."""
+        """Run one step; it is not begun too late.
+
+        Raises DeadlineExceeded; BadArchive (`limit_exceeded`) where most of the time went into the work
+        itself, as it would again.
+        """
         self.stage = stage
         begin = time.monotonic()
         if begin > self._end:
+            if self._worked_s > self._deadline_s / 2:
+                text = "describing its members took longer than delivery.deadline_s"
+                raise BadArchive(text, code=LimitExceeded.code)
             raise DeadlineExceeded("the event took longer than delivery.deadline_s")
         yield
         took = time.monotonic() - begin

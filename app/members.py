@@ -102,8 +102,9 @@ class Members:
         return self._run(archive.describe_members, describe, part, options, self._limits)
 
     def _run(self, function: Callable[..., T], *args: object) -> T:
-        with self._attempt.step("describe"):
-            return self._services.workers.run(function, *args, wait_s=self._attempt.left_s())
+        attempt, workers = self._attempt, self._services.workers
+        with attempt.step("describe"), attempt.working() as begun:
+            return workers.run(function, *args, wait_s=attempt.left_s(), begun=begun)
 
     def _good_ones(self, found: Sequence[Instance | Refused]) -> Iterator[list[Instance]]:
         self.refuse(one for one in found if isinstance(one, Refused))

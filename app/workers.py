@@ -66,13 +66,19 @@ class Workers:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
         self._idle = [_Worker() for _ in range(self.count or cores or 1)]
 
-    def run(self, function: Callable[..., T], *args: object, wait_s: float | None = None) -> T:
+    def run(
+        self,
+        function: Callable[..., T],
+        *args: object,
+        wait_s: float | None = None,
+        begun: Callable[[], None] = lambda: None,
+    ) -> T:
         """Return `function(*args)` as a worker computes it; callers wait for a free worker in order.
 
         `function` must be importable in the worker, its arguments picklable, its result as app/wire.py says.
         Raises the task's own DicomlakeError, LimitExceeded (time, memory), WorkerCrashed, InternalError for
         any other error of the task, and TransientError when no worker can be had: Overloaded if none is free
-        within `wait_s`.
+        within `wait_s`. `begun` is called once a worker has begun with it.
         """
         task = pickled((function, args))
         worker = self._take(wait_s)
@@ -82,6 +88,7 @@ class Workers:
                 self._restart(worker)  # it was not there, or died while idle: not the fault of this task
                 if not worker.begin(task, self.timeout_s):
                     raise TransientError("no worker process starts")
+            begun()
             succeeded, value = worker.answer(self.memory_bytes)
             keep = succeeded and worker.tasks < self.tasks_per_worker and not self.retire_if(value)
         except TimeoutError:

@@ -3,6 +3,7 @@
 import gzip
 import json
 import random
+import time
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 
 from app import pipeline
 from app.archive import describe_members
-from app.errors import BadArchive, NotDicom, RowsRejected, StorageUnavailable, WorkerCrashed
+from app.errors import BadArchive, DeadlineExceeded, NotDicom, RowsRejected, StorageUnavailable, WorkerCrashed
 from app.storage.telling import notification
 from app.types import EventType, GiveUp, Status
 from app.workers import Workers
@@ -303,3 +304,39 @@ def test_more_members_than_one_task_takes_all_arrive(services):
     files = [(f"{number}.dcm", data.minimal(SOPInstanceUID=f"1.2.{number}")) for number in range(150)]
     assert handle(services, land(services, "x.zip", zipped(files, zipfile.ZIP_STORED))).stored == 150
     assert len({row["sop_instance_uid"] for row in rows(services)}) == 150
+
+
+def with_deadline(services, deadline_s, **more):
+    delivery = services.settings.delivery.model_copy(update={"deadline_s": deadline_s})
+    return replace(services, settings=services.settings.model_copy(update={"delivery": delivery}), **more)
+
+
+class Slow(Broken):
+    """Workers that take their time for each task: in it, or before it begins."""
+
+    def __init__(self, workers, waiting_s, working_s):
+        super().__init__(workers, "run", WorkerCrashed(""))
+        self.waiting_s, self.working_s = waiting_s, working_s
+
+    def _fail(self, function, *args, begun, **limits):
+        time.sleep(self.waiting_s)
+        begun()
+        time.sleep(self.working_s)
+        return self._inner.run(function, *args, **limits)
+
+
+def test_an_archive_whose_members_take_all_the_time_is_refused_for_good(services):
+    late = with_deadline(services, 0.5, workers=Slow(services.workers, 0, 0.6))
+    ref = land(services, "x.zip", zipped(GOOD))
+    with pytest.raises(BadArchive, match=r"delivery\.deadline_s") as caught:
+        handle(late, ref)
+    assert caught.value.code == "limit_exceeded"
+    assert handle(late, ref, how=GiveUp.NOW).status is Status.DEAD_LETTERED
+
+
+def test_an_archive_that_waited_for_workers_comes_again(services):
+    late = with_deadline(services, 0.5, workers=Slow(services.workers, 0.6, 0))
+    ref = land(services, "x.zip", zipped(GOOD))
+    with pytest.raises(DeadlineExceeded):
+        handle(late, ref)
+    assert handle(services, ref).stored == 2
