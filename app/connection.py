@@ -7,7 +7,8 @@ import json
 import logging
 from http import HTTPStatus
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn._types import ASGI3Application
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from app.api.headers import HEADERS
 
@@ -22,14 +23,16 @@ REFUSALS = {
 
 
 class Connection(HttpToolsProtocol):
-    """A connection on which a request must come in time and its headers within bounds.
+    """A connection on which a request must come, and its answer be read, in time, and headers within bounds.
 
     head_s: from the connection, or the first byte of a request, to the end of its headers. body_s: from there
-    to its end. max_head_bytes: of a request line and headers, of trailers, or of what else is no body.
+    to its end; and how long a part of an answer may wait to be read. max_head_bytes: of a request line and
+    headers, of trailers, or of what else is no body. max_pipelined: requests that wait while one is answered.
     """
 
     head_s, body_s = 10.0, 60.0
     max_head_bytes = 65_536
+    max_pipelined = 8
     max_connections = 512
 
     @staticmethod
@@ -37,12 +40,16 @@ class Connection(HttpToolsProtocol):
         """Count a refusal; for whoever keeps the numbers to replace."""
 
     _timer: asyncio.TimerHandle | None = None
+    _unread: asyncio.TimerHandle | None = None
+    _answered: RequestResponseCycle | None = None
+    _ending = False
     _in_head = True
     _unparsed = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn
         """Take the connection, unless there are too many."""
         super().connection_made(transport)
+        transport.set_write_buffer_limits(0)  # writing pauses as soon as the peer does not keep up
         self._wait(self.head_s)
         if len(self.connections) > self.max_connections:
             self._refuse(503)
@@ -50,10 +57,26 @@ class Connection(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the connection."""
         self._wait(None)
+        self.resume_writing()
+        if self._answered is not None:  # uvicorn tells only the last one, but this one is to write no more
+            self._answered.disconnected = True
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """Begin to wait for the peer to read what is written, also on a connection that is closing."""
+        super().pause_writing()
+        self._unread = self.loop.call_later(self.body_s, self._cut)
+
+    def resume_writing(self) -> None:
+        """Wait no more: all that is written is on its way."""
+        super().resume_writing()
+        if self._unread is not None:
+            self._unread.cancel()
 
     def data_received(self, data: bytes) -> None:
         """Parse what came; of headers that do not end no more is kept than `max_head_bytes` and one piece."""
+        if self._ending:
+            return
         self._unparsed += len(data)
         super().data_received(data)
         if self._unparsed and self._timer is None:  # as an empty line, with which no request begins yet
@@ -62,7 +85,9 @@ class Connection(HttpToolsProtocol):
             self._refuse(431)
 
     def on_message_begin(self) -> None:
-        """Begin to wait for the end of the headers."""
+        """Begin to wait for the end of the headers; raises BufferError where too many requests wait."""
+        if len(self.pipeline) >= self.max_pipelined:
+            raise BufferError  # the only way to stop the parser, which then has uvicorn send a 400
         super().on_message_begin()
         self._in_head = True
         self._wait(self.head_s)
@@ -84,9 +109,23 @@ class Connection(HttpToolsProtocol):
         self._wait(None)
         super().on_message_complete()
 
+    def on_response_complete(self) -> None:
+        """Go on to the next request, and read no more while others wait."""
+        super().on_response_complete()
+        if self.pipeline and not self.transport.is_closing():
+            self.flow.pause_reading()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        self._answered = cycle
+        super()._start_asgi_task(cycle, app)
+
     def send_400_response(self, msg: str) -> None:
-        """Refuse what cannot be parsed."""
-        self._refuse(400)
+        """Refuse what cannot be parsed; where requests before it wait, close once the last is answered."""
+        if self.pipeline:
+            self._ending, self.cycle.keep_alive, self._unparsed = True, False, 0
+            self._wait(self.body_s if self.cycle.more_body else None)
+        else:
+            self._refuse(400)
 
     def _wait(self, seconds: float | None) -> None:
         if self._timer is not None:
@@ -100,6 +139,10 @@ class Connection(HttpToolsProtocol):
             self.transport.close()
         else:
             self._refuse(408)
+
+    def _cut(self) -> None:
+        log.warning("cut off", extra={"code": "answer_not_read"})
+        self.transport.abort()  # to close it would wait until all is read
 
     def _refuse(self, status: int) -> None:
         """Answer, where no other answer is on its way or sent, and close."""

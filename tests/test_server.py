@@ -16,7 +16,7 @@ from app import server
 from app.connection import Connection
 from tests.e2e.service import until
 
-EVENT_HEAD = b"POST / HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+EVENT_HEAD = b"POST / HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
 
 
 class Hasty(Connection):
@@ -227,7 +227,7 @@ def get(path, method=b"GET", more=FOREIGN):
 
 
 def event(more, body=b"{}"):
-    return EVENT_HEAD + FOREIGN + more + b"\r\n" + body
+    return EVENT_HEAD + b"connection: close\r\n" + more + b"\r\n" + body
 
 
 @pytest.mark.parametrize(
