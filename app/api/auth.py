@@ -2,7 +2,8 @@
 
 `oidc`: the service is reachable by anyone, so everything is checked here, the signature first.
 `iam`: Cloud Run has checked the token and the invoker's right, and put a placeholder where the signature was;
-so the claims are checked here, and that somebody checked the signature is trusted.
+so the claims are checked here, and that somebody checked the signature is trusted. Of two tokens it has
+checked one.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any
 
 import httpx
 from fastapi import Request
+from starlette.datastructures import Headers
 
 from app.config import Api
 from app.errors import ConfigError, DicomlakeError, TransientError
@@ -26,6 +28,8 @@ ISSUERS = ("https://accounts.google.com", "accounts.google.com")
 LEEWAY_S = 30
 MAX_LIFE_S = 3600
 MAX_TOKEN_BYTES = 16_384
+# Where this header is, Cloud Run checks only it, and passes `Authorization` on as it came.
+PLATFORM_TOKEN = "x-serverless-authorization"  # noqa: S105 - the name of a header
 SIGNATURE_ONLY: Any = {  # the claims have their own rules, and a clock that is an argument
     "verify_signature": True,
     **dict.fromkeys(("verify_exp", "verify_nbf", "verify_iat", "verify_aud"), False),
@@ -42,7 +46,7 @@ class Unauthorized(DicomlakeError):
 
 
 class Forbidden(DicomlakeError):
-    """The token is genuine but not for this service, or not of an account that may push."""
+    """The token is genuine but for another service or of another account, or a page sent the request."""
 
     code = "forbidden"
 
@@ -81,11 +85,12 @@ def check_claims(claims: Mapping[str, Any], rules: Rules, now_s: float) -> None:
         raise Forbidden("the token is of an account that may not push; see api.service_accounts")
 
 
-def bearer(headers: Mapping[str, str]) -> str:
-    """Return the token of a request; raises Unauthorized when there is none of a sane size."""
-    scheme, _, token = headers.get("authorization", "").partition(" ")
+def bearer(headers: Headers, name: str) -> str:
+    """Return the token in the header `name`; raises Unauthorized when there is not one, of a sane size."""
+    given = headers.getlist(name)
+    scheme, _, token = (given[0] if len(given) == 1 else "").partition(" ")
     if scheme.lower() != "bearer" or not token or len(token) > MAX_TOKEN_BYTES or token.count(".") != 2:
-        raise Unauthorized("authorization: is no bearer token")
+        raise Unauthorized(f"{name}: is no bearer token")
     return token
 
 
@@ -162,10 +167,13 @@ class Gate:
     rules: Rules
     keys: Keys | None
 
-    def check(self, headers: Mapping[str, str], now_s: float) -> None:
+    def check(self, headers: Headers, now_s: float) -> None:
         """Return when the sender may push; raises Unauthorized or Forbidden."""
-        token = bearer(headers)
-        claims = claims_unsigned(token) if self.keys is None else self.keys.claims(token)
+        if self.keys is None:
+            name = PLATFORM_TOKEN if PLATFORM_TOKEN in headers else "authorization"
+            claims = claims_unsigned(bearer(headers, name))
+        else:
+            claims = self.keys.claims(bearer(headers, "authorization"))
         check_claims(claims, self.rules, now_s)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request, Response
@@ -19,7 +20,7 @@ ANSWERS: dict[int | str, dict[str, str]] = {
     204: {"description": "Ack: stored, deleted, superseded, or none of our business"},
     400: {"description": "Not an event, or not of a bucket served here"},
     401: {"description": "No valid token, where api.auth asks for one"},
-    403: {"description": "A token or a subscription that may not push here"},
+    403: {"description": "A token, a subscription, a page in a browser or a Host that may not push here"},
     413: {"description": "The body is over api.max_body_bytes"},
     415: {"description": "The body is compressed, a form, or plain text"},
     422: {"description": "A permanent failure: the same bytes will fail again"},
@@ -33,6 +34,8 @@ ANSWERS: dict[int | str, dict[str, str]] = {
 MAX_HEADERS, MAX_HEADER_BYTES = 200, 32_768
 # What a page in a browser may send to any address without asking first, so no event comes as this.
 SIMPLE_TYPES = ("text/plain", "multipart/form-data", "application/x-www-form-urlencoded")
+EVERYWHERE = ("", "0.0.0.0", "::")  # noqa: S104 - compared, not bound
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
 class BodyTooLarge(BadEvent):
@@ -69,13 +72,40 @@ def check_headers(request: Request) -> None:
         raise HeadersTooLarge(f"the headers are over {MAX_HEADERS} in number or {MAX_HEADER_BYTES} bytes")
 
 
+def check_sender(request: Request) -> None:
+    """Refuse what a page in a browser sends: its user can reach the service, its author should not.
+
+    No sender of events says where it comes from, as browsers do. A page whose own name was made to lead to
+    this machine may come as one of ours: where no token is asked for, that name in `Host` gives it away.
+    """
+    headers, api = request.headers, request.app.state.services.settings.api
+    if "origin" in headers or not {"none", "same-origin"}.issuperset(headers.getlist("sec-fetch-site")):
+        raise Forbidden("origin: a page in a browser may not push")
+    if request.app.state.gate is not None or api.host in EVERYWHERE or not _is_loopback(request):
+        return
+    for host in headers.getlist("host"):
+        if re.sub(r":[0-9]*$", "", host).strip("[]").lower() not in (*LOOPBACK, api.host.lower()):
+            raise Forbidden("host: is not the address that is listened on; see api.host")
+
+
+def _is_loopback(request: Request) -> bool:
+    address = (request.scope.get("server") or ("",))[0]
+    return address == "::1" or address.startswith("127.")
+
+
+def check_type(request: Request) -> None:
+    """Refuse a body of a type that no event has."""
+    given = request.headers.getlist("content-type")
+    if any(value.partition(";")[0].strip().lower() in SIMPLE_TYPES for value in given):
+        raise UnsupportedBody("content-type: send application/json or application/cloudevents+json")
+
+
 async def read_body(request: Request) -> bytes:
     """Return the body, counted while it is read: the announced length may lie."""
     limit: int = request.app.state.services.settings.api.max_body_bytes
     if request.headers.get("content-encoding", "identity") != "identity":
         raise UnsupportedBody("content-encoding: send the body uncompressed")
-    if request.headers.get("content-type", "").partition(";")[0].strip().lower() in SIMPLE_TYPES:
-        raise UnsupportedBody("content-type: send application/json or application/cloudevents+json")
+    check_type(request)
     announced = request.headers.get("content-length", "0")
     too_large = BodyTooLarge(f"the body is over {limit} bytes; see api.max_body_bytes")
     if not announced.isdecimal() or int(announced) > limit:
@@ -95,7 +125,7 @@ async def read_body(request: Request) -> bytes:
     "/",
     status_code=204,
     response_class=Response,
-    dependencies=[Depends(check_headers), Depends(authorize)],
+    dependencies=[Depends(check_headers), Depends(check_sender), Depends(authorize)],
     summary="Take one event",
     responses=ANSWERS,
 )

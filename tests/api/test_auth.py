@@ -7,10 +7,12 @@ from datetime import UTC, datetime
 
 import pytest
 from fastapi.testclient import TestClient
+from starlette.datastructures import Headers
 
 from app.api import create_app
 from app.api.auth import (
     Forbidden,
+    Gate,
     Keys,
     Rules,
     Unauthorized,
@@ -94,7 +96,7 @@ def test_any_other_token_is_refused(change, error):
 )
 def test_what_is_no_bearer_token_is_refused(value):
     with pytest.raises(Unauthorized):
-        bearer({} if value is None else {"authorization": value})
+        bearer(Headers({} if value is None else {"authorization": value}), "authorization")
 
 
 @pytest.mark.parametrize(
@@ -118,19 +120,56 @@ def test_a_gate_that_could_let_anyone_in_does_not_open(tmp_path):
             open_gate(lake_settings(tmp_path, api__auth=auth).api)
 
 
-def test_the_platform_mode_checks_the_claims_before_the_body(services):
+@pytest.fixture
+def platform(services):
+    """Return a client of a service behind Cloud Run."""
     api = services.settings.api.model_copy(
         update={"auth": "iam", "audience": RULES.audience, "service_accounts": (ACCOUNT,)}
     )
     settings = services.settings.model_copy(update={"api": api})
-    client = TestClient(create_app(replace(services, settings=settings, now=then)))
+    app = create_app(replace(services, settings=settings, now=then))
+    return TestClient(app, headers={"content-type": "application/json"})
 
-    def post(token):
-        return client.post("/", content=b"no event", headers={"authorization": f"Bearer {token}"})
 
-    assert post(unsigned(GOOD)).status_code == 400  # let in, and then no event
-    refused = post(unsigned(GOOD | {"email": "else@x"}))
+def carried(name, **change):
+    return name, f"Bearer {unsigned(GOOD | change)}"
+
+
+def test_the_platform_mode_checks_the_claims_before_the_body(platform):
+    def post(*headers):
+        return platform.post("/", content=b"no event", headers=headers)
+
+    assert post(carried("authorization")).status_code == 400  # let in, and then no event
+    refused = post(carried("authorization", email="else@x"))
     assert (refused.status_code, refused.json()["code"]) == (403, "forbidden")
-    missing = client.post("/", content=b"no event")
+    missing = post()
     assert (missing.status_code, missing.headers["www-authenticate"]) == (401, "Bearer")
-    assert client.get("/health").status_code == 200
+    assert platform.get("/health").status_code == 200
+
+
+CHECKED, PASSED_ON = "x-serverless-authorization", "authorization"
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ([carried(CHECKED)], 400),  # let in, and then no event
+        ([carried(CHECKED), (PASSED_ON, "Basic abc")], 400),
+        ([carried(CHECKED), carried(PASSED_ON, email="else@x")], 400),
+        ([carried(CHECKED, email="else@x"), carried(PASSED_ON)], 403),
+        ([carried(PASSED_ON), carried(CHECKED, email="else@x")], 403),
+        ([(CHECKED, ""), carried(PASSED_ON)], 401),
+        ([(CHECKED, "Basic abc"), carried(PASSED_ON)], 401),
+        ([carried(CHECKED), carried(CHECKED, email="else@x")], 401),
+        ([carried(CHECKED), carried(CHECKED)], 401),
+        ([carried(PASSED_ON), carried(PASSED_ON, email="else@x")], 401),
+    ],
+)
+def test_behind_the_platform_only_the_one_token_that_it_checks_counts(platform, headers, status):
+    assert platform.post("/", content=b"no event", headers=headers).status_code == status
+
+
+def test_where_every_signature_is_checked_here_only_authorization_counts():
+    gate = Gate(RULES, Keys("http://127.0.0.1:9/keys"))
+    with pytest.raises(Unauthorized):
+        gate.check(Headers(dict([carried(CHECKED)])), NOW)

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,7 @@ def test_a_binary_cloud_event_is_stored(client, services, landed):
         "ce-time": "2026-01-02T03:04:05Z",
     }
     assert client.post("/", json=resource(landed), headers=headers).status_code == 204
+    assert client.post("/", content=json.dumps(resource(landed)), headers=headers).status_code == 204
     assert [row["message_id"] for row in rows(services)] == ["13"]
 
 
@@ -126,16 +128,116 @@ def test_an_event_of_a_foreign_bucket_is_refused(client, services, landed):
 
 
 def test_a_body_over_the_limit_is_refused_whether_announced_or_not(client):
-    big = b" " * 11_000_001
-    assert client.post("/", content=big).status_code == 413
-    unannounced = client.post("/", content=iter([big[:6_000_000], big[6_000_000:]]))
+    big, headers = b" " * 11_000_001, {"content-type": "application/json"}
+    assert client.post("/", content=big, headers=headers).status_code == 413
+    unannounced = client.post("/", content=iter([big[:6_000_000], big[6_000_000:]]), headers=headers)
     assert (unannounced.status_code, unannounced.json()["code"]) == (413, "body_too_large")
 
 
-@pytest.mark.parametrize("headers", [{"content-type": "text/plain"}, {"content-encoding": "gzip"}])
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"content-type": "text/plain"},
+        [("content-type", "application/json"), ("content-type", "Text/Plain; charset=utf-8")],
+        {"content-type": "application/json", "content-encoding": "gzip"},
+    ],
+)
 def test_a_body_of_a_wrong_kind_is_refused(client, landed, headers):
     answer = client.post("/", content=json.dumps(wrapped(landed)), headers=headers)
     assert (answer.status_code, answer.json()["code"]) == (415, "unsupported_body")
+
+
+JSON = ("content-type", "application/json")
+PAGE = ("sec-fetch-site", "cross-site")
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        [JSON, ("origin", "https://elsewhere.example")],
+        [JSON, ("origin", "null")],
+        [JSON, ("origin", "http://127.0.0.1:8080"), ("sec-fetch-site", "same-origin")],
+        [JSON, ("origin", ""), ("origin", "")],
+        [JSON, PAGE],
+        [JSON, ("sec-fetch-site", "same-site")],
+        [JSON, ("sec-fetch-site", "none"), PAGE],
+        [PAGE, ("sec-fetch-mode", "no-cors")],
+    ],
+)
+def test_a_page_in_a_browser_may_not_push(client, services, landed, headers):
+    answer = client.post("/", content=json.dumps(wrapped(landed)), headers=headers)
+    assert (answer.status_code, answer.json()["code"]) == (403, "forbidden")
+    assert rows(services) == []
+
+
+def test_a_body_without_a_type_is_taken_from_what_is_no_browser(client, landed):
+    assert client.post("/", content=json.dumps(wrapped(landed))).status_code == 204
+
+
+@pytest.mark.parametrize("site", ["none", "same-origin"])
+def test_what_no_other_page_sent_is_taken(client, landed, site):
+    assert client.post("/", json=wrapped(landed), headers={"sec-fetch-site": site}).status_code == 204
+
+
+def push_to(services, landed, hosts, url="http://127.0.0.1", **settings):
+    """Push with these Host headers over a connection to the address in `url`."""
+    api = services.settings.api.model_copy(update=settings)
+    served = replace(services, settings=services.settings.model_copy(update={"api": api}))
+    headers = [("host", host) for host in hosts]
+    return TestClient(create_app(served), base_url=url).post("/", json=wrapped(landed), headers=headers)
+
+
+@pytest.mark.parametrize(
+    "hosts",
+    [
+        ["evil.example"],
+        ["evil.example:8080"],
+        ["127.0.0.1.evil.example:8080"],
+        ["evil.example:127.0.0.1"],
+        ["[::1].evil.example"],
+        ["0.0.0.0:8080"],
+        [""],
+        ["127.0.0.1", "evil.example"],
+        ["evil.example", "127.0.0.1"],
+    ],
+)
+def test_a_foreign_name_that_leads_to_this_machine_is_refused(services, landed, hosts):
+    answer = push_to(services, landed, hosts)
+    assert (answer.status_code, answer.json()["code"]) == (403, "forbidden")
+    assert "evil" not in answer.text
+    assert rows(services) == []
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["127.0.0.1", "127.0.0.1:8080", "localhost:9", "LocalHost", "[::1]", "[::1]:8080"],
+)
+@pytest.mark.parametrize("url", ["http://127.0.0.1", "http://[::1]"])
+def test_the_names_of_this_machine_are_taken(services, landed, host, url):
+    assert push_to(services, landed, [host], url).status_code == 204
+
+
+@pytest.mark.parametrize(
+    ("host", "listening"),
+    [("Lake.example:8080", "lake.example"), ("127.0.0.2:8080", "127.0.0.2"), ("[::2]", "::2")],
+)
+def test_the_address_in_the_settings_is_taken(services, landed, host, listening):
+    assert push_to(services, landed, [host], host=listening).status_code == 204
+
+
+@pytest.mark.parametrize("listening", ["0.0.0.0", "::", ""])
+def test_a_service_for_all_addresses_is_known_by_any_name(services, landed, listening):
+    assert push_to(services, landed, ["dicomlake:8080"], host=listening).status_code == 204
+
+
+def test_a_service_at_another_address_is_known_by_any_name(services, landed):
+    answer = push_to(services, landed, ["lake.example"], "http://192.0.2.1", host="192.0.2.1")
+    assert answer.status_code == 204
+
+
+def test_a_sender_that_is_no_page_by_its_headers_need_not_name_the_type(client, landed):
+    headers = {"authorization": "Bearer a.b.c"}
+    assert client.post("/", content=json.dumps(wrapped(landed)), headers=headers).status_code == 204
 
 
 def test_a_permanent_failure_is_nacked_until_its_fifth_delivery(client, services, text):
@@ -219,8 +321,6 @@ def test_ready_names_the_part_that_does_not_answer(services):
 
         def close(self):
             pass
-
-    from dataclasses import replace
 
     client = TestClient(create_app(replace(services, bus=Down())))
     answer = client.get("/ready")

@@ -89,7 +89,7 @@ GUARDED = {
 }
 
 
-HEAD = b"POST / HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-type: application/json\r\n"
+HEAD = b"POST / HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-type: application/json\r\n"
 
 
 def requests():
