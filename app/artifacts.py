@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from concurrent.futures import ThreadPoolExecutor
 
@@ -11,6 +12,8 @@ from app.types import Instance, ObjectRef
 
 AT_ONCE = 8
 """Artifacts of one archive that are written or removed at the same time."""
+MOST_BYTES = 700
+"""Longest path of a member in the name of an artifact, of which Cloud Storage takes 1,024 bytes in all."""
 _OF_OBJECT = re.compile(r"\.[0-9]+\.(json|png)$")
 """What the artifacts of an object are called, and those of few members."""
 
@@ -30,8 +33,14 @@ def artifact_names(ref: ObjectRef, services: Services, member: str | None = None
     settings = services.settings.artifacts
     stem = f"{ref.name}.{ref.generation}"
     if member is not None:
-        stem = artifact_path(f"{stem}/{member}")
+        stem = f"{artifact_path(stem)}/{_short(artifact_path(member))}"
     return f"{settings.metadata}{stem}.json", f"{settings.images}{stem}.png"
+
+
+def _short(path: str) -> str:
+    """Return a path, or its digest where object stores would not take it below that of the archive."""
+    data = path.encode()
+    return path if len(data) <= MOST_BYTES else f"^~{hashlib.sha256(data).hexdigest()}"
 
 
 def member_artifacts(ref: ObjectRef, services: Services) -> list[str]:

@@ -265,6 +265,17 @@ def test_an_archive_that_costs_worker_after_worker_is_given_up(services):
     assert dying.workers.tasks < 60
 
 
+def test_a_member_of_a_long_name_has_artifacts_that_go_with_the_archive(services):
+    names = ["/".join(["%" * 50] * 9) + f"/{number}.dcm" for number in range(2)]
+    ref = land(services, "x.zip", zipped([(name, data.ct()) for name in names]))
+    assert handle(services, ref).stored == 2
+    stored = [found.name for found in services.artifacts.list()]
+    assert len(stored) == 4
+    assert max(len(name.encode()) for name in stored) < 1024
+    handle(services, ref, EventType.DELETE)
+    assert list(services.artifacts.list()) == []
+
+
 def test_a_row_that_the_warehouse_refuses_is_a_bad_member(services):
     class Refusing(Broken):
         def _fail(self, table, rows):
