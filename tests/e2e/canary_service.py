@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import httpx
 
 from tests import pushes
-from tests.e2e.service import Service, until
+from tests.e2e.service import Service, paths, until
 from tests.parts import ROOT
 
 
@@ -82,7 +82,7 @@ class CanaryService(Service):
             said.add(name, repr(self.rows(f"SELECT * FROM {name}")))
         said.codes |= {str(row["preview_error"]) for row in self.rows("SELECT preview_error FROM instances")}
         said.rows += repr(self.rows("SELECT * FROM instances")).encode()
-        said.add("names", "\n".join(str(path) for path in self.lake.rglob("*")))
+        said.add("names", "\n".join(map(str, paths(self.lake))))
         for path in ("/metrics", "/ready", "/nowhere", "/openapi.json"):
             said.add(path, httpx.get(self.url + path).content)
 

@@ -30,6 +30,11 @@ def until(found: Callable[[], object], seconds: float) -> object:
     return answer
 
 
+def paths(root: Path) -> list[Path]:
+    """Return what lies under a folder while others remove from it, where `Path.rglob` would raise."""
+    return [Path(folder, name) for folder, folders, files in os.walk(root) for name in folders + files]
+
+
 class Service:
     """`dicomlake serve` over one lake folder."""
 

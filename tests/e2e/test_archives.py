@@ -9,7 +9,7 @@ import pytest
 
 from tests import data
 from tests.archives import deflated_zeros, tarred, zip_raw, zipped
-from tests.e2e.service import Service, until
+from tests.e2e.service import Service, paths, until
 from tests.parts import shared
 
 CT = data.ct()
@@ -28,7 +28,7 @@ def members(service, name):
 
 
 def artifacts(service, name):
-    return [path for path in (service.lake / "output").rglob("*") if path.is_file() and name in str(path)]
+    return [path for path in paths(service.lake / "output") if path.is_file() and name in str(path)]
 
 
 def test_a_dropped_zip_is_a_row_for_each_member_until_a_smaller_one_replaces_it_and_it_goes(service):

@@ -17,7 +17,7 @@ import pytest
 
 from tests.e2e.hostile import kinds
 from tests.e2e.observer import Events, Observer, Weighed
-from tests.e2e.service import Service, until
+from tests.e2e.service import Service, paths, until
 from tests.parts import shared
 
 LIMIT_S, LIMIT_KIB = 15, 512 * 1024
@@ -40,8 +40,8 @@ class Ended:
         self.letters = self.by_object(service.rows("SELECT * FROM dead_letters"))
         self.retried = service.rows("SELECT object_uri, code FROM failures WHERE NOT permanent")
         self.lines = events.ended()
-        self.documents = len(list((service.lake / "output").rglob("*.json")))
-        self.pictures = len(list((service.lake / "output").rglob("*.png")))
+        endings = Counter(path.suffix for path in paths(service.lake / "output"))
+        self.documents, self.pictures = endings[".json"], endings[".png"]
 
     def by_object(self, rows: Iterable[dict]) -> dict[str, list[dict]]:
         found = defaultdict(list)
