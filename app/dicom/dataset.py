@@ -90,9 +90,9 @@ def _read(source: Source, limits: DatasetLimits) -> ObjectDataset:
     if not meta and not _plausible(first, implicit, little):
         raise NotDicom("the bytes do not begin as a data set")
     nodes = Scanner(source, little, limits).scan(start, source.size, implicit)
-    dataset = ObjectDataset(source.stream, _elements(source, nodes, little), None, meta, implicit, little)
-    # pydicom would open a file again by its name, which may hold other bytes by then.
-    dataset.buffer, dataset.filename, dataset.fileobj_type = source.stream, None, type(source.stream)
+    # pydicom would ask the stream for a name, which not every one has, and open that file again.
+    dataset = ObjectDataset(io.BytesIO(), _elements(source, nodes, little), None, meta, implicit, little)
+    dataset.buffer, dataset.fileobj_type = source.stream, type(source.stream)
     dataset.preamble = head[:128] if magic == 132 else None
     dataset.nodes, dataset.deflated = {node.tag: node for node in nodes}, deflated
     dataset.duplicates = frozenset(

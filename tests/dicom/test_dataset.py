@@ -194,6 +194,36 @@ def test_large_values_are_left_in_the_object():
     assert dataset.PixelData == data.pixels(256, 256)
 
 
+class Nameless(io.RawIOBase):
+    """Bytes from elsewhere than a file."""
+
+    def __init__(self, raw):
+        self.held = io.BytesIO(raw)
+
+    def readable(self):
+        return True
+
+    def seekable(self):
+        return True
+
+    def seek(self, offset, whence=io.SEEK_SET):
+        return self.held.seek(offset, whence)
+
+    def tell(self):
+        return self.held.tell()
+
+    def readinto(self, buffer):
+        return self.held.readinto(buffer)
+
+
+def test_a_buffered_stream_without_a_name_is_read_as_any_other():
+    raw = data.ct()
+    opener = lambda: io.BufferedReader(Nameless(raw))  # noqa: E731 - as a store makes them
+    dataset = read_dataset(Content(ObjectRef("b", "n", 1), "gs://b/n", len(raw), opener=opener))
+    assert dataset.PatientID == "P-1"
+    assert dataset.pixel_array.shape == (dataset.Rows, dataset.Columns)
+
+
 class Counting(io.BytesIO):
     """A stream that counts what is read from it."""
 
