@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal, Self, get_origin
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from app.errors import ConfigError
-from app.layers import layers, merge
+from app.layers import fault, layers, merge
 from app.types import (
     ArchiveLimits,
     DatasetLimits,
@@ -31,6 +31,9 @@ Seconds = Annotated[float, Field(gt=0)]
 Prefix = Annotated[
     str, Field(pattern=r"^([A-Za-z0-9_-][A-Za-z0-9_.-]*/)*$", description="ends in /, or empty")
 ]
+
+
+LOADER = ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "DYLD_FALLBACK_LIBRARY_PATH", "PYTHONHOME")
 
 
 class Section(BaseModel):
@@ -260,8 +263,13 @@ def load(environ: Mapping[str, str] | None = None, arguments: Mapping[str, objec
     try:
         settings = Settings.model_validate_json(json.dumps(values))
     except ValidationError as exc:
-        raise ConfigError("; ".join(_fault(error, origins) for error in exc.errors())) from None
+        raise ConfigError("; ".join(fault(error, origins) for error in exc.errors())) from None
     return Loaded(settings, origins)
+
+
+def loader_variables() -> dict[str, str]:
+    """Return what a further Python process needs of the environment to start, where it needs any."""
+    return {name: os.environ[name] for name in LOADER if name in os.environ}
 
 
 def defaults() -> dict[str, Any]:
@@ -281,15 +289,3 @@ def _leaf(section: str, key: str, text: str) -> object:
         return json.loads(text)
     except ValueError:
         return text
-
-
-def _fault(error: Any, origins: Mapping[str, str]) -> str:
-    path = ".".join(str(part) for part in error["loc"])
-    if not path:  # settings of several sections that do not fit together
-        return str(error["msg"].removeprefix("Value error, "))
-    origin = origins.get(".".join(str(part) for part in error["loc"][:2]), "")
-    said = error["msg"].removeprefix("Value error, ")
-    text = {"extra_forbidden": "is no setting", "missing": "is missing"}.get(
-        error["type"], said[0].lower() + said[1:]
-    )
-    return f"{path}{f' (from {origin})' if origin else ''}: {text}"

@@ -63,3 +63,16 @@ def _parse(name: str, text: str) -> Layer:
     if not isinstance(value, dict):
         raise ConfigError(f"{name}: is not a JSON object of sections")
     return name, value
+
+
+def fault(error: Any, origins: Mapping[str, str]) -> str:
+    """Return one of pydantic's errors as a sentence: the setting, the layer it came from, what is wrong."""
+    path = ".".join(str(part) for part in error["loc"])
+    if not path:  # settings of several sections that do not fit together
+        return str(error["msg"].removeprefix("Value error, "))
+    origin = origins.get(".".join(str(part) for part in error["loc"][:2]), "")
+    said = error["msg"].removeprefix("Value error, ")
+    text = {"extra_forbidden": "is no setting", "missing": "is missing"}.get(
+        error["type"], said[0].lower() + said[1:]
+    )
+    return f"{path}{f' (from {origin})' if origin else ''}: {text}"

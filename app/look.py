@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, TypeVar
+from typing import TypeVar
 
+from app.config import Settings, loader_variables
 from app.types import Content, ObjectRef, PreviewOptions
 from app.workers import Workers
-
-if TYPE_CHECKING:
-    from app.config import Settings
 
 T = TypeVar("T")
 
@@ -21,18 +18,13 @@ def content_of(path: Path) -> Content:
     """Return a file as the pipeline would have it; it is read by whoever opens it."""
     found, whole = os.stat(path), path.resolve()
     ref = ObjectRef("", path.name, found.st_mtime_ns)
-    return Content(ref, f"file://{whole}", found.st_size, opener=partial(open_file, whole))
-
-
-def open_file(path: Path) -> BinaryIO:
-    """Return the bytes of a file; a function by itself, for it is called in a worker."""
-    return path.open("rb")
+    return Content(ref, f"file://{whole}", found.st_size, opener=lambda: whole.open("rb"))
 
 
 def in_worker(settings: Settings, function: Callable[..., T], *args: object) -> T:
     """Return `function(*args)`, which touches untrusted bytes, from a process within the settings' limits."""
     limits = settings.workers
-    workers = Workers(1, limits.memory_bytes, limits.timeout_s)
+    workers = Workers(1, limits.memory_bytes, limits.timeout_s, environment=loader_variables())
     try:
         return workers.run(function, *args)
     finally:

@@ -99,7 +99,7 @@ def ingest_object(
         with attempt.step("read"):
             content = fetch(event, services)
             correct(cost(content))
-            packed = is_archive(content)
+            packed = looks_packed(content, attempt, services)
         row = {**row, "size_bytes": content.size, "crc32c": content.crc32c}
         if packed:
             return ingest_members(content, event, row, attempt, services)
@@ -198,6 +198,13 @@ def fetch(event: ObjectEvent, services: Services) -> Content:
         raise ObjectTooLarge(f"the object is over source.max_object_bytes ({limit})")
     services.metrics.bytes(content.size)
     return content
+
+
+def looks_packed(content: Content, attempt: Attempt, services: Services) -> bool:
+    """Tell whether an object is an archive; a worker tells where its bytes have to be inflated for that."""
+    if content.decode is None:
+        return is_archive(content)
+    return services.workers.run(is_archive, content, wait_s=attempt.left_s())
 
 
 def describe_safely(content: Content, event: ObjectEvent, attempt: Attempt, services: Services) -> Instance:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from app.admission import Budget, Space
 from app.bus import Bus, DeliveryPolicy, open_bus
-from app.config import Settings
+from app.config import Settings, loader_variables
 from app.errors import ConfigError
 from app.metrics import Metrics
 from app.storage import Storage, open_storage
@@ -80,7 +80,13 @@ def open_services(settings: Settings) -> Services:
         bus = _open_bus(settings, warehouse)
         opened.callback(bus.close)
         limits = settings.workers
-        workers = Workers(limits.count, limits.memory_bytes, limits.timeout_s, retire_if=_decoder_failed)
+        workers = Workers(
+            limits.count,
+            limits.memory_bytes,
+            limits.timeout_s,
+            retire_if=_decoder_failed,
+            environment=loader_variables(),
+        )
         opened.pop_all()
     own = own_prefixes(settings, source.bucket)
     budget = Budget(limits.inflight_bytes)

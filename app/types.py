@@ -62,8 +62,10 @@ class ObjectEvent:
 class Content:
     """The bytes of one object version, checked; or, for a big one, a way to read it in ranges.
 
-    Exactly one of `data` and `opener` is set. `opener` must be picklable: it is called in a worker process.
-    member: the path of these bytes inside the archive that the object is.
+    Exactly one of `data` and `opener` is set; `size` is of what is stored. `opener` is called where the store
+    is: a worker gets another one, which asks the server. decode: makes the object's bytes of those stored,
+    where they are encoded (Content-Encoding); picklable, for it is called in a worker alone. member: the path
+    of these bytes inside the archive that the object is.
     """
 
     ref: ObjectRef
@@ -72,13 +74,18 @@ class Content:
     crc32c: str | None = None
     data: bytes | None = None
     opener: Callable[[], BinaryIO] | None = None
+    decode: Callable[[BinaryIO], BinaryIO] | None = None
     member: str | None = None
+
+    @property
+    def at_hand(self) -> bytes | None:
+        """The object's bytes where they are here as they are; None where they have to be read or decoded."""
+        return None if self.decode else self.data
 
     def open(self) -> BinaryIO:
         """Return a new seekable stream over the bytes."""
-        if self.opener is not None:
-            return self.opener()
-        return io.BytesIO(self.data or b"")
+        stream = self.opener() if self.opener else io.BytesIO(self.data or b"")
+        return self.decode(stream) if self.decode else stream
 
 
 @dataclass(frozen=True, slots=True)

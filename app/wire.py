@@ -3,6 +3,7 @@
 A task goes to a worker as a pickle. What comes back is MessagePack, for the server trusts nothing that a
 worker says: what it decoded may have taken it over. So there are values only, no code and no references, and
 reading them takes time and memory by their size. Objects of our classes are made anew by names in a table.
+A big object does not go with the task: app/ranges.py.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import socket
 import struct
 import time as clock
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import fields, replace
 from datetime import date, time
 from typing import Any, BinaryIO
 
@@ -22,7 +23,7 @@ import msgpack
 from app import errors
 from app.archive.entries import Entry, Kind, Listing, Refused
 from app.errors import DicomlakeError
-from app.types import DatasetWarning, Instance
+from app.types import Content, DatasetWarning, Instance
 
 SIZE = struct.Struct("!Q")
 NAME, VALUES = "", "of"
@@ -30,8 +31,9 @@ NAME, VALUES = "", "of"
 ERRORS = {
     name: kind
     for name, kind in vars(errors).items()
-    if isinstance(kind, type) and issubclass(kind, DicomlakeError)
+    if isinstance(kind, type) and issubclass(kind, (errors.PermanentError, errors.InternalError))
 }
+"""What may be wrong with bytes. How stores fail, and whether an object is gone, no worker can know."""
 
 
 class Unreadable(Exception):
@@ -79,11 +81,45 @@ class Line(io.RawIOBase):
         self.socket.settimeout(left_s)
 
 
-def pickled(value: object) -> list[bytes]:
-    """Pickle into chunks; large bytes are copied neither here nor by `pickle.load` from a stream."""
+class _Pickler(pickle.Pickler):
+    """Leaves out how contents are opened, and keeps these contents."""
+
+    def __init__(self, chunks: _Chunks) -> None:
+        super().__init__(chunks, pickle.HIGHEST_PROTOCOL)
+        self.left_out: list[Content] = []
+
+    def persistent_id(self, value: object) -> object:
+        if not isinstance(value, Content) or value.opener is None:
+            return None
+        self.left_out.append(value)
+        return len(self.left_out) - 1, replace(value, opener=None)
+
+
+class _Unpickler(pickle.Unpickler):
+    def __init__(self, stream: BinaryIO, opener: Callable[[int, int], Callable[[], BinaryIO]]) -> None:
+        super().__init__(stream)
+        self._opener = opener
+
+    def persistent_load(self, pid: Any) -> Content:
+        number, content = pid
+        opened: Content = replace(content, opener=self._opener(number, content.size))
+        return opened
+
+
+def pickled(value: object) -> tuple[list[bytes], list[Content]]:
+    """Pickle into chunks, beside the contents in it that are read in ranges.
+
+    Large bytes are copied neither here nor by `unpickled`.
+    """
     chunks = _Chunks()
-    pickle.Pickler(chunks, pickle.HIGHEST_PROTOCOL).dump(value)
-    return chunks
+    pickler = _Pickler(chunks)
+    pickler.dump(value)
+    return chunks, pickler.left_out
+
+
+def unpickled(stream: BinaryIO, opener: Callable[[int, int], Callable[[], BinaryIO]]) -> Any:
+    """Read what was pickled; contents read in ranges get the `opener` of their number and size."""
+    return _Unpickler(stream, opener).load()
 
 
 def packed(value: object) -> bytes:
@@ -97,17 +133,18 @@ def packed(value: object) -> bytes:
 
 def read_packed(stream: BinaryIO, most: int) -> Any:
     """Read one answer of at most so many bytes; raises Unreadable, or EOFError if it breaks off."""
-    (size,) = SIZE.unpack(_exactly(stream, SIZE.size))
+    (size,) = SIZE.unpack(exactly(stream, SIZE.size))
     if size > most:
         raise Unreadable("a worker says more than it could hold")
-    body = _exactly(stream, size)
+    body = exactly(stream, size)
     try:
         return msgpack.unpackb(body, object_hook=_made, unicode_errors="surrogatepass")
     except Exception as exc:  # noqa: BLE001 - what was made up may fail in any way
         raise Unreadable(type(exc).__name__) from None
 
 
-def _exactly(stream: BinaryIO, size: int) -> bytes:
+def exactly(stream: BinaryIO, size: int) -> bytes:
+    """Return the next `size` bytes; EOFError if there are fewer."""
     found = stream.read(size)
     if len(found) < size:
         raise EOFError

@@ -14,6 +14,7 @@ When the server ends, however it ends, the zygote reads the end of its socket an
 from __future__ import annotations
 
 import io
+import math
 import os
 import signal
 import socket
@@ -23,14 +24,15 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, TypeVar, cast
 
 from app.errors import DicomlakeError, LimitExceeded, Overloaded, TransientError, WorkerCrashed
-from app.wire import Line, Unreadable, pickled, read_packed
+from app.ranges import Served
+from app.wire import SIZE, Line, Unreadable, pickled, read_packed
 from app.zygote import BEGUN, NUMBER, READY
 
 T = TypeVar("T")
@@ -47,7 +49,8 @@ class Workers:
     count: processes, 0 for one a core. memory_bytes: address space a task may map beyond what a fresh worker
     has, so the task's bytes, its result and libraries loaded on demand count. timeout_s: wall time of a task.
     preload: modules imported once, before the workers are forked. retire_if: true for a result after which
-    the worker shall be replaced, as it is after every error and after `tasks_per_worker` tasks.
+    the worker shall be replaced, as it is after every error and after `tasks_per_worker` tasks. environment:
+    all that the processes see of it.
     """
 
     count: int
@@ -56,6 +59,7 @@ class Workers:
     tasks_per_worker: int = 50
     preload: tuple[str, ...] = PRELOAD
     retire_if: Callable[[Any], bool] = lambda _: False
+    environment: Mapping[str, str] = field(default_factory=dict)
     _idle: list[_Worker] = field(init=False, repr=False)
     _waiting: deque[Future[_Worker]] = field(default_factory=deque, init=False, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
@@ -76,11 +80,13 @@ class Workers:
         """Return `function(*args)` as a worker computes it; callers wait for a free worker in order.
 
         `function` must be importable in the worker, its arguments picklable, its result as app/wire.py says.
-        Raises the task's own DicomlakeError, LimitExceeded (time, memory), WorkerCrashed, InternalError for
-        any other error of the task, and TransientError when no worker can be had: Overloaded if none is free
-        within `wait_s`. `begun` is called once a worker has begun with it.
+        Raises the task's own PermanentError, LimitExceeded (time, memory), WorkerCrashed, InternalError for
+        any other error of the task, what the store of a content that is read in ranges raises, and
+        TransientError when no worker can be had: Overloaded if none is free within `wait_s`, which the reads
+        must end in, too. `begun` is called once a worker has begun with it.
         """
-        task = pickled((function, args))
+        until = time.monotonic() + (math.inf if wait_s is None else wait_s)
+        task, contents = pickled((function, args))
         worker = self._take(wait_s)
         keep = False
         try:
@@ -89,7 +95,8 @@ class Workers:
                 if not worker.begin(task, self.timeout_s):
                     raise TransientError("no worker process starts")
             begun()
-            succeeded, value = worker.answer(self.memory_bytes)
+            with Served(contents, until) as served:
+                succeeded, value = worker.answer(self.memory_bytes, served)
             keep = succeeded and worker.tasks < self.tasks_per_worker and not self.retire_if(value)
         except TimeoutError:
             raise LimitExceeded(f"took longer than {self.timeout_s:g} s") from None
@@ -162,7 +169,7 @@ class Workers:
             if self._closed:
                 raise Overloaded("shutting down")
             if self._zygote is None or not self._zygote.alive:
-                self._zygote = _Zygote(self.memory_bytes, self.preload)
+                self._zygote = _Zygote(self.memory_bytes, self.preload, self.environment)
             return self._zygote
 
     def _death(self, exit_code: int | None) -> DicomlakeError:
@@ -202,12 +209,19 @@ class _Worker:
         except ConnectionError:
             return False
 
-    def answer(self, most: int) -> tuple[bool, Any]:
-        """Wait for the end of the task: (True, result) or (False, error)."""
-        match read_packed(self.stream, most):
-            case (bool(succeeded), value) if succeeded or isinstance(value, DicomlakeError):
-                return succeeded, value
-        raise Unreadable("neither a result nor an error")
+    def answer(self, most: int, served: Served) -> tuple[bool, Any]:
+        """Give the task what it reads until it ends: (True, result) or (False, error)."""
+        while True:
+            match read_packed(self.stream, most):
+                case [int(number), int(position), int(count)]:
+                    began = time.monotonic()
+                    data = served.read(number, position, count)
+                    self.line.deadline += time.monotonic() - began  # a slow store is no fault of the bytes
+                    self.line.send([SIZE.pack(len(data)), data])
+                case (bool(succeeded), value) if succeeded or isinstance(value, DicomlakeError):
+                    return succeeded, value
+                case _:
+                    raise Unreadable("neither a result nor an error")
 
     def stop(self) -> int | None:
         """Kill the process if it is there; its exit code, minus the signal it died of, None if unknown."""
@@ -228,7 +242,7 @@ class _Worker:
 class _Zygote:
     """The server's end of the zygote: a number and a socket begin a worker, the number alone ends it."""
 
-    def __init__(self, memory_bytes: int, preload: tuple[str, ...]) -> None:
+    def __init__(self, memory_bytes: int, preload: tuple[str, ...], environment: Mapping[str, str]) -> None:
         self.control, theirs = socket.socketpair()
         self.control.settimeout(CONTROL_TIMEOUT_S)
         self.lock = threading.Lock()
@@ -242,6 +256,8 @@ class _Zygote:
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
+                # Threads of numpy's libraries would not survive a fork, and their stacks are address space.
+                env={**environment, "OPENBLAS_NUM_THREADS": "1"},
                 start_new_session=True,
             )
 

@@ -2,7 +2,8 @@
 
 The zygote reads numbers from its control socket: with a socket attached, it forks a worker that listens on
 that; alone, it kills the worker of that number and answers with its exit code. A worker says READY once, then
-to each pickled (function, arguments) BEGUN and a packed (succeeded, result or error).
+to each pickled (function, arguments) BEGUN and a packed (succeeded, result or error), before that what it has
+to read of big contents (app/ranges.py).
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ import importlib
 import io
 import logging
 import os
-import pickle
 import resource
 import signal
 import socket
@@ -24,7 +24,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from app.errors import DicomlakeError, LimitExceeded, WorkerCrashed, internal_error
-from app.wire import packed
+from app.ranges import asker
+from app.wire import packed, unpickled
 
 READY, BEGUN = b"r", b"b"
 NUMBER = struct.Struct("!i")
@@ -39,12 +40,12 @@ def breed(control_fd: int, memory_bytes: int, preload: tuple[str, ...]) -> None:
     """Be the zygote: import, then fork and bury workers as the server asks, until the server is gone."""
     for number in (signal.SIGINT, signal.SIGTERM):  # it ends when the server does
         signal.signal(number, signal.SIG_IGN)
-    # Threads of numpy's libraries would not survive the fork, and their stacks are address space.
-    os.putenv("OPENBLAS_NUM_THREADS", "1")
     for name in preload:
         importlib.import_module(name)
     _mute()
     _keep_memory()
+    mapped = _mapped_bytes()
+    most = mapped + memory_bytes if mapped else 0
     workers: dict[int, int] = {}
     control = socket.socket(fileno=control_fd)
     try:
@@ -53,7 +54,7 @@ def breed(control_fd: int, memory_bytes: int, preload: tuple[str, ...]) -> None:
             (number,) = NUMBER.unpack(message)
             if lines:
                 with socket.socket(fileno=lines[0]) as line, suppress(OSError):  # the server sees it close
-                    workers[number] = _fork(control, line, memory_bytes)
+                    workers[number] = _fork(control, line, most)
             else:
                 control.sendall(NUMBER.pack(_bury(workers.pop(number, None))))
     finally:
@@ -80,6 +81,12 @@ def _keep_memory() -> None:
         mallopt(M_TRIM_THRESHOLD, KEPT_BYTES)
 
 
+def _mapped_bytes() -> int:
+    """Return the address space that is taken; 0 where the kernel keeps no limit of it (not on macOS)."""
+    statm = Path("/proc/self/statm")
+    return int(statm.read_text().split()[0]) * resource.getpagesize() if statm.exists() else 0
+
+
 def _bury(pid: int | None) -> int:
     """Kill a worker and return its exit code; one that is already dying keeps the code it dies with."""
     if pid is None:
@@ -88,30 +95,28 @@ def _bury(pid: int | None) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
-def _fork(control: socket.socket, line: socket.socket, memory_bytes: int) -> int:
+def _fork(control: socket.socket, line: socket.socket, most: int) -> int:
     """Fork a worker and return its process id."""
     pid = os.fork()
     if pid == 0:
         try:
             control.close()
-            _confine(memory_bytes)
+            _confine(most)
             _work(line)
         finally:
             os._exit(1)
     return pid
 
 
-def _confine(memory_bytes: int) -> None:
-    """Set the limits of a worker; address space only where the kernel keeps that limit (not on macOS)."""
+def _confine(most: int) -> None:
+    """Set the limits of a worker, of address space to `most`."""
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     prctl = getattr(ctypes.CDLL(None), "prctl", None)
     if prctl is not None:
         prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # the zygote has one thread, so its death is what is meant
     limits = {resource.RLIMIT_CORE: 0, resource.RLIMIT_FSIZE: 0, resource.RLIMIT_NOFILE: MAX_OPEN_FILES}
-    statm = Path("/proc/self/statm")
-    if statm.exists():
-        mapped_pages = int(statm.read_text().split()[0])
-        limits[resource.RLIMIT_AS] = mapped_pages * resource.getpagesize() + memory_bytes
+    if most:
+        limits[resource.RLIMIT_AS] = most
     for kind, limit in limits.items():
         hard = resource.getrlimit(kind)[1]
         limit = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
@@ -125,17 +130,17 @@ def _work(line: socket.socket) -> None:
     succeeded = True
     while succeeded and stream.peek(1):
         line.sendall(BEGUN)
-        succeeded, answer = _answer(stream)
+        succeeded, answer = _answer(line, stream)
         line.sendall(answer)
     while stream.read(io.DEFAULT_BUFFER_SIZE):  # a task that did not fit must not block who sends it
         pass
 
 
-def _answer(stream: io.BufferedReader) -> tuple[bool, bytes]:
+def _answer(line: socket.socket, stream: io.BufferedReader) -> tuple[bool, bytes]:
     """Read a task, run it and return whether it succeeded and its packed answer."""
     error: BaseException = LimitExceeded("out of memory")
     try:
-        function, args = pickle.load(stream)
+        function, args = unpickled(stream, asker(line, stream))
         return True, packed((True, function(*args)))
     except MemoryError:
         pass

@@ -41,8 +41,9 @@ MAY_IMPORT = {
     "storage": VALUES | {"commit", "sqlite", "storage"},
     "warehouse": VALUES | {"commit", "sqlite", "warehouse"},
     "bus": VALUES | {"admission", "bus", "commit", "sqlite", "warehouse.schema", "warehouse.sql"},
-    "workers": VALUES | {"wire", "zygote"},
-    "zygote": {"errors", "wire"},
+    "workers": VALUES | {"ranges", "wire", "zygote"},
+    "zygote": {"errors", "ranges", "wire"},
+    "ranges": VALUES | {"wire"},
     "wire": VALUES | {"archive.entries"},
     "services": VALUES | DOORS | {"admission", "config", "metrics", "workers"},
     "pipeline": VALUES

@@ -70,7 +70,7 @@ def test_nothing_else_is_said(value):
 
 
 def test_a_result_of_a_worker_that_cannot_be_said_is_our_bug():
-    pool = Workers(1, 1 << 30, 10)
+    pool = Workers(1, 1 << 30, 10, preload=("tests.worker_tasks",))
     try:
         with pytest.raises(InternalError, match=r"^TypeError at app/wire\.py:"):
             pool.run(worker_tasks.double, 2**63)
@@ -127,7 +127,7 @@ def test_no_more_is_read_than_a_worker_can_hold():
     "said", [1, [], [1, 2], [False, "text"], [True], {"": "error", "of": ["NotDicom", "", ""]}]
 )
 def test_a_worker_that_says_nonsense_is_taken_for_dead_and_the_next_one_works(said):
-    pool = Workers(1, 1 << 30, 10)
+    pool = Workers(1, 1 << 30, 10, preload=("tests.worker_tasks",))
     try:
         with pytest.raises(WorkerCrashed):
             pool.run(worker_tasks.say, packed(said))

@@ -1,5 +1,8 @@
 """What the tests of the workers let them do; here, because a worker finds its tasks by import."""
 
+import ctypes
+import errno
+import io
 import os
 import resource
 import signal
@@ -8,9 +11,13 @@ import sys
 import threading
 import time
 import warnings
+from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
+from typing import BinaryIO
 
-from app.errors import LimitExceeded, PermanentError, Unrenderable, permanent
+from app.errors import LimitExceeded, ObjectGone, PermanentError, Unrenderable, permanent
+from app.types import Content
 
 
 def double(number: int) -> int:
@@ -24,6 +31,10 @@ def measure(data: bytes) -> tuple[int, int]:
 def signal_self(number: int) -> None:
     os.kill(os.getpid(), number)
     time.sleep(30)
+
+
+def say_gone() -> None:
+    raise ObjectGone("object version is gone")
 
 
 def refuse() -> None:
@@ -43,9 +54,9 @@ def panic() -> None:
 
 def say(answer: bytes) -> None:
     """Say something on the worker's own line to the server, as code that has taken it over could."""
-    for name in os.listdir("/proc/self/fd"):
-        with suppress(OSError), socket.socket(fileno=os.dup(int(name))) as line:
-            line.sendall(answer)
+    for number in range(256):
+        with suppress(OSError):
+            os.write(number, answer)
 
 
 def nap(seconds: float) -> float:
@@ -87,17 +98,76 @@ def make_unpicklable() -> threading.Lock:
     return threading.Lock()
 
 
-def write_file(path: str) -> None:
-    with open(path, "w") as file:
-        file.write("x")
-
-
 def print_everywhere() -> None:
     print("value", flush=True)
     print("value", file=sys.stderr, flush=True)
     os.write(1, b"value")
     os.write(2, b"value")
     warnings.warn("value", stacklevel=1)
+
+
+def tried(deed: str, *arguments: object) -> str:
+    """Return how the system answers what code that has taken a worker over would do."""
+    deeds: dict[str, Callable[..., object]] = {
+        "read": lambda path: Path(path).read_bytes(),
+        "list": os.listdir,
+        "write": lambda path: Path(path).write_bytes(b"x"),
+        "truncate": lambda path: os.open(path, os.O_RDONLY | os.O_TRUNC),
+        "remove": os.unlink,
+        "rename": os.rename,
+        "make a folder": os.mkdir,
+        "connect": lambda port: socket.create_connection(("127.0.0.1", port), 1),
+        "send a datagram": lambda port: socket.socket(type=socket.SOCK_DGRAM).sendto(
+            b"", ("127.0.0.1", port)
+        ),
+        "speak locally": lambda: socket.socket(socket.AF_UNIX),
+        "make a pair": socket.socketpair,
+        "execute": lambda: os.execv("/bin/true", ["true"]),
+        "fork": os.fork,
+        "begin a thread": lambda: threading.Thread(target=int).start(),
+        "signal": lambda pid: os.kill(pid, signal.SIGKILL),
+        "leave the session": os.setsid,
+        "lift a limit": lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 30, 1 << 30)),
+        "trace": lambda pid: called("ptrace", 16, pid, 0, 0),
+        "look into": lambda pid: called("process_vm_readv", pid, 0, 0, 0, 0, 0),
+        "undo": lambda: called("prctl", 22, 0, 0, 0, 0),
+    }
+    try:
+        deeds[deed](*arguments)
+    except OSError as exc:
+        return errno.errorcode[exc.errno or 0]
+    except (RuntimeError, ValueError) as exc:  # as Python says it of a thread, and of a limit
+        return str(exc)
+    return "done"
+
+
+def called(name: str, *arguments: int) -> None:
+    library = ctypes.CDLL(None, use_errno=True)
+    if getattr(library, name)(*map(ctypes.c_long, arguments)) < 0:
+        raise OSError(ctypes.get_errno(), name)
+
+
+def say_beside(answer: bytes, content: Content) -> None:
+    """Say it in a task that does have something to read."""
+    say(answer)
+
+
+def upper_and_pid(stream: BinaryIO) -> BinaryIO:
+    return io.BytesIO(stream.read().upper() + b" %d" % os.getpid())
+
+
+def environment() -> dict[str, str]:
+    return dict(os.environ)
+
+
+def read_ranges(content: Content, places: list[tuple[int, int]]) -> list[bytes]:
+    """Return what stands at some places, by position and count."""
+    with content.open() as stream:
+        if content.decode:
+            return [stream.read()]
+        found = [stream.read(count) for position, count in places if stream.seek(position) == position]
+        stream.seek(0, os.SEEK_END)
+        return [*found, b"%d" % stream.tell()]
 
 
 def state() -> dict[str, object]:

@@ -10,6 +10,7 @@ member, named as the object without `.gz`. Archives inside archives are refused.
 
 from __future__ import annotations
 
+import io
 import posixpath
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -48,8 +49,8 @@ class Part:
 
 def is_archive(content: Content) -> bool:
     """Tell by its first bytes whether an object is an archive, also of a kind that is not read."""
-    if content.data is not None:
-        return kind_of(content.data[:BLOCK]) is not None
+    if (data := content.at_hand) is not None:
+        return kind_of(data[:BLOCK]) is not None
     with content.open() as stream:
         return kind_of(stream.read(BLOCK)) is not None
 
@@ -64,11 +65,12 @@ def list_members(content: Content, limits: ArchiveLimits) -> Listing:
     """
     with permanent(BadArchive), content.open() as stream:
         kind = kind_of(stream.read(BLOCK))
+        size = stream.seek(0, io.SEEK_END)  # of an object that is stored encoded, not content.size
         stream.seek(0)
         if kind is Kind.ZIP:
-            return list_zip(stream, content.size, limits)
+            return list_zip(stream, size, limits)
         if kind is Kind.TAR:
-            return list_tar(stream, content.size, limits)
+            return list_tar(stream, size, limits)
         if kind is Kind.GZIP:
             return _list_gzip(content, stream, limits)
     raise BadArchive("archives of this kind are not read", code="unsupported_archive")
@@ -109,10 +111,11 @@ def batches(listing: Listing) -> Iterator[tuple[Entry, ...]]:
 
 def part(content: Content, kind: Kind, entries: Sequence[Entry]) -> Part:
     """Return entries with the bytes that a worker needs for them; of gzip, and of what is not here, all."""
-    if content.data is None or kind is Kind.GZIP or not entries:
+    data = content.at_hand
+    if data is None or kind is Kind.GZIP or not entries:
         return Part(kind, tuple(entries), content)
     base, end = entries[0].offset, max(entry.end for entry in entries)
-    data = content.data[base:end]
+    data = data[base:end]
     shifted = (replace(entry, offset=entry.offset - base, end=entry.end - base) for entry in entries)
     return Part(kind, tuple(shifted), replace(content, data=data, size=len(data)))
 

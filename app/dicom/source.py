@@ -53,10 +53,7 @@ class Source:
 
 def open_source(content: Content) -> Source:
     """Return the bytes of an object, as many as its stream has: of one stored gzipped that is not `size`."""
-    if content.data is not None:
-        return Source(io.BytesIO(content.data), len(content.data), content.data)
+    if (data := content.at_hand) is not None:
+        return Source(io.BytesIO(data), len(data), data)
     stream = content.open()
-    if isinstance(stream, io.BufferedReader) and isinstance(stream.raw, io.FileIO):
-        # In a file a jump costs nothing, unlike a request over the network: what to read ahead is known here.
-        stream = io.BufferedReader(stream.detach(), LEAST)
     return Source(stream, stream.seek(0, io.SEEK_END))

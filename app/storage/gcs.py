@@ -20,7 +20,8 @@ from typing import Any, BinaryIO
 from app.errors import BadEvent, ConfigError, ObjectGone, ShortRead
 from app.storage import BIG_BYTES, Publish
 from app.storage.gcs_client import TIMEOUT_S, checksum, gcs_errors, new_client, tried
-from app.storage.gcs_stream import download, open_gzipped, open_version, stream_version, version
+from app.storage.gcs_stream import download, stream_version, version
+from app.storage.gzipped import inflated
 from app.types import Content, ObjectRef
 
 # The SDK is imported at the first use, but that it is missing must be known when the storage is opened.
@@ -58,8 +59,8 @@ class GcsStorage:
     def fetch(self, ref: ObjectRef, size: int | None = None, crc32c: str | None = None) -> Content:
         """Return the checked bytes of exactly this generation; of a big object, a way to read it in ranges.
 
-        Size and checksum are of the stored bytes. An object with contentEncoding gzip comes with an opener
-        that inflates it, for a worker to call. Of a big object the store's own checksum is compared.
+        Size and checksum are of the stored bytes, also where these are gzip. Of a big object the store's own
+        checksum is compared.
         """
         self._check(ref)
         content = None if size is not None and size <= BIG_BYTES else self._big(ref)
@@ -85,7 +86,8 @@ class GcsStorage:
         """Return a seekable stream of this generation; of a gzip-encoded object, of what it holds."""
         self._check(ref)
         found = self._stat(ref)
-        return stream_version(self._client(), ref, found.size, _is_gzipped(found))
+        stream = stream_version(self._client(), ref, found.size)
+        return inflated(stream) if _is_gzipped(found) else stream
 
     def write(self, name: str, data: bytes, content_type: str) -> str:
         """Store an object whole or not at all and return its URI; a name that is not legal is escaped."""
@@ -152,8 +154,10 @@ class GcsStorage:
         found = self._stat(ref)
         if found.size <= BIG_BYTES:
             return None
-        opener = partial(open_version, ref, found.size, _is_gzipped(found))
-        return Content(ref, self.uri(ref.name, ref.bucket), found.size, found.crc32c, opener=opener)
+        opener = partial(stream_version, self._client(), ref, found.size)
+        decode = inflated if _is_gzipped(found) else None
+        uri = self.uri(ref.name, ref.bucket)
+        return Content(ref, uri, found.size, found.crc32c, opener=opener, decode=decode)
 
     def _whole(self, ref: ObjectRef) -> Content:
         blob = version(self._client(), ref)
@@ -161,9 +165,7 @@ class GcsStorage:
         content = Content(ref, self.uri(ref.name, ref.bucket), len(data), checksum(data), data=data)
         if blob.crc32c not in (None, content.crc32c):  # the response's headers tell the store's own
             raise ShortRead("the bytes have another checksum than the store")
-        if _is_gzipped(blob):
-            return replace(content, data=None, opener=partial(open_gzipped, data))
-        return content
+        return replace(content, decode=inflated) if _is_gzipped(blob) else content
 
     def _put(self, name: str, data: bytes, content_type: str) -> None:
         bucket = self._client().bucket(self.bucket)

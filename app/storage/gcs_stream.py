@@ -1,25 +1,19 @@
-"""Bytes of one version of an object in Cloud Storage: whole, or in ranges, here or in a worker process."""
+"""Bytes of one version of an object in Cloud Storage: whole, or in ranges."""
 
 from __future__ import annotations
 
-import gzip
 import io
 import time
-from functools import cache
 from typing import Any, BinaryIO
 
-from app.errors import BadDataset, LimitExceeded, ObjectGone, ShortRead, StorageUnavailable, permanent
-from app.storage.gcs_client import DEADLINE_S, TIMEOUT_S, new_client, tried
+from app.errors import ObjectGone, ShortRead, StorageUnavailable
+from app.storage.gcs_client import DEADLINE_S, TIMEOUT_S, tried
 from app.types import ObjectRef
 
 BLOCK_BYTES = 2 * 2**20
 """Least that a request asks for: about as long in transfer as a request takes to be answered."""
 PIECE_BYTES = 32 * 2**20
 """Most that a request asks for, so that each ends within its deadline."""
-MAX_INFLATED_BYTES = 256 * 2**20
-GZIP_MAGIC = b"\x1f\x8b"
-
-_worker_client = cache(new_client)  # one a process; never made in the process that serves
 
 
 class VersionStream(io.RawIOBase):
@@ -107,36 +101,6 @@ def download(blob: Any, limit: int, start: int | None = None, end: int | None = 
     return sink.getvalue()
 
 
-def stream_version(client: Any, ref: ObjectRef, size: int, gzipped: bool) -> BinaryIO:
+def stream_version(client: Any, ref: ObjectRef, size: int) -> BinaryIO:
     """Return a seekable stream over a version of `size` stored bytes; small reads share a request."""
-    stream = io.BufferedReader(VersionStream(client, ref, size), BLOCK_BYTES)
-    return inflated(stream) if gzipped else stream
-
-
-def open_version(ref: ObjectRef, size: int, gzipped: bool) -> BinaryIO:
-    """Open a version where there is no client yet: in a worker, with the environment it inherited."""
-    return stream_version(_worker_client(), ref, size, gzipped)
-
-
-def open_gzipped(data: bytes) -> BinaryIO:
-    """Open stored bytes whose contentEncoding is gzip."""
-    return inflated(io.BytesIO(data))
-
-
-def inflated(stream: BinaryIO, limit: int = MAX_INFLATED_BYTES) -> BinaryIO:
-    """Return what a gzip stream holds; a stream that is not gzip, whatever was said of it, as it is.
-
-    Raises LimitExceeded when it holds more than `limit` bytes, BadDataset when it is broken.
-    """
-    is_gzip = stream.read(2) == GZIP_MAGIC
-    stream.seek(0)
-    if not is_gzip:
-        return stream
-    held = io.BytesIO()
-    with permanent(BadDataset), gzip.GzipFile(fileobj=stream) as source:
-        while chunk := source.read(BLOCK_BYTES):
-            held.write(chunk)
-            if held.tell() > limit:
-                raise LimitExceeded("the gzip-encoded object holds too many bytes")
-    held.seek(0)
-    return held
+    return io.BufferedReader(VersionStream(client, ref, size), BLOCK_BYTES)

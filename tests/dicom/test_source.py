@@ -5,7 +5,7 @@ import io
 import pytest
 
 from app.dicom.dataset import read_dataset
-from app.dicom.source import Source, open_source
+from app.dicom.source import Source
 from app.types import Content, ObjectRef
 from tests import data
 
@@ -64,19 +64,3 @@ def test_the_size_is_that_of_the_stream_whatever_the_store_says():
     raw = data.ct(Rows=256, Columns=256)
     dataset = read_dataset(content(io.BytesIO(raw), len(raw) // 3))
     assert dataset.pixel_array.shape == (256, 256)
-
-
-def test_a_file_is_read_without_what_its_stream_reads_ahead(tmp_path):
-    taken = []
-
-    class Counted(io.FileIO):
-        def readinto(self, buffer: object) -> int:
-            taken.append(super().readinto(buffer))  # type: ignore[arg-type]
-            return taken[-1]
-
-    (tmp_path / "a.dcm").write_bytes(bytes(3_000_000))
-    stream = io.BufferedReader(Counted(tmp_path / "a.dcm"), 1 << 20)
-    source = open_source(content(stream, 3_000_000))
-    source.value(0, 8)
-    source.value(2_000_000, 8)
-    assert sum(taken) <= 262144 + 2 * 64

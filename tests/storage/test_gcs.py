@@ -9,6 +9,7 @@ import pkgutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from types import ModuleType
 
@@ -30,19 +31,20 @@ from app.errors import (
     StorageUnavailable,
 )
 from app.pipeline import handle
-from app.services import open_services
+from app.services import Services, open_services
 from app.storage import gcs_stream, open_storage
 from app.storage.gcs import GcsStorage, object_name
 from app.storage.gcs_client import gcs_errors
-from app.storage.gcs_stream import inflated
+from app.storage.gzipped import inflated
 from app.types import Message, ObjectRef, Status
 from app.workers import Workers
+from tests.archives import zipped
 from tests.conftest import lake_settings
 from tests.data import ct
 from tests.fake_gcs import ROLES, FakeGcs, Request, Version
-from tests.fake_gcs.tasks import read_ends
 from tests.parts import ROOT
 from tests.storage.contract import Put, StorageContract
+from tests.worker_tasks import read_ranges
 
 MIB = 2**20
 
@@ -256,9 +258,10 @@ def test_big_object_is_read_in_ranges_by_a_worker(storage: GcsStorage, gcs: Fake
     content = storage.fetch(found, 65 * MIB + 6, crc)
     assert (content.data, content.size, content.crc32c) == (None, 65 * MIB + 6, crc)
     assert asked(gcs) == ["GET metadata"]
-    workers = Workers(1, 1536 * MIB, 30.0, preload=())
+    workers = Workers(1, 64 * MIB, 30.0, preload=("tests.worker_tasks",))
     try:
-        assert workers.run(read_ends, content) == (b"abc", b"xyz", 65 * MIB + 6)
+        ends = workers.run(read_ranges, content, [(0, 3), (65 * MIB + 3, 3)])
+        assert ends == [b"abc", b"xyz", b"68157446"]
     finally:
         workers.close()
     assert asked(gcs) == ["GET metadata", "GET media", "GET media"]
@@ -275,7 +278,8 @@ def test_gzip_encoded_object_is_checked_as_stored_and_read_inflated(
     stored = gzip.compress(b"123456789", mtime=0)
     version = gcs.put("landing", "a.dcm", stored, contentEncoding="gzip")
     content = storage.fetch(ref(version), len(stored), version.crc32c)
-    assert (content.data, content.size, content.crc32c) == (None, len(stored), version.crc32c)
+    assert (content.data, content.size, content.crc32c) == (stored, len(stored), version.crc32c)
+    assert content.at_hand is None
     assert pickle.loads(pickle.dumps(content)).open().read() == b"123456789"
     with storage.open(ref(version)) as stream:
         stream.seek(-2, 2)
@@ -488,28 +492,70 @@ def test_missing_sdk_is_a_config_error(monkeypatch: pytest.MonkeyPatch) -> None:
 # In the pipeline
 
 
-def test_upload_becomes_a_row_and_delete_a_tombstone(gcs: FakeGcs, tmp_path: Path) -> None:
-    messages: list[Message] = []
+@pytest.fixture
+def messages(gcs: FakeGcs) -> list[Message]:
+    told: list[Message] = []
     gcs.subscribe(
-        lambda attributes, data: messages.append(Message(data, attributes, str(len(messages)))),
-        bucket="landing",
+        lambda attributes, data: told.append(Message(data, attributes, str(len(told)))), bucket="landing"
     )
     gcs.make_bucket("output")
+    return told
+
+
+@pytest.fixture
+def services(messages: list[Message], tmp_path: Path) -> Iterator[Services]:
     settings = lake_settings(tmp_path, source__url="gs://landing", artifacts__url="gs://output/lake")
-    services = open_services(settings)
-    try:
-        version = gcs.put("landing", "study/ct.dcm", ct())
-        assert handle(messages[0], services).status is Status.STORED
-        stem = f"study/ct.dcm.{version.generation}"
-        names = [f"lake/images/{stem}.png", f"lake/metadata/{stem}.json"]
-        assert sorted(gcs.buckets["output"].live) == names
-        (row,) = services.warehouse.query("select object_uri, preview_uri from instances_current")
-        assert row["object_uri"] == "gs://landing/study/ct.dcm"
-        assert row["preview_uri"] == f"gs://output/{names[0]}"
-        gcs.delete("landing", "study/ct.dcm")
-        assert handle(messages[1], services).status is Status.DELETED
-        assert handle(messages[0], services).status is Status.SUPERSEDED
-        assert gcs.buckets["output"].live == {}
-        assert services.warehouse.query("select 1 from instances_current") == []
-    finally:
-        services.close()
+    with closing(open_services(settings)) as opened:
+        yield opened
+
+
+def test_upload_becomes_a_row_and_delete_a_tombstone(
+    gcs: FakeGcs, messages: list[Message], services: Services
+) -> None:
+    version = gcs.put("landing", "study/ct.dcm", ct())
+    assert handle(messages[0], services).status is Status.STORED
+    stem = f"study/ct.dcm.{version.generation}"
+    names = [f"lake/images/{stem}.png", f"lake/metadata/{stem}.json"]
+    assert sorted(gcs.buckets["output"].live) == names
+    (row,) = services.warehouse.query("select object_uri, preview_uri from instances_current")
+    assert row["object_uri"] == "gs://landing/study/ct.dcm"
+    assert row["preview_uri"] == f"gs://output/{names[0]}"
+    gcs.delete("landing", "study/ct.dcm")
+    assert handle(messages[1], services).status is Status.DELETED
+    assert handle(messages[0], services).status is Status.SUPERSEDED
+    assert gcs.buckets["output"].live == {}
+    assert services.warehouse.query("select 1 from instances_current") == []
+
+
+def test_of_a_big_object_only_what_is_needed_is_read(
+    gcs: FakeGcs, messages: list[Message], services: Services
+) -> None:
+    raw = ct(NumberOfFrames=40, Rows=1024, Columns=1024, PixelData=bytes(40 * 1024 * 1024 * 2))
+    version = gcs.put("landing", "big.dcm", raw)
+    assert handle(messages[0], services).status is Status.STORED
+    (row,) = services.warehouse.query("select preview_error, number_of_frames, size_bytes from instances")
+    assert row == {"preview_error": None, "number_of_frames": 40, "size_bytes": len(raw)}
+    assert f"lake/images/big.dcm.{version.generation}.png" in gcs.buckets["output"].live
+    ranges = [request.headers["range"] for request in gcs.requests if "range" in request.headers]
+    assert 0 < len(ranges) < 8
+
+
+def test_what_is_stored_gzip_encoded_is_handled_as_what_it_holds(
+    gcs: FakeGcs, messages: list[Message], services: Services
+) -> None:
+    for name, data in {"ct.dcm": ct(), "a.zip": zipped([("1.dcm", ct()), ("2.dcm", ct())])}.items():
+        gcs.put("landing", name, gzip.compress(data), contentEncoding="gzip")
+    assert [handle(message, services).status for message in messages] == [Status.STORED] * 2
+    rows = services.warehouse.query("select member, preview_error from instances order by member")
+    assert rows == [{"member": member, "preview_error": None} for member in (None, "1.dcm", "2.dcm")]
+
+
+def test_nothing_that_is_gzip_encoded_is_inflated_by_the_server(
+    gcs: FakeGcs, messages: list[Message], services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inflating: list[object] = []
+    monkeypatch.setattr(gzip, "GzipFile", inflating.append)  # as this process sees it: workers have their own
+    services.workers.warm()
+    gcs.put("landing", "ct.dcm", gzip.compress(ct()), contentEncoding="gzip")
+    assert handle(messages[0], services).status is Status.STORED
+    assert inflating == []

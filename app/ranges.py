@@ -1,0 +1,106 @@
+"""Big objects in a worker: it reaches no store, so it asks the server for each range it reads.
+
+    worker: Ranges.read ─▶ [number of the content, position, count] ─▶ server: Served.read ─▶ its bytes
+
+So no worker needs a file, a connection or a credential, and what fails here failed in the store.
+"""
+
+from __future__ import annotations
+
+import io
+import socket
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from functools import partial
+from typing import Any, BinaryIO
+
+from app.errors import DeadlineExceeded
+from app.types import Content
+from app.wire import SIZE, Unreadable, exactly, packed
+
+MOST_BYTES = 8 << 20
+"""Of one answer."""
+BUFFER_BYTES = 64 << 10
+"""Least that a worker asks for: it costs little more than one byte does."""
+
+
+class Served:
+    """The server's side: the contents of one task, opened when they are first read. Closed with the block.
+
+    until: the moment, as `time.monotonic` tells it, after which nothing more is read.
+    """
+
+    def __init__(self, contents: Sequence[Content], until: float) -> None:
+        self._contents, self._until = contents, until
+        self._streams: dict[int, BinaryIO] = {}
+        self._opened = ExitStack()
+
+    def __enter__(self) -> Served:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._opened.close()
+
+    def read(self, number: int, position: int, count: int) -> bytes:
+        """Return a range, shorter where the object ends.
+
+        Raises Unreadable unless a worker may ask for it, DeadlineExceeded, and what the store raises.
+        """
+        if not (0 <= number < len(self._contents) and 0 <= position < 1 << 63 and 0 <= count <= MOST_BYTES):
+            raise Unreadable("no such range")
+        if time.monotonic() > self._until:
+            raise DeadlineExceeded("the object was not read in time")
+        if number not in self._streams:
+            opener = self._contents[number].opener
+            assert opener is not None  # else it would have gone with the task
+            self._streams[number] = self._opened.enter_context(opener())
+        self._streams[number].seek(position)
+        return self._streams[number].read(count)
+
+
+class Ranges(io.RawIOBase):
+    """The worker's side: one content of its task as a stream."""
+
+    def __init__(self, ask: Callable[[int, int], bytes], size: int) -> None:
+        self._ask, self._size, self._position = ask, size, 0
+
+    def readable(self) -> bool:
+        return True  # as the buffer around it asks
+
+    def seekable(self) -> bool:
+        return True  # likewise
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Move; nothing is asked for."""
+        position = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
+        if position < 0:
+            raise ValueError("negative position")
+        self._position = position
+        return position
+
+    def tell(self) -> int:
+        """Return the position."""
+        return self._position
+
+    def readinto(self, buffer: Any) -> int:
+        """Ask for as much as fits, at most MOST_BYTES."""
+        count = max(0, min(len(buffer), MOST_BYTES, self._size - self._position))
+        found = self._ask(self._position, count) if count else b""
+        buffer[: len(found)] = found
+        self._position += len(found)
+        return len(found)
+
+
+def asker(line: socket.socket, stream: BinaryIO) -> Callable[[int, int], Callable[[], BinaryIO]]:
+    """Return what makes the openers of a worker, which speaks on `line` and hears on `stream`."""
+
+    def ask(number: int, position: int, count: int) -> bytes:
+        line.sendall(packed([number, position, count]))
+        (size,) = SIZE.unpack(exactly(stream, SIZE.size))
+        return exactly(stream, min(size, count))
+
+    def opener(number: int, size: int) -> Callable[[], BinaryIO]:
+        return lambda: io.BufferedReader(Ranges(partial(ask, number), size), BUFFER_BYTES)
+
+    return opener
