@@ -30,7 +30,7 @@ ALLOWED = frozenset(
         # how much, how long: bytes, counts, seconds
         *("size_bytes", "count", "objects", "rows", "stored", "dead_lettered", "depth", "took_s", "delay_s"),
         # which part of the service
-        *("seam", "backend", "table", "url", "host", "port", "pid", "worker", "version"),
+        *("seam", "backend", "table", "url", "host", "port", "pid", "worker", "version", "sandbox"),
     }
 )
 """The keys of `extra` that reach a line. Ids, codes, sizes, times and places; nothing out of a data set."""

@@ -16,6 +16,7 @@ from app.api import create_app
 from app.connection import Connection
 from app.errors import ConfigError
 from app.metrics import FAILED
+from app.sandbox import offered
 from app.services import Services
 
 log = logging.getLogger("dicomlake")
@@ -89,7 +90,7 @@ def run(server: Server, services: Services, sock: socket.socket) -> None:
     """Watch, push to the service on `sock` and serve; whatever ends it, the services are closed."""
     try:
         services.start(local_endpoint(sock))
-        log.info("serving", extra={"url": local_endpoint(sock)})
+        log.info("serving", extra={"url": local_endpoint(sock), "sandbox": "+".join(offered()) or "none"})
         server.run(sockets=[sock])
     finally:
         services.close()

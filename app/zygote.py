@@ -3,7 +3,7 @@
 The zygote reads numbers from its control socket: with a socket attached, it forks a worker that listens on
 that; alone, it kills the worker of that number and answers with its exit code. A worker says READY once, then
 to each pickled (function, arguments) BEGUN and a packed (succeeded, result or error), before that what it has
-to read of big contents (app/ranges.py).
+to read of big contents (app/ranges.py). What both may do is little: app/sandbox.py.
 """
 
 from __future__ import annotations
@@ -20,11 +20,13 @@ import socket
 import struct
 import sys
 import warnings
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
 from app.errors import DicomlakeError, LimitExceeded, WorkerCrashed, internal_error
 from app.ranges import asker
+from app.sandbox import close_calls, close_files
 from app.wire import packed, unpickled
 
 READY, BEGUN = b"r", b"b"
@@ -46,6 +48,7 @@ def breed(control_fd: int, memory_bytes: int, preload: tuple[str, ...]) -> None:
     _keep_memory()
     mapped = _mapped_bytes()
     most = mapped + memory_bytes if mapped else 0
+    close_files(_code())
     workers: dict[int, int] = {}
     control = socket.socket(fileno=control_fd)
     try:
@@ -87,6 +90,21 @@ def _mapped_bytes() -> int:
     return int(statm.read_text().split()[0]) * resource.getpagesize() if statm.exists() else 0
 
 
+def _code() -> Iterable[Path]:
+    """Yield the folders of the interpreter, the libraries, this package, and the fonts that documents name.
+
+    Not of the folder that the package lies in, unless libraries do too: it may be anything, a lake as well.
+    """
+    package = Path(__file__).resolve().parent
+    yield package
+    for name in ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib", "/usr/share/fonts"):
+        yield Path(name)
+    for name in (sys.prefix, sys.base_prefix, *filter(None, sys.path)):
+        folder = Path(name).resolve()
+        if folder != package.parent or (folder / "numpy").exists():
+            yield folder
+
+
 def _bury(pid: int | None) -> int:
     """Kill a worker and return its exit code; one that is already dying keeps the code it dies with."""
     if pid is None:
@@ -109,7 +127,7 @@ def _fork(control: socket.socket, line: socket.socket, most: int) -> int:
 
 
 def _confine(most: int) -> None:
-    """Set the limits of a worker, of address space to `most`."""
+    """Set the limits of a worker, of address space to `most`, and leave it only the calls it needs."""
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     prctl = getattr(ctypes.CDLL(None), "prctl", None)
     if prctl is not None:
@@ -121,6 +139,7 @@ def _confine(most: int) -> None:
         hard = resource.getrlimit(kind)[1]
         limit = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
         resource.setrlimit(kind, (limit, limit))
+    close_calls()
 
 
 def _work(line: socket.socket) -> None:
