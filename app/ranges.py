@@ -22,7 +22,7 @@ from app.wire import SIZE, Unreadable, exactly, packed
 MOST_BYTES = 8 << 20
 """Of one answer."""
 BUFFER_BYTES = 64 << 10
-"""Least that a worker asks for: it costs little more than one byte does."""
+"""Least that a worker asks for, unless its reader knows better: it costs little more than one byte."""
 
 
 class Served:

@@ -1,4 +1,4 @@
-"""What an object of 4 GB costs: its metadata and preview in a process that may map 512 MiB, imports and all.
+"""What an object of 4 GB costs: its metadata and preview in a worker that may map 384 MiB.
 
     python -m benchmarks.any_size [FOLDER]
 
@@ -14,7 +14,7 @@ from pathlib import Path
 
 from app.errors import PermanentError
 from app.workers import Workers
-from benchmarks.huge import KINDS, MIB, Described, facts, write
+from benchmarks.huge import KINDS, MIB, PARTS, described, write
 
 
 def report(workers: Workers, path: Path, kind: str) -> str:
@@ -22,7 +22,7 @@ def report(workers: Workers, path: Path, kind: str) -> str:
     write(path, kind)
     size = path.stat().st_size
     try:
-        found = Described(*workers.run(facts, path, 512 * MIB))
+        found = described(workers, path)
     except PermanentError as exc:
         return f"{kind:<22} {size / 1e9:5.2f} GB   refused: {exc.code}"
     finally:
@@ -38,7 +38,7 @@ def main() -> None:
     """Print a line for each kind of object, each in a fresh process."""
     with tempfile.TemporaryDirectory(dir=sys.argv[1] if sys.argv[1:] else None) as folder:
         for kind in KINDS:
-            with closing(Workers(1, 1024 * MIB, 120.0)) as workers:
+            with closing(Workers(1, 384 * MIB, 120.0, preload=PARTS)) as workers:
                 print(report(workers, Path(folder) / "huge.dcm", kind), flush=True)
 
 

@@ -7,17 +7,16 @@ import struct
 import time
 import zlib
 from collections.abc import Callable, Iterator
-from functools import partial
-from io import BufferedReader
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import imagecodecs
 import numpy as np
 
 from app.dicom import describe
-from app.storage.local import CHUNK_BYTES, VersionStream
+from app.storage.versions import VersionStream
 from app.types import Content, DescribeOptions, Instance, ObjectRef
+from app.workers import PRELOAD, Workers
 
 MIB = 1 << 20
 OPEN = 0xFFFFFFFF
@@ -31,11 +30,14 @@ FEW, SIDE = 511, 2048
 """Native frames of 16-bit samples, as many as a value can hold, and their rows and columns."""
 
 
-class Described(NamedTuple):
-    """What became of an object, the bytes read of it, seconds of CPU, and the most bytes of memory held."""
+PARTS = (*PRELOAD, "benchmarks.huge")
 
-    instance: Instance
+
+class Described(NamedTuple):
+    """What became of an object: its bytes that were read, seconds of CPU, most bytes of memory held."""
+
     taken: int
+    instance: Instance
     seconds: float
     peak: int
 
@@ -45,29 +47,27 @@ class Counted(VersionStream):
 
     taken = 0
 
-    def readinto(self, buffer: Any) -> int:
+    def read(self, size: int | None = -1) -> bytes:
         """Read, and count what came."""
-        found = super().readinto(buffer)
-        self.taken += found
+        found = super().read(size)
+        self.taken += len(found)
         return found
 
 
-def described(path: Path, address_space: int) -> Described:
-    """Describe an object in this process, which may map so many bytes from now on."""
-    hard = resource.getrlimit(resource.RLIMIT_AS)[1]
-    resource.setrlimit(resource.RLIMIT_AS, (address_space, hard))
+def described(workers: Workers, path: Path) -> Described:
+    """Describe an object in a worker, which reads it through this process."""
     stream = Counted(path.parent, path.name)
-    opened: Callable[[], BinaryIO] = partial(BufferedReader, stream, CHUNK_BYTES)
-    content = Content(ObjectRef("b", path.name, 1), path.as_uri(), path.stat().st_size, opener=opened)
+    content = Content(ObjectRef("b", path.name, 1), path.as_uri(), path.stat().st_size, opener=lambda: stream)
+    instance, seconds, peak = workers.run(timed, content)
+    return Described(stream.taken, instance, seconds, peak)
+
+
+def timed(content: Content) -> tuple[Instance, float, int]:
+    """Describe an object in this process; seconds of CPU and most bytes of memory come with the instance."""
     began = time.process_time()
     instance = describe(content, DescribeOptions())
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    return Described(instance, stream.taken, time.process_time() - began, peak)
-
-
-def facts(path: Path, address_space: int) -> tuple[Any, ...]:
-    """Return what `described` does in words that a worker may use: a class of the benchmarks is none."""
-    return (*described(path, address_space),)
+    return instance, time.process_time() - began, peak
 
 
 def write(path: Path, kind: str) -> None:

@@ -56,4 +56,6 @@ def open_source(content: Content) -> Source:
     if (data := content.at_hand) is not None:
         return Source(io.BytesIO(data), len(data), data)
     stream = content.open()
+    if isinstance(stream, io.BufferedReader):  # what to read ahead is known here, and a jump is no reason to
+        stream = io.BufferedReader(stream.detach(), LEAST)
     return Source(stream, stream.seek(0, io.SEEK_END))

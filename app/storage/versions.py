@@ -28,6 +28,10 @@ class VersionStream(io.FileIO):
         super().__init__(open_file(root, name))
         self.stamp = stamp(os.fstat(self.fileno()))
 
+    def read(self, size: int | None = -1) -> bytes:
+        with self._pinned():
+            return super().read(-1 if size is None else size)
+
     def readinto(self, buffer: Any) -> int:
         with self._pinned():
             return super().readinto(buffer)
@@ -44,13 +48,16 @@ class VersionStream(io.FileIO):
                 raise ObjectGone("the file changed while it was read")
 
 
-def open_version(root: Path, name: str, pinned: Stamp) -> BinaryIO:
-    """Open a file in the state `pinned`; raises ObjectGone when it is in another."""
+def open_version(root: Path, name: str, pinned: Stamp) -> VersionStream:
+    """Open a file in the state `pinned`; raises ObjectGone when it is in another.
+
+    It reads nothing ahead: who asks for little has jumped.
+    """
     stream = VersionStream(root, name)
     if not stream.stamp.same_content(pinned):
         stream.close()
         raise ObjectGone("object version is gone")
-    return io.BufferedReader(stream, CHUNK_BYTES)
+    return stream
 
 
 def checksum(stream: BinaryIO | io.BufferedReader) -> str:

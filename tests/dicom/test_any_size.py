@@ -1,4 +1,4 @@
-"""Objects of 4 GB are described in a process of 512 MiB, reading under one percent of their bytes."""
+"""Objects of 4 GB are described in a worker of 384 MiB, reading under one percent of their bytes."""
 
 import io
 import json
@@ -13,24 +13,24 @@ from PIL import Image
 
 from app.errors import LimitExceeded
 from app.workers import Workers
-from benchmarks.huge import FRAMES, MIB, Described, facts, write
+from benchmarks.huge import FRAMES, MIB, PARTS, Described, described, write
 from tests.parts import need
 
 
 @pytest.fixture(scope="module")
 def workers() -> Iterator[Workers]:
     need("a limit on address space", sys.platform == "linux", "run on Linux")
-    with closing(Workers(1, 1024 * MIB, 60.0)) as pool:
+    with closing(Workers(1, 384 * MIB, 60.0, preload=PARTS)) as pool:
         yield pool
 
 
 def run(workers: Workers, folder: Path, kind: str) -> Described:
-    """Write an object, describe it in a worker of 512 MiB and take it away."""
+    """Write an object, describe it in a worker of 384 MiB and take it away."""
     path = folder / "huge.dcm"
     try:
         write(path, kind)
         assert path.stat().st_size > 4_000_000_000
-        return Described(*workers.run(facts, path, 512 * MIB))
+        return described(workers, path)
     finally:
         path.unlink()
 

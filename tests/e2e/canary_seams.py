@@ -7,12 +7,7 @@
 from __future__ import annotations
 
 import builtins
-import logging
-import os
 import re
-import sys
-import time
-import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -30,6 +25,7 @@ from app.types import Message, Row
 from app.warehouse.sqlite import SqliteWarehouse
 from app.workers import Workers
 from tests.e2e.canaries import WORD
+from tests.e2e.canary_task import task
 
 CANARY = WORD.decode()
 ASKED = re.compile(r"raise@(\w+)@(\w+)@")
@@ -42,21 +38,6 @@ def fail(step: str, *names: object) -> None:
         if found and found[1] == step:
             ours = getattr(errors, found[2], None)
             raise (ours("told") if ours else getattr(builtins, found[2])(CANARY)) from ValueError(CANARY)
-
-
-def task(kind: str) -> None:
-    """Say a canary in every way there is, then end as `kind` says; in a worker."""
-    print(CANARY)
-    print(CANARY, file=sys.stderr)
-    os.write(2, WORD)
-    warnings.warn(CANARY, stacklevel=1)
-    logging.getLogger("pydicom").error(CANARY)
-    logging.getLogger("dicomlake").critical(CANARY)
-    if kind == "sleep":
-        time.sleep(60)
-    if kind == "abort":
-        os.abort()
-    raise getattr(builtins, kind)(CANARY)
 
 
 class Storage(LocalStorage):
@@ -108,6 +89,10 @@ class FailingQueue(Queue):
 
 class FailingWorkers(Workers):
     """Workers, some of whose tasks go wrong."""
+
+    def __post_init__(self) -> None:
+        self.preload += (task.__module__,)
+        super().__post_init__()
 
     def run(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         found = ASKED.search(args[0].ref.name) if function is describe else None

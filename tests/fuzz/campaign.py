@@ -66,7 +66,7 @@ class Result:
 def pool(count: int = os.cpu_count() or 1, timeout_s: float = TIMEOUT_S) -> Iterator[Workers]:
     """Open workers as the service's own, that know how to try a mutant; one a core."""
     # Not replaced after a decoder's error, as the service does: what one mutant spoils harms the next.
-    workers = Workers(count, MEMORY_BYTES, timeout_s, preload=(*PRELOAD, "tests.fuzz.subjects"))
+    workers = Workers(count, MEMORY_BYTES, timeout_s, preload=(*PRELOAD, "tests.fuzz.mishaps"))
     try:
         yield workers
     finally:

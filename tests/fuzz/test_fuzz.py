@@ -1,19 +1,24 @@
 """The short form of `make fuzz`, and that a campaign would see what it looks for."""
 
-import hashlib
-import os
-import signal
-import time
-
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.dicom.decoders import BYTEWISE, CODECS
-from app.errors import BadDataset, NotDicom, permanent
 from tests.fuzz.__main__ import main
 from tests.fuzz.campaign import fuzz, pool
 from tests.fuzz.codestreams import CODESTREAMS
+from tests.fuzz.mishaps import (
+    crash,
+    decode,
+    decode_badly,
+    devour,
+    first_mutants,
+    hang,
+    refuse,
+    stumble,
+    stumble_into_the_net,
+)
 from tests.fuzz.subject import Subject, trial
 from tests.fuzz.subjects import SUBJECTS
 
@@ -58,55 +63,12 @@ def test_frames_of_jpeg_2000_are_halved_too():
     assert (codes.count("halved") > 5, codes.count("drawn") > 5) == (True, True)
 
 
-def first_mutants(name):
-    one = SUBJECTS[name]
-    made = b"".join(one.spoil(one.seeds(), name, number) for number in range(20))
-    return hashlib.sha256(made).hexdigest()
-
-
 @pytest.mark.parametrize("name", SUBJECTS)
 def test_a_number_is_the_same_mutant_in_every_process(name, workers):
     assert workers.run(first_mutants, name) == first_mutants(name)
 
 
 # what a campaign must see
-
-
-def crash(data):
-    os.kill(os.getpid(), signal.SIGSEGV)
-
-
-def hang(data):
-    time.sleep(60)
-
-
-def devour(data):
-    return str(len(bytes(4 << 30)))
-
-
-def stumble(data):
-    return {}[data]
-
-
-def stumble_into_the_net(data):
-    with permanent(BadDataset):
-        return {}[data]
-
-
-def refuse(data):
-    raise NotDicom("no seed is that")
-
-
-def decode_badly(data):
-    with permanent(BadDataset):
-        return str(int("no number"))
-
-
-def decode(data):
-    import textwrap
-
-    with permanent(BadDataset):
-        return textwrap.dedent(data)  # of bytes it is a TypeError, from where we say the decoder is
 
 
 def subject(run, *decoders):

@@ -213,7 +213,11 @@ def test_big_file_is_read_in_ranges(storage: LocalStorage, put: Put) -> None:
         assert stream.read() == b"\0"
     with pytest.raises(ShortRead):
         storage.fetch(storage.find("big"), crc32c="AAAAAA==")
-    put("big", b"changed")
+    with content.opener() as stream:
+        put("big", b"changed")
+        for read in (lambda: stream.read(1), lambda: stream.readinto(bytearray(1)), stream.readall):
+            with pytest.raises(ObjectGone):
+                read()
     with pytest.raises(ObjectGone):
         content.opener()
 
