@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from datetime import time
 from typing import Any
 
-from app.dicom.json_values import to_date
+from app.dicom.json_values import DECIMAL, to_date
 from app.dicom.metadata import Metadata
 from app.types import DatasetWarning, Row
 
@@ -49,7 +49,7 @@ INTEGERS = {
 }
 PIXEL_SPACING, SLICE_THICKNESS, IMAGE_TYPE, TRANSFER_SYNTAX = "00280030", "00180050", "00080008", "00020010"
 FUNCTIONAL_GROUPS, PIXEL_MEASURES = ("52009229", "52009230"), "00289110"
-TIME = re.compile(r"(\d\d)(?::?(\d\d)(?::?(\d\d)(?:\.(\d{1,6}))?)?)?")
+TIME = re.compile(r"(\d\d)(?::?(\d\d)(?::?(\d\d)(?:\.(\d{1,6}))?)?)?", re.ASCII)
 
 Fields = Mapping[str, Any]
 
@@ -62,13 +62,13 @@ def columns(metadata: Metadata) -> tuple[Row, tuple[DatasetWarning, ...]]:
     """
     reader = _Reader(metadata)
     row: dict[str, object] = {name: reader.text(tag) for name, tag in TEXTS.items()}
-    row["transfer_syntax_uid"] = _joined(metadata.file_meta.get(TRANSFER_SYNTAX, {}).get("Value", []))
+    row["transfer_syntax_uid"] = _joined(_values(metadata.file_meta, TRANSFER_SYNTAX))
     row |= {name: reader.first(tag, _date) for name, tag in DATES.items()}
     row |= {name: reader.first(tag, _time) for name, tag in TIMES.items()}
     row |= {name: reader.first(tag, _integer) for name, tag in INTEGERS.items()}
     row["pixel_spacing"] = reader.spacing()
     row["slice_thickness"] = reader.first(SLICE_THICKNESS, _float)
-    row["image_type"] = [str(value or "") for value in reader.values(IMAGE_TYPE)]
+    row["image_type"] = ["" if value is None else str(value) for value in reader.values(IMAGE_TYPE)]
     return row, tuple(reader.warnings)
 
 
@@ -82,12 +82,11 @@ class _Reader:
 
     def values(self, tag: str) -> list[Any]:
         """Return the values of an element, those of pixel measures also from the functional groups."""
-        entry = self.fields.get(tag, {})
-        found: list[Any] = entry.get("Value", []) if entry.get("vr") != "SQ" else []
+        found = _values(self.fields, tag)
         if not found and tag in (PIXEL_SPACING, SLICE_THICKNESS):
             for groups in FUNCTIONAL_GROUPS:
                 for item in _items(_first_item(self.fields, groups), PIXEL_MEASURES):
-                    found = found or item.get(tag, {}).get("Value", [])
+                    found = found or _values(item, tag)
         return found
 
     def text(self, tag: str) -> str | None:
@@ -124,6 +123,12 @@ def _first_item(fields: Fields, tag: str) -> Fields:
     return next(iter(_items(fields, tag)), {})
 
 
+def _values(fields: Fields, tag: str) -> list[Any]:
+    entry = fields.get(tag, {})
+    values: list[Any] = entry.get("Value", []) if entry.get("vr") != "SQ" else []
+    return values
+
+
 def _items(fields: Fields, tag: str) -> list[Fields]:
     entry = fields.get(tag, {})
     items: list[Fields] = entry.get("Value", []) if entry.get("vr") == "SQ" else []
@@ -132,7 +137,8 @@ def _items(fields: Fields, tag: str) -> list[Fields]:
 
 def _joined(values: list[Any]) -> str | None:
     texts = [
-        next(iter(value.values()), "") if isinstance(value, dict) else str(value or "") for value in values
+        next(iter(value.values()), "") if isinstance(value, dict) else "" if value is None else str(value)
+        for value in values
     ]
     return "\\".join(texts) or None
 
@@ -144,9 +150,12 @@ def _integer(value: Any) -> int | None:
 
 
 def _float(value: Any) -> float | None:
+    # float() takes more than a number in DICOM is written with: underscores, other digits.
+    if not (DECIMAL.fullmatch(value) if isinstance(value, str) else isinstance(value, int | float)):
+        return None
     try:
         number = float(value)
-    except (TypeError, ValueError):
+    except OverflowError:
         return None
     return number if math.isfinite(number) else None
 

@@ -35,7 +35,6 @@ PATTERNS = {
     "AE": re.compile(r"[ -~]*"),
     "AS": re.compile(r"\d{3}[DWMY]"),
     "CS": re.compile(r"[A-Z0-9_ ]*"),
-    "DA": re.compile(r"\d{8}|\d{4}\.\d\d\.\d\d"),
     "DT": re.compile(r"\d{4}(\d\d){0,5}(\.\d{1,6})?([+-]\d{4})?"),
     "TM": re.compile(r"([01]\d|2[0-3])(:?[0-5]\d(:?([0-5]\d|60)(\.\d{1,6})?)?)?"),
     "UI": re.compile(r"(0|[1-9]\d*)(\.(0|[1-9]\d*))*"),
@@ -47,9 +46,10 @@ CLEAN = {
     "UI": re.compile(rb"(?:0|[1-9]\d*)(?:\.(?:0|[1-9]\d*))*\0?"),
 }
 """Bytes that are valid beyond doubt, for the VRs that data sets are full of; others are looked at closely."""
+DAY = re.compile(r"(\d{4})(\.?)(\d\d)\2(\d\d)", re.ASCII)
 FRACTION = re.compile(rb"-?\d+\.\d+")
 WHOLE = re.compile(r"[+-]?\d+")
-DECIMAL = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+DECIMAL = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 DIGITS = b"0123456789.-+eE \\"
 MOST_DIGITS, FINE = 15, 1e-300
 """So many digits always survive a double, unless it is so small that it has fewer."""
@@ -134,15 +134,15 @@ def _check(vr: str, value: str, reading: Reading) -> None:
     """Warn where a value has not the form of its VR (PS3.5 6.2)."""
     if len(value) > LENGTHS.get(vr, len(value)):
         reading.warn("too_long")
-    if not PATTERNS[vr].fullmatch(value) or (vr == "DA" and to_date(value) is None):
+    if to_date(value) is None if vr == "DA" else not PATTERNS[vr].fullmatch(value):
         reading.warn(f"invalid_{vr.lower()}")
 
 
 def to_date(text: str) -> date | None:
     """Return the day of a DA value, also written YYYY.MM.DD as in older objects; None if it is no day."""
-    digits = text.replace(".", "")
+    match = DAY.fullmatch(text)
     try:
-        return date(int(digits[:4]), int(digits[4:6]), int(digits[6:])) if len(digits) == 8 else None
+        return date(int(match[1]), int(match[3]), int(match[4])) if match else None
     except ValueError:
         return None
 

@@ -107,6 +107,11 @@ def test_a_date_of_the_old_form_is_read():
     [
         ("study_date", 0x00080020, "DA", b"20240231"),
         ("study_date", 0x00080020, "DA", b"00000000"),
+        ("study_date", 0x00080020, "DA", b"+1230101"),
+        ("study_date", 0x00080020, "DA", b" 1230101"),
+        ("study_date", 0x00080020, "DA", b"1_230101"),
+        ("study_date", 0x00080020, "DA", b"2024.0131 "),
+        ("slice_thickness", 0x00180050, "DS", b"1_0 "),
         ("study_time", 0x00080030, "TM", b"noon"),
         ("study_time", 0x00080030, "TM", b"235960"),
         ("series_number", 0x00200011, "IS", b"1.5 "),
@@ -152,6 +157,33 @@ def test_of_several_values_the_first_counts_and_the_others_are_warned_of(column,
 
 def test_several_values_of_a_text_are_written_with_backslashes():
     assert of(0x00080080, "LO", b"North\\South")[0]["institution_name"] == "North\\South"
+
+
+@pytest.mark.parametrize(
+    ("column", "tag", "vr", "value"),
+    [
+        ("study_date", 0x00080020, "DA", "２０２４０１３１"),
+        ("study_time", 0x00080030, "TM", "１３４５"),
+        ("slice_thickness", 0x00180050, "LO", "１.５"),
+    ],
+)
+def test_digits_of_other_scripts_are_no_number(column, tag, vr, value):
+    charset = data.element(0x00080005, "CS", b"ISO_IR 192")
+    row, warnings = read(data.raw(charset, data.element(tag, vr, value.encode())))
+    assert row[column] is None
+    assert {warning.tag for warning in warnings} == {f"{tag:08X}"}
+
+
+def test_a_text_that_was_written_as_the_number_zero_is_zero():
+    assert of(0x00200010, "IS", b"0 ")[0]["study_id"] == "0"
+    assert of(0x00080008, "US", b"\0\0")[0]["image_type"] == ["0"]
+
+
+def test_a_transfer_syntax_that_is_a_sequence_is_none():
+    item = data.element(0x00080020, "DA", b"20240131")
+    sequence = b"\xfe\xff\x00\xe0" + len(item).to_bytes(4, "little") + item
+    row, _ = read(bytes(128) + b"DICM" + data.element(0x00020010, "SQ", sequence) + item)
+    assert row["transfer_syntax_uid"] is None
 
 
 def test_warnings_of_the_columns_have_their_own_code():
