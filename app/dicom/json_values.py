@@ -196,7 +196,7 @@ def _json_numbers(raw: bytes) -> list[Any]:
     except orjson.JSONDecodeError:
         return []
     if b"e" in raw or b"E" in raw:
-        return values if all(not value or FINE < abs(value) < 1 / FINE for value in values) else []
+        return values if all(FINE < abs(value) < 1 / FINE for value in values) else []
     return values
 
 
