@@ -85,6 +85,13 @@ def test_directories_are_no_members():
     assert unpacked(folder + tarred(TWO))[0].keys() == {"a/1.dcm", "a/2.dcm"}
 
 
+def test_a_tar_that_was_appended_to_another_is_read_too():
+    one, other = tarred([("1.dcm", CT)]), tarred([("2.dcm", CT)])
+    for packed in (one + other, gzip.compress(one + other)):
+        assert unpacked(packed) == ({"1.dcm": CT, "2.dcm": CT}, "")
+    assert unpacked(one + b"filled up with something") == ({"1.dcm": CT}, "")
+
+
 def test_the_same_name_twice_is_two_members():
     twice = [("1.dcm", CT), ("1.dcm", data.minimal()), ("1~2.dcm", CT), ("1.dcm", CT)]
     for packed in (zipped(twice), tarred(twice)):

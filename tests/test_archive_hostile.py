@@ -118,6 +118,14 @@ def test_a_cut_tar_keeps_what_came_before_the_cut():
     assert unpacked(gzip.compress(whole)[:-400])[1] == "archive_truncated"
 
 
+def test_a_tar_does_not_end_at_a_header_that_was_lost_to_zeros():
+    whole = tarred([("1.dcm", CT), ("2.dcm", CT)], tarfile.USTAR_FORMAT)
+    second = whole.index(b"2.dcm")
+    lost = whole[:second] + bytes(512) + whole[second + 512 :]
+    assert unpacked(lost) == ({"1.dcm": CT}, "bad_header")
+    assert unpacked(gzip.compress(lost)) == ({"1.dcm": CT}, "bad_header")
+
+
 def test_a_damaged_tar_header_is_not_taken_for_the_end():
     whole = bytearray(tarred(TWO))
     whole[whole.index(b"a/2.dcm")] ^= 1

@@ -16,6 +16,8 @@ from app.types import ArchiveLimits
 BLOCK = 512
 MAX_SIZE = (1 << 63) - 1  # of a file, in bytes: what an off_t holds
 MAX_EXTENDED = 1 << 20
+MAX_ZEROS = 1 << 12
+"""Blocks of zeros after which nothing more is looked for; writers fill up a record, by default 20 blocks."""
 DIRECTORY, GNU_NAME, GNU_LINK, PAX, PAX_GLOBAL, GNU_SPARSE = b"5", b"L", b"K", b"x", b"g", b"S"
 LINKS_AND_DEVICES = frozenset((b"1", b"2", b"3", b"4", b"6"))
 WITHOUT_DATA = LINKS_AND_DEVICES | {DIRECTORY}
@@ -63,6 +65,8 @@ class _Reader:
         """Return the next header of a file, None at the end of the archive."""
         block = self.read(BLOCK)
         if not any(block):
+            block = self.after_zeros()
+        if not block:
             return None
         if not is_header(block):
             raise BadArchive("a tar header has a wrong checksum", code="bad_header")
@@ -81,6 +85,21 @@ class _Reader:
             size = _decimal(said[b"size"])
         sparse = kind == GNU_SPARSE or any(key.startswith(b"GNU.sparse.") for key in said)
         return _Header(name, size, kind, sparse, _padded(self.position + size))
+
+    def after_zeros(self) -> bytes:
+        """Return the block after one of zeros and more of them, empty at the end of the archive.
+
+        Two end it, yet the files of a tar that was appended follow. What follows a single one is more of this
+        archive: the one was a header.
+        """
+        for zeros in range(1, MAX_ZEROS):
+            block = self.stream.read(BLOCK)
+            self.position += len(block)
+            if any(block):
+                return block if zeros == 1 or is_header(block) else b""
+            if len(block) < BLOCK:
+                break
+        return b""
 
     def extended(self, header: _Header) -> None:
         """Take in what an extended header says about the next file."""
