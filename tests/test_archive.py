@@ -92,6 +92,11 @@ def test_a_tar_that_was_appended_to_another_is_read_too():
     assert unpacked(one + b"filled up with something") == ({"1.dcm": CT}, "")
 
 
+def test_the_label_of_a_tar_is_no_member():
+    volume = tar_file("STUDY1", kind=b"V").tobuf(tarfile.GNU_FORMAT)
+    assert unpacked(volume + tarred([("1.dcm", CT)])) == ({"1.dcm": CT}, "")
+
+
 def test_the_same_name_twice_is_two_members():
     twice = [("1.dcm", CT), ("1.dcm", data.minimal()), ("1~2.dcm", CT), ("1.dcm", CT)]
     for packed in (zipped(twice), tarred(twice)):

@@ -19,8 +19,9 @@ MAX_EXTENDED = 1 << 20
 MAX_ZEROS = 1 << 12
 """Blocks of zeros after which nothing more is looked for; writers fill up a record, by default 20 blocks."""
 DIRECTORY, GNU_NAME, GNU_LINK, PAX, PAX_GLOBAL, GNU_SPARSE = b"5", b"L", b"K", b"x", b"g", b"S"
+GNU_VOLUME = b"V"  # what `tar --label` begins with: a name for the archive
 LINKS_AND_DEVICES = frozenset((b"1", b"2", b"3", b"4", b"6"))
-WITHOUT_DATA = LINKS_AND_DEVICES | {DIRECTORY}
+WITHOUT_DATA = LINKS_AND_DEVICES | {DIRECTORY, GNU_VOLUME}
 FAULTS = ("archive_truncated", "bad_header")
 """Codes after which the files that came before still are what they say."""
 
@@ -137,7 +138,7 @@ def list_tar(stream: Forward, size: int | None, limits: ArchiveLimits) -> Listin
             if not header.end:
                 reader.extended(header)
                 continue
-            if header.kind == DIRECTORY or header.name.endswith(b"/"):
+            if header.kind in (DIRECTORY, GNU_VOLUME) or header.name.endswith(b"/"):
                 reader.skip(header.end)
                 continue
             entry = _entry(header, reader.position, labels)
