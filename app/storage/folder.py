@@ -28,6 +28,7 @@ SEGMENT_BYTES, NAME_BYTES = 255, 2048
 EVENT_NAME_BYTES = 1024
 """Longest name that a notification carries, and that Cloud Storage allows."""
 TEMP = re.compile(r"\.dicomlake-[0-9a-f]{16}\.part")
+ARTIFACT = re.compile(r"(?i)(?<=[0-9])\.(json|png)\Z")
 TEMP_AGE_S = 3600.0
 RACES = 100
 UNSAFE = re.compile("[%\0\r\n\ud800-\udfff]")
@@ -77,7 +78,9 @@ def spelled(path: str) -> str:
 
 def file_name(name: str) -> str:
     """Return the path below the root for an object of any name; two names never share one."""
-    path = "/".join(_file_segment(segment) for segment in name.split("/"))
+    *folders, last = map(_file_segment, name.split("/"))
+    # A folder is never called as an artifact may be: `a.dcm.1.json`, that of `a.dcm`, has its place by it.
+    path = "/".join([*(ARTIFACT.sub(r"%2E\1", folder) for folder in folders), last])
     if len(path.encode()) <= NAME_BYTES:
         return path
     return f"{path.partition('/')[0]}/{_short('', name)}"

@@ -193,12 +193,25 @@ def test_illegal_name_is_a_bad_event(storage: LocalStorage, name: str) -> None:
         ("\udcff", "%ED%B3%BF"),
         (".dicomlake-0123456789abcdef.part", "%2Edicomlake-0123456789abcdef.part"),
         (".hidden", ".hidden"),
+        ("a.dcm.1.json", "a.dcm.1.json"),
+        ("a.dcm.1.json/b.2.png/c.3.png", "a.dcm.1%2Ejson/b.2%2Epng/c.3.png"),
         # printf 'x%.0s' $(seq 300) | sha256sum
         ("x" * 300, "x" * 128 + "%~0d4e2ca9e9cbced7a7a5380eb29e1a3783b9b6d0db72de36a1051038e1c1fbc7"),
     ],
 )
 def test_file_name_escapes_only_what_is_no_path(name: str, path: str) -> None:
     assert file_name(name) == path
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_a_folder_called_as_an_artifact_takes_no_place_from_it(storage: LocalStorage, first: int) -> None:
+    names = ["metadata/a.dcm.1.json", "metadata/a.dcm.1.json/b.dcm.2.json"]
+    for name in (names[first], names[1 - first]):
+        storage.write(name, name.encode(), "")
+    assert {found.name for found in storage.list()} == {names[0], "metadata/a.dcm.1%2Ejson/b.dcm.2.json"}
+    for name in names:
+        storage.delete(name)
+    assert list(storage.list()) == []
 
 
 def test_big_file_is_read_in_ranges(storage: LocalStorage, put: Put) -> None:
