@@ -14,8 +14,8 @@ AT_ONCE = 8
 """Artifacts of one archive that are written or removed at the same time."""
 MOST_BYTES = 700
 """Longest path of a member in the name of an artifact, of which Cloud Storage takes 1,024 bytes in all."""
-_OF_OBJECT = re.compile(r"\.[0-9]+\.(json|png)$")
-"""What the artifacts of an object are called, and those of few members."""
+_OF_ANOTHER = re.compile(r"\.[0-9]+(/|\.(json|png)\Z)")
+"""In what the artifacts of objects in a folder are called, archives and their members too; in few others."""
 
 
 def write_artifacts(ref: ObjectRef, instance: Instance, services: Services) -> Written:
@@ -52,7 +52,7 @@ def member_artifacts(ref: ObjectRef, services: Services) -> list[str]:
         for prefix in (settings.metadata, settings.images)
         for found in services.artifacts.list(f"{prefix}{folder}/")
     ]
-    if not any(map(_OF_OBJECT.search, names)):
+    if not any(_OF_ANOTHER.search(name.partition(f"{folder}/")[2]) for name in names):
         return names
     others = _artifacts_below(services.source.uri(f"{folder}/", ref.bucket), services)
     return [name for name in names if services.artifacts.uri(name) not in others]

@@ -13,6 +13,7 @@ from app.errors import DeadlineExceeded, RowsRejected, StorageUnavailable
 from app.storage.telling import notification
 from app.types import EventType, Status
 from tests import data
+from tests.archives import zipped
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
@@ -141,11 +142,14 @@ def test_a_refused_row_is_tried_again_as_long_as_its_artifacts_cannot_be_removed
         handle(replace(services, warehouse=refusing, artifacts=store), ct)
 
 
-def test_a_removal_spares_the_objects_of_a_folder_called_as_the_object_and_its_generation(services, ct):
+@pytest.mark.parametrize("other", [data.ct(), zipped([("a/1.dcm", data.ct())])], ids=["object", "archive"])
+def test_a_removal_spares_the_objects_of_a_folder_called_as_the_object_and_its_generation(
+    services, ct, other
+):
     folder = services.source.root / f"{ct.name}.{ct.generation}"
     folder.mkdir()
-    (folder / "other.dcm").write_bytes(data.ct())
-    handle(services, services.source.find(f"{folder.name}/other.dcm"))
+    (folder / "other").write_bytes(other)
+    handle(services, services.source.find(f"{folder.name}/other"))
     before = artifacts(services)
     handle(services, ct)
     handle(services, ct, EventType.DELETE)
