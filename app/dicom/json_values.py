@@ -119,9 +119,16 @@ def code_values(vr: str, raw: bytes, reading: Reading) -> list[Any]:
     texts = raw.decode("ascii").split("\\")
     values = [text.strip(" \0") if vr in ("AE", "CS") else text.rstrip(" \0") for text in texts]
     for value in values:
-        if value and vr != "UR":
+        if value:
             _check(vr, value, reading)
     return [value or None for value in values]
+
+
+def uri_values(vr: str, raw: bytes, reading: Reading) -> list[Any]:
+    """Return the value of a UR, which is always one, whatever backslashes are in it (PS3.5 6.4)."""
+    if not raw.isascii():
+        reading.warn("invalid_ur")
+    return [reading.charset.decode(raw)[0].rstrip(" \0") or None]
 
 
 def _beyond_ascii(vr: str, raw: bytes, reading: Reading) -> list[Any]:
@@ -261,9 +268,10 @@ Converter = Callable[[str, bytes, Reading], list[Any]]
 
 CONVERTERS: dict[str, Converter] = {
     **dict.fromkeys(("SH", "LO", "ST", "LT", "UC", "UT"), text_values),
-    **dict.fromkeys(("AE", "AS", "CS", "DA", "DT", "TM", "UI", "UR"), code_values),
+    **dict.fromkeys(("AE", "AS", "CS", "DA", "DT", "TM", "UI"), code_values),
     **dict.fromkeys(FORMATS, binary_numbers),
     "PN": name_values,
+    "UR": uri_values,
     "IS": whole_values,
     "DS": decimal_values,
     "AT": tag_values,

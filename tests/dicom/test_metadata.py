@@ -68,6 +68,7 @@ def charset(value: bytes) -> bytes:
             b"A^B=C=D",
             {"vr": "PN", "Value": [{"Alphabetic": "A^B", "Ideographic": "C", "Phonetic": "D"}]},
         ),
+        (0x00081190, "UR", b"\\\\host\\a ", {"vr": "UR", "Value": ["\\\\host\\a"]}),
         (0x00100010, "PN", b"=C\\ ", {"vr": "PN", "Value": [{"Ideographic": "C"}, None]}),
     ],
 )
