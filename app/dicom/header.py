@@ -111,11 +111,16 @@ def _has_pixels(dataset: Dataset, keyword: str) -> bool:
 
 
 def transfer_syntax(dataset: Dataset) -> str:
-    """Return the UID of the transfer syntax, by the encoding as it was read where no UID is given."""
+    """Return the UID of the transfer syntax, by the encoding as read where none or a wrong one is given.
+
+    Pixels lie in the byte order of the data set around them.
+    """
     meta = getattr(dataset, "file_meta", None)
-    if meta is not None and (uid := text(meta, "TransferSyntaxUID")):
-        return uid
     implicit, little_endian = dataset.original_encoding
+    if meta is not None and (uid := text(meta, "TransferSyntaxUID")):
+        known = uid in (ExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian)
+        if not known or little_endian in (None, uid != ExplicitVRBigEndian):
+            return uid
     if little_endian is False:
         return str(ExplicitVRBigEndian)
     return str(ExplicitVRLittleEndian if implicit is False else ImplicitVRLittleEndian)

@@ -33,6 +33,18 @@ def test_native_pixels_survive_a_file(syntax):
     assert read_frame(dataset, 0).pixels.tolist() == [[7, -8]]
 
 
+@pytest.mark.parametrize(
+    ("syntax", "told"),
+    [(ExplicitVRLittleEndian, ExplicitVRBigEndian), (ExplicitVRBigEndian, ExplicitVRLittleEndian)],
+)
+def test_pixels_have_the_byte_order_of_their_data_set_whatever_the_file_meta_information_says(syntax, told):
+    pixels = words(1, 300, syntax=syntax)
+    data = part10(picture(pixels, 1, 2, syntax, BitsAllocated=16, Modality="OT"), syntax)
+    data = data.replace(syntax.encode(), told.encode(), 1)
+    dataset = read_dataset(Content(ObjectRef("b", "n", 1), "u", len(data), data=data))
+    assert read_frame(dataset, 0).pixels.tolist() == [[1, 300]]
+
+
 def test_big_endian_bytes_in_words_are_swapped_in_pairs():
     # Three bytes 1 2 3 and 4 5 6 as 16-bit words 0x0201 0x0403 0x0605, most significant byte first.
     dataset = picture(b"\2\1\4\3\6\5", 1, 3, ExplicitVRBigEndian, NumberOfFrames=2)
