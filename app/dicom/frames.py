@@ -11,7 +11,7 @@ from app.dicom.decoders import BYTEWISE, CODECS, decode_frame
 from app.dicom.fragments import read_codestream
 from app.dicom.header import ImageHeader, read_header
 from app.dicom.native import SUBSAMPLED, read_native, stored_values
-from app.dicom.pixel_bytes import PixelBytes, pixel_bytes
+from app.dicom.pixel_bytes import PixelBytes, has_fragments, pixel_bytes
 from app.dicom.unrenderable import PreviewError, over_limit, rendering, unrenderable
 from app.types import DEFAULT_LIMITS, DatasetLimits
 
@@ -62,6 +62,9 @@ def read_frame(dataset: Dataset, frame_index: int, limits: DatasetLimits = DEFAU
         check_size(header, frame_index, limits)
         pixels = pixel_bytes(dataset, header.keyword)
         if header.transfer_syntax in NATIVE:
+            if has_fragments(dataset, header.keyword):
+                text = "pixel data in fragments, which the transfer syntax has not"
+                raise unrenderable(PreviewError.BAD_ENCAPSULATION, text)
             return _native_frame(pixels, header, frame_index)
         if header.transfer_syntax not in CODECS and header.transfer_syntax not in BYTEWISE:
             raise unrenderable(PreviewError.UNSUPPORTED_TRANSFER_SYNTAX, "no decoder for the transfer syntax")

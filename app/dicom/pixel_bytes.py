@@ -10,6 +10,7 @@ from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 
 from app.dicom.attributes import element_as_it_lies
+from app.dicom.encoding import UNDEFINED
 from app.dicom.unrenderable import PreviewError, unrenderable
 
 
@@ -67,3 +68,9 @@ def pixel_bytes(dataset: Dataset, keyword: str) -> PixelBytes:
     if found is None or found.value is None:
         raise unrenderable(PreviewError.NO_PIXEL_DATA, "the data set has no pixel data")
     return PixelBytes(len(found.value), memoryview(found.value).cast("B"), words=words)
+
+
+def has_fragments(dataset: Dataset, keyword: str) -> bool:
+    """Tell whether an element was read as fragments: its length is not said (PS3.5 A.4)."""
+    found = element_as_it_lies(dataset, keyword)
+    return isinstance(found, RawDataElement) and found.length == UNDEFINED

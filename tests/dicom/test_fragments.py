@@ -122,6 +122,11 @@ def test_fragment_that_is_cut_off_is_truncated():
     assert frame_error(runs(encapsulated(*FRAMES)[:-60]), 2) == "truncated_pixel_data"
 
 
+def test_fragments_under_a_syntax_that_has_none_are_not_drawn_as_pixels():
+    data = part10(runs(encapsulated(*FRAMES)), RLE).replace(RLE.encode(), ExplicitVRLittleEndian.encode())
+    assert frame_error(parse(data)) == "bad_encapsulation"
+
+
 def test_encapsulated_syntax_without_items_is_refused():
     assert frame_error(runs(b"\1\2\3\4\5\6\7\10")) == "bad_encapsulation"
 
