@@ -56,10 +56,10 @@ def read_lookup_table(item: Dataset, *, signed: bool, little_endian: bool) -> Lo
     if len(descriptor) != 3 or not np.isfinite(descriptor).all():
         return None
     count, first, bits = (int(value) for value in descriptor)
-    count = count or 65536
+    count = count & 0xFFFF or 65536  # unsigned also in a descriptor whose first mapped value is not
     if bits <= 8 and len(data) < count:
         data = data.astype("<u2").view(np.uint8).astype(np.uint16)
-    if not len(data) or count < 1:
+    if not len(data):
         return None
     if signed and first > 0x7FFF:
         first -= 0x10000

@@ -92,8 +92,9 @@ def _read_palette(dataset: Dataset, frame: Frame) -> tuple[int, np.ndarray]:
         if len(descriptor) != 3 or not np.isfinite(descriptor).all():
             raise unrenderable(PreviewError.BAD_PALETTE, "a palette descriptor is missing")
         count, first, bits = (int(value) for value in descriptor)
-        channel = _read_channel(dataset, frame, color, count or 65536, bits)
-        if not 8 <= bits <= 16 or len(channel) < (count or 65536):
+        count = count & 0xFFFF or 65536  # unsigned also in a descriptor whose first mapped value is not
+        channel = _read_channel(dataset, frame, color, count, bits)
+        if not 8 <= bits <= 16 or len(channel) < count:
             raise unrenderable(PreviewError.BAD_PALETTE, "the palette is shorter than its descriptor says")
         channels.append(channel)
     if len({len(channel) for channel in channels}) != 1:

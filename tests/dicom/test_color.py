@@ -68,6 +68,12 @@ def test_palette_of_sixteen_bits_is_scaled_and_its_ends_are_held():
     ]
 
 
+def test_palette_of_signed_indices_has_an_unsigned_length():
+    table = bytes(65536) + b"\xff\xff"
+    dataset = with_palette(b"\x43\x44", [32769 - 65536, -32700, 16], table, table, table)
+    assert drawn(dataset) == [[[0, 0, 0], [255, 255, 255]]]
+
+
 def test_palette_of_eight_bits_shares_words():
     assert drawn(with_palette(b"\0\1", [2, 0, 8], b"\1\2", b"\3\4", b"\5\6")) == [[[1, 3, 5], [2, 4, 6]]]
 

@@ -23,3 +23,11 @@ def test_eight_bit_entries_may_share_a_word():
 def test_first_mapped_value_is_signed_where_values_are():
     assert table(True, LUTDescriptor=[2, 65535, 16], LUTData=b"\1\0\2\0").first == -1
     assert table(False, LUTDescriptor=[2, 65535, 16], LUTData=b"\1\0\2\0").first == 65535
+
+
+def test_the_number_of_entries_is_unsigned_beside_a_signed_first_value():
+    item = apply(Dataset(), LUTDescriptor=[40000 - 65536, -3, 16], LUTData=bytes(80000))
+    item["LUTDescriptor"].VR = "SS"
+    found = read_lookup_table(item, signed=True, little_endian=True)
+    assert found is not None
+    assert (len(found.entries), found.first) == (40000, -3)
