@@ -15,6 +15,7 @@ from binascii import b2a_base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
+from operator import itemgetter
 from sys import maxsize
 from typing import Any, cast
 
@@ -42,6 +43,7 @@ MAX_LONG = 64 << 20
 MAX_ALIKE = 1 << 14
 """Entries that are kept, to be found again in further items."""
 NOTHING = [None]
+TAG = itemgetter(0)
 WRITTEN = DatasetLimits(depth=maxsize, elements=maxsize, fragments=maxsize)
 """For bytes that we wrote ourselves: what is in them was within the limits when it was read."""
 
@@ -156,7 +158,7 @@ class _Walker:
         outer, signed = self.reading.charset, self.signed
         self.depth += 1
         found: dict[str, Any] = {}
-        for node in sorted(nodes):
+        for node in sorted(nodes, key=TAG):  # stable: of one tag the last counts
             tag = node.tag
             if tag == SPECIFIC_CHARACTER_SET:
                 self.reading.tag = tag

@@ -297,3 +297,10 @@ def test_a_duplicate_counts_once_and_warns():
     found = metadata(data.element(0x00100020, "LO", b"A "), data.element(0x00100020, "LO", b"B "))
     assert found.dataset["00100020"]["Value"] == ["B"]
     assert found.warnings == (DatasetWarning("00100020", "duplicate_tag"),)
+
+
+def test_in_an_item_too_the_last_of_a_tag_counts_whatever_its_vr():
+    twice = data.element(0x00400007, "SH", b"A ") + data.element(0x00400007, "LO", b"B ")
+    item = b"\xfe\xff\x00\xe0" + len(twice).to_bytes(4, "little") + twice
+    found = metadata(data.element(0x00400275, "SQ", item))
+    assert found.dataset["00400275"]["Value"] == [{"00400007": {"vr": "LO", "Value": ["B"]}}]
