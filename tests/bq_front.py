@@ -19,6 +19,11 @@ from tests.bq_emulator import Emulator
 from tests.bq_rules import MAX_BYTES, MAX_INSERT_ROWS, row_fault
 from tests.bq_write_front import WriteHandler
 
+REASONS = {
+    **{400: "invalid", 401: "authError", 403: "accessDenied", 404: "notFound", 409: "duplicate"},
+    **{412: "conditionNotMet", 413: "uploadTooLarge", 429: "rateLimitExceeded"},
+    **{500: "internalError", 501: "notImplemented", 502: "backendError", 503: "backendError"},
+}
 STREAMING_BUFFER = "UPDATE or DELETE would affect rows in the streaming buffer, which is not supported"
 
 
@@ -26,9 +31,15 @@ class Front:
     """What tests see of it: where it listens, how it shall fail next, and what it was asked.
 
     failures: taken from the left, one a request that writes or asks. Of both services: `unavailable`,
-    `lost_answer` (stored, then the connection breaks), `silent` (stored, no answer). Of REST also `quota`.
-    Of the Write API also `hang_up` (answered, then closed, as after ten minutes) and any gRPC status.
+    `lost_answer` (stored, then the connection breaks), `silent` (stored, no answer). Of REST also `quota`,
+    any HTTP status, with a reason after it or its usual one, and `strange`, which has a text for its reason.
+    Of the Write API also `hang_up` (answered, then closed, as after ten minutes) and any gRPC status, which
+    ends the call or, with `told_` before it, comes in an answer.
     names_rows: the Write API says which row is bad. streaming_buffer: no row may be removed yet.
+    refused: a row in which this text stands is refused; location: what is said instead of its column.
+    may_ask: jobs may be started, as by who has that role.
+    says: begins the text of what is refused or failed with a status, all of which quote what was sent; said:
+    these texts.
     """
 
     def __init__(self, emulator: Emulator) -> None:
@@ -46,11 +57,24 @@ class Front:
         self.calls = 0
         self.streaming_buffer = False
         self.names_rows = True
+        self.refused = ""
+        self.may_ask = True
+        self.location: str | None = None
+        self.says = "Doe^Jane"
+        self.said: list[str] = []
 
     def url(self, dataset: str, **options: str) -> str:
         """Return the URL of a warehouse behind this front."""
         places = {"endpoint": self.rest, "write_endpoint": f"http://{self.grpc}", **options}
         return f"bigquery:{dataset}?" + "&".join(f"{name}={value}" for name, value in places.items())
+
+    def text(self, data: object) -> str:
+        """Return the text of an error, which quotes what was sent; it has to fit into a header."""
+        found = data.decode("ascii", "replace") if isinstance(data, bytes) else str(data)
+        found = "".join(c if c.isprintable() else "." for c in found.replace("\ufffd", "."))
+        with self.lock:
+            self.said.append(f"{self.says} {found[:2000]}".strip())
+            return self.said[-1]
 
     def failure(self) -> str:
         with self.lock:
@@ -84,13 +108,20 @@ class RestHandler(BaseHTTPRequestHandler):
             return self.refuse(503, "backendError", "try again")
         if failure == "quota":
             return self.refuse(403, "quotaExceeded", "too much")
-        status, answer = self.insert_all(path, body) if writes else self.forward(body)
+        status, _, reason = failure.partition(" ")
+        if status.isdecimal():
+            return self.refuse(int(status), reason or REASONS[int(status)], self.front.text(body))
+        if failure == "strange":
+            return self.refuse(400, self.front.text(body), self.front.text(body))
+        if asks and not writes and not self.front.may_ask:
+            return self.refuse(403, "accessDenied", "User does not have bigquery.jobs.create permission")
+        code, answer = self.insert_all(path, body) if writes else self.forward(body)
         if failure == "silent":
             time.sleep(5)
         if failure in ("silent", "lost_answer"):
             self.close_connection = True
             return None
-        return self.reply(status, answer)
+        return self.reply(code, answer)
 
     do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = handle_any  # noqa: N815
 
@@ -139,10 +170,12 @@ class RestHandler(BaseHTTPRequestHandler):
         if len(rows) > MAX_INSERT_ROWS:
             return 400, fault_document(400, "invalid", "too many rows")
         faults = {
-            index: fault for index, row in enumerate(rows) if (fault := row_fault(row["json"], table, False))
+            index: fault
+            for index, row in enumerate(rows)
+            if (fault := row_fault(row["json"], table, False, self.front))
         }
         if faults:
-            return 200, insert_errors(faults, len(rows))
+            return 200, insert_errors(faults, len(rows), self.front.location)
         with self.front.lock:
             fresh = [row for row in rows if (path, row["insertId"]) not in self.front.row_ids]
             self.front.row_ids |= {(path, row["insertId"]) for row in rows}
@@ -172,12 +205,12 @@ def fault_document(status: int, reason: str, message: str) -> dict:
     }
 
 
-def insert_errors(faults: dict[int, tuple[str, str]], rows: int) -> dict:
+def insert_errors(faults: dict[int, tuple[str, str]], rows: int, location: str | None) -> dict:
     errors = []
     for index in range(rows):
         column, message = faults.get(index, ("", ""))
         reason = "invalid" if index in faults else "stopped"
-        error = {"reason": reason, "location": column, "debugInfo": "", "message": message}
+        error = {"reason": reason, "location": location or column, "debugInfo": message, "message": message}
         errors.append({"index": index, "errors": [error]})
     return {"kind": "bigquery#tableDataInsertAllResponse", "insertErrors": errors}
 

@@ -3,14 +3,26 @@
 import base64
 import json
 from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tests.bq_front import Front
 
 MAX_BYTES = 10_000_000
 MAX_INSERT_ROWS = 50_000
 
 
-def row_fault(row: dict, table: dict, decoded: bool) -> tuple[str, str] | None:
-    """Return the column and what is wrong with it, or None; `decoded`: values are those of a protobuf."""
+def row_fault(row: dict, table: dict, decoded: bool, front: "Front") -> tuple[str, str] | None:
+    """Return the column and what is wrong with it, or None; `decoded`: values are those of a protobuf.
+
+    A row in which the text `front.refused` stands is refused for its first column with it. What is said of a
+    row quotes it.
+    """
     fault = record_fault(row, table["schema"]["fields"], "")
+    if fault is None and front.refused:
+        fault = next(
+            ((name, "cannot be") for name, value in row.items() if front.refused in str(value)), None
+        )
     field = table.get("timePartitioning", {}).get("field")
     if fault is None and field:
         value = row[field]
@@ -21,8 +33,8 @@ def row_fault(row: dict, table: dict, decoded: bool) -> tuple[str, str] | None:
         )
         now = datetime.now(UTC)
         if not now - timedelta(days=3650) <= when <= now + timedelta(days=366):
-            return field, "is outside the allowed bounds of its partition"
-    return fault
+            fault = field, "is outside the allowed bounds of its partition"
+    return fault and (fault[0], f"{fault[1]}: {front.text(row)}")
 
 
 def record_fault(record: object, fields: list[dict], path: str) -> tuple[str, str] | None:

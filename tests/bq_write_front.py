@@ -81,10 +81,15 @@ class WriteHandler(grpc.GenericRpcHandler):
         with self.front.lock:
             self.front.asked.append(f"AppendRows {len(rows)}")
         if failure in grpc.StatusCode.__members__:
-            context.abort(grpc.StatusCode[failure], "Doe^Jane")
-        faults = {index: fault for index, row in enumerate(rows) if (fault := proto_fault(row, *kind))}
+            context.abort(grpc.StatusCode[failure], self.front.text(b"".join(rows)))
+        if failure.startswith("TOLD_"):
+            yield told(grpc.StatusCode[failure.removeprefix("TOLD_")], self.front.text(b"".join(rows)))
+            return
+        faults = {
+            index: fault for index, row in enumerate(rows) if (fault := proto_fault(row, *kind, self.front))
+        }
         if faults and not self.front.names_rows:
-            context.abort(grpc.StatusCode.INVALID_ARGUMENT, "Doe^Jane")
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, self.front.text(b"".join(rows)))
         if faults:
             yield row_errors(request.write_stream, faults)
             return
@@ -101,12 +106,21 @@ class WriteHandler(grpc.GenericRpcHandler):
             context.abort(grpc.StatusCode.ABORTED, "Closing the stream because it is idle")
 
 
-def proto_fault(data: bytes, message: type, table: dict) -> tuple[str, str] | None:
+def told(code: grpc.StatusCode, text: str) -> bytes:
+    """Return an answer that is an error, with the text in every place where BigQuery has one."""
+    kind = StorageError.StorageErrorCode.STREAM_NOT_FOUND
+    detail = any_pb2.Any()
+    detail.Pack(StorageError.pb(StorageError(code=kind, entity=text, error_message=text)))
+    error = status_pb2.Status(code=code.value[0], message=text, details=[detail])
+    return AppendRowsResponse.serialize(AppendRowsResponse(error=error))
+
+
+def proto_fault(data: bytes, message: type, table: dict, front: "Front") -> tuple[str, str] | None:
     try:
         row = message.FromString(data)
     except DecodeError:
         return "", "is no such message"
-    return row_fault(to_dict(row), table, True)
+    return row_fault(to_dict(row), table, True, front)
 
 
 def to_dict(message) -> dict:
@@ -130,7 +144,7 @@ def row_errors(stream: str, faults: dict[int, tuple[str, str]]) -> bytes:
                 message="Errors found while processing rows. Please refer to the row_errors field.",
             ),
             row_errors=[
-                RowError(index=index, code=code, message=f"{column}: {message}: Doe^Jane")
+                RowError(index=index, code=code, message=f"{column}: {message}")
                 for index, (column, message) in faults.items()
             ],
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
@@ -31,11 +32,13 @@ RETRY = DEFAULT_RETRY.with_timeout(30.0)
 _CHECK_TIMEOUT_S = 10.0
 
 _VENDOR_ERRORS = (GoogleAPIError, GoogleAuthError, RequestException, BigQueryError, OSError)
-# Reasons that come with a status of 400 or 404 although the statement is good.
+# Reasons that come with a status of 400 or 404 although nothing is wrong with what was asked.
 _PASSING = {
     *("backendError", "internalError", "jobBackendError", "jobInternalError", "jobRateLimitExceeded"),
     *("rateLimitExceeded", "quotaExceeded", "resourceInUse", "tableUnavailable"),
 }
+
+_REASON = re.compile(r"[a-z][A-Za-z]{1,40}")
 
 
 @contextmanager
@@ -52,8 +55,18 @@ def _first(exc: Exception) -> Mapping[str, str]:
     return errors[0] if errors and isinstance(errors[0], Mapping) else {}
 
 
+def reason_word(reason: object) -> str:
+    """Return BigQuery's word for a fault; anything else that stands in its place could quote a value."""
+    return reason if isinstance(reason, str) and _REASON.fullmatch(reason) else ""
+
+
 def _name(exc: Exception) -> str:
-    return _first(exc).get("reason") or type(exc).__name__
+    return reason_word(_first(exc).get("reason")) or type(exc).__name__
+
+
+def is_passing(exc: Exception) -> bool:
+    """Tell whether BigQuery's word for a 400 or 404 says that nothing is wrong with what it was asked."""
+    return _name(exc) in _PASSING
 
 
 @contextmanager
@@ -63,7 +76,7 @@ def _statement_errors() -> Iterator[None]:
         try:
             yield
         except (BadRequest, NotFound) as exc:
-            if _name(exc) in _PASSING:
+            if is_passing(exc):
                 raise
             raise BadQuery(f"BigQuery stopped at a row ({_name(exc)})") from None
         except TimeoutError:
@@ -113,7 +126,7 @@ class BigQueryReader:
             try:
                 job = self._client.query(sql, config, retry=RETRY, job_retry=None, timeout=TIMEOUT_S)
             except (BadRequest, NotFound) as exc:
-                if _name(exc) in _PASSING:
+                if is_passing(exc):
                     raise
                 raise BadQuery(f"BigQuery: {_first(exc).get('message', _name(exc))}") from None
         if job.statement_type != "SELECT":
@@ -135,7 +148,7 @@ class BigQueryReader:
                 job.result(retry=RETRY, timeout=TIMEOUT_S, job_retry=None)
                 return int(job.num_dml_affected_rows or 0)
             except BadRequest as exc:
-                if _name(exc) in _PASSING:
+                if is_passing(exc):
                     raise
                 # The statement is good, so this is its one other fault: rows in the streaming buffer.
                 text = "rows written in the last 90 minutes cannot be removed yet"

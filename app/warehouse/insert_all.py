@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import uuid
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
@@ -14,7 +15,14 @@ from google.api_core.exceptions import BadRequest
 from app.errors import WarehouseUnavailable
 from app.types import Row
 from app.warehouse.appending import Answer, Encoder, Packed, row_encoder
-from app.warehouse.bigquery_client import RETRY, TIMEOUT_S, bigquery_errors, open_client
+from app.warehouse.bigquery_client import (
+    RETRY,
+    TIMEOUT_S,
+    bigquery_errors,
+    is_passing,
+    open_client,
+    reason_word,
+)
 from app.warehouse.bigquery_url import Place
 from app.warehouse.schema import TABLES
 
@@ -38,6 +46,8 @@ _ENCODERS: dict[str, Encoder] = {
     "BYTES": _bytes,
 }
 _TO_JSON = {name: row_encoder(name, _ENCODERS) for name in TABLES}
+
+_COLUMNS = {column.name for table in TABLES.values() for column in table.columns}
 
 Body = tuple[str, dict[str, object]]
 
@@ -63,13 +73,21 @@ class InsertAllWriter:
                 errors = self._client.insert_rows_json(
                     f"{self._place.name}.{table}", rows, row_ids=row_ids, retry=RETRY, timeout=TIMEOUT_S
                 )
-            except BadRequest:
+            except BadRequest as exc:
+                if is_passing(exc):
+                    raise
                 return Answer(again=range(len(rows)))
         return _answer(errors)
 
     def close(self) -> None:
         """Close the client."""
         self._client.close()
+
+
+def _column(location: object) -> str:
+    """Return the column of a fault, if it is one of ours and not what stands in one."""
+    name = re.match(r"\w*", str(location))
+    return name.group() if name and name.group() in _COLUMNS else ""
 
 
 def _answer(rows: Sequence[Mapping[str, Any]]) -> Answer:
@@ -82,9 +100,9 @@ def _answer(rows: Sequence[Mapping[str, Any]]) -> Answer:
         if not faults:
             again.append(row["index"])
         elif faults[0]["reason"] == "invalid":
-            refused[row["index"]] = f"invalid {faults[0].get('location', '')}".rstrip()
+            refused[row["index"]] = f"invalid {_column(faults[0].get('location'))}".rstrip()
         else:
-            raise WarehouseUnavailable(f"BigQuery ({faults[0]['reason']})")
+            raise WarehouseUnavailable(f"BigQuery ({reason_word(faults[0]['reason']) or 'refused'})")
     if again and not refused:
         raise WarehouseUnavailable("BigQuery (stopped)")
     return Answer(refused, again)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from app.errors import WarehouseUnavailable
+from app.errors import RowsRejected, WarehouseUnavailable
 from app.warehouse import open_warehouse
 from app.warehouse.appending import Answer
 from app.warehouse.bigquery_url import read_url
@@ -112,6 +112,24 @@ class TestFailures:
             front.failures = ["quota"]
             with pytest.raises(WarehouseUnavailable, match=r"^BigQuery \(quotaExceeded\)$"):
                 call()
+        warehouse.close()
+
+    @pytest.mark.parametrize("reason", ["resourceInUse", "tableUnavailable", "quotaExceeded"])
+    def test_a_400_that_is_not_for_the_sake_of_rows_refuses_none(self, front, dataset, reason):
+        warehouse = open_warehouse(front.url(dataset, write="insertall"))
+        front.failures = [f"400 {reason}"] * 3
+        with pytest.raises(WarehouseUnavailable, match=rf"^BigQuery \({reason}\)$"):
+            warehouse.append("failures", [failure_row(), failure_row()])
+        warehouse.close()
+
+    @pytest.mark.parametrize("location", ["Doe^Jane", "metadata.Doe^Jane", None])
+    def test_where_a_row_is_refused_is_told_only_if_it_is_a_column(self, front, dataset, location):
+        warehouse = open_warehouse(front.url(dataset, write="insertall"))
+        front.refused, front.location = "gs://b/1", location
+        with pytest.raises(RowsRejected) as caught:
+            warehouse.append("instances", [instance_row("r1", "gs://b/1")])
+        told = "invalid metadata" if str(location).startswith("metadata") else "invalid"
+        assert caught.value.rejected == {0: told if location else "invalid object_uri"}
         warehouse.close()
 
     def test_after_close_every_call_is_refused(self, warehouse):
