@@ -19,13 +19,17 @@ KINDS = {
 
 @dataclass
 class Fault:
-    """What happens to the next `times` requests of this method whose target contains `target`."""
+    """What happens to the next `times` requests of this method whose target contains `target`.
+
+    text: what an HTTP status comes with.
+    """
 
     kind: str | int
     times: int = 1
     method: str = ""
     target: str = ""
     seconds: float = 0.0
+    text: str = ""
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS and not isinstance(self.kind, int):

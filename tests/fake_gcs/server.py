@@ -134,7 +134,7 @@ class _Handler(BaseHTTPRequestHandler):
         if fault is None:
             self._send(fake.api.answer(request))
         elif isinstance(fault.kind, int):
-            self._send(refusal(ApiError(fault.kind), request))
+            self._send(refusal(ApiError(fault.kind, fault.text), request))
         else:
             self._fail(fault, request)
 
