@@ -85,12 +85,18 @@ resource "google_kms_crypto_key_iam_member" "agent" {
   depends_on = [google_project_service_identity.agent]
 }
 
-# Queries run as jobs, and a job belongs to a project: BigQuery knows no smaller place for this role. The ingest
-# account only appends to tables, so it goes without.
-resource "google_project_iam_member" "browse_jobs" {
-  count = var.browse != null ? 1 : 0
+# Queries run as jobs, and a job belongs to a project: BigQuery knows no smaller place for this role, which lets
+# read nothing by itself. The ingest account asks `instances` which artifacts its rows name, before it removes those
+# of a row that was refused, or of an archive that went: else both would fail until they are given up.
+resource "google_project_iam_member" "jobs" {
+  for_each = toset([for job in local.wanted_jobs : job if job != "push"])
 
   project = var.project_id
   role    = "roles/bigquery.jobUser"
-  member  = local.members.browse
+  member  = local.members[each.key]
+}
+
+moved {
+  from = google_project_iam_member.browse_jobs[0]
+  to   = google_project_iam_member.jobs["browse"]
 }

@@ -102,6 +102,12 @@ class TestFailures:
             warehouse.append("instances", [instance_row("r1")])
         warehouse.close()
 
+    def test_who_may_start_no_job_may_append_and_not_ask(self, front, warehouse):
+        front.may_ask = False
+        warehouse.append("instances", [instance_row("r1")])
+        with pytest.raises(WarehouseUnavailable, match=r"^BigQuery \(accessDenied\)$"):
+            warehouse.query("SELECT 1 AS one")
+
     def test_too_many_requests_are_transient(self, front, dataset):
         warehouse = open_warehouse(front.url(dataset, write="insertall"))
         for call in (

@@ -240,8 +240,8 @@ run "each_account_may_do_its_job_and_no_more" {
   }
 
   assert {
-    condition     = length(google_project_iam_member.browse_jobs) + length(google_project_iam_member.eventarc) == 0
-    error_message = "No role on the project."
+    condition     = [for one in concat(values(google_project_iam_member.jobs), values(google_project_iam_member.eventarc)) : [one.role, one.member]] == [["roles/bigquery.jobUser", "serviceAccount:${google_service_account.job["ingest"].email}"]]
+    error_message = "On the project only to ask what rows say, which the service does before it removes artifacts."
   }
 }
 

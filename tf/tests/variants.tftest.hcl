@@ -197,7 +197,7 @@ run "browse_only_reads" {
     condition = toset(concat(
       [for one in google_storage_bucket_iam_member.names : one.role if one.member == "serviceAccount:${google_service_account.job["browse"].email}"],
       [for one in google_bigquery_table_iam_member.browses : one.role if one.member == "serviceAccount:${google_service_account.job["browse"].email}"],
-      [for one in google_project_iam_member.browse_jobs : one.role if one.member == "serviceAccount:${google_service_account.job["browse"].email}"],
+      [for one in google_project_iam_member.jobs : one.role if one.member == "serviceAccount:${google_service_account.job["browse"].email}"],
     )) == toset(["roles/bigquery.dataViewer", "roles/bigquery.jobUser", "roles/storage.objectViewer"])
     error_message = "Its account views objects and tables and runs queries."
   }
