@@ -37,6 +37,7 @@ SIGNATURE_ONLY: Any = {  # the claims have their own rules, and a clock that is 
 }
 KEYS_LIFE_S = 3600
 KEYS_PAUSE_S = 60
+KEYS_FAILED_S = 5
 
 
 class Unauthorized(DicomlakeError):
@@ -113,6 +114,7 @@ class Keys:
     url: str
     _keys: dict[str, Any] = field(default_factory=dict)
     _fetched: float = float("-inf")
+    _failed: float = float("-inf")
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def claims(self, token: str) -> dict[str, Any]:
@@ -140,13 +142,28 @@ class Keys:
         return claims
 
     def _key(self, kid: str) -> Any:
-        with self._lock:
-            age = time.monotonic() - self._fetched
-            if age > KEYS_LIFE_S or (kid not in self._keys and age > KEYS_PAUSE_S):
-                self._keys, self._fetched = self._fetch(), time.monotonic()
+        if not self._good(kid):
+            with self._lock:  # one asks for all; who holds a good key waits for nobody
+                self._renew(kid)
         if kid not in self._keys:
             raise Unauthorized("the token is signed with an unknown key")
         return self._keys[kid]
+
+    def _good(self, kid: str) -> bool:
+        return kid in self._keys and time.monotonic() - self._fetched <= KEYS_LIFE_S
+
+    def _renew(self, kid: str) -> None:
+        """Fetch the keys if that may help, and not at once again: anyone can name an unknown key."""
+        now = time.monotonic()
+        if self._good(kid) or now - self._fetched <= KEYS_PAUSE_S:
+            return
+        if now - self._failed <= KEYS_FAILED_S:
+            raise TransientError("the keys of api.keys_url could not be had a moment ago")
+        try:
+            self._keys, self._fetched = self._fetch(), time.monotonic()
+        except TransientError:
+            self._failed = time.monotonic()
+            raise
 
     def _fetch(self) -> dict[str, Any]:
         from jwt import PyJWKSet

@@ -2,15 +2,21 @@
 
 import base64
 import json
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import jwt
 import pytest
 from fastapi.testclient import TestClient
 from starlette.datastructures import Headers
 
 from app.api import create_app
 from app.api.auth import (
+    KEYS_PAUSE_S,
     Forbidden,
     Gate,
     Keys,
@@ -173,3 +179,57 @@ def test_where_every_signature_is_checked_here_only_authorization_counts():
     gate = Gate(RULES, Keys("http://127.0.0.1:9/keys"))
     with pytest.raises(Unauthorized):
         gate.check(Headers(dict([carried(CHECKED)])), NOW)
+
+
+class KeysServer(ThreadingHTTPServer):
+    """Counts who asks for keys, and fails them after a while."""
+
+    def __init__(self):
+        self.asked = 0
+        super().__init__(("127.0.0.1", 0), KeysHandler)
+        self.url = f"http://127.0.0.1:{self.server_port}/keys"
+
+
+class KeysHandler(BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.server.asked += 1
+        time.sleep(0.3)
+        self.send_error(503)
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def failing_keys():
+    with KeysServer() as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+def signed(kid):
+    return jwt.encode(GOOD, "x" * 32, algorithm="HS256", headers={"kid": kid})
+
+
+def test_strangers_do_not_make_one_request_for_keys_each_while_those_cannot_be_had(failing_keys):
+    keys = Keys(failing_keys.url)
+    for number in range(5):
+        with pytest.raises(TransientError):
+            keys.claims(signed(f"k{number}"))
+    assert failing_keys.asked == 1
+
+
+def test_a_known_key_waits_for_no_request_for_an_unknown_one(failing_keys):
+    keys = Keys(failing_keys.url, {"known": "key"}, time.monotonic() - KEYS_PAUSE_S - 1)
+    with ThreadPoolExecutor(1) as pool:
+        stranger = pool.submit(keys.claims, signed("unknown"))
+        while not failing_keys.asked:
+            time.sleep(0.01)
+        begin = time.monotonic()
+        with pytest.raises(Unauthorized):  # the key was there; it is only none for this token
+            keys.claims(signed("known"))
+        assert time.monotonic() - begin < 0.15
+        assert isinstance(stranger.exception(), TransientError)
