@@ -87,7 +87,7 @@ def fault_of(answer: AppendRowsResponse | grpc.RpcError | None) -> Fault | None:
         return Fault(grpc.StatusCode.CANCELLED)
     if isinstance(answer, grpc.RpcError):
         return Fault(answer.code(), _storage_code(_sdk_error(answer).details))
-    if not answer.error.code:
+    if not answer.error.code and not answer.row_errors:
         return None
     status = _STATUS.get(answer.error.code, grpc.StatusCode.UNKNOWN)
     rows = {row.index: _word(RowError.RowErrorCode, row.code) for row in answer.row_errors}
@@ -179,7 +179,7 @@ def _open_transport(endpoint: str) -> Any:
         return BigQueryWriteGrpcTransport(channel=grpc.insecure_channel(url.netloc, options=unlimited))
     try:
         return BigQueryWriteGrpcTransport(host=url.netloc or BigQueryWriteGrpcTransport.DEFAULT_HOST)
-    except GoogleAuthError as exc:
+    except (GoogleAuthError, OSError) as exc:  # the second of a file of credentials
         raise WarehouseUnavailable(f"BigQuery ({type(exc).__name__})") from None
 
 

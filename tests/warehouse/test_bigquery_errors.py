@@ -8,11 +8,13 @@ import google.cloud.bigquery.exceptions
 import grpc
 import pytest
 import requests.exceptions
+from google.cloud.bigquery_storage_v1.types import AppendRowsResponse, RowError
 
 from app.errors import WarehouseUnavailable
 from app.warehouse.appending import Answer
 from app.warehouse.bigquery_client import bigquery_errors
-from app.warehouse.write_api import Fault
+from app.warehouse.bigquery_url import Place
+from app.warehouse.write_api import Fault, StorageWriter, fault_of
 
 
 @pytest.mark.parametrize("status", [status for status in grpc.StatusCode if status is not grpc.StatusCode.OK])
@@ -22,6 +24,19 @@ def test_every_status_is_transient_but_that_of_a_bad_row(status):
     else:
         with pytest.raises(WarehouseUnavailable):
             Fault(status).answer(2)
+
+
+def test_rows_that_are_named_as_bad_are_refused_though_the_answer_is_no_error():
+    answer = AppendRowsResponse(row_errors=[RowError(index=1, code=RowError.RowErrorCode.FIELDS_ERROR)])
+    fault = fault_of(answer)
+    assert fault is not None
+    assert fault.answer(3) == Answer({1: "FIELDS_ERROR"}, [0, 2])
+
+
+def test_credentials_that_cannot_be_read_are_transient(monkeypatch, tmp_path):
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path))
+    with pytest.raises(WarehouseUnavailable, match="IsADirectoryError"):
+        StorageWriter(Place("p-roject", "d", write_endpoint="https://127.0.0.1:1"))
 
 
 ROOMS = [
