@@ -36,6 +36,13 @@ from app.warehouse.schema import TABLES
 
 _ROW_FRAME_BYTES = 8  # tag and length of a row in its request
 _PAUSES_S = (0.2, 1.0)
+# A connection that was forgotten on the way while nothing was sent, as when an instance is frozen between two
+# requests, looks alive for a quarter of an hour: unless it is asked.
+CHANNEL = [
+    *(("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)),
+    *(("grpc.keepalive_time_ms", 30_000), ("grpc.keepalive_timeout_ms", 10_000)),
+    ("grpc.http2.ping_timeout_ms", 10_000),
+]
 _sdk_error: Callable[[Any], Any] = from_grpc_error
 _REQUEST: Any = AppendRowsRequest.pb()
 _STATUS = {status.value[0]: status for status in grpc.StatusCode}
@@ -172,13 +179,17 @@ class _Table:
                 self._call.close()
 
 
+def _open_channel(host: str, **given: Any) -> Any:
+    return BigQueryWriteGrpcTransport.create_channel(host, **{**given, "options": CHANNEL})
+
+
 def _open_transport(endpoint: str) -> Any:
     url = urlsplit(endpoint)
     if url.scheme == "http":
-        unlimited = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
-        return BigQueryWriteGrpcTransport(channel=grpc.insecure_channel(url.netloc, options=unlimited))
+        return BigQueryWriteGrpcTransport(channel=grpc.insecure_channel(url.netloc, options=CHANNEL))
     try:
-        return BigQueryWriteGrpcTransport(host=url.netloc or BigQueryWriteGrpcTransport.DEFAULT_HOST)
+        host = url.netloc or BigQueryWriteGrpcTransport.DEFAULT_HOST
+        return BigQueryWriteGrpcTransport(host=host, channel=_open_channel)
     except (GoogleAuthError, OSError) as exc:  # the second of a file of credentials
         raise WarehouseUnavailable(f"BigQuery ({type(exc).__name__})") from None
 

@@ -1,14 +1,60 @@
 """BigQuery when the network fails or the service refuses."""
 
+import socket
+import threading
+import time
+from contextlib import suppress
+
 import pytest
 
 from app.errors import RowsRejected, WarehouseUnavailable
-from app.warehouse import open_warehouse
+from app.warehouse import open_warehouse, write_api
 from app.warehouse.appending import Answer
 from app.warehouse.bigquery_url import read_url
 from app.warehouse.write_api import StorageWriter
 from tests.warehouse.conftest import PROJECT, WRITES
 from tests.warehouse.contract import count, failure_row, instance_row
+
+
+class Hole:
+    """A way to a host that forgets its connections without a word when it is told to."""
+
+    def __init__(self, host: str) -> None:
+        self._host, self._port = host.split(":")
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._open: list[socket.socket] = []
+        self._forgotten: set[socket.socket] = set()
+        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def __enter__(self) -> "Hole":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for one in (self._listener, *self._open):
+            with suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
+            one.close()
+
+    def swallow(self) -> None:
+        """Pass nothing more on of what is open."""
+        self._forgotten |= set(self._open)
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                near, _ = self._listener.accept()
+                far = socket.create_connection((self._host, int(self._port)))
+                self._open += [near, far]
+                for pair in ((near, far), (far, near)):
+                    threading.Thread(target=self._pass_on, args=pair, daemon=True).start()
+
+    def _pass_on(self, near: socket.socket, far: socket.socket) -> None:
+        with suppress(OSError):
+            while data := near.recv(65536):
+                if near not in self._forgotten:
+                    far.sendall(data)
+
 
 pytestmark = pytest.mark.xdist_group("cloud")
 
@@ -77,6 +123,18 @@ class TestFailures:
             writer.send("failures", [body])
         assert writer.send("failures", [body]) == Answer()
         writer.close()
+
+    def test_a_connection_that_was_forgotten_on_the_way_is_given_up(self, front, dataset, monkeypatch):
+        hasty = [(name, min(value, 1000)) for name, value in write_api.CHANNEL]
+        monkeypatch.setattr(write_api, "CHANNEL", hasty)
+        with Hole(front.grpc) as hole:
+            writer = StorageWriter(read_url(front.url(dataset, write_endpoint=hole.url)), timeout_s=20)
+            body = writer.pack("failures", failure_row()).body
+            assert writer.send("failures", [body]) == Answer()
+            time.sleep(0.5)  # until what the ends ask each other has its answer
+            hole.swallow()
+            assert writer.send("failures", [body]) == Answer()
+            writer.close()
 
     def test_nobody_listens(self, dataset):
         nowhere = "http://127.0.0.1:1"
