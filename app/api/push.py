@@ -81,16 +81,15 @@ def check_sender(request: Request) -> None:
     headers, api = request.headers, request.app.state.services.settings.api
     if "origin" in headers or not {"none", "same-origin"}.issuperset(headers.getlist("sec-fetch-site")):
         raise Forbidden("origin: a page in a browser may not push")
-    if request.app.state.gate is not None or api.host in EVERYWHERE or not _is_loopback(request):
-        return
-    for host in headers.getlist("host"):
-        if re.sub(r":[0-9]*$", "", host).strip("[]").lower() not in (*LOOPBACK, api.host.lower()):
-            raise Forbidden("host: is not the address that is listened on; see api.host")
-
-
-def _is_loopback(request: Request) -> bool:
     address = (request.scope.get("server") or ("",))[0]
-    return address == "::1" or address.startswith("127.")
+    is_loopback = address == "::1" or address.startswith("127.")
+    if request.app.state.gate is not None or api.host in EVERYWHERE or not is_loopback:
+        return
+    # The address itself too: it is no name that leads here, and the embedded queue knows no other.
+    ours = (*LOOPBACK, api.host.lower(), address)
+    for host in headers.getlist("host"):
+        if re.sub(r":[0-9]*$", "", host).strip("[]").lower() not in ours:
+            raise Forbidden("host: is not the address that is listened on; see api.host")
 
 
 def check_type(request: Request) -> None:

@@ -225,6 +225,16 @@ def test_the_address_in_the_settings_is_taken(services, landed, host, listening)
     assert push_to(services, landed, [host], host=listening).status_code == 204
 
 
+@pytest.mark.parametrize("listening", ["lake-machine", "127.1.1"])
+def test_the_address_that_the_one_in_the_settings_leads_to_is_taken(services, landed, listening):
+    """The embedded queue pushes to it: Debian has the name of a machine lead to 127.0.1.1."""
+    address = "127.0.1.1"
+    taken = push_to(services, landed, [f"{address}:8080"], f"http://{address}", host=listening)
+    assert taken.status_code == 204
+    refused = push_to(services, landed, ["evil.example:8080"], f"http://{address}", host=listening)
+    assert refused.status_code == 403
+
+
 @pytest.mark.parametrize("listening", ["0.0.0.0", "::", ""])
 def test_a_service_for_all_addresses_is_known_by_any_name(services, landed, listening):
     assert push_to(services, landed, ["dicomlake:8080"], host=listening).status_code == 204
