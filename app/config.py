@@ -27,7 +27,8 @@ from app.types import (
     PreviewOptions,
 )
 
-Seconds = Annotated[float, Field(gt=0)]
+# A week at most: of what is much longer, sockets and selectors refuse to wait at all.
+Seconds = Annotated[float, Field(gt=0, le=7 * 86_400)]
 Prefix = Annotated[
     str, Field(pattern=r"^([A-Za-z0-9_-][A-Za-z0-9_.-]*/)*$", description="ends in /, or empty")
 ]
@@ -141,7 +142,7 @@ class Workers(Section):
     """Processes in which untrusted bytes are parsed and decoded."""
 
     count: int = Field(ge=0, description="processes; 0 = one a core")
-    memory_bytes: int = Field(ge=1, description="address space one task may use")
+    memory_bytes: int = Field(ge=64 << 20, lt=1 << 62, description="address space one task may use")
     timeout_s: Seconds = Field(description="longest time for one task")
     max_pixels: int = Field(ge=1, description="most samples (rows x columns x samples) of one frame")
     inflight_bytes: int = Field(

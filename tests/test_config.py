@@ -64,6 +64,11 @@ def test_port_is_honoured_below_the_own_variable():
         ({"DICOMLAKE__METADATA__KEYS": "name"}, "metadata.keys"),
         ({"DICOMLAKE__ARTIFACTS__IMAGES": "../x/"}, "artifacts.images"),
         ({"DICOMLAKE__DELIVERY__DEADLINE_S": "0"}, "delivery.deadline_s"),
+        # What a timer or the system does not take would fail every event instead of the start.
+        ({"DICOMLAKE__DELIVERY__ACK_DEADLINE_S": "Infinity"}, "delivery.ack_deadline_s"),
+        ({"DICOMLAKE__WORKERS__TIMEOUT_S": "1e10"}, "workers.timeout_s"),
+        ({"DICOMLAKE__WORKERS__MEMORY_BYTES": str(1 << 64)}, "workers.memory_bytes"),
+        ({"DICOMLAKE__WORKERS__MEMORY_BYTES": "1536"}, "workers.memory_bytes"),
     ],
 )
 def test_a_fault_stops_the_start_and_names_its_path(environ, path):
