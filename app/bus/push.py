@@ -20,7 +20,7 @@ from http.client import HTTPConnection, HTTPException
 from socket import SHUT_RDWR
 from urllib.parse import urlsplit
 
-from app.errors import BusUnavailable, ConfigError
+from app.errors import BusUnavailable, ConfigError, InternalError, internal
 from app.types import Message
 
 log = logging.getLogger("dicomlake.bus")
@@ -187,9 +187,11 @@ class Pump:
         while not self._stopping:
             self._woken.clear()
             try:
-                self._fill()
-            except BusUnavailable as exc:
-                log.warning("queue not read, will be tried again", extra={"code": exc.code})
+                with internal():
+                    self._fill()
+            except (BusUnavailable, InternalError) as exc:  # a machine without a thread to spare heals too
+                bug = exc.__cause__ if isinstance(exc, InternalError) else None
+                log.warning("queue not read, will be tried again", extra={"code": exc.code}, exc_info=bug)
             self._woken.wait(TICK_S)
 
     def _fill(self) -> None:

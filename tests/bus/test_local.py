@@ -11,6 +11,7 @@ import pytest
 
 from app.bus import DeliveryPolicy, open_bus
 from app.bus.local import backoff_s
+from app.bus.push import Pump
 from app.bus.queue import QueueStats, sqlite_errors
 from app.errors import BusUnavailable, ConfigError
 from app.types import Message, Row
@@ -271,3 +272,25 @@ def test_folder_that_cannot_be_made_is_a_config_error(path, make):
     path.parent.write_text("a file")
     with pytest.raises(ConfigError):
         make()
+
+
+def test_an_unforeseen_error_does_not_end_the_delivery(caplog):
+    """As where the machine has no thread or memory left for a moment: the queue goes on afterwards."""
+    handled: list[Message] = []
+    faults: list[Exception] = [RuntimeError("can't start new thread"), MemoryError(), BusUnavailable("")]
+
+    def lease(count: int) -> list[Message]:
+        if faults:
+            raise faults.pop(0)
+        return [] if handled else [note()]
+
+    pump = Pump("push", 1, lease, handled.append)
+    try:
+        until(lambda: handled)
+        assert pump.alive()
+    finally:
+        pump.stop()
+        pump.join(time.monotonic() + 5)
+    told = [record for record in caplog.records if record.name == "dicomlake.bus"]
+    assert [record.__dict__["code"] for record in told] == ["internal_error"] * 2 + ["bus_unavailable"]
+    assert [bool(record.exc_info) for record in told] == [True, True, False]
