@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import closing
@@ -19,6 +20,7 @@ from app.storage.folder import (
     file_name,
     is_object_name,
     os_errors,
+    spelled,
     stat_file,
     sweep,
     walk,
@@ -31,6 +33,7 @@ from app.types import Content, ObjectRef
 if TYPE_CHECKING:
     from app.storage.watcher import Watcher
 
+_NO_TEXT = re.compile("[\0-\x1f\x7f\ud800-\udfff]")
 MACHINE = "localhost"
 """Bucket of `file:/`, through which the command line reads files outside the landing folder."""
 
@@ -189,9 +192,12 @@ def _root(url: str) -> Path:
             raise ConfigError(f"{url!r} names a host; write file:///absolute/path or file:./relative/path")
         path = slash + rest
     try:
-        return Path(path).resolve()
+        root = Path(path).resolve()
     except (OSError, ValueError, RuntimeError) as exc:
         raise ConfigError(f"{url!r} is no usable path ({type(exc).__name__})") from exc
+    if _NO_TEXT.search(str(root)):  # no row could name an object in it, nor an event its bucket
+        raise ConfigError(f"{spelled(str(root))}: a storage needs a path of UTF-8 text in one line")
+    return root
 
 
 def _check_there(root: Path, index: Path | None) -> None:

@@ -97,6 +97,8 @@ def test_whole_machine_is_the_bucket_localhost(tmp_path: Path) -> None:
         ("file:{0}/file/below", "cannot be made"),
         ("file://host/landing", "names a host"),
         ("file:nul\0byte", "no usable path"),
+        ("file:{0}/\udcff/landing", r"/\\xff/landing: a storage needs a path of UTF-8 text"),
+        ("file:{0}/line\nbreak", "in one line"),
     ],
 )
 def test_unusable_root_is_a_config_error(tmp_path: Path, url: str, words: str) -> None:
