@@ -288,5 +288,5 @@ def _leaf(section: str, key: str, text: str) -> object:
         return text
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return text

@@ -22,7 +22,7 @@ def layers(environ: Mapping[str, str], arguments: Mapping[str, object], read: Re
     if path := environ.get("DICOMLAKE_CONFIG_FILE"):
         try:
             text = Path(path).read_text()
-        except (OSError, UnicodeDecodeError) as exc:
+        except (OSError, ValueError) as exc:
             raise ConfigError(
                 f"DICOMLAKE_CONFIG_FILE {path}: cannot be read ({type(exc).__name__})"
             ) from None
@@ -50,6 +50,8 @@ def merge(found: Iterable[Layer]) -> tuple[dict[str, dict[str, Any]], dict[str, 
         for section, keys in layer.items():
             if not isinstance(keys, dict):
                 raise ConfigError(f"{section} (from {name}): is not a section, an object of settings")
+            if not _is_unicode(section, keys):
+                raise ConfigError(f"{_plain(section)} (from {_plain(name)}): is not valid Unicode")
             values.setdefault(section, {}).update(keys)
             origins |= {f"{section}.{key}": name for key in keys}
     return values, origins
@@ -58,7 +60,7 @@ def merge(found: Iterable[Layer]) -> tuple[dict[str, dict[str, Any]], dict[str, 
 def _parse(name: str, text: str) -> Layer:
     try:
         value = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise ConfigError(f"{name}: is not JSON") from None
     if not isinstance(value, dict):
         raise ConfigError(f"{name}: is not a JSON object of sections")
@@ -76,3 +78,16 @@ def fault(error: Any, origins: Mapping[str, str]) -> str:
         error["type"], said[0].lower() + said[1:]
     )
     return f"{path}{f' (from {origin})' if origin else ''}: {text}"
+
+
+def _is_unicode(section: str, keys: dict[str, Any]) -> bool:
+    """Tell whether there is no byte in it that was not UTF-8 where it came from."""
+    try:
+        json.dumps([section, keys], ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _plain(text: str) -> str:
+    return text.encode(errors="backslashreplace").decode()

@@ -55,6 +55,15 @@ def test_port_is_honoured_below_the_own_variable():
         ({"DICOMLAKE_CONFIG": '{"api": 1}'}, "api (from DICOMLAKE_CONFIG): is not a section"),
         ({"DICOMLAKE_CONFIG": "nonsense"}, "DICOMLAKE_CONFIG: is not JSON"),
         ({"DICOMLAKE_CONFIG": "[]"}, "DICOMLAKE_CONFIG: is not a JSON object"),
+        ({"DICOMLAKE_CONFIG": "[" * 100_000}, "DICOMLAKE_CONFIG: is not JSON"),
+        ({"DICOMLAKE__API__PORT": "[" * 100_000}, "api.port (from DICOMLAKE__API__PORT)"),
+        ({"DICOMLAKE__SOURCE__URL": "file:\udcff"}, "source (from DICOMLAKE__SOURCE__URL): is not valid"),
+        ({"DICOMLAKE__\udcff__X": "1"}, r"\udcff (from DICOMLAKE__\udcff__X): is not valid Unicode"),
+        (
+            {"DICOMLAKE_CONFIG": '{"api": {"\\ud800": 1}}'},
+            "api (from DICOMLAKE_CONFIG): is not valid Unicode",
+        ),
+        ({"DICOMLAKE_CONFIG_FILE": "nul\0byte"}, "cannot be read (ValueError)"),
         ({"DICOMLAKE_CONFIG_FILE": "/nowhere"}, "DICOMLAKE_CONFIG_FILE /nowhere: cannot be read"),
         (
             {"DICOMLAKE__SOURCE__EXPECT": "("},
