@@ -28,6 +28,11 @@ def test_png_is_one_frame_and_gif_is_all(render):
     assert (Image.open("one.png").format, Image.open("all.GIF").n_frames) == ("PNG", 3)
 
 
+def test_name_that_is_not_utf_8_is_spelled_out(render, tmp_path):
+    assert render("mr.dcm", "-o", "\udcff.png") == (0, '{"preview":"\\\\xff.png"}\n')
+    assert (tmp_path / "\udcff.png").is_file()
+
+
 @pytest.mark.parametrize("name", ["x.jpg", "x", "x.dcm", "there/x.png"])
 def test_name_that_cannot_be_written_is_wrong_use(render, name, tmp_path):
     status, said = render("mr.dcm", "-o", name)
