@@ -121,13 +121,16 @@ def _open_letters(services: Services) -> Letters:
 
 def _lines(files: Iterable[File], letters: Letters) -> Iterator[Line]:
     running: deque[Future[Line]] = deque()
-    with ThreadPoolExecutor(AHEAD // 2, thread_name_prefix="ingest") as pool:
+    pool = ThreadPoolExecutor(AHEAD // 2, thread_name_prefix="ingest")
+    try:
         for file in files:
             running.append(pool.submit(_one, file, letters))
             if len(running) >= AHEAD:
                 yield running.popleft().result()
         while running:
             yield running.popleft().result()
+    finally:  # where nobody wants the rest, as after Ctrl-C: what is under way ends when the services close
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _one(file: File, letters: Letters) -> Line:

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -13,7 +14,7 @@ import pytest
 
 from app import bulk, dlq
 from app.services import open_services
-from tests import data
+from tests import archives, data
 from tests.conftest import lake_settings
 from tests.e2e.service import Service, until
 from tests.parts import ROOT, need
@@ -255,3 +256,20 @@ def test_what_desktops_and_editors_leave_behind_is_ignored(services, tmp_path):
 def test_an_empty_file_is_a_failure_where_its_name_promises_more(services, folder, name, ending):
     put(folder / name, b"")
     assert statuses(ingest(services, folder)) == [ending]
+
+
+def test_interrupt_does_not_wait_for_the_files_ahead(tmp_path):
+    packed = archives.zipped((f"{number}.dcm", CT) for number in range(500))
+    for number in range(20):
+        put(tmp_path / "disc" / f"{number}.zip", packed)
+    program = [sys.executable, "-m", "app", "ingest", "disc"]
+    with subprocess.Popen(program, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)}) as process:
+        until(lambda: list(tmp_path.glob("lake/output/metadata/**/*.json")), 30)
+        process.send_signal(signal.SIGINT)
+        try:
+            assert process.wait(120) == 130
+        finally:
+            process.kill()
+    services = open_services(lake_settings(tmp_path / "lake"))
+    assert count(services, "instances") < 20 * 500
+    services.close()
