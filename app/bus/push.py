@@ -157,7 +157,7 @@ class Pump:
         handle: Callable[[Message], None],
     ) -> None:
         self._slots, self._lease, self._handle = slots, lease, handle
-        self._woken, self._stopping = threading.Event(), False
+        self._woken, self._stopping, self._at_fault = threading.Event(), False, False
         self._running: set[Future[None]] = set()
         self._pool = ThreadPoolExecutor(slots, thread_name_prefix=name)
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
@@ -168,8 +168,8 @@ class Pump:
         self._woken.set()
 
     def alive(self) -> bool:
-        """Return whether it still leases."""
-        return self._thread.is_alive()
+        """Return whether it still leases, and without running into a bug of ours."""
+        return self._thread.is_alive() and not self._at_fault
 
     def stop(self) -> None:
         """Lease nothing more; returns at once."""
@@ -189,8 +189,10 @@ class Pump:
             try:
                 with internal():
                     self._fill()
+                self._at_fault = False
             except (BusUnavailable, InternalError) as exc:  # a machine without a thread to spare heals too
-                bug = exc.__cause__ if isinstance(exc, InternalError) else None
+                self._at_fault = isinstance(exc, InternalError)
+                bug = exc.__cause__ if self._at_fault else None
                 log.warning("queue not read, will be tried again", extra={"code": exc.code}, exc_info=bug)
             self._woken.wait(TICK_S)
 

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 
 from watchfiles import watch
 
-from app.errors import ObjectGone, StorageUnavailable, TransientError
+from app.errors import InternalError, ObjectGone, StorageUnavailable, TransientError, internal
 from app.storage import Publish
 from app.storage.folder import (
     TEMP,
@@ -66,7 +66,7 @@ class Watcher:
         self._waiting: dict[str, tuple[Stamp | None, float]] = {}  # in order of time: every wait is as long
         self._stop = threading.Event()
         self._listening: bool | None = None  # not known yet
-        self._scanned = self._held_up = False
+        self._scanned = self._held_up = self._at_fault = False
         self._scan_at, self._scan_not_before = monotonic() + POLL_S, 0.0
         self._unnamed: set[str] = set()
         self._threads = [
@@ -80,8 +80,8 @@ class Watcher:
             thread.start()
 
     def alive(self) -> bool:
-        """Tell whether both threads run."""
-        return all(thread.is_alive() for thread in self._threads)
+        """Tell whether both threads run, and not into a bug of ours."""
+        return all(thread.is_alive() for thread in self._threads) and not self._at_fault
 
     def close(self) -> None:
         """Stop and join the threads."""
@@ -128,15 +128,18 @@ class Watcher:
     def _work(self) -> None:
         while not self._stop.is_set():
             try:
-                self._take_hints()
-                if monotonic() >= self._scan_at:
-                    self._scan_all()
-                self._settle()
-            except TransientError as error:
+                with internal():
+                    self._take_hints()
+                    if monotonic() >= self._scan_at:
+                        self._scan_all()
+                    self._settle()
+                self._at_fault = False
+            except (TransientError, InternalError) as error:
                 # What is not in the index yet is found again by the next scan, hinted at or not.
                 if not self._held_up:
-                    log.warning("watching is held up", extra={"code": error.code})
-                self._held_up = True
+                    bug = error.__cause__ if isinstance(error, InternalError) else None
+                    log.warning("watching is held up", extra={"code": error.code}, exc_info=bug)
+                self._held_up, self._at_fault = True, isinstance(error, InternalError)
                 self._stop.wait(RETRY_S)
                 self._waiting.clear()
                 self._hints = SimpleQueue()

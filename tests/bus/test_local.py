@@ -277,9 +277,12 @@ def test_folder_that_cannot_be_made_is_a_config_error(path, make):
 def test_an_unforeseen_error_does_not_end_the_delivery(caplog):
     """As where the machine has no thread or memory left for a moment: the queue goes on afterwards."""
     handled: list[Message] = []
+    told_alive: list[bool] = []
     faults: list[Exception] = [RuntimeError("can't start new thread"), MemoryError(), BusUnavailable("")]
 
     def lease(count: int) -> list[Message]:
+        if len(faults) == 1:
+            told_alive.append(pump.alive())
         if faults:
             raise faults.pop(0)
         return [] if handled else [note()]
@@ -287,7 +290,7 @@ def test_an_unforeseen_error_does_not_end_the_delivery(caplog):
     pump = Pump("push", 1, lease, handled.append)
     try:
         until(lambda: handled)
-        assert pump.alive()
+        assert (told_alive, pump.alive()) == ([False], True)
     finally:
         pump.stop()
         pump.join(time.monotonic() + 5)

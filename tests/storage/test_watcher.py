@@ -28,6 +28,7 @@ class Landing:
         self.root, self.index = folder / "landing", folder / "lake.db"
         self.messages: list[Message] = []
         self.failures = 0
+        self.failure: Exception = BusUnavailable("it may or may not have taken the message")
         self.storage: LocalStorage | None = None
         self.start()
 
@@ -43,7 +44,7 @@ class Landing:
         self.messages.append(message)
         if self.failures:
             self.failures -= 1
-            raise BusUnavailable("it may or may not have taken the message")
+            raise self.failure
 
     def put(self, name: str, data: bytes = b"x", mtime_ns: int | None = None) -> Path:
         path = self.root / name
@@ -93,6 +94,15 @@ def until(condition: Callable[[], bool]) -> None:
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.005)
+
+
+def answers(landing: Landing) -> bool:
+    assert landing.storage
+    try:
+        landing.storage.check()
+    except StorageUnavailable:
+        return False
+    return True
 
 
 def mtime(path: Path) -> int:
@@ -367,6 +377,16 @@ def test_event_that_was_not_confirmed_is_repeated_and_never_lost(landing: Landin
     landing.put("a", b"y", 1_000)
     assert landing.settled(3) == [*[("finalize", "a", 1_001)] * 2, ("delete", "a", 1_000)]
     assert landing.read("a", 1_001) == b"y"
+
+
+def test_an_unforeseen_error_does_not_end_the_watching(landing: Landing) -> None:
+    """As where the machine has no memory left for a moment: what changed is found again afterwards."""
+    landing.failures, landing.failure = 1, MemoryError()
+    landing.put("a", b"x", 1_000)
+    assert landing.settled(1) == [("finalize", "a", 1_000)]
+    until(lambda: not answers(landing))
+    assert landing.settled(1) == [("finalize", "a", 1_000)]
+    until(lambda: answers(landing))
 
 
 @pytest.mark.parametrize("replaced", [False, True], ids=["removed", "replaced"])
