@@ -68,7 +68,8 @@ def handle(message: Message, services: Services, how: GiveUp = GiveUp.WHEN_DUE) 
             outcome = ingest(attempt.event, attempt, services)
     except DicomlakeError as error:
         try:
-            outcome = give_up(error, attempt, services, how)
+            with internal():
+                outcome = give_up(error, attempt, services, how)
         except DicomlakeError as raised:
             attempt.end(logging.WARNING, "failed", raised)
             raise

@@ -278,6 +278,14 @@ def test_a_dead_letter_that_cannot_be_kept_is_a_nack(services, text):
     assert client.post("/", json=wrapped(text, 5)).status_code == 503
 
 
+def test_a_bug_while_a_dead_letter_is_kept_is_told_as_any_other(services, text):
+    client = TestClient(create_app(broken(services, "dead_letter", MemoryError("secret"))))
+    answer = client.post("/", json=wrapped(text, 5))
+    assert (answer.status_code, answer.json()["code"]) == (500, "internal_error")
+    assert "secret" not in answer.text
+    assert 'status="failed"' in services.metrics.render()[0].decode()
+
+
 @pytest.mark.parametrize(
     ("step", "error"),
     [
