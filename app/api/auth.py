@@ -145,9 +145,10 @@ class Keys:
         if not self._good(kid):
             with self._lock:  # one asks for all; who holds a good key waits for nobody
                 self._renew(kid)
-        if kid not in self._keys:
+        key = self._keys.get(kid)
+        if key is None:
             raise Unauthorized("the token is signed with an unknown key")
-        return self._keys[kid]
+        return key
 
     def _good(self, kid: str) -> bool:
         return kid in self._keys and time.monotonic() - self._fetched <= KEYS_LIFE_S
@@ -172,7 +173,7 @@ class Keys:
         try:
             answer = httpx.get(self.url, timeout=5).raise_for_status()
             keys = PyJWKSet.from_dict(answer.json()).keys
-        except (httpx.HTTPError, httpx.InvalidURL, PyJWTError, ValueError) as exc:
+        except (httpx.HTTPError, httpx.InvalidURL, PyJWTError, ValueError, AttributeError) as exc:
             raise TransientError(f"the keys of api.keys_url cannot be had ({type(exc).__name__})") from exc
         return {key.key_id: key for key in keys if key.key_id}
 

@@ -194,7 +194,11 @@ class KeysHandler(BaseHTTPRequestHandler):
     def do_GET(self):
         self.server.asked += 1
         time.sleep(0.3)
-        self.send_error(503)
+        if not self.path.endswith("/list"):
+            return self.send_error(503)
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b"[]")
 
     def log_message(self, *_):
         pass
@@ -220,6 +224,11 @@ def test_strangers_do_not_make_one_request_for_keys_each_while_those_cannot_be_h
         with pytest.raises(TransientError):
             keys.claims(signed(f"k{number}"))
     assert failing_keys.asked == 1
+
+
+def test_what_is_json_but_no_keys_is_an_outage_too(failing_keys):
+    with pytest.raises(TransientError, match=r"api\.keys_url cannot be had \(AttributeError\)"):
+        Keys(f"{failing_keys.url}/list").claims(signed("k"))
 
 
 def test_a_known_key_waits_for_no_request_for_an_unknown_one(failing_keys):
