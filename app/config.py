@@ -141,7 +141,7 @@ class Delivery(Section):
 class Workers(Section):
     """Processes in which untrusted bytes are parsed and decoded."""
 
-    count: int = Field(ge=0, description="processes; 0 = one a core")
+    count: int = Field(ge=0, le=1024, description="processes; 0 = one a core")
     memory_bytes: int = Field(ge=64 << 20, lt=1 << 62, description="address space one task may use")
     timeout_s: Seconds = Field(description="longest time for one task")
     max_pixels: int = Field(ge=1, description="most samples (rows x columns x samples) of one frame")

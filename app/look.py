@@ -18,7 +18,8 @@ def content_of(path: Path) -> Content:
     """Return a file as the pipeline would have it; it is read by whoever opens it."""
     found, whole = os.stat(path), path.resolve()
     ref = ObjectRef("", path.name, found.st_mtime_ns)
-    return Content(ref, f"file://{whole}", found.st_size, opener=lambda: whole.open("rb", buffering=0))
+    uri = f"file://{os.fsencode(whole).decode(errors='backslashreplace')}"  # a name may be any bytes
+    return Content(ref, uri, found.st_size, opener=lambda: whole.open("rb", buffering=0))
 
 
 def in_worker(settings: Settings, function: Callable[..., T], *args: object) -> T:

@@ -69,7 +69,8 @@ def _mute() -> None:
     null = os.open(os.devnull, os.O_WRONLY)
     for stream in (1, 2):
         os.dup2(null, stream)
-    os.close(null)
+    if null > 2:  # else it came where the server had none, and must stay: no line may come there
+        os.close(null)
     warnings.simplefilter("ignore")
     logging.disable(logging.CRITICAL)
     sys.dont_write_bytecode = True

@@ -1,5 +1,7 @@
 """The command `render`."""
 
+import json
+
 import pytest
 from click.testing import CliRunner
 from PIL import Image
@@ -31,6 +33,13 @@ def test_png_is_one_frame_and_gif_is_all(render):
 def test_name_that_is_not_utf_8_is_spelled_out(render, tmp_path):
     assert render("mr.dcm", "-o", "\udcff.png") == (0, '{"preview":"\\\\xff.png"}\n')
     assert (tmp_path / "\udcff.png").is_file()
+
+
+def test_file_whose_name_is_not_utf_8_is_dumped_and_drawn(render, tmp_path):
+    (tmp_path / "mr.dcm").rename(tmp_path / "\udcff.dcm")
+    assert render("\udcff.dcm", "-o", "x.png") == (0, '{"preview":"x.png"}\n')
+    result = CliRunner().invoke(cli, ["dump", "\udcff.dcm"])
+    assert (result.exit_code, json.loads(result.stdout)["00080060"]["Value"]) == (0, ["MR"])
 
 
 @pytest.mark.parametrize("name", ["x.jpg", "x", "x.dcm", "there/x.png"])
