@@ -60,7 +60,7 @@ SEAMS = [
     "raise@ack@ValueError@.dcm",
 ]
 LAST = "raise@publish@ValueError@.dcm"
-"""It ends the thread that watches the folder."""
+"""It holds up what watches the folder, from then on."""
 TRIGGERS = f"""
 CREATE TRIGGER refused BEFORE INSERT ON instances WHEN NEW.study_description = '{REFUSED}'
 BEGIN SELECT RAISE(ABORT, '{CANARY}'); END;
@@ -137,7 +137,7 @@ def run_all(said, lake):
         service.send(said, request)
     service.break_off(HEAD + b"content-length: 9999\r\n\r\n" + WHOLE)
     service.drop(LAST, WHOLE)
-    assert until(lambda: b"unforeseen" in service.log.read_bytes(), 10)
+    assert until(lambda: b"watching is held up" in service.log.read_bytes(), 10)
     service.keep(said)
     service.end(said)
     return service
