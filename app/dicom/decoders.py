@@ -14,12 +14,14 @@ from PIL.Jpeg2KImagePlugin import Jpeg2KImageFile
 
 from app.dicom.codestream import Codestream, parse_j2k, parse_jpeg, parse_jxl
 from app.dicom.header import ImageHeader
-from app.dicom.native import cells_from_bytes, frame_bits
+from app.dicom.native import cells_from_bytes, frame_bits, stored_values
 from app.dicom.unrenderable import PreviewError, over_limit, unrenderable
 from app.types import DatasetLimits
 
 Samples = tuple[np.ndarray, str]
 """(rows, columns[, 3]) samples and their photometric interpretation."""
+LOSSLESS = frozenset(f"1.2.840.10008.1.2.4.{last}" for last in (57, 70, 80, 90, 92, 110, 201, 202))
+"""Syntaxes that give back every bit of a cell; in others what lies past the stored bits is an overshoot."""
 END = b"\xff\xd9"
 MORE = b"\xfe" * 256
 """What could follow the entropy-coded data of a JPEG frame: no marker, nor the zeros a decoder fills in."""
@@ -50,7 +52,7 @@ def decode_frame(data: bytes, header: ImageHeader, limits: DatasetLimits, halvin
 
     Returns
     -------
-    (rows, columns[, 3]) samples, halved or whole, and the photometric interpretation that they have now
+    (rows, columns[, 3]) stored values, halved or whole, and the photometric interpretation that they have now
 
     Raises
     ------
@@ -61,20 +63,34 @@ def decode_frame(data: bytes, header: ImageHeader, limits: DatasetLimits, halvin
     PS3.5 A.4, 8.2
     """
     if header.transfer_syntax in BYTEWISE:
-        return BYTEWISE[header.transfer_syntax](data, header), header.photometric
+        cells = BYTEWISE[header.transfer_syntax](data, header)
+        return stored_values(cells, header, header.high_bit), header.photometric
     codec = CODECS.get(header.transfer_syntax)
     if codec is None:
         raise unrenderable(PreviewError.UNSUPPORTED_TRANSFER_SYNTAX, "no decoder for the transfer syntax")
     stream = codec.parse(data)
     _check(stream, header, codec.kinds)
     _check_parts(stream, limits)
-    halvings = min(halvings, stream.levels)
+    high_bit = _high_bit(stream, header)
+    halvings = min(halvings, stream.levels) if high_bit is None else 0
     if halvings and codec.halve is not None and (halved := codec.halve(stream, halvings)) is not None:
-        return halved, _unmixed(stream, header)
+        return stored_values(halved, header, None), _unmixed(stream, header)
     samples, photometric = codec.decode(stream, header)
     if samples.shape != (header.rows, header.columns, 3)[: 1 + max(1, header.samples - 1)]:
         raise unrenderable(PreviewError.BAD_CODESTREAM, "the decoded frame has another shape")
-    return samples, photometric
+    return stored_values(samples, header, high_bit), photometric
+
+
+def _high_bit(stream: Codestream, header: ImageHeader) -> int | None:
+    """Return where the values lie in a frame of more bits than are stored, None where it holds but values.
+
+    An encoder that took whole cells took what lies beside the values too: old overlays, or anything.
+    """
+    precision = stream.precision or header.bits_allocated  # JPEG XL hides it deep
+    lossless = header.transfer_syntax in LOSSLESS and stream.kind not in ("SOF0", "SOF1")
+    if not lossless or precision <= header.bits_stored:
+        return None
+    return header.high_bit if stream.precision > header.high_bit else header.bits_stored - 1
 
 
 def _check(stream: Codestream, header: ImageHeader, kinds: frozenset[str]) -> None:

@@ -69,9 +69,8 @@ def read_frame(dataset: Dataset, frame_index: int, limits: DatasetLimits = DEFAU
         if header.transfer_syntax not in CODECS and header.transfer_syntax not in BYTEWISE:
             raise unrenderable(PreviewError.UNSUPPORTED_TRANSFER_SYNTAX, "no decoder for the transfer syntax")
         data = read_codestream(pixels, dataset, frame_index, header.frames, limits)
-        cells, photometric = decode_frame(data, header, limits)
-        native = header.transfer_syntax in BYTEWISE
-        return Frame(stored_values(cells, header, native=native), photometric, header, frame_index)
+        values, photometric = decode_frame(data, header, limits)
+        return Frame(values, photometric, header, frame_index)
 
 
 def check_size(header: ImageHeader, frame_index: int, limits: DatasetLimits) -> None:
@@ -95,4 +94,4 @@ def _native_frame(pixels: PixelBytes, header: ImageHeader, frame_index: int) -> 
     photometric = header.photometric
     if photometric in SUBSAMPLED:
         photometric = photometric.removesuffix("_422")
-    return Frame(stored_values(cells, header, native=True), photometric, header, frame_index)
+    return Frame(stored_values(cells, header, header.high_bit), photometric, header, frame_index)

@@ -82,14 +82,14 @@ def cells_from_bytes(
     return cells.reshape(header.rows, header.columns, header.samples)
 
 
-def stored_values(cells: np.ndarray, header: ImageHeader, *, native: bool) -> np.ndarray:
+def stored_values(cells: np.ndarray, header: ImageHeader, high_bit: int | None) -> np.ndarray:
     """Drop the bits that are not part of the value, and extend the sign.
 
     Parameters
     ----------
     cells : cells of a frame, or what a decoder made of them
-    header : BitsStored, HighBit and PixelRepresentation
-    native : the bits lie where HighBit says; a decoder puts them lowest
+    header : BitsStored and PixelRepresentation
+    high_bit : where the values lie in the cells; None if a decoder made values of them, which lie lowest
 
     Returns
     -------
@@ -99,13 +99,16 @@ def stored_values(cells: np.ndarray, header: ImageHeader, *, native: bool) -> np
     ----------
     PS3.5 8.1.1
     """
-    width = cells.dtype.itemsize * 8
-    stored, high_bit = header.bits_stored, header.high_bit if native else header.bits_stored - 1
+    width, stored = cells.dtype.itemsize * 8, header.bits_stored
     if cells.dtype.kind == "f" or header.bits_allocated == 1:
         return cells
     unsigned = np.dtype(f"u{cells.dtype.itemsize}")
     kind = np.dtype(f"i{cells.dtype.itemsize}") if header.signed else unsigned
-    if not native and (cells.dtype == kind or high_bit >= width):
+    if high_bit is None:
+        if cells.dtype == kind:
+            return cells
+        high_bit = stored - 1
+    if high_bit >= width:
         return cells
     cells = np.ascontiguousarray(cells, cells.dtype.newbyteorder("="))
     if stored == width:

@@ -10,7 +10,6 @@ from app.dicom.decoders import CODECS, decode_frame
 from app.dicom.fragments import read_codestream
 from app.dicom.frames import Frame, check_size, read_frame
 from app.dicom.header import read_header
-from app.dicom.native import stored_values
 from app.dicom.pixel_bytes import pixel_bytes
 from app.types import DatasetLimits
 
@@ -52,5 +51,5 @@ def read_reduced(dataset: Dataset, frame_index: int, scale: float, limits: Datas
         return read_frame(dataset, frame_index, limits)
     check_size(header, frame_index, limits)
     data = read_codestream(pixel_bytes(dataset, header.keyword), dataset, frame_index, header.frames, limits)
-    cells, photometric = decode_frame(data, header, limits, halvings)
-    return Frame(stored_values(cells, header, native=False), photometric, header, frame_index)
+    values, photometric = decode_frame(data, header, limits, halvings)
+    return Frame(values, photometric, header, frame_index)

@@ -16,6 +16,7 @@ from tests.dicom.pictures import (
     DEFLATED_FRAMES,
     HTJ2K,
     J2K,
+    J2K_LOSSY,
     JPEG_BASELINE,
     JPEG_LOSSLESS,
     JPEG_LS,
@@ -126,6 +127,51 @@ def test_lossless_grey_survives_its_codec(syntax, bits, signed):
     data = encapsulated(ENCODERS[syntax](plain))
     dataset = picture(data, 40, 24, syntax, BitsAllocated=bits, PixelRepresentation=int(signed))
     assert np.array_equal(read_frame(dataset, 0).pixels, pixels)
+
+
+# Without being told, the encoder says 12 bits of any 16 that it packs.
+WHOLE_CELLS = {JPEG_LOSSLESS: lambda a: imagecodecs.jpeg8_encode(a, lossless=True, bitspersample=16)}
+
+
+@pytest.mark.parametrize(
+    ("high_bit", "signed", "expected"),
+    [(11, 0, [0x001, 0xFFF, 0x800]), (11, 1, [1, -1, -2048]), (15, 0, [0xF00, 0x1FF, 0x580])],
+)
+@pytest.mark.parametrize("syntax", [RLE, *ENCODERS])
+def test_bits_beside_the_stored_ones_are_dropped_whatever_packed_the_cells(
+    syntax, high_bit, signed, expected
+):
+    if syntax == JPEG_XL and high_bit == 15:
+        expected = [0x001, 0xFFF, 0x800]  # its precision is not read: values are taken to lie lowest
+    cells = np.array([[0xF001, 0x1FFF, 0x5800]], np.uint16).repeat(8, 0)
+    if syntax == RLE:
+        frame = rle(*[b"\x17" + bytes((cells >> shift).astype(np.uint8)) for shift in (8, 0)])
+    else:
+        frame = WHOLE_CELLS.get(syntax, ENCODERS[syntax])(cells)
+    stored = {"BitsStored": 12, "HighBit": high_bit, "PixelRepresentation": signed}
+    dataset = picture(encapsulated(frame), 8, 3, syntax, BitsAllocated=16, **stored)
+    assert read_frame(dataset, 0).pixels.tolist() == [expected] * 8
+
+
+def test_signed_cells_of_a_codestream_lose_the_bits_beside_the_stored_ones():
+    cells = np.array([[0x1001, 0x0FFF - 0x8000, 0x0800]], np.int16).repeat(8, 0)
+    stored = {"BitsStored": 12, "PixelRepresentation": 1}
+    dataset = picture(encapsulated(ENCODERS[J2K](cells)), 8, 3, J2K, BitsAllocated=16, **stored)
+    assert read_frame(dataset, 0).pixels.tolist() == [[1, -1, -2048]] * 8
+
+
+def test_values_of_a_codestream_of_the_stored_precision_lie_lowest_whatever_the_high_bit():
+    cells = np.array([[0x001, 0xFFF, 0x800]], np.uint16).repeat(8, 0)
+    frame = imagecodecs.jpeg2k_encode(cells, codecformat="j2k", reversible=True, level=0, bitspersample=12)
+    dataset = picture(encapsulated(frame), 8, 3, J2K, BitsAllocated=16, BitsStored=12, HighBit=15)
+    assert read_frame(dataset, 0).pixels.tolist() == cells.tolist()
+
+
+def test_lossy_samples_past_the_stored_bits_do_not_wrap_around_to_black():
+    cells = np.full((8, 3), 4097, np.uint16)
+    frame = imagecodecs.jpeg2k_encode(cells, codecformat="j2k", reversible=True, level=0)
+    dataset = picture(encapsulated(frame), 8, 3, J2K_LOSSY, BitsAllocated=16, BitsStored=12)
+    assert read_frame(dataset, 0).pixels.tolist() == cells.tolist()
 
 
 @pytest.mark.parametrize("syntax", ENCODERS)

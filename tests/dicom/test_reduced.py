@@ -7,7 +7,6 @@ from pydicom.dataset import Dataset
 
 from app.dicom.decoders import decode_frame
 from app.dicom.header import read_header
-from app.dicom.native import stored_values
 from app.dicom.preview import render
 from app.dicom.reduced import read_reduced
 from app.errors import Unrenderable
@@ -35,8 +34,8 @@ def dataset_of(pixels: np.ndarray, bits: int = 8, syntax: str = J2K, **elements:
 def halved(pixels: np.ndarray, bits: int = 8, times: int = 2, **elements: object) -> np.ndarray:
     """Return the stored values of a frame that was halved while it was decoded."""
     header = read_header(dataset_of(pixels, bits, **elements))
-    cells, _ = decode_frame(coded(pixels, bits), header, DEFAULT_LIMITS, times)
-    return stored_values(cells, header, native=False)
+    values, _ = decode_frame(coded(pixels, bits), header, DEFAULT_LIMITS, times)
+    return values
 
 
 @pytest.mark.parametrize(
@@ -116,6 +115,14 @@ def test_halving_does_not_get_round_the_limit_of_pixels():
     with pytest.raises(Unrenderable) as caught:
         read_reduced(dataset_of(BLACK), 0, 0.1, DatasetLimits(pixels=BLACK.size - 1))
     assert caught.value.code == "image_too_large"
+
+
+def test_frame_with_bits_beside_the_stored_ones_is_decoded_whole():
+    pixels = np.full((1024, 1024), 0x0123, np.uint16)
+    pixels[::2] |= 0xF000
+    dataset = dataset_of(pixels, 16, BitsStored=12, HighBit=11)
+    found = read_reduced(dataset, 0, 0.1, DEFAULT_LIMITS).pixels
+    assert found.min() == found.max() == 0x0123
 
 
 def test_overlays_need_the_whole_frame():
