@@ -9,10 +9,15 @@ from pydicom.charset import CODES_TO_ENCODINGS, python_encoding
 
 ESCAPED = re.compile(rb"\x1b[^\x1b]*|[^\x1b]+")
 ASCII = "ascii"
+LATIN_9 = "iso8859_15"
 CODECS = {term: codec for term, codec in python_encoding.items() if term} | {
     "ISO_IR 6": ASCII,
     "ISO 2022 IR 6": ASCII,
+    "ISO_IR 203": LATIN_9,
+    "ISO 2022 IR 203": LATIN_9,
 }
+ESCAPES = CODES_TO_ENCODINGS | {b"\x1b-b": LATIN_9}
+"""Escape sequence -> codec. Latin-9 came into the standard in 2023, pydicom has it not yet."""
 KEPT_ESCAPES = {"iso2022_jp", "iso2022_jp_2"}
 """Codecs that read the escape sequences themselves."""
 
@@ -50,7 +55,7 @@ class Charset:
         if not raw.startswith(b"\x1b"):
             return raw.decode(self.codecs[0])
         size = 4 if raw[:3] in (b"\x1b$(", b"\x1b$)") else 3
-        codec, text = CODES_TO_ENCODINGS.get(raw[:size]), raw[size:]
+        codec, text = ESCAPES.get(raw[:size]), raw[size:]
         if codec is None:
             raise ValueError("unknown escape sequence")
         if raw[:size] == b"\x1b(B":

@@ -132,6 +132,9 @@ def test_a_sequence_where_the_dictionary_has_text_warns():
     [
         (LATIN1, b"Buc^J\xe9r\xf4me", {"Alphabetic": "Buc^Jérôme"}),  # PS3.5 6.1.2.3
         (b"ISO_IR 144", b"\xbb\xee\xda", {"Alphabetic": "Люк"}),
+        (b"ISO_IR 203", b"\xbcdipe^\xb8\xa8\xa4", {"Alphabetic": "Œdipe^žš€"}),  # ISO 8859-15
+        (b"\\ISO 2022 IR 203", b"\x1b-b\xbcdipe^A", {"Alphabetic": "Œdipe^A"}),
+        (b"ISO 2022 IR 203\\ISO 2022 IR 144", b"\xbd^\x1b-L\xbb", {"Alphabetic": "œ^Л"}),
         (
             b"ISO_IR 192",
             "Wang^XiaoDong=王^小東".encode(),
@@ -182,6 +185,19 @@ def test_after_a_delimiter_the_first_character_set_holds_again():
 )
 def test_text_outside_its_character_set_is_never_lost(terms, raw, text, codes):
     assert entry(0x00080080, "LO", raw, charset(terms)) == ({"vr": "LO", "Value": [text]}, codes)
+
+
+SINGLE = (100, 101, 109, 110, 144, 127, 126, 138, 148, 203, 13, 166)
+TERMS = [f"ISO_IR {number}" for number in (*SINGLE, 192)] + ["GB18030", "GBK"]
+TERMS += [f"ISO 2022 IR {number}" for number in (6, *SINGLE, 87, 159, 149, 58)]
+
+
+@pytest.mark.parametrize("term", TERMS)
+def test_every_defined_term_of_the_standard_is_known(term):
+    """PS3.3 C.12.1.1.2, Tables C.12-2 to C.12-5."""
+    value = {"vr": "LO", "Value": ["A"]}
+    assert entry(0x00080080, "LO", b"A", charset(term.encode())) == (value, [])
+    assert entry(0x00080080, "LO", b"A", charset(b"\\" + term.encode())) == (value, [])
 
 
 def test_the_document_says_that_it_is_utf8():
