@@ -49,6 +49,8 @@ INTEGERS = {
 }
 PIXEL_SPACING, SLICE_THICKNESS, IMAGE_TYPE, TRANSFER_SYNTAX = "00280030", "00180050", "00080008", "00020010"
 FUNCTIONAL_GROUPS, PIXEL_MEASURES = ("52009229", "52009230"), "00289110"
+PADDED = ("AE", "CS", "DS", "IS", "LO", "PN", "SH")
+"""VRs in which leading spaces are padding too; the document keeps them (PS3.5 Table 6.2-1)."""
 TIME = re.compile(r"(\d\d)(?::?(\d\d)(?::?(\d\d)(?:\.(\d{1,6}))?)?)?", re.ASCII)
 
 Fields = Mapping[str, Any]
@@ -61,14 +63,14 @@ def columns(metadata: Metadata) -> tuple[Row, tuple[DatasetWarning, ...]]:
     groups: where the root has none, the shared group counts, then the first frame's (PS3.3 C.7.6.16).
     """
     reader = _Reader(metadata)
-    row: dict[str, object] = {name: reader.text(tag) for name, tag in TEXTS.items()}
-    row["transfer_syntax_uid"] = _joined(_values(metadata.file_meta, TRANSFER_SYNTAX))
+    row: dict[str, object] = {name: _joined(metadata.dataset, tag) for name, tag in TEXTS.items()}
+    row["transfer_syntax_uid"] = _joined(metadata.file_meta, TRANSFER_SYNTAX)
     row |= {name: reader.first(tag, _date) for name, tag in DATES.items()}
     row |= {name: reader.first(tag, _time) for name, tag in TIMES.items()}
     row |= {name: reader.first(tag, _integer) for name, tag in INTEGERS.items()}
     row["pixel_spacing"] = reader.spacing()
     row["slice_thickness"] = reader.first(SLICE_THICKNESS, _float)
-    row["image_type"] = ["" if value is None else str(value) for value in reader.values(IMAGE_TYPE)]
+    row["image_type"] = _texts(metadata.dataset, IMAGE_TYPE)
     return row, tuple(reader.warnings)
 
 
@@ -88,10 +90,6 @@ class _Reader:
                 for item in _items(_first_item(self.fields, groups), PIXEL_MEASURES):
                     found = found or _values(item, tag)
         return found
-
-    def text(self, tag: str) -> str | None:
-        """Return an element as text; several values are written as DICOM does, with backslashes."""
-        return _joined(self.values(tag))
 
     def first(self, tag: str, convert: Callable[[Any], Any]) -> Any:
         """Return the first value converted, None if there is none or it does not fit."""
@@ -135,12 +133,17 @@ def _items(fields: Fields, tag: str) -> list[Fields]:
     return items
 
 
-def _joined(values: list[Any]) -> str | None:
+def _joined(fields: Fields, tag: str) -> str | None:
+    """Return an element as text; several values are written as DICOM does, with backslashes."""
+    return "\\".join(_texts(fields, tag)) or None
+
+
+def _texts(fields: Fields, tag: str) -> list[str]:
     texts = [
         next(iter(value.values()), "") if isinstance(value, dict) else "" if value is None else str(value)
-        for value in values
+        for value in _values(fields, tag)
     ]
-    return "\\".join(texts) or None
+    return [text.lstrip(" ") for text in texts] if fields.get(tag, {}).get("vr") in PADDED else texts
 
 
 def _integer(value: Any) -> int | None:

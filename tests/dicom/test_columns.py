@@ -189,3 +189,31 @@ def test_a_transfer_syntax_that_is_a_sequence_is_none():
 def test_warnings_of_the_columns_have_their_own_code():
     assert of(0x00200011, "FD", bytes(6) + b"\xf8\x3f")[1] == (DatasetWarning("00200011", "vr_mismatch"),)
     assert of(0x00080030, "TM", b"235960")[1] == (DatasetWarning("00080030", "not_for_column"),)
+
+
+@pytest.mark.parametrize(
+    ("column", "tag", "vr", "value", "expected"),
+    [
+        ("patient_id", 0x00100020, "LO", b"  P 1 ", "P 1"),
+        ("institution_name", 0x00080080, "LO", b" North\\ South", "North\\South"),
+        ("accession_number", 0x00080050, "SH", b" A-17 ", "A-17"),
+        ("station_name", 0x00081010, "AE", b" CT1", "CT1"),
+        ("modality", 0x00080060, "CS", b" CT ", "CT"),
+        ("modality", 0x00080060, "CS", b"  C\xe9", "Cé"),
+        ("image_type", 0x00080008, "LO", b" A\\ B", ["A", "B"]),
+        ("patient_name", 0x00100010, "PN", b" Doe^Jane= x", "Doe^Jane"),
+        ("patient_name", 0x00100010, "PN", b"=  Doe", "Doe"),
+        ("study_description", 0x00081030, "LT", b"  two in ", "  two in"),
+        ("study_description", 0x00081030, "UT", b"  two in ", "  two in"),
+    ],
+)
+def test_spaces_around_a_value_are_not_in_its_column_where_they_mean_nothing(
+    column, tag, vr, value, expected
+):
+    """PS3.5 Table 6.2-1: they are significant at the beginning of ST, LT and UT."""
+    assert of(tag, vr, value)[0][column] == expected
+
+
+def test_spaces_before_a_value_stay_in_the_document():
+    metadata = to_metadata(data.parse(data.raw(data.element(0x00100020, "LO", b" P-1"))))
+    assert metadata.dataset["00100020"]["Value"] == [" P-1"]
