@@ -19,6 +19,7 @@ from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import islice
+from math import inf
 from queue import Empty, SimpleQueue
 from time import monotonic
 from typing import TYPE_CHECKING
@@ -50,11 +51,14 @@ QUIET_S = 0.3
 RESCAN_S = 60.0
 POLL_S = 1.0
 """Between scans while the operating system gives no hints."""
+HINT_S = 0.2
+"""How long the library waits for hints; the first wait ends when all folders are listened to."""
 RETRY_S = 1.0
 BATCH, BATCH_S = 100, 0.05
 """So many changes are published together, or what was found in so many seconds."""
 SCAN_SHARE = 10
-"""A scan is not repeated before this many times as long as it took, so that scanning stays a small load."""
+"""Neither a scan nor a start of the library is repeated before this many times as long as it took. The
+library holds up all threads while it walks all folders, and those behind links too."""
 
 
 class Watcher:
@@ -66,6 +70,7 @@ class Watcher:
         self._waiting: dict[str, tuple[Stamp | None, float]] = {}  # in order of time: every wait is as long
         self._stop = threading.Event()
         self._listening: bool | None = None  # not known yet
+        self._started_at = inf
         self._scanned = self._held_up = self._at_fault = False
         self._scan_at, self._scan_not_before = monotonic() + POLL_S, 0.0
         self._unnamed: set[str] = set()
@@ -92,14 +97,17 @@ class Watcher:
 
     def _listen(self) -> None:
         while not self._stop.is_set():
+            begun, self._started_at = monotonic(), inf
             try:
                 self._follow()
+                self._listening = None
             except (OSError, RuntimeError) as error:  # no folder, no more watches, a name that is not UTF-8
                 if self._listening is not False:
                     log.warning("no hints, scanning instead", extra={"code": type(error).__name__})
                 self._listening = False
             self._hints.put("")
-            self._stop.wait(POLL_S / 2)
+            took = min(self._started_at, monotonic()) - begun
+            self._stop.wait(max(POLL_S / 2, SCAN_SHARE * took))
 
     def _follow(self) -> None:
         """Pass hints on until the folder is replaced by another; an empty hint asks for a full scan."""
@@ -110,7 +118,7 @@ class Watcher:
             watch_filter=None,
             debounce=100,
             step=20,
-            rust_timeout=200,
+            rust_timeout=int(1000 * HINT_S),
             yield_on_timeout=True,
             stop_event=self._stop,
             raise_interrupt=False,
@@ -118,6 +126,7 @@ class Watcher:
         ):
             if not listening:
                 listening = self._listening = True
+                self._started_at = monotonic() - HINT_S
                 self._hints.put("")
             hints = {hint for _, path in changes if (hint := below(root, path)) is not None}
             for hint in sorted(hints):  # what is above comes first, and is scanned with all below

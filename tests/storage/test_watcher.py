@@ -165,6 +165,26 @@ def test_hints_go_on_after_a_name_that_is_not_utf_8(landing: Landing) -> None:
         assert landing.settled(1) == [("finalize", f"{number}.dcm", mtime(path))]
 
 
+def test_listening_that_fails_again_and_again_leaves_time_to_others(landing: Landing, tmp_path: Path) -> None:
+    """The library walks with nobody else running, through a link too, and gives up at a folder's name."""
+    landing.stop()
+    for number in range(20_000):
+        (tmp_path / "outside" / str(number // 200) / str(number)).mkdir(parents=True)
+    os.symlink(tmp_path / "outside", landing.root / "link")
+    os.mkdir(os.fsencode(landing.root) + b"/\xff")
+    landing.start()
+    assert landing.storage
+    watcher = landing.storage._watcher
+    assert watcher
+    until(lambda: watcher._listening is False)
+    held_up, begun = 0.0, time.monotonic()
+    while (before := time.monotonic()) < begun + 5:
+        time.sleep(0.001)
+        if (gap := time.monotonic() - before) > 0.05:
+            held_up += gap
+    assert held_up < 1.0  # it was two seconds once
+
+
 def test_overwrite_is_finalize_of_the_new_and_delete_of_the_old(landing: Landing) -> None:
     old = mtime(path := landing.put("a.dcm", b"old"))
     landing.settled(1)
