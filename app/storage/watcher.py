@@ -18,6 +18,7 @@ import threading
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
+from errno import ENOSPC
 from itertools import islice
 from math import inf
 from queue import Empty, SimpleQueue
@@ -37,7 +38,7 @@ from app.storage.folder import (
     stat_file,
     walk,
 )
-from app.storage.hints import below, folders
+from app.storage.hints import below, folders, used_up
 from app.storage.index import Index, Seen, Stamp
 from app.storage.telling import messages
 from app.storage.versions import version
@@ -112,7 +113,7 @@ class Watcher:
     def _follow(self) -> None:
         """Pass hints on until the folder is replaced by another; an empty hint asks for a full scan."""
         root = self._storage.root
-        watched, listening = os.stat(root), False
+        watched, listening, look_at = os.stat(root), False, 0.0
         for changes in watch(
             root,
             watch_filter=None,
@@ -124,6 +125,10 @@ class Watcher:
             raise_interrupt=False,
             ignore_permission_denied=True,
         ):
+            if monotonic() >= look_at:
+                if used_up(root):
+                    raise OSError(ENOSPC, "no more watches")
+                look_at = monotonic() + POLL_S
             if not listening:
                 listening = self._listening = True
                 self._started_at = monotonic() - HINT_S

@@ -185,6 +185,46 @@ def test_listening_that_fails_again_and_again_leaves_time_to_others(landing: Lan
     assert held_up < 1.0  # it was two seconds once
 
 
+FEW_WATCHES = """
+import sys, time
+from pathlib import Path
+from app.storage.local import LocalStorage
+Path("/proc/sys/user/max_inotify_watches").write_text("50")
+root, index, outside = map(Path, sys.argv[1:])
+storage, told = LocalStorage(f"file:{root}", index), []
+storage.watch(told.append)
+time.sleep(1.5)
+(root / "link").symlink_to(outside)
+outside.with_name("moved").mkdir()
+(outside.with_name("moved") / "link").symlink_to(outside)
+outside.with_name("moved").rename(root / "moved")
+time.sleep(3)
+(root / "new").mkdir()
+time.sleep(1.5)
+(root / "new" / "a").touch()
+until = time.monotonic() + 8
+while not told and time.monotonic() < until:
+    time.sleep(0.01)
+storage.close()
+print(len(told))
+"""
+
+
+def test_new_folder_is_scanned_soon_when_links_have_used_up_all_watches(landing: Landing) -> None:
+    own = ["unshare", "--user", "--map-root-user"]
+    allowed = shutil.which("unshare") and subprocess.run([*own, "true"], check=False).returncode == 0
+    need("limits of one's own", bool(allowed), "allow user namespaces")
+    for number in range(100):
+        (landing.root.parent / "outside" / str(number)).mkdir(parents=True)
+    root = landing.root.parent / "other"
+    root.mkdir()
+    paths = map(str, (root, landing.root.parent / "other.index", landing.root.parent / "outside"))
+    done = subprocess.run(
+        [*own, sys.executable, "-c", FEW_WATCHES, *paths], capture_output=True, check=True, text=True
+    )
+    assert done.stdout == "1\n"
+
+
 def test_overwrite_is_finalize_of_the_new_and_delete_of_the_old(landing: Landing) -> None:
     old = mtime(path := landing.put("a.dcm", b"old"))
     landing.settled(1)
