@@ -29,15 +29,7 @@ from watchfiles import watch
 
 from app.errors import InternalError, ObjectGone, StorageUnavailable, TransientError, internal
 from app.storage import Publish
-from app.storage.folder import (
-    TEMP,
-    is_event_name,
-    os_errors,
-    probe,
-    spelled,
-    stat_file,
-    walk,
-)
+from app.storage.folder import TEMP, is_event_name, os_errors, probe, spelled, stat_file, walk
 from app.storage.hints import below, folders, used_up
 from app.storage.index import Index, Seen, Stamp
 from app.storage.telling import messages
