@@ -33,7 +33,7 @@ ARCHITECTURES = {"x86_64": (0xC000003E, 0), "aarch64": (0xC00000B7, 1)}
 NUMBER_AT, ARCHITECTURE_AT, ARGUMENTS_AT = 0, 4, 16
 
 # fmt: off
-CALLS: Mapping[str, tuple[int | None, int | None]] = {
+CALLS: Mapping[str, Numbers] = {
     "read": (0, 63), "write": (1, 64), "readv": (19, 65), "writev": (20, 66), "pread64": (17, 67),
     "close": (3, 57), "lseek": (8, 62), "dup": (32, 23), "fcntl": (72, 25), "poll": (7, None),
     "ppoll": (271, 73), "sendto": (44, 206), "recvfrom": (45, 207), "sendmsg": (46, 211),
@@ -58,6 +58,10 @@ TCGETS = 0x5401  # how a library asks whether a file is a terminal
 
 Instruction = tuple[int, int, int, int]
 """Of the kernel's filter machine: what to do, how many to pass over if so and if not, a number."""
+Numbers = tuple[int | None, int | None]
+"""Of one system call, as in CALLS."""
+Test = tuple[int, int, int]
+"""Of a call's arguments: where a word of them stands, what it must equal or which bits it must not have."""
 
 
 def offered() -> tuple[str, ...]:
@@ -109,24 +113,32 @@ def _filter(pid: int) -> list[Instruction]:
     for numbers in CALLS.values():
         if (number := numbers[which]) is not None:
             program += [(IF_EQUAL, 0, 1, number), (RETURN, 0, 0, ALLOW)]
-    for numbers, argument, test, value in _checked(pid):
+    for numbers, *tests in _checked(pid):
         if (number := numbers[which]) is not None:
-            wanted, other = ((RETURN, 0, 0, ALLOW), (RETURN, 0, 0, FAIL | errno.EPERM))
-            if test == IF_ANY_BIT:
-                wanted, other = other, wanted
-            look = (LOAD, 0, 0, ARGUMENTS_AT + 8 * argument)
-            program += [(IF_EQUAL, 0, 4, number), look, (test, 0, 1, value), wanted, other]
+            body = [instruction for test in tests for instruction in _required(*test)]
+            program += [(IF_EQUAL, 0, len(body) + 1, number), *body, (RETURN, 0, 0, ALLOW)]
     return [*program, unknown]
 
 
-def _checked(pid: int) -> Iterable[tuple[tuple[int | None, int | None], int, int, int]]:
-    """Return calls that depend on an argument: numbers, which one, and what it must equal, or not have."""
-    yield (2, None), 1, IF_ANY_BIT, WRITING  # open
-    yield (257, 56), 2, IF_ANY_BIT, WRITING  # openat
-    yield (62, 129), 0, IF_EQUAL, pid  # kill
-    yield (234, 131), 0, IF_EQUAL, pid  # tgkill, as abort() needs it
-    yield (16, 29), 1, IF_EQUAL, TCGETS  # ioctl
-    yield (302, 261), 2, IF_EQUAL, 0  # prlimit64, to ask but not to set
+def _required(at: int, test: int, value: int) -> list[Instruction]:
+    """Return what refuses a call unless the word at this place passes the test."""
+    passed_over = (0, 1) if test == IF_ANY_BIT else (1, 0)
+    return [(LOAD, 0, 0, at), (test, *passed_over, value), (RETURN, 0, 0, FAIL | errno.EPERM)]
+
+
+def _checked(pid: int) -> Iterable[tuple[Numbers, *tuple[Test, ...]]]:
+    """Return calls that depend on arguments: numbers, then what must hold; a pointer is of two words."""
+    yield (2, None), (_argument(1), IF_ANY_BIT, WRITING)  # open
+    yield (257, 56), (_argument(2), IF_ANY_BIT, WRITING)  # openat
+    yield (62, 129), (_argument(0), IF_EQUAL, pid)  # kill
+    yield (234, 131), (_argument(0), IF_EQUAL, pid)  # tgkill, as abort() needs it
+    yield (16, 29), (_argument(1), IF_EQUAL, TCGETS)  # ioctl
+    # prlimit64, to ask but not to set
+    yield (302, 261), (_argument(2), IF_EQUAL, 0), (_argument(2) + 4, IF_EQUAL, 0)
+
+
+def _argument(index: int) -> int:
+    return ARGUMENTS_AT + 8 * index
 
 
 def _landlock_version() -> int:

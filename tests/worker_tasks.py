@@ -128,6 +128,8 @@ def tried(deed: str, *arguments: object) -> str:
         "signal": lambda pid: os.kill(pid, signal.SIGKILL),
         "leave the session": os.setsid,
         "lift a limit": lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 30, 1 << 30)),
+        # An address whose lower half is zero: it must not pass for none.
+        "limit": lambda pid: called("prlimit", pid, resource.RLIMIT_NOFILE, 1 << 32, 0),
         "trace": lambda pid: called("ptrace", 16, pid, 0, 0),
         "look into": lambda pid: called("process_vm_readv", pid, 0, 0, 0, 0, 0),
         "undo": lambda: called("prctl", 22, 0, 0, 0, 0),
