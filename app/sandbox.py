@@ -35,7 +35,7 @@ NUMBER_AT, ARCHITECTURE_AT, ARGUMENTS_AT = 0, 4, 16
 # fmt: off
 CALLS: Mapping[str, Numbers] = {
     "read": (0, 63), "write": (1, 64), "readv": (19, 65), "writev": (20, 66), "pread64": (17, 67),
-    "close": (3, 57), "lseek": (8, 62), "dup": (32, 23), "fcntl": (72, 25), "poll": (7, None),
+    "close": (3, 57), "lseek": (8, 62), "dup": (32, 23), "poll": (7, None),
     "ppoll": (271, 73), "sendto": (44, 206), "recvfrom": (45, 207), "sendmsg": (46, 211),
     "recvmsg": (47, 212), "stat": (4, None), "lstat": (6, None), "fstat": (5, 80), "access": (21, None),
     "newfstatat": (262, 79), "statx": (332, 291), "faccessat": (269, 48), "faccessat2": (439, 439),
@@ -54,14 +54,16 @@ CALLS: Mapping[str, Numbers] = {
 # fmt: on
 """Read, say, have memory, look at files and at oneself, end; numbers on x86_64 and aarch64."""
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
+DESCRIPTORS = (0, 1, 2, 3, 1030)
+"""Commands of fcntl: duplicate one (with or without its flag), tell its flag, set it, tell how it is open."""
 TCGETS = 0x5401  # how a library asks whether a file is a terminal
 
 Instruction = tuple[int, int, int, int]
 """Of the kernel's filter machine: what to do, how many to pass over if so and if not, a number."""
 Numbers = tuple[int | None, int | None]
 """Of one system call, as in CALLS."""
-Test = tuple[int, int, int]
-"""Of a call's arguments: where a word of them stands, what it must equal or which bits it must not have."""
+Test = tuple[int, int, *tuple[int, ...]]
+"""Of arguments of a call: where a word stands, what to test, what it may equal or bits it must lack."""
 
 
 def offered() -> tuple[str, ...]:
@@ -120,10 +122,14 @@ def _filter(pid: int) -> list[Instruction]:
     return [*program, unknown]
 
 
-def _required(at: int, test: int, value: int) -> list[Instruction]:
-    """Return what refuses a call unless the word at this place passes the test."""
-    passed_over = (0, 1) if test == IF_ANY_BIT else (1, 0)
-    return [(LOAD, 0, 0, at), (test, *passed_over, value), (RETURN, 0, 0, FAIL | errno.EPERM)]
+def _required(at: int, test: int, *values: int) -> list[Instruction]:
+    """Return what refuses a call unless the word at this place passes the test with one of the values."""
+    left = range(len(values), 0, -1)  # to pass over, with the refusal
+    tests = [
+        (test, 0, over, value) if test == IF_ANY_BIT else (test, over, 0, value)
+        for over, value in zip(left, values, strict=True)
+    ]
+    return [(LOAD, 0, 0, at), *tests, (RETURN, 0, 0, FAIL | errno.EPERM)]
 
 
 def _checked(pid: int) -> Iterable[tuple[Numbers, *tuple[Test, ...]]]:
@@ -133,6 +139,7 @@ def _checked(pid: int) -> Iterable[tuple[Numbers, *tuple[Test, ...]]]:
     yield (62, 129), (_argument(0), IF_EQUAL, pid)  # kill
     yield (234, 131), (_argument(0), IF_EQUAL, pid)  # tgkill, as abort() needs it
     yield (16, 29), (_argument(1), IF_EQUAL, TCGETS)  # ioctl
+    yield (72, 25), (_argument(1), IF_EQUAL, *DESCRIPTORS)  # fcntl: others have signals sent
     # prlimit64, to ask but not to set
     yield (302, 261), (_argument(2), IF_EQUAL, 0), (_argument(2) + 4, IF_EQUAL, 0)
 

@@ -98,7 +98,13 @@ def test_it_begins_nothing_and_stays_as_it_is(workers, deed, said):
 
 @pytest.mark.parametrize(
     ("deed", "said"),
-    [("signal", "EPERM"), ("limit", "EPERM"), ("trace", "ENOSYS"), ("look into", "ENOSYS")],
+    [
+        ("signal", "EPERM"),
+        ("have signalled", "EPERM"),
+        ("limit", "EPERM"),
+        ("trace", "ENOSYS"),
+        ("look into", "ENOSYS"),
+    ],
 )
 def test_it_touches_no_other_process(workers, deed, said):
     if not SECCOMP:

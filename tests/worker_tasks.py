@@ -2,6 +2,7 @@
 
 import ctypes
 import errno
+import fcntl
 import io
 import os
 import resource
@@ -128,6 +129,7 @@ def tried(deed: str, *arguments: object) -> str:
         "signal": lambda pid: os.kill(pid, signal.SIGKILL),
         "leave the session": os.setsid,
         "lift a limit": lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 30, 1 << 30)),
+        "have signalled": lambda pid: fcntl.fcntl(0, fcntl.F_SETOWN, pid),  # by input on a line of its own
         # An address whose lower half is zero: it must not pass for none.
         "limit": lambda pid: called("prlimit", pid, resource.RLIMIT_NOFILE, 1 << 32, 0),
         "trace": lambda pid: called("ptrace", 16, pid, 0, 0),
