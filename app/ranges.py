@@ -43,11 +43,13 @@ class Served:
         self._opened.close()
 
     def read(self, number: int, position: int, count: int) -> bytes:
-        """Return a range, shorter where the object ends.
+        """Return a range of a content, or less of it.
 
         Raises Unreadable unless a worker may ask for it, DeadlineExceeded, and what the store raises.
         """
-        if not (0 <= number < len(self._contents) and 0 <= position < 1 << 63 and 0 <= count <= MOST_BYTES):
+        if not (0 <= number < len(self._contents) and 0 <= count <= MOST_BYTES):
+            raise Unreadable("no such range")
+        if not 0 <= position <= self._contents[number].size - count:
             raise Unreadable("no such range")
         if time.monotonic() > self._until:
             raise DeadlineExceeded("the object was not read in time")

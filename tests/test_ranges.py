@@ -110,6 +110,7 @@ def test_a_store_that_is_too_slow_for_the_event_is_a_fault_that_may_heal(workers
         [-1, 0, 1],
         [0, -1, 1],
         [0, 1 << 63, 1],
+        [0, len(DATA), 1],  # a place that a file may not even be asked for, or a store may charge for
         [0, 0, MOST_BYTES + 1],
         [0, 0, -1],
     ],
