@@ -13,7 +13,7 @@ import pickle
 import socket
 import struct
 import time as clock
-from collections.abc import Callable
+from collections.abc import Callable, Sized
 from dataclasses import fields, replace
 from datetime import date, time
 from typing import Any, BinaryIO
@@ -26,6 +26,9 @@ from app.errors import DicomlakeError
 from app.types import Content, DatasetWarning, Instance
 
 SIZE = struct.Struct("!Q")
+MOST_VALUES = 1 << 23
+"""Of one answer, each list and map counted too: a warning for every element that a data set may have fits.
+One takes a byte on the line, but up to a hundred in memory."""
 NAME, VALUES = "", "of"
 """Keys of the map that stands for an object of a class; no column is called so."""
 ERRORS = {
@@ -138,7 +141,7 @@ def read_packed(stream: BinaryIO, most: int) -> Any:
         raise Unreadable("a worker says more than it could hold")
     body = exactly(stream, size)
     try:
-        return msgpack.unpackb(body, object_hook=_made, unicode_errors="surrogatepass")
+        return _Reading().values(body)
     except Exception as exc:  # noqa: BLE001 - what was made up may fail in any way
         raise Unreadable(type(exc).__name__) from None
 
@@ -161,8 +164,31 @@ def _told(value: object) -> dict[str, object]:
     return {NAME: type(value).__name__, VALUES: KINDS[type(value)](value)}
 
 
-def _made(said: dict[str, Any]) -> Any:
-    return MAKERS[said[NAME]](*said[VALUES]) if NAME in said else said
+class _Reading:
+    """One answer as it is read; any Exception that comes of it says that it cannot be meant."""
+
+    def __init__(self) -> None:
+        self._left = MOST_VALUES
+
+    def values(self, body: bytes) -> Any:
+        return msgpack.unpackb(
+            body,
+            list_hook=self._counted,
+            object_hook=self._made,
+            unicode_errors="surrogatepass",
+            max_array_len=MOST_VALUES,
+            max_map_len=MOST_VALUES,
+        )
+
+    def _counted(self, values: Sized) -> Sized:
+        self._left -= 1 + len(values)
+        if self._left < 0:
+            raise Unreadable("too many values")
+        return values
+
+    def _made(self, said: dict[str, Any]) -> Any:
+        self._counted(said)
+        return MAKERS[said[NAME]](*said[VALUES]) if NAME in said else said
 
 
 def _values(value: Any) -> list[object]:

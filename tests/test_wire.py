@@ -3,6 +3,7 @@
 import io
 import math
 import pickle
+import struct
 import time as clock
 from datetime import date, datetime, time
 
@@ -13,15 +14,15 @@ from app.archive.entries import Entry, Kind, Listing, Refused
 from app.dicom.unrenderable import DecodeFailed
 from app.errors import InternalError, NotDicom, Unrenderable, WorkerCrashed
 from app.types import DatasetWarning, Instance
-from app.wire import SIZE, Unreadable, packed, read_packed
+from app.wire import MOST_VALUES, SIZE, Unreadable, packed, read_packed
 from app.workers import Workers
 from tests import worker_tasks
 
 MOST = 1 << 20
 
 
-def read(body: bytes) -> object:
-    return read_packed(io.BytesIO(SIZE.pack(len(body)) + body), MOST)
+def read(body: bytes, most: int = MOST) -> object:
+    return read_packed(io.BytesIO(SIZE.pack(len(body)) + body), most)
 
 
 def there_and_back(value: object) -> object:
@@ -114,6 +115,15 @@ def test_what_is_no_message_pack_is_unreadable(body):
     with pytest.raises(Unreadable):
         read(body)
     assert clock.monotonic() - began < 1
+
+
+@pytest.mark.parametrize("value", [b"\x90", b"\x80", b"\x07", b"\xa2aa", b"\x91\x90", b"\x81\x01\x02"])
+def test_more_values_than_anything_has_are_unreadable_for_they_would_fill_the_server(value):
+    eighth = b"\xdd" + struct.pack(">I", MOST_VALUES // 8) + MOST_VALUES // 8 * value
+    with pytest.raises(Unreadable):
+        read(b"\x99" + 9 * eighth, len(eighth) * 10)
+    with pytest.raises(Unreadable):
+        read(b"\xdd" + struct.pack(">I", MOST_VALUES + 1) + (MOST_VALUES + 1) * value, len(eighth) * 10)
 
 
 def test_no_more_is_read_than_a_worker_can_hold():
