@@ -94,15 +94,16 @@ def _mapped_bytes() -> int:
 def _code() -> Iterable[Path]:
     """Yield the folders of the interpreter, the libraries, this package, and the fonts that documents name.
 
-    Not of the folder that the package lies in, unless libraries do too: it may be anything, a lake as well.
+    Not the folder that the package lies in, nor the working directory, unless libraries lie in it too: it may
+    be anything, a lake as well.
     """
     package = Path(__file__).resolve().parent
     yield package
     for name in ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib", "/usr/share/fonts"):
         yield Path(name)
-    for name in (sys.prefix, sys.base_prefix, *filter(None, sys.path)):
+    for name in (f"{sys.prefix}/lib", f"{sys.base_prefix}/lib", *filter(None, sys.path)):
         folder = Path(name).resolve()
-        if folder != package.parent or (folder / "numpy").exists():
+        if folder not in (package.parent, Path.cwd()) or (folder / "numpy").exists():
             yield folder
 
 

@@ -47,6 +47,16 @@ def test_it_lists_no_folder_but_of_code(workers, tmp_path):
     )
 
 
+def test_a_lake_in_the_working_directory_is_no_code_though_python_looks_for_some_there(tmp_path, monkeypatch):
+    """`python -m app` puts it on the path; a virtual environment may lie in the folder of a lake, too."""
+    (tmp_path / "lake").mkdir()
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    with closing(Workers(1, 1 << 30, 20.0, preload=("tests.worker_tasks",))) as pool:
+        for folder in (tmp_path / "lake", sys.prefix):
+            assert pool.run(tasks.tried, "list", str(folder)) == ("EACCES" if LANDLOCK else "done")
+
+
 @pytest.mark.parametrize("deed", ["write", "truncate", "remove", "rename", "make a folder"])
 def test_it_changes_no_file(workers, tmp_path, deed):
     if not OFFERED:
