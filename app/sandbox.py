@@ -80,7 +80,7 @@ def close_files(readable: Iterable[Path]) -> None:
     rights = struct.pack("QQQ", (1 << FILE_RIGHTS.get(version, 16)) - 1, 0b11, 0b11)
     known = rights[: 8 if version < 4 else 16 if version < 6 else 24]
     ruleset = _call(LANDLOCK_CREATE_RULESET, known, len(known), 0)
-    for folder in {folder for folder in readable if folder.is_dir()}:
+    for folder in set(filter(os.path.isdir, readable)):  # is_dir() raises for what is forbidden
         descriptor = os.open(folder, os.O_PATH | os.O_CLOEXEC)
         beneath = struct.pack("=Qi", READ_FILE_AND_FOLDER, descriptor)
         _call(LANDLOCK_ADD_RULE, ruleset, LANDLOCK_PATH_BENEATH, beneath, 0)

@@ -57,6 +57,12 @@ def test_a_lake_in_the_working_directory_is_no_code_though_python_looks_for_some
             assert pool.run(tasks.tried, "list", str(folder)) == ("EACCES" if LANDLOCK else "done")
 
 
+def test_folders_of_the_path_that_nobody_can_look_at_are_passed_over_as_python_does(monkeypatch):
+    monkeypatch.setattr(sys, "path", [*sys.path, "/" + 300 * "x"])  # as root, to whom none is forbidden
+    with closing(Workers(1, 1 << 30, 20.0, preload=("tests.worker_tasks",))) as pool:
+        assert pool.run(tasks.double, 2) == 4
+
+
 @pytest.mark.parametrize("deed", ["write", "truncate", "remove", "rename", "make a folder"])
 def test_it_changes_no_file(workers, tmp_path, deed):
     if not OFFERED:
