@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import io
 import pickle
+import re
 import socket
 import struct
 import time as clock
@@ -31,6 +32,9 @@ MOST_VALUES = 1 << 23
 One takes a byte on the line, but up to a hundred in memory."""
 NAME, VALUES = "", "of"
 """Keys of the map that stands for an object of a class; no column is called so."""
+CODE = re.compile(r"[a-z][a-z0-9_]{0,39}")
+MOST_TEXT = 1000
+"""Characters of the text of an error."""
 ERRORS = {
     name: kind
     for name, kind in vars(errors).items()
@@ -191,6 +195,13 @@ class _Reading:
         return MAKERS[said[NAME]](*said[VALUES]) if NAME in said else said
 
 
+def _error(name: str, text: str, code: str) -> DicomlakeError:
+    """Return an error whose code and text may stand in a line of the log."""
+    if not (CODE.fullmatch(code) and isinstance(text, str) and len(text) <= MOST_TEXT):
+        raise Unreadable("no error says that")
+    return ERRORS[name](text, code=code)
+
+
 def _values(value: Any) -> list[object]:
     return [getattr(value, field.name) for field in fields(value)]
 
@@ -206,5 +217,5 @@ KINDS: dict[type, Callable[[Any], list[object]]] = {
 MAKERS: dict[str, Callable[..., object]] = {
     **{kind.__name__: kind for kind in KINDS},
     "tuple": lambda *values: values,
-    "error": lambda name, text, code: ERRORS[name](text, code=code),
+    "error": _error,
 }

@@ -86,6 +86,10 @@ def test_a_result_of_a_worker_that_cannot_be_said_is_our_bug():
         {"": "Workers", "of": [1, 1, 1]},
         {"": "error", "of": ["Mapping", "", ""]},
         {"": "error", "of": ["NotDicom"]},
+        {"": "error", "of": ["NotDicom", "", {}]},
+        {"": "error", "of": ["NotDicom", "", "DOE^JANE"]},
+        {"": "error", "of": ["NotDicom", ["x"], "not_dicom"]},
+        {"": "error", "of": ["NotDicom", 1001 * "x", "not_dicom"]},
         {"": "date", "of": [0, 0, 0]},
         {"": "Instance", "of": 7},
         {"": ["tuple"], "of": []},
@@ -134,7 +138,7 @@ def test_no_more_is_read_than_a_worker_can_hold():
 
 
 @pytest.mark.parametrize(
-    "said", [1, [], [1, 2], [False, "text"], [True], {"": "error", "of": ["NotDicom", "", ""]}]
+    "said", [1, [], [1, 2], [False, "text"], [True], {"": "error", "of": ["NotDicom", "", "not_dicom"]}]
 )
 def test_a_worker_that_says_nonsense_is_taken_for_dead_and_the_next_one_works(said):
     pool = Workers(1, 1 << 30, 10, preload=("tests.worker_tasks",))
