@@ -1,6 +1,6 @@
 """Big objects in a worker: it reaches no store, so it asks the server for each range it reads.
 
-    worker: Ranges.read ─▶ [number of the content, position, count] ─▶ server: Served.read ─▶ its bytes
+    worker: RangedStream.read ─▶ [number of the content, position, count] ─▶ server: Served.read ─▶ its bytes
 
 So no worker needs a file, a connection or a credential, and what fails here failed in the store.
 """
@@ -13,9 +13,10 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import partial
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from app.errors import DeadlineExceeded
+from app.ranged import RangedStream
 from app.types import Content
 from app.wire import SIZE, Unreadable, exactly, packed
 
@@ -61,39 +62,6 @@ class Served:
         return self._streams[number].read(count)
 
 
-class Ranges(io.RawIOBase):
-    """The worker's side: one content of its task as a stream."""
-
-    def __init__(self, ask: Callable[[int, int], bytes], size: int) -> None:
-        self._ask, self._size, self._position = ask, size, 0
-
-    def readable(self) -> bool:
-        return True  # as the buffer around it asks
-
-    def seekable(self) -> bool:
-        return True  # likewise
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Move; nothing is asked for."""
-        position = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
-        if position < 0:
-            raise ValueError("negative position")
-        self._position = position
-        return position
-
-    def tell(self) -> int:
-        """Return the position."""
-        return self._position
-
-    def readinto(self, buffer: Any) -> int:
-        """Ask for as much as fits, at most MOST_BYTES."""
-        count = max(0, min(len(buffer), MOST_BYTES, self._size - self._position))
-        found = self._ask(self._position, count) if count else b""
-        buffer[: len(found)] = found
-        self._position += len(found)
-        return len(found)
-
-
 def asker(line: socket.socket, stream: BinaryIO) -> Callable[[int, int], Callable[[], BinaryIO]]:
     """Return what makes the openers of a worker, which speaks on `line` and hears on `stream`."""
 
@@ -103,6 +71,6 @@ def asker(line: socket.socket, stream: BinaryIO) -> Callable[[int, int], Callabl
         return exactly(stream, min(size, count))
 
     def opener(number: int, size: int) -> Callable[[], BinaryIO]:
-        return lambda: io.BufferedReader(Ranges(partial(ask, number), size), BUFFER_BYTES)
+        return lambda: io.BufferedReader(RangedStream(partial(ask, number), size, MOST_BYTES), BUFFER_BYTES)
 
     return opener

@@ -66,9 +66,14 @@ def test_ranges_come_as_they_stand_and_little_more_is_read(workers):
     assert stream.closed
 
 
-def test_a_whole_object_comes_in_few_answers(workers):
+@pytest.mark.parametrize(
+    ("task", "found"),
+    [((tasks.read_ranges, [(0, len(DATA))]), [DATA, b"20971520"]), ((tasks.read_all,), DATA)],
+)
+def test_a_whole_object_comes_in_few_answers(workers, task, found):
     stream = Counted()
-    assert workers.run(tasks.read_ranges, content(stream), [(0, len(DATA))]) == [DATA, b"20971520"]
+    function, *places = task
+    assert workers.run(function, content(stream), *places) == found
     assert len(stream.reads) <= 2 + len(DATA) // MOST_BYTES
     assert max(count for _, count in stream.reads) <= MOST_BYTES
 

@@ -174,6 +174,11 @@ def read_ranges(content: Content, places: list[tuple[int, int]]) -> list[bytes]:
         return [*found, b"%d" % stream.tell()]
 
 
+def read_all(content: Content) -> bytes:
+    with content.open() as stream:
+        return stream.read()
+
+
 def state() -> dict[str, object]:
     return {
         "core": resource.getrlimit(resource.RLIMIT_CORE)[0],

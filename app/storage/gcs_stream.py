@@ -7,6 +7,7 @@ import time
 from typing import Any, BinaryIO
 
 from app.errors import ObjectGone, ShortRead, StorageUnavailable
+from app.ranged import RangedStream
 from app.storage.gcs_client import DEADLINE_S, TIMEOUT_S, tried
 from app.types import ObjectRef
 
@@ -14,55 +15,6 @@ BLOCK_BYTES = 2 * 2**20
 """Least that a request asks for: about as long in transfer as a request takes to be answered."""
 PIECE_BYTES = 32 * 2**20
 """Most that a request asks for, so that each ends within its deadline."""
-
-
-class VersionStream(io.RawIOBase):
-    """One version of an object in ranges; raises ObjectGone once that version is gone."""
-
-    def __init__(self, client: Any, ref: ObjectRef, size: int) -> None:
-        self._client, self._ref, self._size, self._position = client, ref, size, 0
-
-    def readable(self) -> bool:
-        """Return True, as the buffer around it asks."""
-        return True
-
-    def seekable(self) -> bool:
-        """Return True, as the buffer around it asks."""
-        return True
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Move without a request."""
-        position = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
-        if position < 0:
-            raise ValueError("negative position")
-        self._position = position
-        return position
-
-    def tell(self) -> int:
-        """Return the position."""
-        return self._position
-
-    def readinto(self, buffer: Any) -> int:
-        """Read by one request as much as fits into `buffer`, at most PIECE_BYTES."""
-        count = min(len(buffer), PIECE_BYTES, self._size - self._position)
-        if count <= 0:
-            return 0
-        buffer[:count] = tried(lambda: self._range(self._position, count), ObjectGone)
-        self._position += count
-        return count
-
-    def readall(self) -> bytes:
-        """Read what is left by few requests."""
-        chunks = []
-        while chunk := self.read(PIECE_BYTES):
-            chunks.append(chunk)
-        return b"".join(chunks)
-
-    def _range(self, start: int, count: int) -> bytes:
-        data = download(version(self._client, self._ref), count, start, start + count - 1)
-        if len(data) != count:
-            raise ShortRead("the range ended early")
-        return data
 
 
 class _Sink(io.BytesIO):
@@ -102,5 +54,19 @@ def download(blob: Any, limit: int, start: int | None = None, end: int | None = 
 
 
 def stream_version(client: Any, ref: ObjectRef, size: int) -> BinaryIO:
-    """Return a seekable stream over a version of `size` stored bytes; small reads share a request."""
-    return io.BufferedReader(VersionStream(client, ref, size), BLOCK_BYTES)
+    """Return a seekable stream over a version of `size` stored bytes; small reads share a request.
+
+    It raises ObjectGone once that version is gone.
+    """
+
+    def get(start: int, count: int) -> bytes:
+        return tried(lambda: _range(client, ref, start, count), ObjectGone)
+
+    return io.BufferedReader(RangedStream(get, size, PIECE_BYTES), BLOCK_BYTES)
+
+
+def _range(client: Any, ref: ObjectRef, start: int, count: int) -> bytes:
+    data = download(version(client, ref), count, start, start + count - 1)
+    if len(data) != count:
+        raise ShortRead("the range ended early")
+    return data
