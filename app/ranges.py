@@ -22,6 +22,8 @@ from app.wire import SIZE, Unreadable, exactly, packed
 
 MOST_BYTES = 8 << 20
 """Of one answer."""
+TIMES, AND_BYTES, A_RANGE = 16, 64 << 20, 64
+"""One task may read so many times all its contents and so many bytes more, each range counted that longer."""
 BUFFER_BYTES = 64 << 10
 """Least that a worker asks for, unless its reader knows better: it costs little more than one byte."""
 
@@ -34,6 +36,7 @@ class Served:
 
     def __init__(self, contents: Sequence[Content], until: float) -> None:
         self._contents, self._until = contents, until
+        self._left = TIMES * sum(content.size for content in contents) + AND_BYTES
         self._streams: dict[int, BinaryIO] = {}
         self._opened = ExitStack()
 
@@ -52,6 +55,9 @@ class Served:
             raise Unreadable("no such range")
         if not 0 <= position <= self._contents[number].size - count:
             raise Unreadable("no such range")
+        self._left -= count + A_RANGE
+        if self._left < 0:
+            raise Unreadable("nobody has to read an object that often")
         if time.monotonic() > self._until:
             raise DeadlineExceeded("the object was not read in time")
         if number not in self._streams:

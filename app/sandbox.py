@@ -156,7 +156,8 @@ def _landlock_version() -> int:
 
 def _filters() -> bool:
     """Tell whether the kernel takes filters: with none at all it says that it cannot read it, else EINVAL."""
-    if platform.system() != "Linux" or platform.machine() not in ARCHITECTURES:
+    known = platform.machine() in ARCHITECTURES and ctypes.sizeof(ctypes.c_void_p) == 8
+    if platform.system() != "Linux" or not known:
         return False
     return _prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, None) != 0 and ctypes.get_errno() == errno.EFAULT
 

@@ -38,6 +38,7 @@ from app.zygote import BEGUN, NUMBER, READY
 T = TypeVar("T")
 
 PRELOAD = tuple(f"app.dicom.{part}" for part in ("dataset", "metadata", "columns", "row_metadata", "preview"))
+MOST_ANSWER_BYTES = 256 << 20  # the server holds it twice; only a picture of full size could be larger
 START_TIMEOUT_S = 60.0  # for the imports of the zygote and a fork
 CONTROL_TIMEOUT_S = 10.0  # for the death of a worker; past it the zygote is taken for broken and replaced
 
@@ -96,7 +97,7 @@ class Workers:
                     raise TransientError("no worker process starts")
             begun()
             with Served(contents, until) as served:
-                succeeded, value = worker.answer(self.memory_bytes, served)
+                succeeded, value = worker.answer(min(self.memory_bytes, MOST_ANSWER_BYTES), served)
             keep = succeeded and worker.tasks < self.tasks_per_worker and not self.retire_if(value)
         except TimeoutError:
             raise LimitExceeded(f"took longer than {self.timeout_s:g} s") from None

@@ -34,6 +34,7 @@ NUMBER = struct.Struct("!i")
 MAX_OPEN_FILES = 256
 PR_SET_PDEATHSIG = 1
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+FONTS = ("/usr/share/fonts", "/usr/local/share/fonts", "/usr/share/X11/fonts")
 KEPT_BYTES = 64 << 20
 """Free memory that a worker keeps for its next task: faulting it in again costs as much as drawing a CT."""
 
@@ -44,11 +45,11 @@ def breed(control_fd: int, memory_bytes: int, preload: tuple[str, ...]) -> None:
         signal.signal(number, signal.SIG_IGN)
     for name in preload:
         importlib.import_module(name)
-    _mute()
     _keep_memory()
     mapped = _mapped_bytes()
     most = mapped + memory_bytes if mapped else 0
     close_files(_code())
+    _mute()
     workers: dict[int, int] = {}
     control = socket.socket(fileno=control_fd)
     try:
@@ -65,12 +66,8 @@ def breed(control_fd: int, memory_bytes: int, preload: tuple[str, ...]) -> None:
 
 
 def _mute() -> None:
-    """Let nothing a task prints out of its process: it may quote values."""
-    null = os.open(os.devnull, os.O_WRONLY)
-    for stream in (1, 2):
-        os.dup2(null, stream)
-    if null > 2:  # else it came where the server had none, and must stay: no line may come there
-        os.close(null)
+    """Let nothing a task prints out of its process: it may quote values. Standard output goes nowhere yet."""
+    os.dup2(1, 2)
     warnings.simplefilter("ignore")
     logging.disable(logging.CRITICAL)
     sys.dont_write_bytecode = True
@@ -99,7 +96,7 @@ def _code() -> Iterable[Path]:
     """
     package = Path(__file__).resolve().parent
     yield package
-    for name in ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib", "/usr/share/fonts"):
+    for name in ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib", *FONTS):
         yield Path(name)
     for name in (f"{sys.prefix}/lib", f"{sys.base_prefix}/lib", *filter(None, sys.path)):
         folder = Path(name).resolve()

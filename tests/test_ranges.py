@@ -128,6 +128,17 @@ def test_a_worker_gets_nothing_but_ranges_of_its_own_object(workers, asked):
     assert workers.run(tasks.double, 4) == 8
 
 
+def test_an_object_is_not_read_for_ever(workers):
+    with pytest.raises(WorkerCrashed):
+        workers.run(tasks.read_again, content(Counted()), 8 << 20, 1000)
+    assert workers.run(tasks.read_again, content(Counted()), 8 << 20, 20) == 160 << 20
+    with Served([content(Counted(), 1)], time.monotonic() + 60) as served:
+        for _ in range((64 << 20) // 65):
+            served.read(0, 0, 1)
+        with pytest.raises(Unreadable):
+            served.read(0, 0, 1)
+
+
 def test_no_worker_can_say_that_an_object_is_gone(workers):
     with pytest.raises(WorkerCrashed):
         workers.run(tasks.say_gone)

@@ -49,6 +49,13 @@ def test_large_bytes_go_and_come_whole(pool):
     assert workers.run(bytes.upper, b"a" * 20_000_000) == b"A" * 20_000_000
 
 
+def test_answer_that_the_server_should_not_hold_is_not_read(pool):
+    workers = pool(memory_bytes=2 << 30)
+    with pytest.raises(WorkerCrashed):
+        workers.run(bytes, 257 * MIB)
+    assert workers.run(tasks.double, 4) == 8
+
+
 def test_error_of_the_task_comes_unchanged(pool):
     with pytest.raises(Unrenderable, match=r"^no pixel data$") as caught:
         pool().run(tasks.refuse)

@@ -121,7 +121,7 @@ def run_all(said, lake):
     for name in names:
         service.drop(name, with_all.get(name, WHOLE))
     sql = "SELECT object_uri FROM instances UNION SELECT object_uri FROM dead_letters"
-    assert until(lambda: len(service.rows(sql)) >= len(names) - 1, 60), service.rows(sql)
+    assert until(lambda: len(service.rows(sql)) >= len(names) - 1, 180), service.rows(sql)
     again = [name for name in SEAMS if "worker" not in name]
     paths = [service.landing / name for name in (*again, "text.dcm", "refused.dcm", "mixed.zip", NO_BUS)]
     with ThreadPoolExecutor(8) as pool:
