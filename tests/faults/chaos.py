@@ -16,7 +16,7 @@ import sqlite3
 import sys
 import tempfile
 import time
-from collections import Counter
+from collections import Counter, deque
 from contextlib import suppress
 from pathlib import Path
 
@@ -56,6 +56,7 @@ class Chaos:
         self._tail = Tail(self.service.log)
         self._published: list[dict[str, object]] = []
         self._untold: dict[str, float] = {}
+        self._owed: deque[dict[str, object]] = deque()
 
     def run(self, events: int) -> checker.Findings:
         """Let it happen until so many events were published, wait until all is quiet, and look."""
@@ -63,7 +64,9 @@ class Chaos:
         kill_at = self._next_kill()
         while len(self._published) < events:
             self._listen()
-            self._repeat()
+            if self._published and self._random.random() < REPEATED:
+                self._repeat()
+            self._deliver()
             self._act()
             if time.monotonic() > kill_at:
                 self._kill()
@@ -93,10 +96,12 @@ class Chaos:
         while True:
             self._listen()
             seen = len(self._published)
+            for _ in range(len(self._owed)):
+                self._deliver()
             time.sleep(1)
             self._listen()
             late = time.monotonic() > end
-            if late or (self._queued() == 0 and seen == len(self._published)):
+            if late or (self._queued() == 0 and seen == len(self._published) and not self._owed):
                 findings = checker.check(self.service.lake)
                 if late or not findings.any():
                     return findings
@@ -115,9 +120,7 @@ class Chaos:
         return 0
 
     def _repeat(self) -> None:
-        """Deliver an event again that was published long ago, as the transport is allowed to."""
-        if not self._published or self._random.random() > REPEATED:
-            return
+        """Have an event delivered again that was published long ago, as the transport is allowed to."""
         old = self._random.choice(self._published)
         attributes = {
             "eventType": old["event_type"],
@@ -126,10 +129,19 @@ class Chaos:
             "objectGeneration": str(old["generation"]),
             "payloadFormat": "NONE",
         }
-        push = {"message": {"messageId": f"again-{self.counts['repeated']}", "attributes": attributes}}
+        message = {"messageId": f"again-{self.counts['repeated']}", "attributes": attributes}
+        self._owed.append({"message": message, "subscription": "s", "deliveryAttempt": 1})
+        self.counts["repeated"] += 1
+
+    def _deliver(self) -> None:
+        """Deliver one repeated event; what has no answer, or failed in a way that may heal, comes again."""
+        if not self._owed:
+            return
+        status, push = 0, self._owed.popleft()
         with suppress(httpx.HTTPError):
-            httpx.post(self.service.url, json=push | {"subscription": "s", "deliveryAttempt": 1}, timeout=2)
-            self.counts["repeated"] += 1
+            status = httpx.post(self.service.url, json=push, timeout=2).status_code
+        if status not in (204, 422):
+            self._owed.append(push)
 
     def _kill(self) -> None:
         how = signal.SIGTERM if self._random.random() < TERMINATED else signal.SIGKILL
