@@ -59,10 +59,10 @@ class Chaos:
         self._owed: deque[dict[str, object]] = deque()
 
     def run(self, events: int) -> checker.Findings:
-        """Let it happen until so many events were published, wait until all is quiet, and look."""
+        """Let it happen until so many events were published, one kill at least; when all is quiet, look."""
         self.service.start()
         kill_at = self._next_kill()
-        while len(self._published) < events:
+        while len(self._published) < events or not self.counts["SIGKILL"]:
             self._listen()
             if self._published and self._random.random() < REPEATED:
                 self._repeat()
@@ -144,7 +144,8 @@ class Chaos:
             self._owed.append(push)
 
     def _kill(self) -> None:
-        how = signal.SIGTERM if self._random.random() < TERMINATED else signal.SIGKILL
+        gently = self.counts["SIGKILL"] and self._random.random() < TERMINATED
+        how = signal.SIGTERM if gently else signal.SIGKILL
         if how is signal.SIGTERM and not self.service.healthy():
             how = signal.SIGKILL
         status = self.service.stop(how)
