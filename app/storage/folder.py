@@ -78,19 +78,20 @@ def spelled(path: str) -> str:
 
 def file_name(name: str) -> str:
     """Return the path below the root for an object of any name; two names never share one."""
-    *folders, last = map(_file_segment, name.split("/"))
-    # A folder is never called as an artifact may be: `a.dcm.1.json`, that of `a.dcm`, has its place by it.
-    path = "/".join([*(ARTIFACT.sub(r"%2E\1", folder) for folder in folders), last])
+    *folders, last = name.split("/")
+    path = "/".join([*(_file_segment(folder, is_folder=True) for folder in folders), _file_segment(last)])
     if len(path.encode()) <= NAME_BYTES:
         return path
     return f"{path.partition('/')[0]}/{_short('', name)}"
 
 
-def _file_segment(segment: str) -> str:
+def _file_segment(segment: str, is_folder: bool = False) -> str:
     # "%" is escaped too, so that no other segment looks like the result; "%" alone stands for nothing at all.
     text = UNSAFE.sub(lambda found: quote(found.group(), errors="surrogatepass"), segment) or "%"
     if segment in (".", "..") or TEMP.fullmatch(segment):
         text = "%2E" + text[1:]
+    if is_folder and ARTIFACT.search(text):  # no artifact's name: that of `a`, `a.1.json`, is beside it
+        text, segment = ARTIFACT.sub(r"%2E\1", text), f"{segment}/"
     return text if len(text.encode()) <= SEGMENT_BYTES else _short(text, segment)
 
 

@@ -216,6 +216,14 @@ def test_a_folder_called_as_an_artifact_takes_no_place_from_it(storage: LocalSto
     assert list(storage.list()) == []
 
 
+def test_a_folder_called_as_an_artifact_may_have_the_longest_name_there_is(storage: LocalStorage) -> None:
+    folder = f"{'x' * 249}1.json"
+    name = f"metadata/{folder}/a.dcm.1.json"
+    storage.write(name, b"x", "")
+    assert [found.name for found in storage.list()] == [file_name(name)]
+    assert file_name(f"{folder}/a") != file_name(f"{folder.replace('.', '%2E')}/a")
+
+
 def test_big_file_is_read_in_ranges(storage: LocalStorage, put: Put) -> None:
     put("big", b"begin")
     os.truncate(storage.root / "big", 64 * 2**20 + 1)
