@@ -10,6 +10,7 @@ import json
 import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import wait as wait_for
@@ -157,7 +158,9 @@ class Pump:
         handle: Callable[[Message], None],
     ) -> None:
         self._slots, self._lease, self._handle = slots, lease, handle
-        self._woken, self._stopping, self._at_fault = threading.Event(), False, False
+        self._woken, self._stopping = threading.Event(), False
+        self._fault: tuple[str, type] | None = None  # what keeps it from leasing, told once
+        self._leased: deque[Message] = deque()  # and not yet in a thread
         self._running: set[Future[None]] = set()
         self._pool = ThreadPoolExecutor(slots, thread_name_prefix=name)
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
@@ -169,7 +172,8 @@ class Pump:
 
     def alive(self) -> bool:
         """Return whether it still leases, and without running into a bug of ours."""
-        return self._thread.is_alive() and not self._at_fault
+        at_fault = self._fault is not None and self._fault[0] == InternalError.code
+        return self._thread.is_alive() and not at_fault
 
     def stop(self) -> None:
         """Lease nothing more; returns at once."""
@@ -189,19 +193,30 @@ class Pump:
             try:
                 with internal():
                     self._fill()
-                self._at_fault = False
+                self._fault = None
             except (BusUnavailable, InternalError) as exc:  # a machine without a thread to spare heals too
-                self._at_fault = isinstance(exc, InternalError)
-                bug = exc.__cause__ if self._at_fault else None
-                log.warning("queue not read, will be tried again", extra={"code": exc.code}, exc_info=bug)
+                before, self._fault = self._fault, (exc.code, type(exc.__cause__))
+                if before != self._fault:
+                    bug = exc.__cause__ if isinstance(exc, InternalError) else None
+                    log.warning("queue not read, will be tried again", extra={"code": exc.code}, exc_info=bug)
             self._woken.wait(TICK_S)
 
     def _fill(self) -> None:
-        free = self._slots - len(self._running)
-        for message in self._lease(free) if free else ():
-            future = self._pool.submit(self._handle, message)
+        free = self._slots - len(self._running) - len(self._leased)
+        if free > 0:
+            self._leased.extend(self._lease(free))
+        for _ in range(len(self._leased)):
+            # Where no thread starts it raises, and has kept the task: so that one takes what is there later.
+            future = self._pool.submit(self._handle_next)
             self._running.add(future)
             future.add_done_callback(self._done)
+
+    def _handle_next(self) -> None:
+        try:
+            message = self._leased.popleft()
+        except IndexError:  # another task took it
+            return
+        self._handle(message)
 
     def _done(self, future: Future[None]) -> None:
         self._running.discard(future)

@@ -4,6 +4,7 @@ import socket
 import sqlite3
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from contextlib import closing
 
@@ -297,3 +298,28 @@ def test_an_unforeseen_error_does_not_end_the_delivery(caplog):
     told = [record for record in caplog.records if record.name == "dicomlake.bus"]
     assert [record.__dict__["code"] for record in told] == ["internal_error"] * 2 + ["bus_unavailable"]
     assert [bool(record.exc_info) for record in told] == [True, True, False]
+
+
+def test_messages_for_which_no_thread_starts_are_handled_once_one_does(monkeypatch, caplog):
+    """They are leased already: forgotten, all of a queue would wait for the end of leases."""
+    start, refusals = threading.Thread.start, [RuntimeError("can't start new thread")] * 3
+    waiting, handled = deque(range(20)), []
+
+    def start_or_not(thread: threading.Thread) -> None:
+        if thread.name.startswith("push_") and refusals:
+            raise refusals.pop()
+        start(thread)
+
+    def lease(count: int) -> list[Message]:
+        return [note(b"%d" % waiting.popleft()) for _ in range(min(count, len(waiting)))]
+
+    monkeypatch.setattr(threading.Thread, "start", start_or_not)
+    pump = Pump("push", 8, lease, handled.append)
+    try:
+        until(lambda: len(handled) >= 20)
+        until(pump.alive)
+    finally:
+        pump.stop()
+        pump.join(time.monotonic() + 5)
+    assert sorted(int(message.data) for message in handled) == list(range(20))
+    assert len([record for record in caplog.records if record.name == "dicomlake.bus"]) == 1
