@@ -92,15 +92,18 @@ def _code() -> Iterable[Path]:
     """Yield the folders of the interpreter, the libraries, this package, and the fonts that documents name.
 
     Not the folder that the package lies in, nor the working directory, unless libraries lie in it too: it may
-    be anything, a lake as well.
+    be anything, a lake as well, and also forbidden or removed.
     """
     package = Path(__file__).resolve().parent
     yield package
+    nowhere = [package.parent]
+    with suppress(FileNotFoundError):
+        nowhere.append(Path.cwd())
     for name in ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib", *FONTS):
         yield Path(name)
-    for name in (f"{sys.prefix}/lib", f"{sys.base_prefix}/lib", *filter(None, sys.path)):
+    for name in (f"{sys.prefix}/lib", f"{sys.base_prefix}/lib", *filter(os.path.isdir, sys.path)):
         folder = Path(name).resolve()
-        if folder not in (package.parent, Path.cwd()) or (folder / "numpy").exists():
+        if folder not in nowhere or os.path.exists(folder / "numpy"):
             yield folder
 
 

@@ -63,6 +63,21 @@ def test_folders_of_the_path_that_nobody_can_look_at_are_passed_over_as_python_d
         assert pool.run(tasks.double, 2) == 4
 
 
+@pytest.mark.parametrize("fault", ["removed", "forbidden"])
+def test_workers_begin_in_a_working_directory_that_nobody_can_look_at(tmp_path, monkeypatch, fault):
+    """As of a release that was replaced, or where `python -m app` was started as another user."""
+    folder = tmp_path / "here"
+    folder.mkdir()
+    monkeypatch.syspath_prepend(folder)
+    monkeypatch.chdir(folder)
+    if fault == "removed":
+        folder.rmdir()
+    else:  # to root nothing is, but it cannot look at this either
+        (folder / "numpy").symlink_to("x" * 300)
+    with closing(Workers(1, 1 << 30, 20.0, preload=("tests.worker_tasks",))) as pool:
+        assert pool.run(tasks.double, 2) == 4
+
+
 @pytest.mark.parametrize("deed", ["write", "truncate", "remove", "rename", "make a folder"])
 def test_it_changes_no_file(workers, tmp_path, deed):
     if not OFFERED:
