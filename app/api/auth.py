@@ -38,6 +38,8 @@ SIGNATURE_ONLY: Any = {  # the claims have their own rules, and a clock that is 
 KEYS_LIFE_S = 3600
 KEYS_PAUSE_S = 60
 KEYS_FAILED_S = 5
+NO_KEYS = (ValueError, AttributeError, TypeError, RecursionError)
+"""What comes of an answer that is something else."""
 
 
 class Unauthorized(DicomlakeError):
@@ -173,9 +175,9 @@ class Keys:
         try:
             answer = httpx.get(self.url, timeout=5).raise_for_status()
             keys = PyJWKSet.from_dict(answer.json()).keys
-        except (httpx.HTTPError, httpx.InvalidURL, PyJWTError, ValueError, AttributeError) as exc:
+            return {key.key_id: key for key in keys if key.key_id}
+        except (httpx.HTTPError, httpx.InvalidURL, PyJWTError, *NO_KEYS) as exc:
             raise TransientError(f"the keys of api.keys_url cannot be had ({type(exc).__name__})") from exc
-        return {key.key_id: key for key in keys if key.key_id}
 
 
 @dataclass(frozen=True)

@@ -190,15 +190,23 @@ class KeysServer(ThreadingHTTPServer):
         self.url = f"http://127.0.0.1:{self.server_port}/keys"
 
 
+NO_KEYS = {
+    "AttributeError": b"[]",
+    "TypeError": b'{"keys": [{"kty": "oct", "k": "AAAA", "kid": ["a"]}]}',
+    "RecursionError": b"[" * 100_000,
+}
+
+
 class KeysHandler(BaseHTTPRequestHandler):
     def do_GET(self):
         self.server.asked += 1
         time.sleep(0.3)
-        if not self.path.endswith("/list"):
+        answer = NO_KEYS.get(self.path.rpartition("/")[2])
+        if answer is None:
             return self.send_error(503)
         self.send_response(200)
         self.end_headers()
-        self.wfile.write(b"[]")
+        self.wfile.write(answer)
 
     def log_message(self, *_):
         pass
@@ -226,9 +234,10 @@ def test_strangers_do_not_make_one_request_for_keys_each_while_those_cannot_be_h
     assert failing_keys.asked == 1
 
 
-def test_what_is_json_but_no_keys_is_an_outage_too(failing_keys):
-    with pytest.raises(TransientError, match=r"api\.keys_url cannot be had \(AttributeError\)"):
-        Keys(f"{failing_keys.url}/list").claims(signed("k"))
+@pytest.mark.parametrize("name", NO_KEYS)
+def test_an_answer_that_is_no_keys_is_an_outage_too(failing_keys, name):
+    with pytest.raises(TransientError, match=rf"api\.keys_url cannot be had \({name}\)"):
+        Keys(f"{failing_keys.url}/{name}").claims(signed("k"))
 
 
 def test_a_known_key_waits_for_no_request_for_an_unknown_one(failing_keys):
