@@ -73,6 +73,9 @@ PROMPT = {
     "delivery__permanent_attempts": 1,
     "delivery__max_attempts": 2,
     "delivery__backoff_min_s": 0.1,
+    # What was committed together with what the triggers refuse comes again when its lease ends.
+    "delivery__deadline_s": 8,
+    "delivery__ack_deadline_s": 10,
     "delivery__backoff_max_s": 0.1,
     "workers__memory_bytes": 160 << 20,
     "workers__timeout_s": 2,
@@ -121,7 +124,7 @@ def run_all(said, lake):
     for name in names:
         service.drop(name, with_all.get(name, WHOLE))
     sql = "SELECT object_uri FROM instances UNION SELECT object_uri FROM dead_letters"
-    assert until(lambda: len(service.rows(sql)) >= len(names) - 1, 180), service.rows(sql)
+    assert until(lambda: len(service.rows(sql)) >= len(names) - 1, 120), service.rows(sql)
     again = [name for name in SEAMS if "worker" not in name]
     paths = [service.landing / name for name in (*again, "text.dcm", "refused.dcm", "mixed.zip", NO_BUS)]
     with ThreadPoolExecutor(8) as pool:
