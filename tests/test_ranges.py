@@ -14,6 +14,7 @@ from app.types import Content, ObjectRef
 from app.wire import Unreadable, packed
 from app.workers import Workers
 from tests import worker_tasks as tasks
+from tests.streams import Log
 
 DATA = bytes(range(256)) * 81_920  # 20 MiB
 
@@ -22,20 +23,6 @@ DATA = bytes(range(256)) * 81_920  # 20 MiB
 def workers() -> Iterator[Workers]:
     with closing(Workers(1, 1 << 30, 2.0, preload=("tests.worker_tasks",))) as pool:
         yield pool
-
-
-class Counted(io.BytesIO):
-    """Notes where it is read, and that it was closed."""
-
-    def __init__(self, raw: bytes = DATA) -> None:
-        super().__init__(raw)
-        self.reads: list[tuple[int, int]] = []
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        at = self.tell()
-        found = super().read(size)
-        self.reads.append((at, len(found)))
-        return found
 
 
 class Failing(io.BytesIO):
@@ -58,7 +45,7 @@ def content(stream: io.BytesIO, size: int = len(DATA)) -> Content:
 
 
 def test_ranges_come_as_they_stand_and_little_more_is_read(workers):
-    stream = Counted()
+    stream = Log(DATA)
     places = [(0, 4), (10_000_001, 3), (2, 1), (len(DATA) - 1, 9), (len(DATA) + 5, 1)]
     found = workers.run(tasks.read_ranges, content(stream), places)
     assert found == [b"\0\1\2\3", b"\x81\x82\x83", b"\2", b"\xff", b"", b"20971520"]
@@ -71,7 +58,7 @@ def test_ranges_come_as_they_stand_and_little_more_is_read(workers):
     [((tasks.read_ranges, [(0, len(DATA))]), [DATA, b"20971520"]), ((tasks.read_all,), DATA)],
 )
 def test_a_whole_object_comes_in_few_answers(workers, task, found):
-    stream = Counted()
+    stream = Log(DATA)
     function, *places = task
     assert workers.run(function, content(stream), *places) == found
     assert len(stream.reads) <= 2 + len(DATA) // MOST_BYTES
@@ -121,19 +108,19 @@ def test_a_store_that_is_too_slow_for_the_event_is_a_fault_that_may_heal(workers
     ],
 )
 def test_a_worker_gets_nothing_but_ranges_of_its_own_object(workers, asked):
-    with Served([content(Counted())], time.monotonic() + 9) as served, pytest.raises(Unreadable):
+    with Served([content(Log(DATA))], time.monotonic() + 9) as served, pytest.raises(Unreadable):
         served.read(*asked)
     with pytest.raises(WorkerCrashed):
-        workers.run(tasks.say_beside, packed(asked), content(Counted()))
+        workers.run(tasks.say_beside, packed(asked), content(Log(DATA)))
     assert workers.run(tasks.double, 4) == 8
 
 
 def test_an_object_is_not_read_for_ever(workers):
-    mebibyte = content(Counted(bytes(1 << 20)), 1 << 20)
+    mebibyte = content(Log(bytes(1 << 20)), 1 << 20)
     assert workers.run(tasks.read_again, mebibyte, 1 << 20, 79) == 79 << 20
     with pytest.raises(WorkerCrashed):
-        workers.run(tasks.read_again, content(Counted(bytes(1 << 20)), 1 << 20), 1 << 20, 81)
-    with Served([content(Counted(), 1)], time.monotonic() + 60) as served:
+        workers.run(tasks.read_again, content(Log(bytes(1 << 20)), 1 << 20), 1 << 20, 81)
+    with Served([content(Log(DATA), 1)], time.monotonic() + 60) as served:
         for _ in range((64 << 20) // 65):
             served.read(0, 0, 1)
         with pytest.raises(Unreadable):

@@ -13,6 +13,7 @@ import pytest
 from app import sandbox
 from app.workers import Workers
 from tests import worker_tasks as tasks
+from tests.parts import need
 
 OFFERED = sandbox.offered()
 LANDLOCK, SECCOMP = "landlock" in OFFERED, "seccomp" in OFFERED
@@ -80,8 +81,7 @@ def test_workers_begin_in_a_working_directory_that_nobody_can_look_at(tmp_path, 
 
 @pytest.mark.parametrize("deed", ["write", "truncate", "remove", "rename", "make a folder"])
 def test_it_changes_no_file(workers, tmp_path, deed):
-    if not OFFERED:
-        pytest.skip("a limit on the size of files is all that this system has")
+    need("a kernel that confines", bool(OFFERED), "run on Linux, on x86_64 or aarch64")
     (tmp_path / "a").write_bytes(b"kept")
     arguments = {"rename": [tmp_path / "a", tmp_path / "b"], "make a folder": [tmp_path / "b"]}
     said = workers.run(tasks.tried, deed, *map(str, arguments.get(deed, [tmp_path / "a"])))
@@ -90,8 +90,7 @@ def test_it_changes_no_file(workers, tmp_path, deed):
 
 
 def test_it_reaches_nobody(workers):
-    if not SECCOMP:
-        pytest.skip("this system has no filter of system calls")
+    need("a filter of system calls", SECCOMP, "run on Linux, on x86_64 or aarch64")
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
         said = [
@@ -121,8 +120,7 @@ def test_it_reaches_nobody(workers):
     ],
 )
 def test_it_begins_nothing_and_stays_as_it_is(workers, deed, said):
-    if not SECCOMP:
-        pytest.skip("this system has no filter of system calls")
+    need("a filter of system calls", SECCOMP, "run on Linux, on x86_64 or aarch64")
     assert workers.run(tasks.tried, deed) == said
     assert workers.run(tasks.double, 2) == 4
 
@@ -138,8 +136,7 @@ def test_it_begins_nothing_and_stays_as_it_is(workers, deed, said):
     ],
 )
 def test_it_touches_no_other_process(workers, deed, said):
-    if not SECCOMP:
-        pytest.skip("this system has no filter of system calls")
+    need("a filter of system calls", SECCOMP, "run on Linux, on x86_64 or aarch64")
     zygote, _ = workers.run(tasks.parent_and_self)
     assert workers.run(tasks.tried, deed, os.getpid()) == said
     assert workers.run(tasks.tried, deed, zygote) == said

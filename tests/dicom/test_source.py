@@ -8,20 +8,7 @@ from app.dicom.dataset import read_dataset
 from app.dicom.source import Source
 from app.types import Content, ObjectRef
 from tests import data
-
-
-class Log(io.BytesIO):
-    """A stream that notes where it is read and how much comes."""
-
-    def __init__(self, raw: bytes) -> None:
-        super().__init__(raw)
-        self.reads: list[tuple[int, int]] = []
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        at = self.tell()
-        found = super().read(size)
-        self.reads.append((at, len(found)))
-        return found
+from tests.streams import Log
 
 
 def content(stream: io.IOBase, size: int) -> Content:
