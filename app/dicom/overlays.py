@@ -47,6 +47,23 @@ def burn_overlays(dataset: Dataset, frame: Frame, image: np.ndarray) -> np.ndarr
     return image
 
 
+def need_whole_frame(dataset: Dataset, *, drawn: bool) -> bool:
+    """Return whether overlay planes forbid decoding a frame smaller than it is.
+
+    Parameters
+    ----------
+    dataset : may hold planes
+    drawn : planes are burned in, pixel by pixel; else only those matter that lie in unused bits of the
+        pixels, for a reduced pixel mixes them with the value
+
+    References
+    ----------
+    PS3.5-2004 8.1.2 (planes in unused bits, retired since)
+    """
+    planes = [group << 16 for group in GROUPS if group << 16 | ROWS in dataset]
+    return any(drawn or integer(dataset, plane | BIT_POSITION, 0) > 0 for plane in planes)
+
+
 def _plane(dataset: Dataset, group: int, frame: Frame) -> np.ndarray | None:
     """Return the (rows, columns) bits of a plane for the frame, or None."""
     rows, columns = integer(dataset, group | ROWS, 0), integer(dataset, group | COLUMNS, 0)

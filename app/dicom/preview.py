@@ -14,7 +14,7 @@ from app.dicom.frames import Frame
 from app.dicom.geometry import fitting_size, pixel_ratio, resize
 from app.dicom.grey import grey
 from app.dicom.header import pixel_keyword, read_header
-from app.dicom.overlays import burn_overlays
+from app.dicom.overlays import burn_overlays, need_whole_frame
 from app.dicom.png import encode_png
 from app.dicom.reduced import read_reduced
 from app.dicom.report import draw_report
@@ -103,8 +103,8 @@ def render(
         header = read_header(dataset)
         ratio = pixel_ratio(dataset, frame_index)
         size = fitting_size((header.rows, header.columns), ratio, options.max_side)
-        # Overlay planes are drawn pixel by pixel, so they need the frame as it is.
-        scale = 1.0 if options.overlays else min(size[0] / header.rows, size[1] / header.columns)
+        whole = need_whole_frame(dataset, drawn=options.overlays)
+        scale = 1.0 if whole else min(size[0] / header.rows, size[1] / header.columns)
         frame = read_reduced(dataset, frame_index, scale, options.limits)
         return resize(draw(dataset, frame, options, voi), size)
 

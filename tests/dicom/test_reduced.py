@@ -1,5 +1,8 @@
 """Small previews of big JPEG 2000 frames: fewer resolutions decoded, the same picture."""
 
+import time
+from statistics import median
+
 import imagecodecs
 import numpy as np
 import pytest
@@ -117,12 +120,107 @@ def test_halving_does_not_get_round_the_limit_of_pixels():
     assert caught.value.code == "image_too_large"
 
 
-def test_frame_with_bits_beside_the_stored_ones_is_decoded_whole():
-    pixels = np.full((1024, 1024), 0x0123, np.uint16)
-    pixels[::2] |= 0xF000
-    dataset = dataset_of(pixels, 16, BitsStored=12, HighBit=11)
-    found = read_reduced(dataset, 0, 0.1, DEFAULT_LIMITS).pixels
-    assert found.min() == found.max() == 0x0123
+def waves(rows: int = 1100, columns: int = 1000) -> np.ndarray:
+    """Return values from 500 to 3500, as 16-bit cells that no bit beside the lower twelve is set in."""
+    y, x = np.mgrid[0:rows, 0:columns]
+    return (2000 + 1500 * np.sin(x / 90) * np.cos(y / 140)).astype(np.uint16)
+
+
+def reduced(pixels: np.ndarray, bits: int = 16, scale: float = 0.17, **elements: object) -> np.ndarray:
+    """Return a frame of 12-bit values as a preview reads it, of cells that were encoded whole."""
+    stored = {"BitsStored": 12, "HighBit": 11, **elements}
+    return read_reduced(dataset_of(pixels, bits, **stored), 0, scale, DEFAULT_LIMITS).pixels
+
+
+@pytest.mark.parametrize("syntax", [J2K, HTJ2K])
+def test_whole_cells_without_bits_beside_the_stored_ones_are_reduced(syntax):
+    dataset = dataset_of(waves(), 16, syntax, BitsStored=12, HighBit=11)
+    pixels = read_reduced(dataset, 0, 0.17, DEFAULT_LIMITS).pixels
+    assert pixels.shape == (275, 250)
+    assert np.abs(pixels[10, 10] - waves()[40, 40].astype(int)) < 20
+
+
+def test_whole_signed_cells_are_reduced():
+    pixels = reduced(waves().astype(np.int16) - 2000)
+    assert (pixels.shape, pixels.dtype.kind) == ((275, 250), "i")
+    assert -1510 < pixels.min() < -1450
+    assert 1450 < pixels.max() < 1510
+
+
+def test_values_above_unused_bits_are_reduced():
+    cells = waves() << 4 | np.arange(1000, dtype=np.uint16) % 16
+    pixels = reduced(cells, HighBit=15)
+    assert pixels.shape == (275, 250)
+    assert 490 < pixels.min() < pixels.max() < 3510
+
+
+BESIDE = {
+    "every other row": np.s_[::2],
+    "a square": np.s_[400:440, 400:440],
+    "a line": np.s_[300:303],
+}
+
+
+@pytest.mark.parametrize("bit", [12, 15])
+@pytest.mark.parametrize("where", BESIDE)
+def test_frame_with_bits_beside_the_stored_ones_is_decoded_whole(bit, where):
+    cells = waves() // 2 + 1500
+    cells[BESIDE[where]] |= 1 << bit
+    assert np.array_equal(reduced(cells), waves() // 2 + 1500)
+
+
+def test_black_with_a_bit_beside_the_stored_ones_is_not_taken_for_white():
+    cells = np.zeros((1100, 1000), np.uint16)
+    cells[400:480, 400:480] = 0x1000
+    assert reduced(cells).max() == 0
+
+
+def test_signed_cells_with_bits_beside_the_stored_ones_are_decoded_whole():
+    cells = waves().astype(np.int16) - 2000
+    cells[400:440, 400:440] ^= 0x4000
+    assert np.array_equal(reduced(cells), waves().astype(int) - 2000)
+
+
+@pytest.mark.parametrize(("dark", "bright", "kind"), [(0, 4095, "u2"), (-2048, 2047, "i2")])
+def test_overshoot_beside_an_edge_is_no_bit_beside_the_stored_ones(dark, bright, kind):
+    cells = np.full((1100, 1000), dark, kind)
+    for left in (203, 402, 601):
+        cells[200:900, left : left + 90] = bright
+    pixels = reduced(cells)
+    assert pixels.shape == (275, 250)
+    assert (pixels.min(), pixels.max(), pixels[100, 60]) == (dark, bright, bright)
+
+
+@pytest.mark.parametrize("encoded", ["u2", "i2"])
+def test_values_that_the_codestream_does_not_sign_as_the_data_set_does_are_not_averaged(encoded):
+    cells = np.tile(np.array([1, -1], np.int16), (1024, 512))
+    dataset = dataset_of(cells.view(encoded), 16, PixelRepresentation=int(encoded == "u2"))
+    expected = {1, -1} if encoded == "u2" else {1, 65535}
+    assert set(np.unique(read_reduced(dataset, 0, 0.1, DEFAULT_LIMITS).pixels).tolist()) == expected
+
+
+def test_overlay_in_the_pixels_has_the_frame_decoded_whole():
+    cells = np.zeros((1100, 1000), np.uint16)
+    cells[:, ::10] = 0x1000
+    dataset = dataset_of(cells, 16, BitsStored=12, HighBit=11, WindowCenter=2048, WindowWidth=4096)
+    dataset.add_new(0x60000010, "US", 1100)
+    dataset.add_new(0x60000011, "US", 1000)
+    dataset.add_new(0x60000100, "US", 16)
+    dataset.add_new(0x60000102, "US", 12)
+    assert np.unique(render(dataset, PreviewOptions(max_side=100), 0)).tolist() == [0]
+
+
+def test_small_preview_costs_a_fraction_of_a_full_size_one():
+    rng = np.random.default_rng(1)
+    cells = np.clip(waves(2200, 2000) + rng.normal(0, 12, (2200, 2000)), 0, 4095).astype(np.uint16)
+    dataset = dataset_of(cells, 16, BitsStored=12, HighBit=11)
+    times: dict[int, list[float]] = {0: [], 512: []}
+    for _ in range(3):
+        for side, spent in times.items():
+            began = time.process_time()
+            render(dataset, PreviewOptions(max_side=side), 0)
+            spent.append(time.process_time() - began)
+    assert median(times[512]) < 0.3 * median(times[0])
 
 
 def test_overlays_need_the_whole_frame():
@@ -131,3 +229,10 @@ def test_overlays_need_the_whole_frame():
     dataset.add_new(0x60000011, "US", 1040)
     dataset.add_new(0x60003000, "OB", b"\xff" * (1024 * 1040 // 8))
     assert np.unique(render(dataset, PreviewOptions(max_side=16, overlays=True), 0)).tolist() == [255]
+
+
+def test_overlays_that_are_not_there_need_no_whole_frame():
+    y, x = np.mgrid[0:1024, 0:1024]
+    dataset = dataset_of(((x // 3 + y // 5) % 2 * 255).astype(np.uint8))
+    drawn, plain = (render(dataset, PreviewOptions(max_side=100, overlays=on), 0) for on in (True, False))
+    assert np.array_equal(drawn, plain)
