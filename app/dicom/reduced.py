@@ -6,6 +6,7 @@ import math
 
 from pydicom.dataset import Dataset
 
+from app.dicom.attributes import text
 from app.dicom.decoders import CODECS, decode_frame
 from app.dicom.fragments import read_codestream
 from app.dicom.frames import Frame, check_size, read_frame
@@ -47,7 +48,9 @@ def read_reduced(dataset: Dataset, frame_index: int, scale: float, limits: Datas
     header = read_header(dataset)
     halvings = max(0, int(math.log2(1 / (HEADROOM * scale)))) if header.pixels >= BIG else 0
     codec = CODECS.get(header.transfer_syntax)
-    if not halvings or codec is None or codec.halve is None:
+    # The mean of two palette indices, or of two segment numbers, is the number of something else.
+    numbered = header.photometric == "PALETTE COLOR" or text(dataset, "SegmentationType") == "LABELMAP"
+    if not halvings or numbered or codec is None or codec.halve is None:
         return read_frame(dataset, frame_index, limits)
     check_size(header, frame_index, limits)
     data = read_codestream(pixel_bytes(dataset, header.keyword), dataset, frame_index, header.frames, limits)

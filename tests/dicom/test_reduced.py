@@ -210,6 +210,13 @@ def test_overlay_in_the_pixels_has_the_frame_decoded_whole():
     assert np.unique(render(dataset, PreviewOptions(max_side=100), 0)).tolist() == [0]
 
 
+def test_numbers_of_colours_and_of_segments_are_not_averaged():
+    cells = np.tile(np.array([0, 200], np.uint8), (1024, 512))
+    for elements in ({"PhotometricInterpretation": "PALETTE COLOR"}, {"SegmentationType": "LABELMAP"}):
+        pixels = read_reduced(dataset_of(cells, **elements), 0, 0.1, DEFAULT_LIMITS).pixels
+        assert np.unique(pixels).tolist() == [0, 200]
+
+
 def test_small_preview_costs_a_fraction_of_a_full_size_one():
     rng = np.random.default_rng(1)
     cells = np.clip(waves(2200, 2000) + rng.normal(0, 12, (2200, 2000)), 0, 4095).astype(np.uint16)
