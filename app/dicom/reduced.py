@@ -15,12 +15,14 @@ from app.dicom.pixel_bytes import pixel_bytes
 from app.types import DatasetLimits
 
 BIG = 1 << 20
-"""Pixels of a frame from which on it is worth it."""
+"""Pixels of a picture from which on it is worth it: reduced frames lack a little of the detail."""
 HEADROOM = 1.4
 """How much larger than wanted a frame is decoded: low resolutions are jagged until they are made smaller."""
 
 
-def read_reduced(dataset: Dataset, frame_index: int, scale: float, limits: DatasetLimits) -> Frame:
+def read_reduced(
+    dataset: Dataset, frame_index: int, scale: float, limits: DatasetLimits, picture_pixels: int = 0
+) -> Frame:
     """Read a frame, halved while it is decoded as often as that leaves it larger than it is wanted.
 
     JPEG 2000 holds its resolutions one after the other, so a small preview need not decode the big ones.
@@ -31,6 +33,7 @@ def read_reduced(dataset: Dataset, frame_index: int, scale: float, limits: Datas
     frame_index : 0-based
     scale : rows of the preview by rows of the frame; below about a third of a big one there is a lot to save
     limits : as for `read_frame`, of the whole frame
+    picture_pixels : of the slide that the frame is a tile of: small tiles cost much too where there are many
 
     Returns
     -------
@@ -46,7 +49,8 @@ def read_reduced(dataset: Dataset, frame_index: int, scale: float, limits: Datas
     ISO 15444-1 5.3 (resolution levels)
     """
     header = read_header(dataset)
-    halvings = max(0, int(math.log2(1 / (HEADROOM * scale)))) if header.pixels >= BIG else 0
+    big = max(header.pixels, picture_pixels) >= BIG
+    halvings = max(0, int(math.log2(1 / (HEADROOM * scale)))) if big else 0
     codec = CODECS.get(header.transfer_syntax)
     # The mean of two palette indices, or of two segment numbers, is the number of something else.
     numbered = header.photometric == "PALETTE COLOR" or text(dataset, "SegmentationType") == "LABELMAP"

@@ -61,7 +61,7 @@ def draw_slide(dataset: Dataset, options: PreviewOptions, frame_index: int, draw
     tiles = _tiles(dataset, header, matrix, frame_index)
 
     def read(tile: Tile) -> Frame:
-        return read_reduced(dataset, tile[0], scale, options.limits)
+        return read_reduced(dataset, tile[0], scale, options.limits, matrix[0] * matrix[1])
 
     sample = tiles[:: -(-len(tiles) // SAMPLED)]
     voi = common_window(dataset, map(read, sample), options.window)
