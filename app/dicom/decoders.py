@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import io
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial, reduce
+from functools import partial
 
 import imagecodecs
 import numpy as np
-from PIL.Jpeg2KImagePlugin import Jpeg2KImageFile
 
 from app.dicom.codestream import Codestream, parse_j2k, parse_jpeg, parse_jxl
+from app.dicom.halving import clip_overshoot, halve_j2k
 from app.dicom.header import ImageHeader
 from app.dicom.native import cells_from_bytes, frame_bits, stored_values
 from app.dicom.unrenderable import PreviewError, over_limit, unrenderable
@@ -75,7 +74,7 @@ def decode_frame(data: bytes, header: ImageHeader, limits: DatasetLimits, halvin
     # Where only one of the two has a sign, -1 is the largest sample, and its mean with 1 means nothing.
     halvings = min(halvings, stream.levels) if stream.signed == header.signed else 0
     if halvings and codec.halve is not None and (halved := codec.halve(stream, halvings)) is not None:
-        samples = _clip_overshoot(halved, stream, high_bit)
+        samples = clip_overshoot(halved, stream, high_bit)
         if samples is not None:
             return stored_values(samples, header, high_bit), _unmixed(stream, header)
     samples, photometric = codec.decode(stream, header)
@@ -94,44 +93,6 @@ def _high_bit(stream: Codestream, header: ImageHeader) -> int | None:
     if not lossless or precision <= header.bits_stored:
         return None
     return header.high_bit if stream.precision > header.high_bit else header.bits_stored - 1
-
-
-def _clip_overshoot(samples: np.ndarray, stream: Codestream, high_bit: int | None) -> np.ndarray | None:
-    """Clip reduced samples to the bits of the values; return None if the frame has bits set above them.
-
-    A reduced sample is a weighted mean of the samples around it, with weights that sum to 1. Bits above the
-    values can therefore not be cut off it, but they show: each adds the whole range of the values at least,
-    so the mean leaves the range. Bits below the values change the mean by about one value and need no check.
-    Single pixels and thin lines with such bits may keep the mean in range in dark surroundings. Old overlays
-    are drawn like that, and those are declared: a frame that has them is never reduced.
-
-    References
-    ----------
-    ISO 15444-1 F.4.8 (the low-pass filters)
-    """
-    if high_bit is None or high_bit + 1 >= stream.precision:
-        return samples  # all bits above are the codestream's own sign, or there are none
-    least, most = (-(1 << high_bit), (1 << high_bit) - 1) if stream.signed else (0, (2 << high_bit) - 1)
-    values = samples.astype(np.int32)
-    if _exceeds(values, most) or _exceeds(-values, -least):
-        return None
-    return samples.clip(least, most)
-
-
-def _exceeds(values: np.ndarray, most: int) -> bool:
-    """Return whether samples exceed `most` by more than an edge beside them explains.
-
-    Some weights of the mean are negative: beside a sharp edge it overshoots, by up to 0.46 of the contrast
-    in text and markers of the greatest value. The filter spans two reduced samples on either side.
-    """
-    over = values > most
-    if not over.any():
-        return False
-    darkest = np.pad(values, [(2, 2), (2, 2), (0, 0)][: values.ndim], mode="edge")
-    rows, columns = values.shape[:2]
-    darkest = reduce(np.minimum, (darkest[n : n + rows] for n in range(5)))
-    darkest = reduce(np.minimum, (darkest[:, n : n + columns] for n in range(5)))
-    return bool((values - most > (most - darkest) // 2)[over].any())
 
 
 def _check(stream: Codestream, header: ImageHeader, kinds: frozenset[str]) -> None:
@@ -202,40 +163,6 @@ def _unmixed(stream: Codestream, header: ImageHeader) -> str:
     return "RGB" if undone and header.samples == 3 else header.photometric
 
 
-def _can_be_halved(stream: Codestream) -> bool:
-    """Say whether Pillow keeps the samples: it makes colours 8-bit and unsigned."""
-    if stream.components == 1:
-        return stream.precision <= 16
-    return stream.components == 3 and stream.precision == 8 and not stream.signed
-
-
-class _HalvedFile(Jpeg2KImageFile):
-    """Pillow's own `reduce` rounds sizes to the nearest, where JPEG 2000 rounds up (ISO 15444-1 B-15)."""
-
-    def halved(self, times: int) -> np.ndarray:
-        tile = self.tile[0]
-        assert isinstance(tile.args, tuple)
-        self._size = (-(-self.size[0] >> times), -(-self.size[1] >> times))
-        args = (tile.args[0], times, *tile.args[2:])
-        self.tile = [tile._replace(extents=(0, 0, *self._size), args=args)]
-        return np.array(self)
-
-
-def _halve_j2k(stream: Codestream, halvings: int) -> np.ndarray | None:
-    """Decode all but the highest resolutions, as imagecodecs cannot, and undo Pillow's scaling to bytes."""
-    if not _can_be_halved(stream):
-        return None
-    try:
-        samples = _HalvedFile(io.BytesIO(stream.data)).halved(halvings)
-    except (OSError, SyntaxError, ValueError):
-        return None  # Pillow is stricter than imagecodecs, which decides
-    bits = 8 * samples.itemsize
-    samples >>= bits - stream.precision
-    if not stream.signed:
-        return samples
-    return (samples.astype(np.int32) - (1 << (stream.precision - 1))).astype(f"i{samples.itemsize}")
-
-
 def _decode_jxl(stream: Codestream, header: ImageHeader) -> Samples:
     return imagecodecs.jpegxl_decode(
         stream.data, index=0
@@ -290,8 +217,8 @@ _PROGRESSIVE = _codec(parse_jpeg, _decode_jpeg, "SOF2")
 # Some writers declare lossless and store a sequential DCT frame; it is decoded as what it is.
 _LOSSLESS = _codec(parse_jpeg, _decode_lossless_jpeg, "SOF0", "SOF1", "SOF3")
 _JPEG_LS = _codec(parse_jpeg, _decode_jpegls, "SOF55")
-_J2K = replace(_codec(parse_j2k, _decode_j2k, "J2K"), halve=_halve_j2k)
-_HTJ2K = replace(_codec(parse_j2k, _decode_j2k, "HTJ2K"), halve=_halve_j2k)
+_J2K = replace(_codec(parse_j2k, _decode_j2k, "J2K"), halve=halve_j2k)
+_HTJ2K = replace(_codec(parse_j2k, _decode_j2k, "HTJ2K"), halve=halve_j2k)
 _JXL = _codec(parse_jxl, _decode_jxl, "JXL")
 
 CODECS: dict[str, Codec] = {
