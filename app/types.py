@@ -171,7 +171,7 @@ class PreviewOptions:
     """
 
     enabled: bool = True
-    max_side: int = 2048
+    max_side: int = 1024
     frame: str = "representative"
     window: str = "auto"
     overlays: bool = False

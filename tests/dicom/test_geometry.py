@@ -19,6 +19,10 @@ def test_longest_side_is_kept_within_the_limit():
     assert size(400, 1, 10) == (10, 1)
 
 
+def test_longest_side_is_1024_unless_the_options_set_another():
+    assert render(picture(bytes(2000 * 10), 2000, 10), PreviewOptions(), 0).shape == (1024, 5)
+
+
 @pytest.mark.parametrize(
     "elements",
     [
