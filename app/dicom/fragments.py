@@ -13,7 +13,7 @@ from pydicom.dataset import Dataset
 from app.dicom.attributes import octets
 from app.dicom.encoding import ITEM, SEQUENCE_END
 from app.dicom.pixel_bytes import PixelBytes
-from app.dicom.unrenderable import PreviewError, over_limit, unrenderable
+from app.dicom.unrenderable import EmptyFrame, PreviewError, over_limit, unrenderable
 from app.types import DatasetLimits
 
 HEAD = struct.Struct("<HHI")
@@ -36,6 +36,7 @@ def read_codestream(
 
     Raises
     ------
+    EmptyFrame : the frame has no bytes
     Unrenderable : bad_encapsulation, truncated_pixel_data, limit_exceeded
 
     References
@@ -71,9 +72,12 @@ def _by_offsets(
         return None
     begin = start + int(offsets[frame_index])
     end = start + int(offsets[frame_index + 1]) if frame_index + 1 < frames else pixels.size
-    if not start <= begin < end <= pixels.size or _item_head(pixels, begin)[0] != ITEM:
+    if not start <= begin <= end <= pixels.size:
         return None
-    return begin, end
+    tag = _item_head(pixels, begin)[0] if begin < end else SEQUENCE_END
+    # A frame may have no fragment at all. Of a table that was never filled in, that would hold for all.
+    left_out = tag == SEQUENCE_END and offsets[0] < offsets[-1] and bool((offsets[1:] >= offsets[:-1]).all())
+    return (begin, end) if tag == ITEM or left_out else None
 
 
 def _by_counting(pixels: PixelBytes, items: Sequence[int], frame_index: int, frames: int) -> Sequence[int]:
@@ -84,6 +88,10 @@ def _by_counting(pixels: PixelBytes, items: Sequence[int], frame_index: int, fra
     if fragments == frames:
         return items[frame_index : frame_index + 2]
     starts = [n for n in range(fragments) if bytes(pixels.read(items[n] + HEAD.size, 4)).startswith(STARTS)]
+    if len(starts) < frames:
+        empty = (n for n in range(fragments) if items[n + 1] - items[n] == HEAD.size)
+        with_empty = sorted((*starts, *empty))
+        starts = with_empty if len(with_empty) == frames else starts
     if not starts:
         raise unrenderable(PreviewError.BAD_ENCAPSULATION, "the fragments do not say where frames begin")
     if frame_index >= len(starts):
@@ -124,5 +132,5 @@ def _join(pixels: PixelBytes, items: Sequence[int]) -> bytes:
     for begin, end in pairwise(items):
         joined.write(pixels.read(begin + HEAD.size, end - begin - HEAD.size))
     if not joined.tell():
-        raise unrenderable(PreviewError.TRUNCATED_PIXEL_DATA, "the frame has no bytes")
+        raise EmptyFrame("the frame has no bytes")
     return joined.getvalue()

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
 
 import numpy as np
 from pydicom.dataset import Dataset
 
-from app.dicom.attributes import integer, text
+from app.dicom.attributes import has_value, integer, items, text
 from app.dicom.frames import Frame
 from app.dicom.functional_groups import frame_item
 from app.dicom.geometry import fitting_size, pixel_ratio, resize
 from app.dicom.grey import common_window
 from app.dicom.header import ImageHeader, read_header
 from app.dicom.reduced import read_reduced
-from app.dicom.unrenderable import PreviewError, unrenderable
+from app.dicom.unrenderable import EmptyFrame, PreviewError, unrenderable
 from app.dicom.window import ValueOfInterest
 from app.types import PreviewOptions
 
@@ -30,8 +31,9 @@ Tile = tuple[int, int, int]
 
 
 def is_tiled(dataset: Dataset) -> bool:
-    """Say whether the frames are tiles of one picture."""
-    return integer(dataset, "NumberOfFrames", 1) > 1 and min(_matrix(dataset)) > 0
+    """Say whether the frames are tiles of one picture; a part of a concatenation may hold only one tile."""
+    is_part = has_value(dataset, "ConcatenationFrameOffsetNumber")
+    return min(_matrix(dataset)) > 0 and (is_part or integer(dataset, "NumberOfFrames", 1) > 1)
 
 
 def draw_slide(dataset: Dataset, options: PreviewOptions, frame_index: int, draw: Draw) -> np.ndarray:
@@ -46,7 +48,8 @@ def draw_slide(dataset: Dataset, options: PreviewOptions, frame_index: int, draw
 
     Returns
     -------
-    (rows, columns) or (rows, columns, 3) uint8; only one tile besides it is in memory at a time
+    (rows, columns) or (rows, columns, 3) uint8; only one tile besides it is in memory at a time. Tiles that
+    are not there, or have no bytes, are left blank.
 
     Raises
     ------
@@ -60,14 +63,23 @@ def draw_slide(dataset: Dataset, options: PreviewOptions, frame_index: int, draw
         raise unrenderable(PreviewError.TILED_LEVEL, said)
     tiles = _tiles(dataset, header, matrix, frame_index)
 
-    def read(tile: Tile) -> Frame:
-        return read_reduced(dataset, tile[0], scale, options.limits, matrix[0] * matrix[1])
+    def decoded(some: Iterable[Tile]) -> Iterator[tuple[Tile, Frame]]:
+        for tile in some:
+            try:
+                frame = read_reduced(dataset, tile[0], scale, options.limits, matrix[0] * matrix[1])
+            except EmptyFrame:
+                continue  # scanners leave out tiles on which there is nothing
+            yield tile, frame
 
-    sample = tiles[:: -(-len(tiles) // SAMPLED)]
-    voi = common_window(dataset, map(read, sample), options.window)
+    step = -(-len(tiles) // SAMPLED)
+    first = next(decoded(tiles), None)
+    if first is None:
+        raise EmptyFrame("no tile has any bytes")
+    sample = (frame for _, frame in chain([first], decoded(tiles[step::step])))
+    voi = common_window(dataset, sample, options.window)
     canvas: np.ndarray | None = None
-    for tile in tiles:
-        image = draw(dataset, read(tile), options, voi)
+    for tile, frame in decoded(tiles):
+        image = draw(dataset, frame, options, voi)
         if canvas is None:
             background = GLASS if text(dataset, "Modality") == "SM" else NOTHING
             canvas = np.full(size + image.shape[2:], background, np.uint8)
@@ -95,24 +107,54 @@ def _matrix(dataset: Dataset) -> tuple[int, int]:
 
 def _tiles(dataset: Dataset, header: ImageHeader, matrix: tuple[int, int], frame_index: int) -> list[Tile]:
     """Return the tiles of one plane; where their places are written down, the first in each place."""
-    down, across = -(-matrix[0] // header.rows), -(-matrix[1] // header.columns)
-    full = text(dataset, "DimensionOrganizationType") == "TILED_FULL" or _position(dataset, 0) is None
-    first = frame_index - frame_index % (down * across) if full else 0
-    frames = min(header.frames - first, down * across) if full else header.frames
-    if frames > MOST_TILES:
-        raise unrenderable(PreviewError.TILED_LEVEL, "the level has too many tiles to be drawn whole")
-    if full:
-        # Row by row, then the next focal plane, optical path or segment (PS3.3 C.7.6.17.3).
-        corners = [(n // across * header.rows, n % across * header.columns) for n in range(frames)]
-        return [(first + n, *corner) for n, corner in enumerate(corners)]
-    places = dict[tuple[int, int], int]()
-    for index in range(frames):
+    if text(dataset, "DimensionOrganizationType") == "TILED_FULL" or _position(dataset, 0) is None:
+        return _counted_tiles(dataset, header, matrix, frame_index)
+    _check_count(header.frames)
+    several_paths = len(items(dataset, "OpticalPathSequence")) > 1
+    planes = dict[str, dict[tuple[int, int], int]]()
+    for index in range(header.frames):
         row, column = _position(dataset, index) or (-1, -1)
         if 0 <= row < matrix[0] and 0 <= column < matrix[1]:
-            places.setdefault((row, column), index)
-    if not places:
+            plane = planes.setdefault(_optical_path(dataset, index) if several_paths else "", {})
+            plane.setdefault((row, column), index)
+    if not planes:
         raise unrenderable(PreviewError.BAD_IMAGE_HEADER, "no tile has a place on the slide")
-    return [(index, *place) for place, index in places.items()]
+    fullest = max(planes.values(), key=len)
+    return [(index, *place) for place, index in fullest.items()]
+
+
+def _counted_tiles(
+    dataset: Dataset, header: ImageHeader, matrix: tuple[int, int], frame_index: int
+) -> list[Tile]:
+    """Return the tiles of the plane of a frame, where the number of a frame says its place.
+
+    Row by row, then the next focal plane, optical path or segment (PS3.3 C.7.6.17.3). The parts of a
+    concatenation count on from each other (PS3.3 C.7.6.16.2.2.4).
+    """
+    part = integer(dataset, "InConcatenationNumber", 1)
+    if part > 1 and not has_value(dataset, "ConcatenationFrameOffsetNumber"):
+        said = "the part of a concatenation does not say with which frame it begins"
+        raise unrenderable(PreviewError.BAD_IMAGE_HEADER, said)
+    offset = max(0, integer(dataset, "ConcatenationFrameOffsetNumber", 0))
+    down, across = -(-matrix[0] // header.rows), -(-matrix[1] // header.columns)
+    plane = (offset + frame_index) // (down * across) * (down * across)
+    numbers = range(max(plane, offset), min(plane + down * across, offset + header.frames))
+    _check_count(len(numbers))
+    corners = (divmod(number - plane, across) for number in numbers)
+    return [
+        (number - offset, row * header.rows, column * header.columns)
+        for number, (row, column) in zip(numbers, corners, strict=True)
+    ]
+
+
+def _check_count(tiles: int) -> None:
+    if tiles > MOST_TILES:
+        raise unrenderable(PreviewError.TILED_LEVEL, "the level has too many tiles to be drawn whole")
+
+
+def _optical_path(dataset: Dataset, frame_index: int) -> str:
+    holder = frame_item(dataset, frame_index, "OpticalPathIdentificationSequence", "OpticalPathIdentifier")
+    return "" if holder is None else text(holder, "OpticalPathIdentifier")
 
 
 def _position(dataset: Dataset, frame_index: int) -> tuple[int, int] | None:

@@ -58,6 +58,12 @@ class DecodeFailed(Unrenderable):
     code = PreviewError.DECODE_FAILED.value
 
 
+class EmptyFrame(Unrenderable):
+    """The frame has no bytes at all, as a tile that a scanner left out."""
+
+    code = PreviewError.TRUNCATED_PIXEL_DATA.value
+
+
 def unrenderable(code: PreviewError, text: str) -> Unrenderable:
     """Return the error to raise for `code`; `text` names the fault and never a value."""
     return Unrenderable(text, code=code.value)
