@@ -23,6 +23,7 @@ class Codestream:
     components: 0 where the format hides it too deep. mixed: the components are stored as a luminance and
     two colour differences (or a J2K colour transform); None if the codestream does not say. ended: an end
     marker is there. signed: of J2K. levels: how often J2K can be halved while it is decoded. scans: of SOF2.
+    subsampled: the colour differences of J2K have fewer samples than its luminance.
     """
 
     data: bytes
@@ -37,6 +38,7 @@ class Codestream:
     signed: bool = False
     levels: int = 0
     scans: int = 1
+    subsampled: bool = False
 
 
 def parse_jpeg(data: bytes) -> Codestream:
@@ -101,8 +103,9 @@ def parse_j2k(data: bytes) -> Codestream:
     _, x1, y1, x0, y0, tile_x, tile_y, tile_x0, tile_y0, components = struct.unpack(">H8IH", size[:36])
     if not (x0 < x1 and y0 < y1 and tile_x and tile_y and tile_x0 <= x0 and tile_y0 <= y0):
         raise _bad("impossible image or tile size")
-    if len(size) < 36 + 3 * components or any(sub != 1 for sub in _subsampling(size, components)):
-        raise _bad("subsampled components")
+    if len(size) < 36 + 3 * components:
+        raise _bad("image size is cut off")
+    subsampled = _is_subsampled(size[36 : 36 + 3 * components])
     tiles = -(-(x1 - tile_x0) // tile_x) * -(-(y1 - tile_y0) // tile_y)
     return Codestream(
         data,
@@ -115,7 +118,8 @@ def parse_j2k(data: bytes) -> Codestream:
         mixed=transform,
         signed=size[36] > 0x7F,
         # An image that begins beside the origin is not halved where its pixels are.
-        levels=0 if x0 or y0 else levels,
+        levels=0 if x0 or y0 or subsampled else levels,
+        subsampled=subsampled,
     )
 
 
@@ -176,9 +180,26 @@ def _jpeg_frame(data: bytes, marker: int, body: bytes, jfif: bool, transform: in
         mixed = transform == 1
     elif jfif:
         mixed = True
+    if kind == "SOF3":
+        data = _with_plain_scans(data, precision)
     ended = data.rfind(b"\xff\xd9") > 0
     scans = data.count(b"\xff\xda") if kind == "SOF2" else 1
     return Codestream(data, kind, rows, columns, components, precision, mixed=mixed, ended=ended, scans=scans)
+
+
+def _with_plain_scans(data: bytes, precision: int) -> bytes:
+    """Clear Se and Ah in the scan headers of a lossless frame: some writers fill them, decoders refuse that.
+
+    They mean nothing there, but Al is the point transform (ISO 10918-1 B.2.3, H.1.2).
+    """
+    plain, start = bytearray(data), data.find(b"\xff\xda")
+    while start >= 0:
+        end = start + 2 + int.from_bytes(data[start + 2 : start + 4], "big")
+        if end <= len(data) and end == start + 8 + 2 * data[start + 4]:
+            transform = data[end - 1] & 0x0F
+            plain[end - 2 : end] = bytes((0, transform if transform < precision else 0))
+        start = data.find(b"\xff\xda", start + 2)
+    return bytes(plain)
 
 
 def _is_frame_header(marker: int) -> bool:
@@ -215,9 +236,18 @@ def _j2k_segments(data: bytes) -> Iterator[tuple[int, bytes]]:
         offset += 2 + length
 
 
-def _subsampling(size: bytes, components: int) -> bytes:
-    parts = size[36 : 36 + 3 * components]
-    return parts[1::3] + parts[2::3]
+def _is_subsampled(parts: bytes) -> bool:
+    """Tell whether the colour differences are halved, across or both ways, as 4:2:2 and 4:2:0 are.
+
+    parts: precision and sign, horizontal and vertical distance of the samples of each component
+    """
+    distances = [parts[n + 1 : n + 3] for n in range(0, len(parts), 3)]
+    if all(distance == b"\1\1" for distance in distances):
+        return False
+    halved = distances[1:] in ([b"\2\1"] * 2, [b"\2\2"] * 2) and distances[0] == b"\1\1"
+    if not halved or max(parts[::3]) > 0x7F:
+        raise _bad("components subsampled in an unusual way")
+    return True
 
 
 def _jxl_box(data: bytes) -> bytes:

@@ -158,8 +158,8 @@ def _decode_j2k(stream: Codestream, header: ImageHeader) -> Samples:
 
 
 def _unmixed(stream: Codestream, header: ImageHeader) -> str:
-    """Return the colours after J2K's own colour transform was undone."""
-    undone = stream.mixed or header.photometric in ("YBR_ICT", "YBR_RCT")
+    """Return the colours after J2K's own colour transform was undone, or subsampled ones spread."""
+    undone = stream.mixed or stream.subsampled or header.photometric in ("YBR_ICT", "YBR_RCT")
     return "RGB" if undone and header.samples == 3 else header.photometric
 
 

@@ -119,13 +119,33 @@ def test_tiles_are_counted():
     assert parse_j2k(SOC + siz(tile=(3, 1)) + cod(0) + SOT).tiles == 67 * 100
 
 
-@pytest.mark.parametrize(
-    "data", [b"", SOC, SOC + siz()[:30], SOC + siz(tile=(0, 1)) + SOT, SOC + siz(parts=b"\7\2\1") + SOT]
-)
+@pytest.mark.parametrize("data", [b"", SOC, SOC + siz()[:30], SOC + siz(tile=(0, 1)) + SOT])
 def test_broken_jpeg_2000_is_refused(data):
     with pytest.raises(Unrenderable) as caught:
         parse_j2k(data)
     assert caught.value.code == "bad_codestream"
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        b"\7\2\1",
+        b"\7\1\1\7\1\2\7\1\2",
+        b"\7\1\1\7\2\1\7\2\2",
+        b"\7\2\2\7\2\2\7\2\2",
+        b"\7\1\1\x87\2\1\x87\2\1",
+    ],
+    ids=["grey", "down only", "two ways", "all", "signed"],
+)
+def test_other_subsampling_than_of_both_colour_differences_is_refused(parts):
+    with pytest.raises(Unrenderable) as caught:
+        parse_j2k(SOC + siz(parts=parts) + cod(0) + SOT)
+    assert caught.value.code == "bad_codestream"
+
+
+def test_subsampled_jpeg_2000_is_not_halved():
+    stream = parse_j2k(SOC + siz(parts=b"\7\1\1\7\2\1\7\2\1") + cod(0) + SOT)
+    assert (stream.levels, stream.subsampled) == (0, True)
 
 
 def bits(*fields: tuple[int, int]) -> bytes:

@@ -19,6 +19,7 @@ from tests.dicom.pictures import (
     J2K_LOSSY,
     JPEG_BASELINE,
     JPEG_LOSSLESS,
+    JPEG_LOSSLESS_14,
     JPEG_LS,
     JPEG_PROGRESSIVE,
     JPEG_XL,
@@ -182,6 +183,101 @@ def test_lossless_colour_survives_its_codec(syntax):
     frame = read_frame(dataset, 0)
     assert np.array_equal(frame.pixels, pixels)
     assert frame.photometric == "RGB"
+
+
+def with_scan(data: bytes, spectral_end: int, approximation: int) -> bytes:
+    """Return a JPEG whose scans end in these two parameters: Se, and Ah and Al."""
+    position = data.index(b"\xff\xda")
+    while position >= 0:
+        end = position + 2 + int.from_bytes(data[position + 2 : position + 4], "big")
+        data = data[: end - 2] + bytes((spectral_end, approximation)) + data[end:]
+        position = data.find(b"\xff\xda", end)
+    return data
+
+
+def scan_by_scan(pixels: np.ndarray) -> bytes:
+    """Return a lossless JPEG with a scan for each component."""
+    scans, plane = [], b""
+    for part in range(3):
+        plane = ENCODERS[JPEG_LOSSLESS](np.ascontiguousarray(pixels[..., part]))
+        tables, scan = plane.index(b"\xff\xc4"), plane.index(b"\xff\xda")
+        # One component: length 8, count 1, then its id.
+        scans.append(plane[tables : scan + 5] + bytes((part + 1,)) + plane[scan + 6 : -2])
+    head = plane[plane.index(b"\xff\xc3") :][:10]
+    frame = head[:2] + b"\0\x11" + head[4:9] + b"\3\1\x11\0\2\x11\0\3\x11\0"
+    return b"\xff\xd8" + frame + b"".join(scans) + b"\xff\xd9"
+
+
+# ISO 10918-1 B.2.3: in a lossless scan Se and Ah are 0 and mean nothing, Al is the point transform.
+MEANINGLESS = [(63, 0x00), (0, 0x10), (63, 0x10), (255, 0xF0), (0, 0x0F)]
+
+
+@pytest.mark.parametrize(("spectral_end", "approximation"), MEANINGLESS)
+@pytest.mark.parametrize(("syntax", "predictor"), [(JPEG_LOSSLESS, 1), (JPEG_LOSSLESS_14, 6)])
+def test_parameters_that_mean_nothing_in_a_lossless_scan_are_ignored(
+    syntax, predictor, spectral_end, approximation
+):
+    pixels = noise(12)
+    frame = imagecodecs.jpeg8_encode(pixels, lossless=True, predictor=predictor, bitspersample=12)
+    odd = with_scan(frame, spectral_end, approximation)
+    dataset = picture(encapsulated(odd), 40, 24, syntax, BitsAllocated=16, BitsStored=12)
+    assert np.array_equal(read_frame(dataset, 0).pixels, pixels)
+
+
+def test_every_scan_of_a_lossless_frame_may_have_odd_parameters():
+    pixels = noise(8, samples=3)
+    data = encapsulated(with_scan(scan_by_scan(pixels), 63, 0x10))
+    dataset = picture(data, 40, 24, JPEG_LOSSLESS, SamplesPerPixel=3, PhotometricInterpretation="RGB")
+    assert np.array_equal(read_frame(dataset, 0).pixels, pixels)
+
+
+def test_point_transform_of_a_lossless_scan_is_kept():
+    # H.1.2: samples were divided by 2^Al before they were coded, and are multiplied by it again.
+    pixels = noise(8) >> 4
+    data = encapsulated(with_scan(ENCODERS[JPEG_LOSSLESS](pixels), 63, 0x02))
+    first = read_frame(picture(data, 40, 24, JPEG_LOSSLESS), 0).pixels
+    assert np.array_equal((np.diff(first.astype(int)) % 256) // 4 % 16, np.diff(pixels.astype(int)) % 16)
+
+
+def halved_j2k(planes: list[np.ndarray], across: int, down: int) -> bytes:
+    """Return one J2K codestream of three components, all but the first subsampled.
+
+    Of a codestream without decompositions the body of its tile is one packet, and the packets of the
+    components follow each other (ISO 15444-1 B.12.1.1).
+    """
+    streams = [
+        imagecodecs.jpeg2k_encode(plane, codecformat="j2k", reversible=True, level=0, resolutions=1)
+        for plane in planes
+    ]
+    packets = b"".join(s[s.index(b"\xff\x93") + 2 : -2] for s in streams)
+    first = streams[0]
+    size = first.index(b"\xff\x51")
+    length = int.from_bytes(first[size + 2 : size + 4], "big")
+    parts = b"\7\1\1" + bytes((7, across, down)) * 2
+    siz = b"\xff\x51" + (38 + 9).to_bytes(2, "big") + first[size + 4 : size + 38] + b"\0\3" + parts
+    main = first[:size] + siz + first[size + 2 + length : first.index(b"\xff\x90")]
+    tile = b"\xff\x90\0\x0a\0\0" + (14 + len(packets)).to_bytes(4, "big") + b"\0\1\xff\x93"
+    return main + tile + packets + b"\xff\xd9"
+
+
+@pytest.mark.parametrize("shape", [(40, 24), (39, 23), (1, 1)])
+@pytest.mark.parametrize(("across", "down"), [(2, 1), (2, 2)])
+@pytest.mark.parametrize("photometric", ["YBR_FULL_422", "YBR_FULL", "RGB"])
+def test_subsampled_colour_differences_of_jpeg_2000_are_spread(photometric, across, down, shape):
+    rows, columns = shape
+    half = (-(-rows // down), -(-columns // across))
+    planes = [np.full(shape, 76, np.uint8), np.full(half, 85, np.uint8), np.full(half, 255, np.uint8)]
+    planes[0][:, columns // 2 :] = 29
+    planes[1][:, half[1] // 2 :] = 255
+    planes[2][:, half[1] // 2 :] = 107
+    data = encapsulated(halved_j2k(planes, across, down))
+    dataset = picture(data, *shape, J2K, SamplesPerPixel=3, PhotometricInterpretation=photometric)
+    frame = read_frame(dataset, 0)
+    assert (frame.photometric, frame.pixels.shape) == ("RGB", (*shape, 3))
+    # PS3.3 C.7.6.3.1.2: pure red is Y 76, Cb 85, Cr 255; pure blue is Y 29, Cb 255, Cr 107.
+    assert np.abs(frame.pixels[-1, -1].astype(int) - (0, 0, 255)).max() <= 2
+    if columns > 1:
+        assert np.abs(frame.pixels[0, 0].astype(int) - (255, 0, 0)).max() <= 2
 
 
 def test_unsigned_codestream_of_a_signed_image_gets_its_sign():
