@@ -37,19 +37,15 @@ def read_native(pixels: PixelBytes, header: ImageHeader, frame_index: int) -> np
     ----------
     PS3.5 8.1.1 and D (cells; one-bit frames are packed across their borders), 8.2 (YBR_FULL_422)
     """
-    bits = frame_bits(header)
-    halved = header.photometric in SUBSAMPLED and header.samples == 3 and header.bits_allocated == 8
-    # Some writers say 4:2:2 and store every sample.
-    halved = halved and pixels.size < bits // 8 * header.frames and header.columns % 2 == 0
-    if halved:
-        bits = bits // 3 * 2
+    paired = _paired_lines(pixels.size, header)
+    bits = frame_bits(header) if paired is None else 32 * paired[0] * -(-paired[1] // 2)
     first_bit = bits * frame_index
     begin, end = first_bit // 8, -(-(first_bit + bits) // 8)
     data = _bytes(pixels, begin, end, swap=pixels.words and not header.little_endian, header=header)
     if len(data) < end - begin:
         raise unrenderable(PreviewError.TRUNCATED_PIXEL_DATA, "the pixel data end before the frame does")
-    if halved:
-        return _expand_422(data, header)
+    if paired is not None:
+        return _expand_422(data, header, *paired)
     return cells_from_bytes(data, header, planar=header.planar, skip_bits=first_bit % 8)
 
 
@@ -128,10 +124,26 @@ def _bytes(pixels: PixelBytes, begin: int, end: int, *, swap: bool, header: Imag
     return whole[begin - even : end - even]
 
 
-def _expand_422(data: np.ndarray, header: ImageHeader) -> np.ndarray:
+def _paired_lines(size: int, header: ImageHeader) -> tuple[int, int] | None:
+    """Return in how many lines of how many pixels 4:2:2 is stored as pairs, None if every sample is stored.
+
+    Some writers say 4:2:2 and store every sample. Where columns are odd, which the standard forbids, each
+    row is filled up to a pair or pairs run on into the next row: only the length tells.
+    """
+    if header.photometric not in SUBSAMPLED or header.samples != 3 or header.bits_allocated != 8:
+        return None
+    if size >= 3 * header.pixels * header.frames:
+        return None
+    filled = 2 * header.rows * (header.columns + header.columns % 2) * header.frames
+    if header.columns % 2 and size < filled:
+        return 1, header.pixels
+    return header.rows, header.columns
+
+
+def _expand_422(data: np.ndarray, header: ImageHeader, lines: int, length: int) -> np.ndarray:
     """Give both pixels of a pair their common colour differences: Y Y Cb Cr becomes Y Cb Cr twice."""
-    pairs = data.reshape(header.rows, header.columns // 2, 4)
-    cells = np.empty((header.rows, header.columns // 2, 2, 3), np.uint8)
+    pairs = data.reshape(lines, -1, 4)
+    cells = np.empty((*pairs.shape[:2], 2, 3), np.uint8)
     cells[..., 0] = pairs[..., :2]
     cells[..., 1:] = pairs[..., None, 2:]
-    return cells.reshape(header.rows, header.columns, 3)
+    return cells.reshape(lines, -1, 3)[:, :length].reshape(header.rows, header.columns, 3)

@@ -94,6 +94,42 @@ def test_halved_colour_differences_are_given_to_both_pixels():
     assert frame.photometric == "YBR_FULL"
 
 
+LUMINANCE = [[1, 2, 3, 4, 5], [6, 7, 8, 9, 10]]
+# One pair of colour differences for two pixels: Y Y Cb Cr.
+FILLED = bytes([1, 2, 50, 60, 3, 4, 51, 61, 5, 99, 52, 62, 6, 7, 53, 63, 8, 9, 54, 64, 10, 99, 55, 65])
+RUNNING = bytes([1, 2, 50, 60, 3, 4, 51, 61, 5, 6, 52, 62, 7, 8, 53, 63, 9, 10, 54, 64])
+
+
+@pytest.mark.parametrize("photometric", ["YBR_FULL_422", "YBR_PARTIAL_422"])
+@pytest.mark.parametrize(
+    ("data", "blue"),
+    [
+        (FILLED, [[50, 50, 51, 51, 52], [53, 53, 54, 54, 55]]),
+        (RUNNING, [[50, 50, 51, 51, 52], [52, 53, 53, 54, 54]]),
+    ],
+    ids=["rows filled up to a pair", "pairs across rows"],
+)
+@pytest.mark.parametrize("frames", [1, 2])
+def test_length_tells_how_odd_rows_of_halved_colour_differences_are_stored(photometric, data, blue, frames):
+    said = {"SamplesPerPixel": 3, "PhotometricInterpretation": photometric, "NumberOfFrames": frames}
+    dataset = picture(bytes(len(data)) * (frames - 1) + data, 2, 5, **said)
+    pixels = read_frame(dataset, frames - 1).pixels
+    assert pixels[..., 0].tolist() == LUMINANCE
+    assert pixels[..., 1].tolist() == blue
+    assert (pixels[..., 2] - pixels[..., 1]).tolist() == [[10] * 5] * 2
+
+
+def test_odd_rows_whose_samples_are_all_stored_are_no_pairs():
+    said = {"SamplesPerPixel": 3, "PhotometricInterpretation": "YBR_FULL_422"}
+    dataset = picture(bytes(range(9)), 1, 3, **said)
+    assert read_frame(dataset, 0).pixels.tolist() == [[[0, 1, 2], [3, 4, 5], [6, 7, 8]]]
+
+
+def test_odd_rows_of_halved_colour_differences_may_be_cut_off():
+    said = {"SamplesPerPixel": 3, "PhotometricInterpretation": "YBR_FULL_422"}
+    assert frame_error(picture(RUNNING[:-2], 2, 5, **said)) == "truncated_pixel_data"
+
+
 def test_floating_point_pixels_are_read_as_they_are():
     dataset = picture(b"", 1, 2, PixelData=None, BitsAllocated=32, FloatPixelData=struct.pack("<2f", 0.5, -2))
     assert read_frame(dataset, 0).pixels.tolist() == [[0.5, -2.0]]
