@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from pydicom.dataset import Dataset
 
-from app.dicom.attributes import element, integer, numbers, octets, words
+from app.dicom.attributes import element, has_value, integer, numbers, octets, words
 from app.dicom.frames import NATIVE, Frame
 from app.dicom.native import read_native
 from app.dicom.pixel_bytes import pixel_bytes
@@ -70,7 +70,7 @@ def _plane(dataset: Dataset, group: int, frame: Frame) -> np.ndarray | None:
     found = element(dataset, group | DATA)
     if rows < 1 or columns < 1:
         return None
-    if found is None:
+    if found is None or not has_value(dataset, group | DATA):
         return _embedded(dataset, group, frame)
     first = integer(dataset, group | FIRST_FRAME, 1) - 1
     index = frame.index - first if integer(dataset, group | FRAMES, 1) > 1 else 0
@@ -89,7 +89,9 @@ def _embedded(dataset: Dataset, group: int, frame: Frame) -> np.ndarray | None:
     """Return a plane that lies in unused bits of the pixels, as objects before 2004 have it."""
     header, position = frame.header, integer(dataset, group | BIT_POSITION, -1)
     same_bits = integer(dataset, group | BITS_ALLOCATED, 0) == header.bits_allocated
-    if not same_bits or header.transfer_syntax not in NATIVE or not 0 < position < header.bits_allocated:
+    of_value = range(header.high_bit - header.bits_stored + 1, header.high_bit + 1)
+    unused = 0 <= position < header.bits_allocated and position not in of_value
+    if not same_bits or not unused or header.transfer_syntax not in NATIVE:
         return None
     cells = read_native(pixel_bytes(dataset, header.keyword), header, frame.index)
     mask: np.ndarray = (cells >> np.array(position, cells.dtype)) & np.array(1, cells.dtype)
