@@ -12,11 +12,11 @@ from app.dicom.attributes import numbers, words
 
 @dataclass(frozen=True, slots=True)
 class LookupTable:
-    """`entries` (n,) uint16 for the inputs `first`, `first` + 1, ...; each entry has `bits` bits."""
+    """`entries` (n,) uint16 for the inputs `first`, `first` + 1, ...; `complete`: none is missing."""
 
     first: int
     entries: np.ndarray
-    bits: int
+    complete: bool = True
 
     def apply(self, values: np.ndarray) -> np.ndarray:
         """Look values up; what lies outside the table gets its first or last entry.
@@ -63,4 +63,4 @@ def read_lookup_table(item: Dataset, *, signed: bool, little_endian: bool) -> Lo
         return None
     if signed and first > 0x7FFF:
         first -= 0x10000
-    return LookupTable(first, data[:count], bits if 8 <= bits <= 16 else 16)
+    return LookupTable(first, data[:count], complete=len(data) >= count)

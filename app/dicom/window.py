@@ -62,7 +62,10 @@ class Window:
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """A VOI lookup table, scaled to grey by the bits of its entries."""
+    """A VOI lookup table, scaled to grey by the bits that its entries need, at least eight.
+
+    What the descriptor says may be the size of a cell: by its 16 bits, entries up to 4095 are nearly black.
+    """
 
     table: LookupTable
 
@@ -81,7 +84,7 @@ class Curve:
         ----------
         PS3.3 C.11.2.1.1
         """
-        bits = max(self.table.bits, int(self.table.entries.max()).bit_length())
+        bits = max(8, int(self.table.entries.max()).bit_length())
         return np.clip(self.table.apply(values) * (255 / ((1 << bits) - 1)), 0, 255)
 
 
@@ -109,6 +112,8 @@ def value_of_interest(
 ) -> ValueOfInterest | None:
     """Return what the data set says its frame should be shown with: its first table, else its first window.
 
+    A table that lacks some of its entries comes last.
+
     Parameters
     ----------
     dataset : the whole data set
@@ -124,10 +129,15 @@ def value_of_interest(
     ----------
     PS3.3 C.11.2.1, C.7.6.16.2.10 (Frame VOI LUT)
     """
+    table = None
     for item in items(dataset, "VOILUTSequence")[:1]:
         table = read_lookup_table(item, signed=signed, little_endian=header.little_endian)
-        if table is not None:
-            return Curve(table)
+    if table is not None and table.complete:
+        return Curve(table)
+    return _said_window(dataset, frame_index) or (Curve(table) if table is not None else None)
+
+
+def _said_window(dataset: Dataset, frame_index: int) -> Window | None:
     holder = frame_item(dataset, frame_index, "FrameVOILUTSequence", "WindowCenter")
     if holder is None:
         return None

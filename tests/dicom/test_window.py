@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from app.dicom.header import read_header
-from app.dicom.lookup import LookupTable
 from app.dicom.window import Curve, Window, parse_window, value_of_interest
 from app.errors import Unrenderable
 from tests.dicom.pictures import picture, with_items
@@ -107,5 +106,34 @@ def test_broken_lookup_table_leaves_the_window():
     assert said(WindowCenter=40, WindowWidth=400, **broken) == Window(40, 400)
 
 
-def test_entries_wider_than_announced_are_scaled_by_what_they_are():
-    assert Curve(LookupTable(0, np.array([0, 4095], np.uint16), 8)).apply(np.array([1.0])).tolist() == [255]
+STUMP = with_items("VOILUTSequence", {"LUTDescriptor": [4, 0, 8], "LUTData": b"\x10\x20"})
+
+
+def test_lookup_table_shorter_than_it_says_leaves_the_window():
+    assert said(WindowCenter=40, WindowWidth=400, **STUMP) == Window(40, 400)
+
+
+@pytest.mark.parametrize("window", [{}, {"WindowCenter": 40, "WindowWidth": 0}])
+def test_lookup_table_shorter_than_it_says_holds_its_last_entry_where_there_is_no_window(window):
+    curve = said(**window, **STUMP)
+    assert isinstance(curve, Curve)
+    assert curve.apply(np.array([0.0, 1, 3])).tolist() == [0x10, 0x20, 0x20]
+
+
+@pytest.mark.parametrize(
+    ("bits", "greatest", "grey"),
+    [
+        (16, 4095, 255),  # Agfa: 16 is the size of a cell, not the range of the entries
+        (16, 1023, 255),
+        (16, 65535, 255),
+        (14, 1023, 255),
+        (8, 4095, 255),
+        (12, 2048, 128),  # needs its 12 bits
+        (8, 100, 100),  # a byte is a byte
+        (16, 0, 0),
+    ],
+)
+def test_lookup_table_is_scaled_by_the_bits_that_its_entries_have(bits, greatest, grey):
+    curve = said(**with_items("VOILUTSequence", {"LUTDescriptor": [2, 0, bits], "LUTData": [0, greatest]}))
+    assert isinstance(curve, Curve)
+    assert curve.apply(np.array([1.0]))[0] == pytest.approx(grey, abs=0.5)
