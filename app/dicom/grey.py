@@ -21,6 +21,8 @@ SAMPLE = 1 << 20
 BAND = 1 << 16
 """Pixels that are shaded at a time."""
 DIMMEST_LABEL = 64
+SHADES = 32
+"""Fewest different values of a picture, as opposed to a plain ground and its noise."""
 
 
 def grey(dataset: Dataset, frame: Frame, window: str | ValueOfInterest = "auto") -> np.ndarray:
@@ -85,7 +87,7 @@ def common_window(dataset: Dataset, frames: Iterable[Frame], window: str) -> Val
 
 
 def automatic_window(dataset: Dataset, frames: Iterable[Frame]) -> Window:
-    """Choose a window from the pixels: percentile 1 to 99.5 without padding.
+    """Choose a window from the pixels: percentile 1 to 99.5 without padding and marks.
 
     Parameters
     ----------
@@ -100,8 +102,10 @@ def automatic_window(dataset: Dataset, frames: Iterable[Frame]) -> Window:
     ----------
     PS3.3 C.7.5.1.1.2 (Pixel Padding Value and Range Limit)
     """
-    values, counts, ends = [], [], (0.0, 1.0)
+    values, counts, ends, measured = [], [], (0.0, 1.0), True
     for frame in frames:
+        # Eight bits were made to be looked at: text and drawings, with nothing to be left out.
+        measured = measured and frame.pixels.dtype.kind in "iu" and frame.header.bits_stored > 8
         step = 1 + int((frame.pixels.size / SAMPLE) ** 0.5)
         stored, often = _histogram(dataset, frame.pixels[::step, ::step])
         modality = modality_transform(dataset, frame.header, frame.index)
@@ -112,15 +116,49 @@ def automatic_window(dataset: Dataset, frames: Iterable[Frame]) -> Window:
     if not len(shown):
         return Window(0.0, 1.0, "LINEAR_EXACT")
     order = np.argsort(shown, kind="stable")
-    shown, below = shown[order], np.cumsum(often[order])
-    low, high = (shown[np.searchsorted(below, share * below[-1])] for share in (0.01, 0.995))
-    if text(dataset, "Modality") in FROM_ZERO and shown[0] >= 0:
+    shown, often = shown[order], often[order]
+    counts_something = text(dataset, "Modality") in FROM_ZERO
+    if measured and not counts_something:
+        shown, often = _without_marks(shown, often)
+    low, high = _quantiles(shown, often, np.array([0.01, 0.995]))
+    if counts_something and shown[0] >= 0:
         low = 0.0
     if low >= high:
         low, high = shown[0], shown[-1]
     if low >= high:
         low, high = min(low, ends[0]), max(low, ends[1])
     return Window((low + high) / 2, max(high - low, 1e-9), "LINEAR_EXACT")
+
+
+def _without_marks(values: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Drop what lies far from the picture at either end of a histogram: lead markers, burnt-in letters.
+
+    A mark is sparse, farther away than all the rest is wide, and most of it has about one value. Letters on
+    a plain ground are the picture themselves: the rest must have the shades of one.
+    """
+    for side in (1, -1):
+        ascending, often = values[::side] * side, counts[::side]
+        shares = np.linspace(0, 1, 1001)
+        steps = _quantiles(ascending, often, shares)
+        jumps = np.diff(steps)
+        far = np.flatnonzero(jumps[900:995] > steps[900:995] - steps[10])
+        if not len(far):
+            continue
+        last = 900 + far[0]
+        mark = steps[last + 1 :]
+        half = len(mark) // 2
+        concentrated = (mark[half:] - mark[: len(mark) - half]).min() <= jumps[last] / 10
+        kept = ascending <= steps[last]
+        if concentrated and kept.sum() >= SHADES:
+            values, counts = ascending[kept][::side] * side, often[kept][::side]
+    return values, counts
+
+
+def _quantiles(values: np.ndarray, counts: np.ndarray, shares: np.ndarray) -> np.ndarray:
+    """Return the values that are reached by these shares of a histogram; the values ascend."""
+    below = np.cumsum(counts)
+    reached: np.ndarray = values[np.searchsorted(below, shares * below[-1]).clip(max=len(values) - 1)]
+    return reached
 
 
 def _voi(dataset: Dataset, frames: Iterable[Frame], window: str) -> ValueOfInterest:

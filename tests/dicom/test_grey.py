@@ -58,6 +58,71 @@ def test_automatic_window_leaves_one_percent_below_and_half_a_percent_above():
     assert automatic(list(range(1, 1001))) == (10, 995)
 
 
+def crowd(*groups: tuple[int, int, int]) -> list[int]:
+    """Return, for each group, so many pixels spread evenly from the least to the greatest value."""
+    spread = (np.linspace(least, greatest, count) for count, least, greatest in groups)
+    return np.concatenate(list(spread)).round().astype(int).tolist()
+
+
+ANATOMY = (9000, 100, 400)
+
+
+@pytest.mark.parametrize("count", [60, 270, 900])
+@pytest.mark.parametrize(
+    ("marks", "ends"),
+    [
+        ([(4095, 4095)], (103, 399)),  # a lead marker
+        ([(4000, 4095)], (103, 399)),  # not quite saturated
+        ([(2000, 2000), (4095, 4095), (4095, 4095)], (103, 399)),
+        ([(-3000, -3000)], (103, 399)),
+        ([(-3000, -3000), (4095, 4095)], (103, 399)),
+    ],
+)
+def test_marks_far_from_the_anatomy_do_not_decide_the_window(marks, ends, count):
+    values = crowd(ANATOMY, *((count // len(marks), *mark) for mark in marks))
+    low, high = automatic(values, PixelRepresentation=1)
+    assert low == pytest.approx(ends[0], abs=3)
+    assert high == pytest.approx(ends[1], abs=3)
+
+
+def test_mark_with_soft_edges_does_not_decide_the_window():
+    low, high = automatic(crowd(ANATOMY, (30, 400, 4095), (300, 4095, 4095)))
+    assert (low, high) == (pytest.approx(103, abs=1), pytest.approx(405, abs=6))
+
+
+def test_dark_mark_of_an_inverted_image_does_not_decide_the_window():
+    inverted = {"RescaleSlope": -1, "RescaleIntercept": 4095}
+    low, high = automatic(crowd(ANATOMY, (300, 4095, 4095)), **inverted)
+    assert (low, high) == (pytest.approx(4095 - 399, abs=3), pytest.approx(4095 - 103, abs=3))
+
+
+@pytest.mark.parametrize(
+    ("values", "high"),
+    [
+        (crowd(ANATOMY, (300, 600, 650)), 648),  # near the rest
+        (crowd((9000, 0, 60), (700, 2000, 4000)), 3900),  # a picture on a dark ground
+        (crowd((9000, 0, 0), (300, 4095, 4095)), 4095),  # text on black
+        (crowd((9000, 0, 20), (300, 255, 255)), 255),  # the same, compressed
+        (crowd((9000, 0, 200), (450, 200, 2000)), 1850),  # vessels: a tail, not a mark
+        (crowd(ANATOMY, (2000, 4095, 4095)), 4095),  # direct exposure: too much for a mark
+    ],
+)
+def test_bright_parts_of_the_picture_decide_the_window(values, high):
+    assert automatic(values)[1] == pytest.approx(high, rel=0.05)
+
+
+def test_what_eight_bits_show_is_all_picture():
+    values = bytes(crowd((9000, 10, 80), (300, 255, 255)))
+    dataset = picture(values, 100, 93)
+    window = automatic_window(dataset, [read_frame(dataset, 0)])
+    assert window.center + window.width / 2 == 255
+
+
+@pytest.mark.parametrize("modality", ["PT", "NM", "RTDOSE"])
+def test_hot_spots_of_counts_are_no_marks(modality):
+    assert automatic(crowd(ANATOMY, (300, 4095, 4095)), Modality=modality) == (0, 4095)
+
+
 def test_automatic_window_is_in_modality_values():
     assert automatic(list(range(1, 1001)), RescaleSlope=-2, RescaleIntercept=0) == (-1982, -12)
 
