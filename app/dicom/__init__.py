@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from app.errors import BadDataset, Unrenderable, permanent
-from app.types import Content, DescribeOptions, Instance, PreviewOptions
+from app.types import Content, DatasetWarning, DescribeOptions, Instance, PreviewOptions
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
@@ -45,9 +45,9 @@ def describe(content: Content, options: DescribeOptions) -> Instance:
     if options.metadata.strict and warnings:
         raise BadDataset(f"element {warnings[0].tag} is not valid", code="invalid_value")
     parsed = perf_counter()
-    png, error = _preview(dataset, options.preview)
+    png, error, overruled = _preview(dataset, options.preview)
     took = {"parse": _ms(parsed - began), "render": _ms(perf_counter() - parsed)}
-    return Instance(row, text, document, png, error, warnings, took, content.member)
+    return Instance(row, text, document, png, error, (*warnings, *overruled), took, content.member)
 
 
 def bulk_source(content: Content) -> str:
@@ -59,16 +59,20 @@ def bulk_source(content: Content) -> str:
     return f"{quote(content.uri, safe=':/')}?generation={content.ref.generation}{member}"
 
 
-def _preview(dataset: Dataset, options: PreviewOptions) -> tuple[bytes | None, str | None]:
-    """Return the preview, or why there is none."""
-    from app.dicom.preview import preview
+def _preview(
+    dataset: Dataset, options: PreviewOptions
+) -> tuple[bytes | None, str | None, tuple[DatasetWarning, ...]]:
+    """Return the preview, or why there is none, and the warnings of drawing it."""
+    from app.dicom.png import encode_png
+    from app.dicom.preview import drawing
 
     if not options.enabled:
-        return None, "disabled"
+        return None, "disabled", ()
     try:
-        return preview(dataset, options), None
+        drawn = drawing(dataset, options)
+        return encode_png(drawn.image), None, drawn.warnings
     except Unrenderable as exc:
-        return None, exc.code
+        return None, exc.code, ()
 
 
 def _ms(seconds: float) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import chain
 
 import numpy as np
@@ -21,8 +21,29 @@ SAMPLE = 1 << 20
 BAND = 1 << 16
 """Pixels that are shaded at a time."""
 DIMMEST_LABEL = 64
-SHADES = 32
+SHADES = 16
 """Fewest different values of a picture, as opposed to a plain ground and its noise."""
+CALIBRATED = ("CT", "PT")
+"""Modalities whose windows fit all slices of a series: one of nothing but air is rightly black."""
+GLANCE = 1 << 10
+"""Pixels that may raise the suspicion that a window shows nothing."""
+END, ALMOST_ALL, ALL_BUT_ONE_PERCENT = 1.0, 0.9, 0.99
+"""Grey levels from black or white that look the same; shares of the pixels there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Histogram:
+    """How often modality values occur, without padding.
+
+    values, counts: (n,) float64, ascending, and integer. ends: the least and the most that the frame's bits
+    can hold. measured: integers of more than eight bits. Eight bits were made to be looked at: text and
+    drawings, with nothing to be left out.
+    """
+
+    values: np.ndarray
+    counts: np.ndarray
+    ends: tuple[float, float]
+    measured: bool
 
 
 def grey(dataset: Dataset, frame: Frame, window: str | ValueOfInterest = "auto") -> np.ndarray:
@@ -102,31 +123,23 @@ def automatic_window(dataset: Dataset, frames: Iterable[Frame]) -> Window:
     ----------
     PS3.3 C.7.5.1.1.2 (Pixel Padding Value and Range Limit)
     """
-    values, counts, ends, measured = [], [], (0.0, 1.0), True
-    for frame in frames:
-        # Eight bits were made to be looked at: text and drawings, with nothing to be left out.
-        measured = measured and frame.pixels.dtype.kind in "iu" and frame.header.bits_stored > 8
-        step = 1 + int((frame.pixels.size / SAMPLE) ** 0.5)
-        stored, often = _histogram(dataset, frame.pixels[::step, ::step])
-        modality = modality_transform(dataset, frame.header, frame.index)
-        values.append(modality.apply(stored))
-        counts.append(often)
-        ends = _range(frame, modality)
-    shown, often = np.concatenate(values), np.concatenate(counts)
-    if not len(shown):
+    return _window_over(dataset, _histogram(dataset, frames))
+
+
+def _window_over(dataset: Dataset, histogram: Histogram) -> Window:
+    values, counts = histogram.values, histogram.counts
+    if not len(values):
         return Window(0.0, 1.0, "LINEAR_EXACT")
-    order = np.argsort(shown, kind="stable")
-    shown, often = shown[order], often[order]
     counts_something = text(dataset, "Modality") in FROM_ZERO
-    if measured and not counts_something:
-        shown, often = _without_marks(shown, often)
-    low, high = _quantiles(shown, often, np.array([0.01, 0.995]))
-    if counts_something and shown[0] >= 0:
+    if histogram.measured and not counts_something:
+        values, counts = _without_marks(values, counts)
+    low, high = _quantiles(values, counts, np.array([0.01, 0.995]))
+    if counts_something and values[0] >= 0:
         low = 0.0
     if low >= high:
-        low, high = shown[0], shown[-1]
+        low, high = values[0], values[-1]
     if low >= high:
-        low, high = min(low, ends[0]), max(low, ends[1])
+        low, high = min(low, histogram.ends[0]), max(low, histogram.ends[1])
     return Window((low + high) / 2, max(high - low, 1e-9), "LINEAR_EXACT")
 
 
@@ -164,18 +177,62 @@ def _quantiles(values: np.ndarray, counts: np.ndarray, shares: np.ndarray) -> np
 def _voi(dataset: Dataset, frames: Iterable[Frame], window: str) -> ValueOfInterest:
     left = iter(frames)
     frame = next(left)
+    modality = modality_transform(dataset, frame.header, frame.index)
     if window != "auto":
         said: ValueOfInterest | None = parse_window(window)
     else:
-        signed = frame.header.signed or modality_transform(dataset, frame.header, frame.index).intercept < 0
+        signed = frame.header.signed or modality.intercept < 0
         said = value_of_interest(dataset, frame.header, frame.index, signed=signed)
     if isinstance(said, Window) and said.function == "LINEAR" and frame.pixels.dtype.kind == "f":
         # LINEAR counts integers: a map from 0 to 1 with a width of 1 would be black and white.
-        return replace(said, function="LINEAR_EXACT")
+        said = replace(said, function="LINEAR_EXACT")
+    if window == "auto" and isinstance(said, Window):
+        # A thousand pixels tell whether it is worth to look at all of them.
+        step = 1 + int((frame.pixels.size / GLANCE) ** 0.5)
+        shown = said.apply(modality.apply(frame.pixels[::step, ::step]))
+        at_an_end = max(np.count_nonzero(shown <= END), np.count_nonzero(shown >= 255 - END))
+        if at_an_end < ALMOST_ALL * shown.size:
+            return said
+        histogram = _histogram(dataset, chain([frame], left))
+        instead = _window_over(dataset, histogram)
+        unusable = _shows_nothing(said, instead, histogram, text(dataset, "Modality"))
+        return replace(instead, replaces_unusable=True) if unusable else said
     return said or automatic_window(dataset, chain([frame], left))
 
 
-def _histogram(dataset: Dataset, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _shows_nothing(said: Window, instead: Window, histogram: Histogram, modality: str) -> bool:
+    """Tell whether a window leaves the picture at one end of the greys, though there is one to be seen.
+
+    A dark frame must stay dark. There is a picture if its values differ by half the width of the window, or
+    if they differ at all while the window is so wide that it has one grey for them.
+    """
+    values, counts = histogram.values, histogram.counts
+    shown = said.apply(values)
+    total = counts.sum()
+    dark = counts[shown <= END].sum() >= ALL_BUT_ONE_PERCENT * total
+    bright = counts[shown >= 255 - END].sum() >= ALL_BUT_ONE_PERCENT * total
+    if not (dark or bright) or len(values) < SHADES or (dark and modality in CALIBRATED):
+        return False
+    swallowed = values[-1] - values[0] <= said.width / 255
+    return bool(swallowed or instead.width >= said.width / 2)
+
+
+def _histogram(dataset: Dataset, frames: Iterable[Frame]) -> Histogram:
+    values, counts, ends, measured = [], [], (0.0, 1.0), True
+    for frame in frames:
+        measured = measured and frame.pixels.dtype.kind in "iu" and frame.header.bits_stored > 8
+        step = 1 + int((frame.pixels.size / SAMPLE) ** 0.5)
+        stored, often = _stored_histogram(dataset, frame.pixels[::step, ::step])
+        modality = modality_transform(dataset, frame.header, frame.index)
+        values.append(modality.apply(stored))
+        counts.append(often)
+        ends = _range(frame, modality)
+    shown, often = np.concatenate(values), np.concatenate(counts)
+    order = np.argsort(shown, kind="stable")
+    return Histogram(shown[order], often[order], ends, measured)
+
+
+def _stored_histogram(dataset: Dataset, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the distinct finite values that are no padding, ascending, and how often each occurs."""
     if pixels.dtype.kind in "iu" and pixels.dtype.itemsize <= 2:
         low = int(pixels.min())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 from pydicom.dataset import Dataset
@@ -12,7 +13,7 @@ from app.dicom.color import rgb
 from app.dicom.document import draw_document
 from app.dicom.frames import Frame
 from app.dicom.geometry import fitting_size, pixel_ratio, resize
-from app.dicom.grey import grey
+from app.dicom.grey import common_window, grey
 from app.dicom.header import pixel_keyword, read_header
 from app.dicom.overlays import burn_overlays, need_whole_frame
 from app.dicom.png import encode_png
@@ -21,8 +22,8 @@ from app.dicom.report import draw_report
 from app.dicom.slide import draw_slide, is_tiled
 from app.dicom.strips import draw_waveform
 from app.dicom.unrenderable import PreviewError, rendering, unrenderable
-from app.dicom.window import ValueOfInterest
-from app.types import PreviewOptions
+from app.dicom.window import ValueOfInterest, Window
+from app.types import DatasetWarning, PreviewOptions
 
 PAGES: dict[str, Callable[[Dataset, int], np.ndarray]] = {
     "EncapsulatedDocument": draw_document,
@@ -30,6 +31,16 @@ PAGES: dict[str, Callable[[Dataset, int], np.ndarray]] = {
     "ContentSequence": draw_report,
 }
 """Element that a data set without pixels is drawn from -> how, given the longest side."""
+WINDOW_UNUSABLE = DatasetWarning("00281050", "window_unusable")
+"""The window of the data set shows nothing of the picture; an automatic one was used."""
+
+
+@dataclass(frozen=True, slots=True)
+class Drawing:
+    """What stands for an object, (rows, columns[, 3]) uint8, and what had to be overruled to draw it."""
+
+    image: np.ndarray
+    warnings: tuple[DatasetWarning, ...] = ()
 
 
 def preview(dataset: Dataset, options: PreviewOptions) -> bytes:
@@ -53,13 +64,19 @@ def preview(dataset: Dataset, options: PreviewOptions) -> bytes:
 
 
 def picture(dataset: Dataset, options: PreviewOptions) -> np.ndarray:
-    """Draw what stands for the object: a frame, a slide put together of its tiles, or the first page.
-
-    Parameters, Raises : as for `preview`
+    """Draw what stands for the object, as `drawing` does.
 
     Returns
     -------
     (rows, columns) uint8 for grey, (rows, columns, 3) uint8 for RGB
+    """
+    return drawing(dataset, options).image
+
+
+def drawing(dataset: Dataset, options: PreviewOptions) -> Drawing:
+    """Draw what stands for the object: a frame, a slide put together of its tiles, or the first page.
+
+    Parameters, Raises : as for `preview`
     """
     with rendering():
         frame_index = choose_frame(dataset, options.frame)
@@ -68,10 +85,13 @@ def picture(dataset: Dataset, options: PreviewOptions) -> np.ndarray:
             if draw_page is None:
                 raise unrenderable(PreviewError.NO_PIXEL_DATA, "the data set has nothing to draw")
             page = draw_page(dataset, options.max_side)
-            return resize(page, fitting_size(page.shape, 1.0, options.max_side))
+            return Drawing(resize(page, fitting_size(page.shape, 1.0, options.max_side)))
         if options.frame == "representative" and is_tiled(dataset):
-            return draw_slide(dataset, options, frame_index, draw)
-        return render(dataset, options, frame_index)
+            image, voi = draw_slide(dataset, options, frame_index, draw)
+        else:
+            image, voi = _render(dataset, options, frame_index, None)
+        unusable = isinstance(voi, Window) and voi.replaces_unusable
+        return Drawing(image, (WINDOW_UNUSABLE,) if unusable else ())
 
 
 def render(
@@ -100,13 +120,21 @@ def render(
     PS3.4 N.2 (order of the grey scale transformations)
     """
     with rendering():
-        header = read_header(dataset)
-        ratio = pixel_ratio(dataset, frame_index)
-        size = fitting_size((header.rows, header.columns), ratio, options.max_side)
-        whole = need_whole_frame(dataset, drawn=options.overlays)
-        scale = 1.0 if whole else min(size[0] / header.rows, size[1] / header.columns)
-        frame = read_reduced(dataset, frame_index, scale, options.limits)
-        return resize(draw(dataset, frame, options, voi), size)
+        return _render(dataset, options, frame_index, voi)[0]
+
+
+def _render(
+    dataset: Dataset, options: PreviewOptions, frame_index: int, voi: ValueOfInterest | None
+) -> tuple[np.ndarray, ValueOfInterest | None]:
+    """Return the picture, and how its grey values are shown."""
+    header = read_header(dataset)
+    ratio = pixel_ratio(dataset, frame_index)
+    size = fitting_size((header.rows, header.columns), ratio, options.max_side)
+    whole = need_whole_frame(dataset, drawn=options.overlays)
+    scale = 1.0 if whole else min(size[0] / header.rows, size[1] / header.columns)
+    frame = read_reduced(dataset, frame_index, scale, options.limits)
+    voi = voi or common_window(dataset, [frame], options.window)
+    return resize(draw(dataset, frame, options, voi), size), voi
 
 
 def draw(

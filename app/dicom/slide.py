@@ -36,7 +36,9 @@ def is_tiled(dataset: Dataset) -> bool:
     return min(_matrix(dataset)) > 0 and (is_part or integer(dataset, "NumberOfFrames", 1) > 1)
 
 
-def draw_slide(dataset: Dataset, options: PreviewOptions, frame_index: int, draw: Draw) -> np.ndarray:
+def draw_slide(
+    dataset: Dataset, options: PreviewOptions, frame_index: int, draw: Draw
+) -> tuple[np.ndarray, ValueOfInterest | None]:
     """Draw the whole matrix of a slide, or of a segmentation of one.
 
     Parameters
@@ -49,7 +51,7 @@ def draw_slide(dataset: Dataset, options: PreviewOptions, frame_index: int, draw
     Returns
     -------
     (rows, columns) or (rows, columns, 3) uint8; only one tile besides it is in memory at a time. Tiles that
-    are not there, or have no bytes, are left blank.
+    are not there, or have no bytes, are left blank. And how grey values are shown.
 
     Raises
     ------
@@ -85,7 +87,7 @@ def draw_slide(dataset: Dataset, options: PreviewOptions, frame_index: int, draw
             canvas = np.full(size + image.shape[2:], background, np.uint8)
         _put(canvas, image, tile, header, (size[0] / matrix[0], size[1] / matrix[1]))
     assert canvas is not None
-    return canvas
+    return canvas, voi
 
 
 def _put(

@@ -26,11 +26,15 @@ class ValueOfInterest(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """Centre and width in modality units, and the shape of the curve between."""
+    """Centre and width in modality units, and the shape of the curve between.
+
+    replaces_unusable: it stands in for the data set's own window, which shows nothing of the picture.
+    """
 
     center: float
     width: float
     function: str = "LINEAR"
+    replaces_unusable: bool = False
 
     def apply(self, values: np.ndarray) -> np.ndarray:
         """Map modality values to grey.

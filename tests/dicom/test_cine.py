@@ -55,6 +55,12 @@ def test_window_that_was_asked_for_holds_for_all_frames():
     assert shown == [0, 255, 255]
 
 
+def test_window_that_shows_nothing_is_replaced_by_one_for_all_frames():
+    ramp = np.arange(200, dtype=np.uint8).reshape(10, 20)
+    dataset = picture(ramp.tobytes() * 2, 10, 20, NumberOfFrames=2, WindowCenter=-500, WindowWidth=100)
+    assert [np.ptp(image) for image, _ in played(dataset)] == [255, 255]
+
+
 @pytest.mark.parametrize(
     ("elements", "delay"),
     [

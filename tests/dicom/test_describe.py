@@ -48,6 +48,21 @@ def test_a_report_is_described_with_a_page_of_its_text():
     assert instance.columns["modality"] == "SR"
 
 
+def test_a_window_that_shows_nothing_is_warned_of_where_there_is_a_preview():
+    # Values -1024 to -770 in a window of 3000 to 3100.
+    wrong = data.ct(Modality="DX", WindowCenter="3050", WindowWidth="100")
+    assert run(wrong).warnings == (DatasetWarning("00281050", "window_unusable"),)
+    assert run(wrong, NO_PREVIEW).warnings == ()
+    asked = DescribeOptions(preview=PreviewOptions(window="3050,100"))
+    assert run(wrong, asked).warnings == ()
+
+
+def test_a_window_that_shows_nothing_of_a_grey_slide_is_warned_of():
+    tiles = {"NumberOfFrames": "2", "TotalPixelMatrixRows": 32, "TotalPixelMatrixColumns": 8}
+    wrong = data.ct(Modality="SM", WindowCenter="3050", PixelData=data.pixels(16, 8, frames=2), **tiles)
+    assert run(wrong).warnings == (DatasetWarning("00281050", "window_unusable"),)
+
+
 def test_a_preview_that_is_not_wanted_is_disabled():
     instance = run(data.ct(), NO_PREVIEW)
     assert (instance.preview, instance.preview_error) == (None, "disabled")

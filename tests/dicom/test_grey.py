@@ -5,7 +5,8 @@ import pytest
 from pydicom.uid import ExplicitVRBigEndian
 
 from app.dicom.frames import read_frame
-from app.dicom.grey import automatic_window
+from app.dicom.grey import automatic_window, common_window
+from app.dicom.window import Window
 from tests.dicom.pictures import drawn, picture, with_items, words
 
 HALF = {"WindowCenter": 128, "WindowWidth": 256}
@@ -102,7 +103,7 @@ def test_dark_mark_of_an_inverted_image_does_not_decide_the_window():
         (crowd(ANATOMY, (300, 600, 650)), 648),  # near the rest
         (crowd((9000, 0, 60), (700, 2000, 4000)), 3900),  # a picture on a dark ground
         (crowd((9000, 0, 0), (300, 4095, 4095)), 4095),  # text on black
-        (crowd((9000, 0, 20), (300, 255, 255)), 255),  # the same, compressed
+        (crowd((9000, 0, 12), (300, 255, 255)), 255),  # the same, compressed
         (crowd((9000, 0, 200), (450, 200, 2000)), 1850),  # vessels: a tail, not a mark
         (crowd(ANATOMY, (2000, 4095, 4095)), 4095),  # direct exposure: too much for a mark
     ],
@@ -150,6 +151,78 @@ def test_constant_frame_is_shown_as_its_share_of_the_range(value, grey):
 
 def test_frame_of_nothing_but_padding_is_drawn():
     assert drawn(picture(b"\7\7", 1, 2, PixelPaddingValue=7)) == [[7, 7]]
+
+
+def window_of(values: list[int], center: float, width: float, **elements: object) -> Window:
+    """Return the window that these pixels are shown with, beside a window of the data set."""
+    dataset = picture(words(*values), 1, len(values), BitsAllocated=16, **elements)
+    dataset.WindowCenter, dataset.WindowWidth = center, width
+    found = common_window(dataset, [read_frame(dataset, 0)], "auto")
+    assert isinstance(found, Window)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("values", "window", "modality", "ends"),
+    [
+        (crowd((2000, 201, 16344)), (-600, 1600), "DX", (354, 16263)),  # a window of Hounsfield units
+        (crowd((2000, 0, 134)), (32768, 65536), "NM", (0, 133)),  # all that 16 bits can hold
+        (crowd((2000, 80, 1300)), (30, 100), "CT", (92, 1294)),  # its rescale was lost
+        (crowd((2000, 0, 1000)), (6000, 500), "MR", (10, 995)),  # black
+        (crowd((10, 0, 80), (1990, 500, 2500)), (0, 300), "DX", (510, 2490)),  # one in 200 is in the window
+    ],
+)
+def test_window_that_shows_nothing_of_the_picture_is_replaced(values, window, modality, ends):
+    found = window_of(values, *window, Modality=modality)
+    assert found.replaces_unusable
+    assert found.center - found.width / 2 == pytest.approx(ends[0], abs=2)
+    assert found.center + found.width / 2 == pytest.approx(ends[1], abs=2)
+
+
+@pytest.mark.parametrize(
+    ("values", "window", "elements"),
+    [
+        (
+            crowd((2000, 0, 300)),
+            (40, 400),
+            {"RescaleIntercept": -1024, "RescaleSlope": 1},
+        ),  # air beside a head
+        (crowd((2000, 0, 900)), (40, 80), {"RescaleIntercept": -1024, "RescaleSlope": 1}),  # and its rest
+        (crowd((2000, 0, 0)), (2048, 4096), {"Modality": "XA"}),  # a frame without exposure
+        (crowd((2000, 0, 12)), (2048, 4096), {"Modality": "XA"}),  # and its noise
+        (crowd((2000, 0, 30)), (32768, 65536), {"Modality": "PT"}),  # a slice beyond the patient
+        (crowd((2000, 0, 3)), (32768, 65536), {"Modality": "NM"}),  # a frame before the tracer comes
+        (crowd((2000, 4090, 4095)), (2048, 4096), {"Modality": "DX"}),  # nothing but direct exposure
+        (crowd((1900, 0, 0), (100, 0, 1000)), (600, 800), {"Modality": "MR"}),  # a small thing
+        (
+            crowd((1960, 500, 2500), (40, 0, 80)),
+            (0, 300),
+            {"Modality": "DX"},
+        ),  # one in fifty is in the window
+    ],
+)
+def test_window_of_a_frame_that_is_rightly_dark_or_bright_is_kept(values, window, elements):
+    found = window_of(values, *window, **{"Modality": "CT", **elements})
+    assert found == Window(*window)
+
+
+def test_window_that_someone_asked_for_is_never_replaced():
+    dataset = picture(words(*crowd((2000, 201, 16344))), 1, 2000, BitsAllocated=16, Modality="DX")
+    assert np.unique(drawn(dataset, window="-600,1600")).tolist() == [255]
+
+
+def test_padding_does_not_make_a_window_unusable():
+    values = [*[0] * 5000, *crowd((50, 1000, 2000))]
+    assert window_of(values, 1500, 1000, PixelPaddingValue=0) == Window(1500, 1000)
+    assert window_of(values, 100, 50, PixelPaddingValue=0, Modality="MR").replaces_unusable
+
+
+def test_window_is_judged_by_all_frames_that_it_is_for():
+    dark, bright = crowd((2000, 0, 1000)), crowd((2000, 5000, 9000))
+    dataset = picture(words(*dark, *bright), 1, 2000, BitsAllocated=16, NumberOfFrames=2, Modality="MR")
+    dataset.WindowCenter, dataset.WindowWidth = 7000, 4000
+    first, second = (read_frame(dataset, index) for index in (0, 1))
+    assert common_window(dataset, [first, second], "auto") == Window(7000, 4000)
 
 
 def test_big_frames_are_sampled():
