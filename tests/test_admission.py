@@ -19,6 +19,7 @@ from app.errors import OutOfSpace, Overloaded
 from app.services import open_services
 from app.types import Content, ObjectRef
 from tests.conftest import lake_settings
+from tests.processes import PATIENCE_S
 from tests.pushes import wrapped
 
 MIB = 1 << 20
@@ -80,7 +81,7 @@ def test_who_is_patient_waits_for_room():
     def first():
         with budget.hold(80):
             inside.set()
-            assert leave.wait(10)
+            assert leave.wait(PATIENCE_S)
 
     def second():
         with budget.hold(30):
@@ -88,12 +89,12 @@ def test_who_is_patient_waits_for_room():
 
     with ThreadPoolExecutor() as pool:
         pool.submit(first)
-        assert inside.wait(10)
+        assert inside.wait(PATIENCE_S)
         waiting = pool.submit(second)
         time.sleep(0.1)
         assert not waiting.done()
         leave.set()
-        assert waiting.result(10) is True
+        assert waiting.result(PATIENCE_S) is True
 
 
 def test_threads_never_hold_more_than_the_budget():

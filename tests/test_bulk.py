@@ -125,7 +125,7 @@ def test_the_service_finds_what_was_ingested_known_and_what_went_removed(service
     gone.unlink()
     published = []
     services.source.watch(published.append)
-    until(lambda: published, 5)
+    until(lambda: published)
     time.sleep(0.5)
     assert kept.exists()
     (told,) = [message.attributes for message in published]
@@ -214,12 +214,12 @@ def test_a_path_of_1010_bytes_is_stored_by_service_and_command_line(tmp_path):
     assert len(name) == 1010
     with Service(tmp_path / "lake") as service:
         service.drop(name, CT)
-        row = until(lambda: service.current().get(name), 10)
+        row = until(lambda: service.current().get(name))
         assert row
         assert row["modality"] == "CT"
         assert document(row)["00080060"]["Value"] == ["CT"]
         (service.landing / name).unlink()
-        assert until(lambda: name not in service.current(), 10)
+        assert until(lambda: name not in service.current())
     path = put(tmp_path / long_name(1020 - len(f"{tmp_path}/")), CT)
     result = service.run("ingest", str(path.parent))
     line = json.loads(result.stdout.splitlines()[0])
@@ -264,7 +264,7 @@ def test_interrupt_does_not_wait_for_the_files_ahead(tmp_path):
         put(tmp_path / "disc" / f"{number}.zip", packed)
     program = [sys.executable, "-m", "app", "ingest", "disc"]
     with subprocess.Popen(program, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)}) as process:
-        until(lambda: list(tmp_path.glob("lake/output/metadata/**/*.json")), 30)
+        until(lambda: list(tmp_path.glob("lake/output/metadata/**/*.json")))
         process.send_signal(signal.SIGINT)
         try:
             assert process.wait(120) == 130

@@ -67,7 +67,7 @@ def test_every_command_runs(checkout):
             return False
 
     try:
-        assert until(serving, 30)
+        assert until(serving)
         script = "".join(block for name, block in BLOCKS if not name)
         # A machine that runs a test suite on every core is slower than one with a user before it.
         script = script.replace("localhost:8080", f"localhost:{port}").replace("sleep 2\n", "sleep 5\n")

@@ -4,8 +4,8 @@ import io
 import math
 import pickle
 import struct
-import time as clock
 from datetime import date, datetime, time
+from time import process_time
 
 import msgpack
 import pytest
@@ -115,10 +115,10 @@ def test_a_name_that_is_not_in_the_table_and_arguments_that_do_not_fit_are_unrea
     ],
 )
 def test_what_is_no_message_pack_is_unreadable(body):
-    began = clock.monotonic()
+    began = process_time()
     with pytest.raises(Unreadable):
         read(body)
-    assert clock.monotonic() - began < 1
+    assert process_time() - began < 1
 
 
 @pytest.mark.parametrize("value", [b"\x90", b"\x80", b"\x07", b"\xa2aa", b"\x91\x90", b"\x81\x01\x02"])

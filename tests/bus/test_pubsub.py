@@ -89,7 +89,7 @@ class TestPubSubBus(BusContract):
 def test_message_refused_five_times_is_given_up_by_the_subscription(bus, subscribed, endpoint, dead_letters):
     endpoint.answer(503, 422, 500, 400, 429)
     message_id = bus.publish(note(b"\x01", objectId="a.dcm"))
-    endpoint.wait(5, timeout_s=30)  # a retry takes the emulator three seconds, whatever the retry policy
+    endpoint.wait(5)  # a retry takes the emulator three seconds, whatever the retry policy
     (row,) = dead_letters(1)
     assert [push["message"]["messageId"] for push in endpoint.pushes] == [message_id] * 5
     attributes = json.loads(row["attributes"])
