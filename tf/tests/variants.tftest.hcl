@@ -17,7 +17,7 @@ run "one_bucket_does_not_wake_itself" {
   }
 
   assert {
-    condition     = strcontains(output.next_steps, "gsutil cp FILE.dcm gs://demo-dicomlake/INPUT_FOLDER/\n")
+    condition     = strcontains(output.next_steps, "gcloud storage cp FILE.dcm gs://demo-dicomlake/INPUT_FOLDER/\n")
     error_message = "The example applies and names where to upload."
   }
 }
