@@ -15,7 +15,8 @@ CT = Path(get_testdata_file("CT_small.dcm")).read_bytes()
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory):
-    with Service(tmp_path_factory.mktemp("lake")) as running:
+    # Five deliveries take fifteen seconds otherwise; when they are due is checked on a clock of the tests.
+    with Service(tmp_path_factory.mktemp("lake"), delivery__backoff_min_s=0.1) as running:
         yield running
 
 
