@@ -17,8 +17,9 @@ from click.termui import progressbar
 from app import pipeline
 from app.admission import Budget
 from app.errors import DicomlakeError, ObjectGone, StorageUnavailable
+from app.own_files import Owner, OwnFiles
 from app.services import Services
-from app.storage.folder import is_event_name, spelled, walk
+from app.storage.folder import is_event_name, is_object_name, spelled, stat_file, walk
 from app.storage.index import Seen
 from app.storage.local import LocalStorage
 from app.storage.telling import messages
@@ -48,6 +49,7 @@ def ingest(paths: Iterable[Path], services: Services, emit: Emit) -> dict[str, i
     A permanent failure is dead-lettered at once. Names and keys are those of the service, so this may run
     beside it, and a second run changes nothing: what is a dead letter already is tried again, but not told
     twice. What cannot be read, or can be no object by its name, is a failed line and keeps no other file up.
+    Of files that the lake itself made, its databases and artifacts, only the number is returned: `skipped`.
     """
     counts: Counter[str] = Counter()
     delivery, workers = services.settings.delivery, services.settings.workers
@@ -59,13 +61,16 @@ def ingest(paths: Iterable[Path], services: Services, emit: Emit) -> dict[str, i
         counts[str(line["status"])] += 1
 
     with machine_view(services) as machine:
-        files = [file for path in paths for file in _files(path.resolve(), services, machine, tell)]
+        own = OwnFiles(services)
+        found = [file for path in paths for file in _files(path.resolve(), services, machine, own, tell)]
+        files = [file for file in found if file]
         letters = _open_letters(services)
         with progressbar(length=len(files), label="ingest", file=sys.stderr) as bar:
             for line in _lines(files, letters):
                 tell(line)
                 bar.update(1)
-    return {"files": counts.total(), **counts}
+    skipped = len(found) - len(files)
+    return {"files": counts.total(), **counts} | ({"skipped": skipped} if skipped else {})
 
 
 @contextmanager
@@ -78,40 +83,45 @@ def machine_view(services: Services) -> Iterator[Services]:
         source.close()
 
 
-def _files(path: Path, services: Services, machine: Services, tell: Callable[[Line], None]) -> Iterator[File]:
-    """Yield the files at or below `path`, and tell of what cannot be read or named.
+def _files(
+    path: Path, services: Services, machine: Services, own: OwnFiles, tell: Callable[[Line], None]
+) -> Iterator[File | None]:
+    """Yield the files at or below `path`, None for each of the lake's own; report those that are not usable.
 
     Inside the landing folder a file is the object that the watcher sees; elsewhere the machine is the bucket.
     """
-    landing = services.source
-    inside = isinstance(landing, LocalStorage) and path.is_relative_to(landing.root)
-    view = services if inside else machine
-    source = view.source
+    source = machine.source
     assert isinstance(source, LocalStorage)
 
     def fail(name: str, code: str) -> None:
         tell({"object_uri": source.uri(spelled(name)), "status": "failed", "code": code})
 
-    name = "" if path == source.root else path.relative_to(source.root).as_posix()
+    name = path.relative_to(source.root).as_posix() if path != source.root else ""
     try:
-        for found in _names(name, source, skip=lambda folder: fail(folder, StorageUnavailable.code)):
-            if is_event_name(found):
-                yield File(found, source, view)
+        for found in _names(name, source.root, skip=lambda folder: fail(folder, StorageUnavailable.code)):
+            owner, inside = own.owner(source.root / found)
+            view = services if owner is Owner.LANDING else machine
+            if owner is Owner.LAKE:
+                yield None
+            elif is_event_name(inside):
+                assert isinstance(view.source, LocalStorage)
+                yield File(inside, view.source, view)
             else:
                 fail(found, BAD_NAME)
     except DicomlakeError as error:
         fail(name, error.code)
 
 
-def _names(name: str, source: LocalStorage, skip: Callable[[str], None]) -> Iterator[str]:
+def _names(name: str, root: Path, skip: Callable[[str], None]) -> Iterator[str]:
     """Yield the name of a file, or those of all below a folder; of what has a bad name, that name alone."""
-    if name and not is_event_name(name):
+    if name and not is_object_name(name):
         yield name
-    elif os.path.isdir(source.root / name):
-        for found, _ in walk(source.root, f"{name}/" if name else "", skip):
+    elif os.path.isdir(root / name):
+        for found, _ in walk(root, f"{name}/" if name else "", skip):
             yield found
     else:
-        yield source.find(name).name
+        stat_file(root, name)
+        yield name
 
 
 def _open_letters(services: Services) -> Letters:

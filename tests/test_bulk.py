@@ -7,12 +7,14 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import orjson
 import pytest
 
-from app import bulk, dlq
+from app import bulk, dlq, pipeline
+from app.own_files import Owner, OwnFiles
 from app.services import open_services
 from tests import archives, data
 from tests.conftest import lake_settings
@@ -256,6 +258,115 @@ def test_what_desktops_and_editors_leave_behind_is_ignored(services, tmp_path):
 def test_an_empty_file_is_a_failure_where_its_name_promises_more(services, folder, name, ending):
     put(folder / name, b"")
     assert statuses(ingest(services, folder)) == [ending]
+
+
+def whole_lake(services, tmp_path):
+    """Put a file into landing and one beside the lake's own files, and have both described once."""
+    put(tmp_path / "landing/deep/a.dcm", CT)
+    put(tmp_path / "study/b.dcm", MR)
+    ingest(services, tmp_path / "landing", tmp_path / "study")
+    assert len(output(services)) == 4
+
+
+@pytest.mark.parametrize("way", [".", "study/..", "link", "landing/deep/../.."])
+def test_ingest_of_a_folder_with_the_lake_in_it_takes_each_file_for_what_it_is(services, tmp_path, way):
+    whole_lake(services, tmp_path)
+    (tmp_path / "link").symlink_to(tmp_path)
+    before = output(services), count(services, "instances")
+    lines = []
+    summary = bulk.ingest([tmp_path / way], services, lines.append)
+    databases = len(list(tmp_path.glob("lake.db*")))
+    assert databases > 1
+    assert summary == {"files": 2, "stored": 2, "skipped": 4 + databases}
+    assert [line["object_uri"] for line in lines] == [
+        f"file://{tmp_path}/landing/deep/a.dcm",
+        f"file://{tmp_path}/study/b.dcm",
+    ]
+    assert (output(services), count(services, "instances")) == before
+    assert dlq.letters(services.warehouse) == []
+
+
+def test_what_went_from_landing_leaves_nothing_of_a_run_over_the_whole_lake(services, tmp_path):
+    path = put(tmp_path / "landing/a.dcm", CT)
+    ingest(services, tmp_path)
+    assert len(output(services)) == 2
+    path.unlink()
+    services.source.watch(lambda message: pipeline.handle(message, services))
+    assert until(lambda: not output(services), 10)
+    assert current(services) == {}
+
+
+@pytest.mark.parametrize("name", ["output", "output/metadata", "lake.db", "lake.db-wal", "output/stray.dcm"])
+def test_ingest_of_what_the_lake_made_itself_does_nothing(services, tmp_path, name):
+    whole_lake(services, tmp_path)
+    put(tmp_path / "output/stray.dcm", CT)
+    before = output(services), count(services, "instances")
+    lines = []
+    summary = bulk.ingest([tmp_path / name], services, lines.append)
+    assert lines == []
+    assert summary.pop("skipped") > 0
+    assert summary == {"files": 0}
+    assert (output(services), count(services, "instances")) == before
+
+
+def test_artifacts_beside_the_objects_are_skipped_and_the_objects_are_not(tmp_path):
+    settings = lake_settings(tmp_path, source__url=f"file:{tmp_path}/in", artifacts__url=f"file:{tmp_path}")
+    with closing(open_services(settings)) as services:
+        put(tmp_path / "in/a.dcm", CT)
+        put(tmp_path / "b.dcm", MR)
+        ingest(services, tmp_path)
+        assert sorted(current(services)) == [f"{tmp_path}/b.dcm", f"{tmp_path}/in/a.dcm"]
+        assert len(ingest(services, tmp_path)) == 2
+
+
+def test_the_index_and_a_queue_elsewhere_are_the_lakes_too(tmp_path):
+    places = {"source__url": f"file:{tmp_path}/in", "bus__url": f"local:{tmp_path}/q/queue.db"}
+    with closing(open_services(lake_settings(tmp_path, **places))) as services:
+        put(tmp_path / "q/a.dcm", CT)
+        (line,) = ingest(services, tmp_path / "q")
+        assert line["object_uri"].endswith("/q/a.dcm")
+        own = OwnFiles(services)
+        for name in ("q/queue.db-journal", "lake.db-journal", "output/a.dcm", "q/QUEUE.DB"):
+            assert own.owner(tmp_path / name)[0] is Owner.LAKE
+        assert own.owner(tmp_path / "in/b/a.dcm") == (Owner.LANDING, "b/a.dcm")
+        assert own.owner(tmp_path / "q/lake.db") == (Owner.OTHER, f"{tmp_path}/q/lake.db"[1:])
+
+
+def test_ingest_of_the_folder_one_is_in_finds_the_lake_there(tmp_path):
+    put(tmp_path / "lake/landing/a.dcm", CT)
+    put(tmp_path / "b.dcm", MR)
+    program = [sys.executable, "-m", "app", "ingest", "."]
+    for _ in range(2):
+        ended = subprocess.run(
+            program,
+            cwd=tmp_path,
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            check=False,
+        )
+        *lines, last = map(json.loads, ended.stdout.splitlines())
+        assert [line["status"] for line in lines] == ["stored", "stored"]
+        assert last["summary"].pop("skipped") >= 1
+        assert last == {"summary": {"files": 2, "stored": 2}}
+    pictures = sorted(path.name.split(".")[0] for path in (tmp_path / "lake/output/images").rglob("*.png"))
+    assert pictures == ["a", "b"]
+
+
+def test_a_folder_mounted_at_a_second_place_is_still_the_landing_folder(services, tmp_path):
+    need("bind mounts", os.geteuid() == 0 and shutil.which("mount") is not None, "run as root on Linux")
+    whole_lake(services, tmp_path)
+    again = tmp_path / "again"
+    again.mkdir()
+    mounted = subprocess.run(
+        ["mount", "--bind", str(tmp_path / "landing"), str(again)], capture_output=True, check=False
+    )
+    need("bind mounts", mounted.returncode == 0, "run where mounting is allowed")
+    try:
+        (line,) = ingest(services, again)
+    finally:
+        subprocess.run(["umount", str(again)], check=True)
+    assert line["object_uri"] == f"file://{tmp_path}/landing/deep/a.dcm"
+    assert count(services, "instances") == 2
 
 
 def test_interrupt_does_not_wait_for_the_files_ahead(tmp_path):
