@@ -33,10 +33,10 @@ def cost(content: Content) -> int:
 class Budget:
     """How many bytes of objects may be held at once; 0 is no limit. Safe to call from several threads.
 
-    patience_s: how long to wait for room before one is refused.
+    patience_s: how long to wait for room before one is refused; None = as long as it takes.
     """
 
-    def __init__(self, max_bytes: int, patience_s: float = 0.0) -> None:
+    def __init__(self, max_bytes: int, patience_s: float | None = 0.0) -> None:
         self._max_bytes, self._patience_s = max_bytes, patience_s
         self._changed = threading.Condition()
         self._held = 0

@@ -7,11 +7,14 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from app.errors import BadArchive, DeadlineExceeded, InternalError, LimitExceeded
 from app.metrics import Metrics
 from app.types import Message, ObjectEvent
+from app.workers import Workers
+
+T = TypeVar("T")
 
 log = logging.getLogger("dicomlake")
 
@@ -28,10 +31,13 @@ class HasCode(Protocol):
 class Attempt:
     """Times the steps of one delivery, knows which one fails, stops when the deadline has passed.
 
+    The sender of a push waits for the answer, so the deadline includes the time spent waiting for a worker or
+    for room. A patient delivery has no such sender and would not come again: its deadline is for work alone.
+
     stored: how many members of an archive have rows by now.
     """
 
-    def __init__(self, message: Message, deadline_s: float, metrics: Metrics) -> None:
+    def __init__(self, message: Message, deadline_s: float, metrics: Metrics, patient: bool = False) -> None:
         self.message = message
         self.event: ObjectEvent | None = None
         self.stage = ""
@@ -39,39 +45,47 @@ class Attempt:
         self.stored: int | None = None
         self._metrics = metrics
         self._begin = time.monotonic()
-        self._deadline_s = deadline_s
+        self._deadline_s, self._patient = deadline_s, patient
         self._end = self._begin + deadline_s
         self._worked_s = 0.0
 
-    def left_s(self) -> float:
-        """Return how many seconds are left until the deadline; 0 when it has passed."""
-        return max(0.0, self._end - time.monotonic())
-
-    @contextmanager
-    def working(self) -> Iterator[Callable[[], None]]:
-        """Count the seconds from the call of what is given to the end of the block as the object's own."""
-        begin = math.inf
+    def run(self, workers: Workers, function: Callable[..., T], *args: object) -> T:
+        """Return `function(*args)` as a worker computes it; its seconds there count as the object's own."""
+        wait_s = None if self._patient else max(0.0, self._end - time.monotonic())
+        asked, begin = time.monotonic(), math.inf
 
         def begun() -> None:
             nonlocal begin
             begin = time.monotonic()
+            self._waited(begin - asked)
 
         try:
-            yield begun
+            return workers.run(function, *args, wait_s=wait_s, begun=begun)
         finally:
             self._worked_s += max(0.0, time.monotonic() - begin)
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Wait for room; no work is done in the block."""
+        begin = time.monotonic()
+        yield
+        self._waited(time.monotonic() - begin)
+
+    def _waited(self, seconds: float) -> None:
+        if self._patient:
+            self._end += seconds
 
     @contextmanager
     def step(self, stage: str) -> Iterator[None]:
         """Run one step; it is not begun too late.
 
-        Raises DeadlineExceeded; BadArchive (`limit_exceeded`) where most of the time went into the work
-        itself, as it would again.
+        Raises DeadlineExceeded; BadArchive (`limit_exceeded`) where most of the time went into the members of
+        an archive, as it would again.
         """
         self.stage = stage
         begin = time.monotonic()
         if begin > self._end:
-            if self._worked_s > self._deadline_s / 2:
+            if self.stored is not None and self._worked_s > self._deadline_s / 2:
                 text = "describing its members took longer than delivery.deadline_s"
                 raise BadArchive(text, code=LimitExceeded.code)
             raise DeadlineExceeded("the event took longer than delivery.deadline_s")

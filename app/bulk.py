@@ -52,8 +52,7 @@ def ingest(paths: Iterable[Path], services: Services, emit: Emit) -> dict[str, i
     Of files that the lake itself made, its databases and artifacts, only the number is returned: `skipped`.
     """
     counts: Counter[str] = Counter()
-    delivery, workers = services.settings.delivery, services.settings.workers
-    patient = Budget(workers.inflight_bytes, patience_s=delivery.deadline_s)  # nobody here would try again
+    patient = Budget(services.settings.workers.inflight_bytes, patience_s=None)  # nobody here would try again
     services = replace(services, budget=patient)
 
     def tell(line: Line) -> None:

@@ -120,7 +120,9 @@ class Delivery(Section):
     permanent_attempts: int = Field(
         ge=0, description="dead-letter a permanent failure at this delivery; 0 = never"
     )
-    deadline_s: Seconds = Field(description="longest time for one event, below the ack deadline")
+    deadline_s: Seconds = Field(
+        description="longest time for one event, below the ack deadline; in `ingest` without waiting"
+    )
     min_free_bytes: int = Field(
         ge=0, description="deliveries wait while a disk that is written to has less free; 0 = never"
     )

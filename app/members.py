@@ -102,9 +102,8 @@ class Members:
         return self._run(archive.describe_members, describe, part, options, self._limits)
 
     def _run(self, function: Callable[..., T], *args: object) -> T:
-        attempt, workers = self._attempt, self._services.workers
-        with attempt.step("describe"), attempt.working() as begun:
-            return workers.run(function, *args, wait_s=attempt.left_s(), begun=begun)
+        with self._attempt.step("describe"):
+            return self._attempt.run(self._services.workers, function, *args)
 
     def _good_ones(self, found: Sequence[Instance | Refused]) -> Iterator[list[Instance]]:
         self.refuse(one for one in found if isinstance(one, Refused))

@@ -12,7 +12,7 @@ import logging
 import re
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from functools import partial
 
@@ -60,7 +60,8 @@ def handle(message: Message, services: Services, how: GiveUp = GiveUp.WHEN_DUE) 
     A permanent failure is dead-lettered with its reason when `how` says so; until then it is raised, so that
     it is tried again.
     """
-    attempt = Attempt(message, services.settings.delivery.deadline_s, services.metrics)
+    patient = how is not GiveUp.WHEN_DUE
+    attempt = Attempt(message, services.settings.delivery.deadline_s, services.metrics, patient)
     try:
         with services.metrics.in_flight(), internal():
             with attempt.step("event"):
@@ -88,7 +89,9 @@ def ingest(event: ObjectEvent, attempt: Attempt, services: Services) -> Outcome:
     if event.type in REMOVALS:
         return remove(event, row, attempt, services)
     services.space.check()
-    with services.budget.hold(estimate(event.size)) as correct:
+    with ExitStack() as held:
+        with attempt.waiting():
+            correct = held.enter_context(services.budget.hold(estimate(event.size)))
         return ingest_object(event, row, correct, attempt, services)
 
 
@@ -205,12 +208,12 @@ def looks_packed(content: Content, attempt: Attempt, services: Services) -> bool
     """Tell whether an object is an archive; a worker tells where its bytes have to be inflated for that."""
     if content.decode is None:
         return is_archive(content)
-    return services.workers.run(is_archive, content, wait_s=attempt.left_s())
+    return attempt.run(services.workers, is_archive, content)
 
 
 def describe_safely(content: Content, event: ObjectEvent, attempt: Attempt, services: Services) -> Instance:
     """Describe a data set in a worker; a worker lost while rendering costs the picture, not the metadata."""
-    run = partial(services.workers.run, describe, content, wait_s=attempt.left_s())
+    run = partial(attempt.run, services.workers, describe, content)
     options = services.settings.describe_options()
     plain = options.without_preview()
     if event.type is EventType.METADATA_UPDATE and rendered(event.ref, services):

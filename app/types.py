@@ -221,7 +221,8 @@ class Reason:
 
 class GiveUp(Enum):
     """What becomes of a permanent failure: a nack until the settings' last delivery, then a dead letter;
-    a dead letter at once; or nothing that is told, for it is an open dead letter already."""
+    a dead letter at once; or nothing that is told, for it is an open dead letter already. The last two are
+    for deliveries that do not come again, and whose sender therefore waits as long as they take."""
 
     WHEN_DUE = "when_due"
     NOW = "now"

@@ -6,7 +6,9 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
@@ -14,8 +16,11 @@ import orjson
 import pytest
 
 from app import bulk, dlq, pipeline
+from app.errors import Overloaded
 from app.own_files import Owner, OwnFiles
 from app.services import open_services
+from app.storage.telling import notification
+from app.types import EventType
 from tests import archives, data
 from tests.conftest import lake_settings
 from tests.e2e.service import Service, until
@@ -367,6 +372,29 @@ def test_a_folder_mounted_at_a_second_place_is_still_the_landing_folder(services
         subprocess.run(["umount", str(again)], check=True)
     assert line["object_uri"] == f"file://{tmp_path}/landing/deep/a.dcm"
     assert count(services, "instances") == 2
+
+
+@pytest.mark.parametrize("inflight_bytes", [0, 1])  # with room for one file, the others wait for that as well
+def test_waiting_for_a_worker_or_for_room_is_no_part_of_a_deadline(tmp_path, inflight_bytes):
+    limits = {"delivery__deadline_s": 2, "workers__inflight_bytes": inflight_bytes}
+    for name in ("a.dcm", "b.dcm"):
+        put(tmp_path / "s" / name, CT)
+    put(tmp_path / "s/c.zip", archives.zipped([("1.dcm", CT), ("2.dcm", MR)]))
+    landed = put(tmp_path / "landing/d.dcm", CT)
+    begun = threading.Event()
+    with (
+        closing(open_services(lake_settings(tmp_path, **limits))) as services,
+        ThreadPoolExecutor() as threads,
+    ):
+        busy = threads.submit(services.workers.run, time.sleep, 5, begun=begun.set)
+        assert begun.wait(30)
+        lines = threads.submit(ingest, services, tmp_path / "s")
+        ref = services.source.find(landed.name)
+        pushed = notification(EventType.FINALIZE, ref, services.source.uri(ref.name), services.now())
+        with pytest.raises(Overloaded):  # a push has to be answered before its sender gives up
+            pipeline.handle(pushed, services)
+        assert not busy.done()
+        assert statuses(lines.result()) == [("stored", None)] * 3
 
 
 def test_interrupt_does_not_wait_for_the_files_ahead(tmp_path):

@@ -34,7 +34,7 @@ MAY_IMPORT = {
     "generate": {"config", "warehouse.generate"},
     "log": VALUES,
     "metrics": VALUES,
-    "attempt": VALUES | {"metrics"},
+    "attempt": VALUES | {"metrics", "workers"},
     "storage.__init__": VALUES | {"doors"},
     "warehouse.__init__": VALUES | {"doors"},
     "bus.__init__": VALUES | {"doors"},
