@@ -52,7 +52,10 @@ class Source(Section):
     )
     max_object_bytes: int = Field(ge=0, description="larger objects are refused; 0 = no limit")
     events: tuple[EventType, ...] = Field(description="event types that are served; others are acked unseen")
-    expect: str = Field(description="pattern of names that should be DICOM: other files there are ignored")
+    expect: str = Field(
+        description="pattern of names that should be DICOM: other files there are ignored,"
+        " and so is plain text under a name without an extension"
+    )
 
     @field_validator("expect")
     @classmethod

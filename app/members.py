@@ -9,6 +9,7 @@ member that did it stands alone.
 from __future__ import annotations
 
 import json
+import logging
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -19,14 +20,18 @@ from app.archive.entries import Entry, Kind, Refused
 from app.attempt import Attempt
 from app.dicom import describe
 from app.errors import BadArchive, LimitExceeded, NotDicom, PermanentError, WorkerCrashed
+from app.not_dicom import is_expected
 from app.services import Services
 from app.types import Content, DescribeOptions, Instance
 
 T = TypeVar("T")
 
+log = logging.getLogger("dicomlake")
+
 MAX_LOST = 16
 """So many members may cost their worker its life or its time; then the archive is given up."""
-NAMED = 10
+NAMED, NAME_LENGTH = 10, 60
+"""So many members are named, by so many characters of their labels."""
 MAX_TEXT = 900
 
 _JUNK = re.compile(r"(?i)(^|[/\\])(__macosx[/\\]|\._)")
@@ -45,21 +50,31 @@ class Members:
         self._fault = ""
         self._good, self._lost = 0, 0
         self._refused: list[Refused] = []
+        self._passed_over: list[str] = []
 
     def __iter__(self) -> Iterator[list[Instance]]:
         listing = self._run(archive.list_members, self._content, self._limits)
         self._kind, self._fault = listing.kind, listing.fault
         for batch in archive.batches(listing):
             wanted = [entry for entry in batch if not _DIRECTORY_FILE.search(entry.label)]
+            self._passed_over += [entry.label for entry in batch if _DIRECTORY_FILE.search(entry.label)]
             yield from self._described(wanted)
 
     def refuse(self, refused: Iterable[Refused]) -> None:
-        """Note members that cannot be stored; what nobody expected to be DICOM does no harm."""
-        self._refused += [one for one in refused if self._matters(one)]
+        """Note members that cannot be stored; what nobody expected to be DICOM is passed over."""
+        for one in refused:
+            if self._matters(one):
+                self._refused.append(one)
+            else:
+                self._passed_over.append(one.label)
 
     def check(self) -> None:
-        """Raise BadArchive if any member is lost, NotDicom if there was none to store."""
+        """Log what was passed over; raise BadArchive if any member is lost, NotDicom if there was none."""
         self._attempt.stage = "describe"
+        if self._passed_over:
+            names = json.dumps([label[:NAME_LENGTH] for label in self._passed_over[:NAMED]])
+            facts = {"count": len(self._passed_over), "member": names}
+            log.info("passed over", extra=self._attempt.facts() | facts)
         others = [one for one in self._refused if one.code != NotDicom.code]
         if not (self._good or others or self._fault):
             raise NotDicom("no member of the archive is DICOM")
@@ -117,14 +132,14 @@ class Members:
         if refused.code == "nested_archive" and _ARCHIVE.search(label):
             return True
         if refused.code in (NotDicom.code, "nested_archive"):
-            expected = re.search(self._services.settings.source.expect, label)
-            return bool(expected) and not _JUNK.search(label)
+            expected = is_expected(label, self._services.settings.source.expect, refused.is_text)
+            return expected and not _JUNK.search(label)
         return True
 
     def _text(self) -> str:
         """Name what was refused; labels are escaped, for they are the sender's words."""
         names = [
-            f"{json.dumps(one.label[:60])} ({': '.join(filter(None, (one.code, one.setting)))})"
+            f"{json.dumps(one.label[:NAME_LENGTH])} ({': '.join(filter(None, (one.code, one.detail)))})"
             for one in self._refused[:NAMED]
         ]
         if len(self._refused) > NAMED:

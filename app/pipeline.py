@@ -9,7 +9,6 @@ derived from the event, so a crash anywhere and a redelivery give the same objec
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
@@ -31,11 +30,13 @@ from app.errors import (
     ObjectGone,
     ObjectTooLarge,
     PermanentError,
+    PlainText,
     RowsRejected,
     WorkerCrashed,
     internal,
 )
 from app.members import Members
+from app.not_dicom import is_expected
 from app.rows import event_row, failure_row, instance_row
 from app.services import Services
 from app.types import (
@@ -113,7 +114,7 @@ def ingest_object(
         remove_artifacts(event.ref, services)  # of a delivery that died before it could settle
         return Outcome(Status.SUPERSEDED, gone.code)
     except NotDicom as error:
-        if re.search(services.settings.source.expect, event.ref.name):
+        if is_expected(event.ref.name, services.settings.source.expect, isinstance(error, PlainText)):
             raise
         return Outcome(Status.IGNORED, error.code)
     with attempt.step("write"):

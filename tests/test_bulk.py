@@ -397,6 +397,38 @@ def test_waiting_for_a_worker_or_for_room_is_no_part_of_a_deadline(tmp_path, inf
         assert statuses(lines.result()) == [("stored", None)] * 3
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "ending"),
+    [
+        ("LICENSE", b"Attribution 4.0 International", ("ignored", "not_dicom")),
+        ("deep/README", "Zürich ".encode() * 1000, ("ignored", "not_dicom")),
+        ("IM000001", bytes(128) + b"damaged", ("dead_lettered", "not_dicom")),
+        ("IM000001", CT[:-100], ("dead_lettered", "truncated")),
+        ("IM000001", CT, ("stored", None)),
+        ("IM000001", b"", ("dead_lettered", "not_dicom")),
+        ("a.dcm", b"<html>Not found</html>", ("dead_lettered", "not_dicom")),
+    ],
+)
+def test_plain_text_without_an_extension_is_nothing_that_anybody_misses(
+    services, folder, name, content, ending
+):
+    put(folder / name, content)
+    assert statuses(ingest(services, folder)) == [ending]
+
+
+def test_a_dead_letter_says_that_a_file_is_empty_or_text(services, tmp_path):
+    put(tmp_path / "s/a.dcm", b"")
+    put(tmp_path / "s/b.dcm", b"<html>Not found</html>")
+    put(tmp_path / "s/c.zip", archives.zipped([("1.dcm", CT), ("2.dcm", b"")]))
+    reasons = [line["reason"] for line in ingest(services, tmp_path / "s")]
+    assert reasons == [
+        "describe: the object is empty (0 bytes)",
+        "describe: the bytes are plain text",
+        'describe: 1 member(s) failed: "2.dcm" (not_dicom: empty)',
+    ]
+    assert sorted(letter["reason"] for letter in dlq.letters(services.warehouse)) == sorted(reasons)
+
+
 def test_interrupt_does_not_wait_for_the_files_ahead(tmp_path):
     packed = archives.zipped((f"{number}.dcm", CT) for number in range(500))
     for number in range(20):

@@ -19,6 +19,7 @@ from app.workers import Workers
 from tests import data
 from tests.archives import tarred, tgz, zipped
 from tests.faults import Broken, broken
+from tests.parts import shared
 
 CT = data.ct()
 GOOD = [("a/1.dcm", CT), ("a/2.dcm", data.minimal())]
@@ -158,6 +159,49 @@ def test_what_comes_along_on_a_patient_disc_does_no_harm(services):
     disc = [*GOOD, *((name, zipped([]) if name.endswith("x") else b"\0\5\x16\7") for name in others)]
     assert handle(services, land(services, "disc.zip", zipped(disc))).status is Status.STORED
     assert members(services) == ["a/1.dcm", "a/2.dcm"]
+
+
+TEXTS = [("LICENSE", b"Attribution"), ("a/README", "é".encode() * 4096), ("VERSION", b"1.0\n")]
+
+
+@pytest.mark.parametrize("pack", [zipped, tarred, tgz])
+def test_plain_text_without_an_extension_beside_images_is_passed_over(services, pack):
+    assert handle(services, land(services, "x.zip", pack([*TEXTS, *GOOD]))).status is Status.STORED
+    assert members(services) == ["a/1.dcm", "a/2.dcm"]
+
+
+@pytest.mark.parametrize(
+    ("content", "why"), [(bytes(200), "not_dicom"), (b"\xff\xd8\xff", "not_dicom"), (b"", "not_dicom: empty")]
+)
+def test_other_bytes_without_an_extension_are_a_damaged_image(services, content, why):
+    with pytest.raises(BadArchive) as caught:
+        handle(services, land(services, "x.zip", zipped([*TEXTS, *GOOD, ("IM000001", content)])))
+    assert caught.value.text == f'1 member(s) failed: "IM000001" ({why})'
+
+
+def test_what_was_passed_over_is_counted_and_named_in_one_line_of_the_log(services, caplog):
+    others = [("DICOMDIR", CT), ("viewer.exe", b"MZ\0"), ("a\nb", b"text"), *TEXTS]
+    with caplog.at_level("INFO", logger="dicomlake"):
+        ref = land(services, "disc.zip", zipped([*GOOD, *others]))
+        handle(services, ref)
+    (line,) = [record for record in caplog.records if record.getMessage() == "passed over"]
+    assert (line.count, line.object, line.generation) == (6, "disc.zip", ref.generation)
+    assert json.loads(line.member) == ["DICOMDIR", "viewer.exe", "a\\x0ab", "LICENSE", "a/README", "VERSION"]
+
+
+def test_of_very_many_that_were_passed_over_ten_are_named(services, caplog):
+    others = [(f"{number}-{'x' * 100}.txt", b"text") for number in range(30)]
+    with caplog.at_level("INFO", logger="dicomlake"):
+        handle(services, land(services, "disc.zip", zipped([*GOOD, *others])))
+    (line,) = [record for record in caplog.records if record.getMessage() == "passed over"]
+    assert (line.count, len(json.loads(line.member))) == (30, 10)
+    assert len(line.member) < 1000
+
+
+def test_the_download_with_a_text_file_is_stored(services):
+    packed = (shared("fieldcases") / "macosx_with_a_text_file.zip").read_bytes()
+    assert handle(services, land(services, "x.zip", packed)).status is Status.STORED
+    assert members(services) == ["x/IM1.dcm", "x/IM2"]
 
 
 def test_an_archive_of_a_kind_that_is_not_read_is_not_lost_silently(services):

@@ -23,7 +23,7 @@ from app.archive.labels import label
 from app.archive.tar import BLOCK, is_header, list_tar
 from app.archive.unpack import Stream, kind_of, may_be_dicom, unpack
 from app.archive.zip import list_zip
-from app.errors import BadArchive, LimitExceeded, PermanentError, permanent
+from app.errors import BadArchive, LimitExceeded, NotDicom, PermanentError, PlainText, permanent
 from app.types import ArchiveLimits, Content, DescribeOptions, Instance
 
 _SETTING = re.compile(r"\b(limits|workers|archive)\.[a-z_]+")
@@ -136,14 +136,21 @@ def describe_members(
                     data = unpack(stream, part.kind, entry, limits)
                 instance = _describe(describe, _member(part.content, entry.label, data), options)
             except PermanentError as error:
-                setting = _SETTING.search(error.text)
-                found.append(Refused(entry.label, error.code, setting.group() if setting else ""))
+                found.append(_refused(entry, error))
                 continue
             found.append(instance)
             room -= _weight(instance)
             if room < 0 or instance.decoder_failed:
                 break
     return tuple(found)
+
+
+def _refused(entry: Entry, error: PermanentError) -> Refused:
+    setting = _SETTING.search(error.text)
+    empty = "empty" if isinstance(error, NotDicom) and not entry.size else ""
+    return Refused(
+        entry.label, error.code, setting.group() if setting else empty, isinstance(error, PlainText)
+    )
 
 
 def _member(content: Content, label: str, data: bytes) -> Content:

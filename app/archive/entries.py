@@ -51,11 +51,15 @@ class Listing:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """A member that was not described, the code why, and the setting that it is over, if that is why."""
+    """A member that was not described, and the code why.
+
+    detail: the setting that it is over, or `empty`; else nothing. is_text: it is plain text.
+    """
 
     label: str
     code: str
-    setting: str = ""
+    detail: str = ""
+    is_text: bool = False
 
 
 def check_count(count: int, limits: ArchiveLimits) -> None:

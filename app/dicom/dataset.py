@@ -25,7 +25,8 @@ from app.dicom.collector import collector_paused
 from app.dicom.elements import Node, Scanner
 from app.dicom.encoding import UNDEFINED, VRS, public_vr
 from app.dicom.source import Source, open_source
-from app.errors import BadDataset, LimitExceeded, NotDicom, permanent
+from app.errors import BadDataset, LimitExceeded, permanent
+from app.not_dicom import HEAD_BYTES, not_dicom
 from app.types import DEFAULT_LIMITS, Content, DatasetLimits
 
 DEFERRED = 1 << 16
@@ -88,7 +89,7 @@ def _read(source: Source, limits: DatasetLimits) -> ObjectDataset:
         raise BadDataset("nothing follows the file meta information", code="truncated")
     implicit, little = _encoding(first, syntax)
     if not meta and not _plausible(first, implicit, little):
-        raise NotDicom("the bytes do not begin as a data set")
+        raise not_dicom(source.value(0, HEAD_BYTES))
     nodes = Scanner(source, little, limits).scan(start, source.size, implicit)
     # pydicom would ask the stream for a name, which not every one has, and open that file again.
     dataset = ObjectDataset(io.BytesIO(), _elements(source, nodes, little), None, meta, implicit, little)
