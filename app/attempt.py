@@ -5,14 +5,14 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Protocol, TypeVar
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing, contextmanager
+from typing import Protocol, TypeVar, cast
 
 from app.errors import BadArchive, DeadlineExceeded, InternalError, LimitExceeded
 from app.metrics import Metrics
 from app.types import Message, ObjectEvent
-from app.workers import Workers
+from app.workers import NONE, Workers
 
 T = TypeVar("T")
 
@@ -51,7 +51,28 @@ class Attempt:
 
     def run(self, workers: Workers, function: Callable[..., T], *args: object) -> T:
         """Return `function(*args)` as a worker computes it; its seconds there count as the object's own."""
-        wait_s = None if self._patient else max(0.0, self._end - time.monotonic())
+        with self._working() as begun:
+            return workers.run(function, *args, wait_s=self._wait_s(), begun=begun)
+
+    def stream(self, workers: Workers, function: Callable[..., Iterator[T]], *args: object) -> Generator[T]:
+        """Yield what `function(*args)` yields in a worker, none after the deadline; close it to end early."""
+        with self._working() as begun:
+            results = workers.stream(function, *args, wait_s=self._wait_s(), begun=begun)
+            result = next(results, NONE)
+        with closing(results):
+            while result is not NONE:
+                yield cast(T, result)
+                self._check_time()
+                with self._working() as begun:
+                    begun()
+                    result = next(results, NONE)
+
+    def _wait_s(self) -> float | None:
+        return None if self._patient else max(0.0, self._end - time.monotonic())
+
+    @contextmanager
+    def _working(self) -> Iterator[Callable[[], None]]:
+        """Count the seconds from the call of what is given to the end of the block as the object's own."""
         asked, begin = time.monotonic(), math.inf
 
         def begun() -> None:
@@ -60,7 +81,7 @@ class Attempt:
             self._waited(begin - asked)
 
         try:
-            return workers.run(function, *args, wait_s=wait_s, begun=begun)
+            yield begun
         finally:
             self._worked_s += max(0.0, time.monotonic() - begin)
 
@@ -83,16 +104,20 @@ class Attempt:
         an archive, as it would again.
         """
         self.stage = stage
+        self._check_time()
         begin = time.monotonic()
-        if begin > self._end:
-            if self.stored is not None and self._worked_s > self._deadline_s / 2:
-                text = "describing its members took longer than delivery.deadline_s"
-                raise BadArchive(text, code=LimitExceeded.code)
-            raise DeadlineExceeded("the event took longer than delivery.deadline_s")
         yield
         took = time.monotonic() - begin
         self.took_ms[stage] = round(took * 1000)
         self._metrics.stage(stage, took)
+
+    def _check_time(self) -> None:
+        if time.monotonic() <= self._end:
+            return
+        if self.stored is not None and self._worked_s > self._deadline_s / 2:
+            text = "describing its members took longer than delivery.deadline_s"
+            raise BadArchive(text, code=LimitExceeded.code)
+        raise DeadlineExceeded("the event took longer than delivery.deadline_s")
 
     def end(self, level: int, status: str, why: HasCode) -> None:
         """Say how this delivery ended, in one line and in the metrics."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, closing, suppress
 from dataclasses import replace
 from functools import partial
 
@@ -132,8 +132,9 @@ def ingest_members(
     """Make rows and artifacts of the good members of an archive, batch by batch; then fail for the others."""
     members = Members(content, attempt, services)
     attempt.stored = 0
-    with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="members") as pool:
-        for instances in members:
+    pool = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="members")
+    with pool, closing(members.groups()) as groups:
+        for instances in groups:
             with attempt.step("write"):
                 written = list(pool.map(partial(write_artifacts, event.ref, services=services), instances))
             rows = [

@@ -156,8 +156,7 @@ def _index(settings: Settings) -> Path | None:
 
 def _decoder_failed(result: object) -> bool:
     """Tell whether a decoder refused a frame in the task that made this result."""
-    described = result if isinstance(result, tuple) else (result,)
-    return any(isinstance(one, Instance) and one.decoder_failed for one in described)
+    return isinstance(result, Instance) and result.decoder_failed
 
 
 def _open_bus(settings: Settings, warehouse: Warehouse) -> Bus:

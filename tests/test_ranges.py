@@ -113,6 +113,13 @@ def test_a_worker_gets_nothing_but_ranges_of_its_own_object(workers, asked):
     assert workers.run(tasks.double, 4) == 8
 
 
+def test_an_object_is_read_while_results_come(workers):
+    stream = Log(DATA)
+    assert sum(workers.stream(tasks.read_in_pieces, content(stream), 1 << 20)) == len(DATA)
+    assert sum(count for _, count in stream.reads) == len(DATA)
+    assert stream.closed
+
+
 def test_an_object_is_not_read_for_ever(workers):
     mebibyte = content(Log(bytes(1 << 20)), 1 << 20)
     assert workers.run(tasks.read_again, mebibyte, 1 << 20, 79) == 79 << 20

@@ -123,6 +123,63 @@ def test_every_caller_gets_its_own_answer_or_its_own_error(pool):
         assert answer == expected
 
 
+def test_results_come_one_after_another_and_the_worker_is_free_after_the_last(pool):
+    workers = pool()
+    assert list(workers.stream(tasks.doubles_then, "end", 1, 2, 3)) == [2, 4, 6]
+    pid = workers.run(os.getpid)
+    assert list(workers.stream(tasks.doubles_then, "end")) == []
+    assert workers.run(os.getpid) == pid
+    assert list(workers.stream(tasks.double, 4)) == [8]
+
+
+@pytest.mark.parametrize(("deed", "error"), [("die", WorkerCrashed), ("refuse", Unrenderable)])
+def test_results_before_an_end_that_is_none_are_kept(pool, deed, error):
+    workers, found = pool(), []
+    with pytest.raises(error):
+        found.extend(workers.stream(tasks.doubles_then, deed, 1, 2))
+    assert found == [2, 4]
+    stream = workers.stream(tasks.doubles_then, deed, 1, 2)
+    assert [next(stream), next(stream)] == [2, 4]
+    with pytest.raises(error):
+        next(stream)
+    assert workers.run(tasks.double, 2) == 4
+
+
+def test_each_result_has_the_time_of_a_task_and_what_its_reader_does_meanwhile_takes_none_of_it(pool):
+    workers = pool(timeout_s=2)
+    stream = workers.stream(tasks.naps, 1.0, 1.0, 0.1, 1.0, 30.0)
+    assert [next(stream), next(stream), next(stream)] == [1.0, 1.0, 0.1]
+    time.sleep(3)
+    assert next(stream) == 1.0
+    with pytest.raises(LimitExceeded, match="took longer than 2 s"):
+        next(stream)
+
+
+def test_a_reader_who_wants_no_more_frees_the_worker(pool):
+    workers = pool()
+    stream = workers.stream(tasks.naps, 0.0, 30.0)
+    assert next(stream) == 0.0
+    with pytest.raises(Overloaded):
+        workers.run(tasks.double, 1, wait_s=0)
+    stream.close()
+    assert workers.run(tasks.double, 1) == 2
+
+
+def test_a_worker_with_a_suspect_result_retires_after_the_last(pool):
+    workers = pool(retire_if=lambda result: result == 4)
+    first = workers.run(os.getpid)
+    assert list(workers.stream(tasks.doubles_then, "end", 1, 2, 3)) == [2, 4, 6]
+    assert workers.run(os.getpid) != first
+
+
+def test_more_or_fewer_results_than_the_one_that_was_asked_for_are_the_death_of_a_worker(pool):
+    workers = pool()
+    for numbers in ((), (1, 2)):
+        with pytest.raises(WorkerCrashed):
+            workers.run(tasks.doubles_then, "end", *numbers)
+    assert workers.run(tasks.double, 1) == 2
+
+
 def test_callers_are_served_in_order(pool):
     workers = pool()
     worker = workers._take(None)
