@@ -43,7 +43,7 @@ def serve(ctx: click.Context, host: str | None, port: int | None) -> None:
     """Run the HTTP service; with a folder as source also the watcher and the queue."""
     from app import server
 
-    settings = settings_of(ctx, api__host=host, api__port=port)
+    settings = settings_of(ctx, server.faults, api__host=host, api__port=port)
     sock = server.listen(settings.api.host, settings.api.port)
     with sock:
         server.serve(open_services(settings), sock)
@@ -235,8 +235,10 @@ def config_show(ctx: click.Context) -> None:
 @config_group.command("check")
 @click.pass_context
 def config_check(ctx: click.Context) -> None:
-    """Exit 2 with the path of each fault, or 0."""
-    config.load(arguments=ctx.obj)
+    """Exit 2 with the path of each fault that keeps `serve` from starting, or 0; makes nothing."""
+    from app import server
+
+    config.load(arguments=ctx.obj, rules=server.faults)
     click.echo("the configuration is valid", err=True)
 
 

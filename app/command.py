@@ -83,10 +83,12 @@ def masked(text: str) -> str:
     return _SECRETS.sub(lambda found: f"{found[1]}:***@" if found[2] is None else f"{found[2]}***", text)
 
 
-def settings_of(ctx: click.Context, **arguments: object) -> config.Settings:
+def settings_of(
+    ctx: click.Context, rules: config.Rules = lambda _: (), **arguments: object
+) -> config.Settings:
     """Return the effective settings and set up logging; only `serve` logs without being told to."""
     given = {path.replace("__", "."): value for path, value in arguments.items() if value is not None}
-    loaded = config.load(arguments={**ctx.obj, **given})
+    loaded = config.load(arguments={**ctx.obj, **given}, rules=rules)
     quiet = ctx.info_name != "serve" and loaded.origins["log.level"] == "defaults"
     log.configure("critical" if quiet else loaded.settings.log.level, loaded.settings.log.format)
     return loaded.settings

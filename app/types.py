@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -177,6 +178,16 @@ class PreviewOptions:
     overlays: bool = False
     icc: bool = False
     limits: DatasetLimits = DEFAULT_LIMITS
+
+
+def window_values(text: str) -> tuple[float, float] | None:
+    """Return centre and width of `centre,width`, None unless both are finite and the width is above 0."""
+    center, _, width = text.partition(",")
+    try:
+        found = float(center), float(width)
+    except ValueError:
+        return None
+    return found if all(map(math.isfinite, found)) and found[1] > 0 else None
 
 
 @dataclass(frozen=True, slots=True)

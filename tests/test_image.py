@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from app.config import defaults
+from app.layers import defaults
 from tests.parts import ROOT, need
 
 DOCKERFILE = (ROOT / "Dockerfile").read_text()

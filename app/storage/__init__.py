@@ -79,6 +79,13 @@ BACKENDS: dict[str, tuple[str, str, str | None]] = {
 }
 
 
+def check_storage(
+    seam: str, url: str, index: Path | None = None, buckets: tuple[str, ...] = (), watched: bool = False
+) -> None:
+    """Raise ConfigError where opening this storage, or watching it, would; makes and opens nothing."""
+    load_backend(seam, url, BACKENDS).check_settings(url, index, buckets, watched)
+
+
 def open_storage(seam: str, url: str, index: Path | None = None, buckets: tuple[str, ...] = ()) -> Storage:
     """Open the storage that `source.url` or `artifacts.url` names.
 

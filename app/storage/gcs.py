@@ -52,6 +52,11 @@ class GcsStorage:
         self._lock = threading.Lock()
         self._made: Any = None
 
+    @staticmethod
+    def check_settings(url: str, *_: object) -> None:
+        """Raise ConfigError unless the URL names a place; the bucket itself is not asked."""
+        _place(url)
+
     def uri(self, name: str, bucket: str = "") -> str:
         """Return `gs://bucket/name`: with a bucket of a full name, without one of a name below the prefix."""
         return f"gs://{bucket}/{name}" if bucket else f"gs://{self.bucket}/{self.prefix}{name}"

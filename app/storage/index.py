@@ -19,6 +19,7 @@ from typing import Any
 
 from app.commit import GroupCommit
 from app.errors import ConfigError, StorageUnavailable
+from app.makeable import looking
 from app.sqlite import code, connect, may_pass, transaction
 
 LATEST = 2**63 - 2**32
@@ -114,6 +115,20 @@ def index_errors(path: Path | None = None) -> Iterator[None]:
         raise StorageUnavailable(f"the index of the folder fails ({code(exc)[1]})") from exc
 
 
+def check_index(path: Path) -> None:
+    """Raise ConfigError for a file that can be no index; makes and changes nothing."""
+    with index_errors(path), looking(path):
+        pass
+
+
+def known_objects(path: Path, root: Path) -> int:
+    """Return how many names of a folder are live in an index; where there is none, none is made."""
+    with index_errors(path), looking(path) as connection:
+        if not list(connection.execute("PRAGMA table_info(landing)")):
+            return 0
+        return int(connection.execute(COUNT, (str(root),)).fetchone()[0])
+
+
 class Index:
     """The table `landing` of one folder. Safe to call from several threads and beside other processes."""
 
@@ -141,10 +156,6 @@ class Index:
             # "0" follows "/", so this range is all that begins with the folder.
             rows = self._select(LIVE + BELOW, (self._root, folder, folder[:-1] + "0"))
         return {str(row[0]): _seen(row) for row in rows}
-
-    def count(self) -> int:
-        """Return how many names are live."""
-        return int(self._select(COUNT, (self._root,))[0][0])
 
     def put(self, versions: Mapping[str, Seen]) -> dict[str, Seen]:
         """Remember the last versions of some names, all or none of them, on the disk when this returns.

@@ -50,6 +50,11 @@ BACKENDS: dict[str, tuple[str, str, str | None]] = {
 }
 
 
+def check_warehouse(url: str) -> None:
+    """Raise ConfigError where the warehouse could not be opened or created; makes and opens nothing."""
+    load_backend("warehouse", url, BACKENDS).check_settings(url)
+
+
 def open_warehouse(url: str) -> Warehouse:
     """Open the warehouse a URL names; nothing is created yet."""
     warehouse: Warehouse = load_backend("warehouse", url, BACKENDS)(url)

@@ -34,6 +34,11 @@ class BigQueryWarehouse:
         self._reader: BigQueryReader | None = None
         self._closed = False
 
+    @staticmethod
+    def check_settings(url: str) -> None:
+        """Raise ConfigError unless the URL names a dataset; BigQuery itself is not asked."""
+        read_url(url)
+
     def create(self) -> None:
         """Do nothing, at once: Terraform has made the tables, and a cold start waits for no network."""
 

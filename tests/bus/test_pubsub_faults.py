@@ -158,7 +158,7 @@ def test_opening_loads_no_sdk():
 def test_sdk_that_is_not_installed_is_a_config_error(monkeypatch):
     monkeypatch.setitem(sys.modules, "google.pubsub_v1", None)
     monkeypatch.delitem(sys.modules, "app.bus.pubsub")
-    with pytest.raises(ConfigError, match=r"bus pubsub: needs dicomlake\[gcp\]"):
+    with pytest.raises(ConfigError, match=r"bus\.url pubsub: needs dicomlake\[gcp\]"):
         open_bus(f"pubsub:{TOPIC}", QUICK, print)
 
 
