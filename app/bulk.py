@@ -124,7 +124,7 @@ def _names(name: str, root: Path, skip: Callable[[str], None]) -> Iterator[str]:
 
 
 def _open_letters(services: Services) -> Letters:
-    letters = services.warehouse.query("SELECT bucket, object, generation FROM dead_letters")
+    letters = services.warehouse.stream("SELECT bucket, object, generation FROM dead_letters")
     return {(letter["bucket"], letter["object"], letter["generation"]) for letter in letters}
 
 

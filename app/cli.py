@@ -10,7 +10,18 @@ from typing import Any
 import click
 
 from app import __version__, bulk, config, dlq
-from app.command import Commands, Failure, emit, masked, opened, readable, reading, settings_of, start
+from app.command import (
+    Commands,
+    Failure,
+    emit,
+    masked,
+    opened,
+    progress,
+    readable,
+    reading,
+    settings_of,
+    start,
+)
 from app.look import content_of, draw, in_worker
 from app.services import open_services
 from app.storage.folder import spelled
@@ -185,12 +196,11 @@ def dlq_show(ctx: click.Context, message_id: str) -> None:
         emit(dlq.letter(warehouse, message_id))
 
 
-def _chosen(warehouse: Warehouse, ids: tuple[str, ...], everything: bool) -> list[str]:
+def _total(warehouse: Warehouse, ids: tuple[str, ...], everything: bool) -> int:
+    """Return how many letters are meant; it fails where there is no lake, before one is made."""
     if bool(ids) == everything:
         raise click.UsageError("name dead letters by id, or give --all")
-    # Asked for in any case: it fails where there is no lake, before one is made.
-    listed = [str(row["message_id"]) for row in dlq.letters(warehouse)]
-    return list(ids) or listed
+    return dlq.count(warehouse, ids or None)
 
 
 @dlq_group.command("requeue")
@@ -200,10 +210,11 @@ def _chosen(warehouse: Warehouse, ids: tuple[str, ...], everything: bool) -> lis
 def dlq_requeue(ctx: click.Context, ids: tuple[str, ...], everything: bool) -> None:
     """Publish dead letters again, with their own event type and generation."""
     with reading(ctx) as warehouse:
-        chosen = _chosen(warehouse, ids, everything)
-    with opened(ctx) as services:
-        for line in dlq.requeue(services, chosen):
+        total = _total(warehouse, ids, everything)
+    with opened(ctx) as services, progress("requeue", total) as step:
+        for line in dlq.requeue(services, ids or None):
             emit(line)
+            step(1)
 
 
 @dlq_group.command("purge")
@@ -212,7 +223,9 @@ def dlq_requeue(ctx: click.Context, ids: tuple[str, ...], everything: bool) -> N
 def dlq_purge(ctx: click.Context, ids: tuple[str, ...]) -> None:
     """Drop dead letters for good: those named, or all of them."""
     with reading(ctx) as warehouse:
-        emit({"purged": dlq.purge(warehouse, _chosen(warehouse, ids, not ids))})
+        with progress("purge", _total(warehouse, ids, not ids)) as step:
+            purged = dlq.purge(warehouse, ids or None, step)
+        emit({"purged": purged})
 
 
 @cli.group("config")

@@ -6,12 +6,13 @@ import base64
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
 import click
 import orjson
+from click.termui import progressbar
 
 from app import config, log
 from app.errors import ConfigError, DicomlakeError
@@ -19,6 +20,8 @@ from app.services import Services, open_services
 from app.warehouse import Warehouse, open_warehouse
 
 INTERRUPTED = 130
+LONG = 100
+"""Steps of a task that shows how far it is."""
 _SECRETS = re.compile(r"(?<=://)([^/?#\s:@]*):[^/?#\s]*@|([?&](?:ssl)?password=)[^&#\s]*")
 
 
@@ -92,6 +95,14 @@ def settings_of(
     quiet = ctx.info_name != "serve" and loaded.origins["log.level"] == "defaults"
     log.configure("critical" if quiet else loaded.settings.log.level, loaded.settings.log.format)
     return loaded.settings
+
+
+@contextmanager
+def progress(label: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Yield what takes each step of a long task; a bar on stderr, where that is a terminal."""
+    hidden = total < LONG or not sys.stderr.isatty()
+    with progressbar(length=total, label=label, file=sys.stderr, hidden=hidden) as bar:
+        yield bar.update
 
 
 @contextmanager

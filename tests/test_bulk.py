@@ -145,7 +145,7 @@ def test_a_dead_letter_of_a_file_that_was_replaced_is_closed(services, tmp_path)
     assert statuses(ingest(services, path)) == [("dead_lettered", "not_dicom")]
     put(path, CT)
     assert statuses(ingest(services, path)) == [("stored", None)]
-    assert dlq.letters(services.warehouse) == []
+    assert list(dlq.letters(services.warehouse)) == []
     assert list(current(services)) == [str(path)]
 
 
@@ -249,7 +249,7 @@ def test_what_desktops_and_editors_leave_behind_is_ignored(services, tmp_path):
     for name in names:
         put(tmp_path / "landing" / name, b"\0\0\0\1Bud1\0")
     assert statuses(ingest(services, tmp_path / "landing")) == [("ignored", "not_dicom")] * len(names)
-    assert dlq.letters(services.warehouse) == []
+    assert list(dlq.letters(services.warehouse)) == []
 
 
 @pytest.mark.parametrize(

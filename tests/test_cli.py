@@ -7,6 +7,8 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import closing, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,7 @@ from pydicom.data import get_testdata_file
 
 from app.cli import cli
 from app.command import masked, run
+from app.warehouse import open_warehouse
 from tests.e2e.service import until
 from tests.parts import ROOT, need
 
@@ -103,6 +106,36 @@ def test_dead_letters_are_listed_shown_and_purged(lake):
     assert '"permanent":true' in said
     assert lake("dlq", "purge") == (0, '{"purged":1}\n', "")
     assert lake("dlq", "list") == (0, "", "")
+
+
+def plant(here, count):
+    """Put so many dead letters into the default lake."""
+    with closing(open_warehouse(f"sqlite:{here}/lake/lake.db")) as warehouse:
+        warehouse.create()
+        moment = datetime(2026, 3, 1, tzinfo=UTC)
+        rows = [{"message_id": f"m{n}", "publish_time": moment, "data": b""} for n in range(count)]
+        warehouse.append("dead_letter", rows)
+
+
+def test_many_dead_letters_are_purged_without_a_word_where_nobody_looks(say, here):
+    plant(here, 250)
+    assert say("dlq", "purge") == (0, '{"purged":250}\n', "")
+
+
+@pytest.mark.parametrize(("count", "shown"), [(250, True), (3, False)])
+def test_how_far_a_long_purge_is_can_be_seen_on_a_terminal(here, count, shown):
+    plant(here, count)
+    reader, terminal = os.openpty()
+    process = begin(here, "dlq", "purge", stderr=terminal)
+    os.close(terminal)
+    assert process.communicate(timeout=60)[0] == f'{{"purged":{count}}}\n'
+    seen = b""
+    with suppress(OSError):  # as a terminal ends on Linux
+        while piece := os.read(reader, 4096):
+            seen += piece
+    os.close(reader)
+    assert (b"purge" in seen and b"100%" in seen) == shown
+    assert shown or seen == b""
 
 
 def test_what_is_no_regular_file_is_not_opened(say, here):

@@ -87,7 +87,10 @@ ONLY_IN = {
     "prometheus_client": {"metrics"},
     "multiprocessing": {"workers"},
 }
-PURE = ("types", "rows", "table", "events", "archive", "dicom", "warehouse.schema", "warehouse.sql")
+PURE = (
+    *("types", "rows", "table", "events", "archive", "dicom"),
+    *("warehouse.queries", "warehouse.schema", "warehouse.sql"),
+)
 IMPURE = {
     *("logging", "socket", "subprocess", "tempfile", "shutil", "threading", "random", "numpy.random"),
     *("time", "datetime.datetime.now", "datetime.datetime.utcnow", "datetime.datetime.today"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol
 
 from app.doors import load_backend
@@ -11,6 +11,11 @@ from app.types import Row
 
 class Warehouse(Protocol):
     """Append-only tables, views over them, and SQL to read. Safe to call from several threads."""
+
+    @property
+    def dialect(self) -> str:
+        """Name of its SQL, one of DIALECTS."""
+        ...
 
     def create(self) -> None:
         """Make the tables and views that are not there yet; repeating it changes nothing."""
@@ -29,6 +34,10 @@ class Warehouse(Protocol):
 
         Raises BadQuery when the statement is refused, WarehouseUnavailable when the warehouse fails.
         """
+        ...
+
+    def stream(self, sql: str, parameters: Mapping[str, object] | None = None) -> Iterator[dict[str, object]]:
+        """Yield the rows of one read-only statement as they come, however many; raises as `query`."""
         ...
 
     def delete(self, table: str, column: str, values: Sequence[str]) -> int:

@@ -16,7 +16,7 @@ from app.sqlite import code, connect, may_pass, transaction
 from app.types import Row
 from app.warehouse.schema import TABLES, Column, Table, check_delete, check_row
 from app.warehouse.sql import column_ddl, ddl, views
-from app.warehouse.sqlite_reader import guard, read
+from app.warehouse.sqlite_reader import guard, read, run
 from app.warehouse.sqlite_values import to_values
 
 _PAGES_BETWEEN_CHECKPOINTS = 4000  # 16 MB; rows of 20 KB cost a third less than with SQLite's own 1000
@@ -84,6 +84,8 @@ def _update_views(connection: sqlite3.Connection) -> None:
 class SqliteWarehouse:
     """Tables in a SQLite file in WAL mode: one writer behind a lock, a fresh read-only connection a query."""
 
+    dialect = "sqlite"
+
     def __init__(self, url: str) -> None:
         self._path = Path(url.partition(":")[2]).absolute()
         self._lock = threading.Lock()
@@ -136,6 +138,11 @@ class SqliteWarehouse:
         """
         with closing(self._open_reader()) as reader:
             return read(reader, sql, parameters or {}, time_limit_s)
+
+    def stream(self, sql: str, parameters: Mapping[str, object] | None = None) -> Iterator[dict[str, object]]:
+        """Yield the rows of one read-only statement; see Warehouse. They are those of one moment."""
+        with closing(self._open_reader()) as reader:
+            yield from run(reader, sql, parameters or {})
 
     def delete(self, table: str, column: str, values: Sequence[str]) -> int:
         """Remove rows by the value of a column; see Warehouse."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import sqlite3
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from app.errors import BadQuery, DicomlakeError, WarehouseUnavailable
 from app.sqlite import code, may_pass
@@ -44,15 +45,33 @@ def read(
 
     Raises BadQuery when it is wrong, not read-only or over a limit, WarehouseUnavailable when the file fails.
     """
+    rows, held = [], 0
+    try:
+        for row in run(reader, sql, parameters, time_limit_s):
+            held += sys.getsizeof(row) + sum(map(sys.getsizeof, row.values()))
+            if held > MAX_RESULT_BYTES:
+                text = f"the result is over {MAX_RESULT_BYTES >> 20} MiB; add LIMIT, or ask for fewer columns"
+                raise BadQuery(text)
+            rows.append(row)
+    except MemoryError:
+        raise BadQuery("the result does not fit in memory; add LIMIT") from None
+    return rows
+
+
+def run(
+    reader: sqlite3.Connection, sql: str, parameters: Mapping[str, object], time_limit_s: float = math.inf
+) -> Iterator[dict[str, object]]:
+    """Run a statement on a guarded connection and yield its rows; raises as `read`."""
     if type_of(sql) != "STRING" or "\0" in sql:
         raise BadQuery("the statement is not text")
     values = {name: parameter(name, value) for name, value in parameters.items()}
     end = time.monotonic() + time_limit_s
     reader.set_progress_handler(lambda: time.monotonic() > end, _STEPS_BETWEEN_CLOCKS)
     try:
-        return _rows(reader.execute(sql, values))
-    except MemoryError:
-        raise BadQuery("the result does not fit in memory; add LIMIT") from None
+        cursor = reader.execute(sql, values)
+        names = _distinct(column[0] for column in cursor.description or ())
+        for row in cursor:
+            yield dict(zip(names, row, strict=True))
     except (sqlite3.Error, sqlite3.Warning) as exc:
         if code(exc)[0] == sqlite3.SQLITE_INTERRUPT and time.monotonic() <= end:
             raise KeyboardInterrupt from None  # Ctrl-C came while the clock was read, where SQLite eats it
@@ -88,18 +107,6 @@ def _distinct(names: Iterable[str]) -> list[str]:
             free = f"{name}_{number}"
         found[free] = None
     return list(found)
-
-
-def _rows(cursor: sqlite3.Cursor) -> list[dict[str, object]]:
-    names = _distinct(column[0] for column in cursor.description or ())
-    rows, held, of_dict = [], 0, sys.getsizeof(dict.fromkeys(names))
-    for row in cursor:
-        held += of_dict + sum(map(sys.getsizeof, row))
-        if held > MAX_RESULT_BYTES:
-            text = f"the result is over {MAX_RESULT_BYTES >> 20} MiB; add LIMIT, or ask for fewer columns"
-            raise BadQuery(text)
-        rows.append(dict(zip(names, row, strict=True)))
-    return rows
 
 
 def _allow(action: int, first: str | None, *_: str | None) -> int:

@@ -167,7 +167,7 @@ def test_requeued_dead_letter_is_pushed_as_it_first_was(here, topic, letters, en
 
     with DeadLetterSubscription(here, letters, sink):
         services.bus.dead_letter(Message(b"\x00{}", event, "77", attempt=5), NOT_DICOM)
-        until(lambda: dlq.letters(services.warehouse))
+        until(lambda: list(dlq.letters(services.warehouse)))
         (letter,) = dlq.letters(services.warehouse)
         assert (letter["code"], letter["generation"], letter["delivery_count"]) == ("not_dicom", 7, 5)
         (line,) = dlq.requeue(services, [str(letter["message_id"])])
@@ -175,7 +175,7 @@ def test_requeued_dead_letter_is_pushed_as_it_first_was(here, topic, letters, en
     assert push["message"]["messageId"] == line["requeued_as"]
     assert push["message"]["data"] == "AHt9"
     assert push["message"]["attributes"] == event | {"objectUri": "gs://in/a.dcm"}
-    assert dlq.letters(services.warehouse) == []
+    assert list(dlq.letters(services.warehouse)) == []
     services.close()
 
 

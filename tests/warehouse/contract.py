@@ -9,6 +9,7 @@ import pytest
 
 from app.errors import BadQuery, RowsRejected
 from app.warehouse import Warehouse
+from app.warehouse.queries import letters_by_event
 
 NOON = datetime(2026, 3, 1, 12, 0, 0, 250000, tzinfo=UTC)
 
@@ -240,6 +241,44 @@ class WarehouseContract:
         )
         found = warehouse.query("SELECT message_id FROM dead_letters ORDER BY message_id")
         assert [row["message_id"] for row in found] == ["m0", "m1", "m2", "undecodable"]
+
+    def test_a_stream_gives_the_rows_of_a_query_one_by_one(self, warehouse: Warehouse):
+        warehouse.append("dead_letter", [letter_row(f"m{i}", "{}") for i in range(5)])
+        sql = "SELECT message_id FROM dead_letter WHERE message_id <> :id ORDER BY message_id"
+        stream = warehouse.stream(sql, {"id": "m0"})
+        assert next(stream) == {"message_id": "m1"}
+        assert [row["message_id"] for row in stream] == ["m2", "m3", "m4"]
+
+    @pytest.mark.parametrize("sql", ["SELECT colour FROM instances", "DELETE FROM dead_letter", "7"])
+    def test_a_stream_of_what_is_no_reading_statement_is_a_bad_query(self, warehouse: Warehouse, sql):
+        with pytest.raises(BadQuery):
+            next(warehouse.stream(sql))
+
+    def test_letters_of_one_event_come_together_the_newest_last(self, warehouse: Warehouse):
+        later = NOON + timedelta(seconds=1)
+        warehouse.append(
+            "dead_letter",
+            [
+                letter_row("m1", event_attributes(), publish_time=later),
+                letter_row("m2", event_attributes()),
+                letter_row("m3", event_attributes(generation="2")),
+                letter_row("m4", "no JSON", publish_time=NOON - timedelta(seconds=1)),
+                letter_row("m5", event_attributes(eventType="")),
+                letter_row("m6", event_attributes("ct.dcmO", eventType="BJECT_FINALIZE")),
+            ],
+        )
+
+        def letters(chosen, **parameters):
+            sql = letters_by_event(warehouse.dialect, ["message_id", "data"], chosen)
+            rows = list(warehouse.stream(sql, parameters))
+            assert {row["data"] for row in rows} == {b"{}"}
+            return [row["message_id"] for row in rows], len({row["event"] for row in rows})
+
+        assert letters(":a, :b", a="m4", b="m1") == (["m4", "m2", "m1"], 2)
+        assert letters(":a", a="m5") == (["m5"], 1)
+        ids, events = letters("SELECT message_id FROM dead_letters")
+        assert (ids[0], sorted(ids), events) == ("m4", ["m1", "m2", "m3", "m4", "m5", "m6"], 5)
+        assert ids.index("m1") == ids.index("m2") + 1
 
     def test_delete_removes_dead_letters_by_value_and_says_how_many(self, warehouse: Warehouse):
         warehouse.append("dead_letter", [letter_row(f"m'{i}", "{}") for i in range(5)])
