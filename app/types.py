@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import io
 import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import Enum, StrEnum
-from typing import BinaryIO
+from typing import Annotated, BinaryIO
 
 Row = Mapping[str, object]
 """One row of a table: column -> str, int, float, bool, bytes, datetime (aware), date, time, list, dict."""
+
+
+Code = Annotated[str, re.compile(r"[a-z][a-z0-9_]{0,39}").fullmatch]
+"""A stable word for a fault."""
+Count = Annotated[int, range(1 << 64).__contains__]
 
 
 class EventType(StrEnum):
@@ -93,8 +99,8 @@ class Content:
 class DatasetWarning:
     """One element whose value is not valid: kept verbatim in the metadata. `tag` is eight hex digits."""
 
-    tag: str
-    code: str
+    tag: Annotated[str, re.compile("[0-9A-F]{8}").fullmatch]
+    code: Code
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,9 +116,9 @@ class Instance:
     metadata: str
     document: bytes
     preview: bytes | None = None
-    preview_error: str | None = None
+    preview_error: Code | None = None
     warnings: tuple[DatasetWarning, ...] = ()
-    took_ms: Mapping[str, int] = field(default_factory=dict)
+    took_ms: Mapping[str, Count] = field(default_factory=dict)
     member: str | None = None
 
     @property

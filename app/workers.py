@@ -27,7 +27,7 @@ from typing import Any, TypeVar, cast
 
 from app.errors import DicomlakeError, LimitExceeded, Overloaded, TransientError, WorkerCrashed
 from app.ranges import Served
-from app.wire import Unreadable, pickled
+from app.wire import Unreadable, pickled, returned_by
 from app.worker import Worker, Zygote
 
 T = TypeVar("T")
@@ -110,13 +110,17 @@ class Workers:
             begun()
             with Served(contents, until) as served:
                 for result in worker.results(min(self.memory_bytes, MOST_ANSWER_BYTES), served):
+                    if not returned_by(function)(result):
+                        raise Unreadable("no result of this task")
                     suspect = suspect or self.retire_if(result)
                     yield result
                     worker.line.deadline = time.monotonic() + self.timeout_s
             keep = not suspect and worker.tasks < self.tasks_per_worker
         except TimeoutError:
             raise LimitExceeded(f"took longer than {self.timeout_s:g} s") from None
-        except (EOFError, ConnectionError, Unreadable):
+        except Unreadable:
+            raise WorkerCrashed("the worker's answer is malformed") from None
+        except (EOFError, ConnectionError):
             raise self._death(worker.stop()) from None
         finally:
             self._give_back(worker, keep)
