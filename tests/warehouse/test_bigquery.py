@@ -122,7 +122,7 @@ except ConfigError as exc:
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert result.stdout.strip() == (
-        "warehouse bigquery: needs dicomlake[gcp]; google.cloud.bigquery is not installed"
+        "warehouse.url bigquery: needs dicomlake[gcp]; google.cloud.bigquery is not installed"
     )
 
 
