@@ -90,7 +90,10 @@ class Content:
 
 @dataclass(frozen=True, slots=True)
 class DatasetWarning:
-    """One element whose value is not valid: kept verbatim in the metadata. `tag` is eight hex digits."""
+    """One element that is not valid, or not written as it should be. `tag` is eight hex digits.
+
+    Its value is kept verbatim in the document, and but for NUL characters in the row.
+    """
 
     tag: str
     code: str

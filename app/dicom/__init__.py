@@ -61,12 +61,15 @@ def _read(dataset: ObjectDataset, content: Content, options: MetadataOptions) ->
     from app.dicom.columns import columns
     from app.dicom.file_meta import file_meta_warnings
     from app.dicom.metadata import to_document, to_metadata
+    from app.dicom.nul import without_nul
     from app.dicom.row_metadata import to_row_metadata
 
     with permanent(BadDataset):
         metadata = to_metadata(dataset, bulk_source(content), options.bulk_threshold)
+        document = to_document(metadata)
+        metadata = without_nul(metadata, document)
         row, misfits = columns(metadata)
-        text, document = to_row_metadata(metadata, options), to_document(metadata)
+        text = to_row_metadata(metadata, options)
         odd = file_meta_warnings(dataset, metadata)
     warnings = (*metadata.warnings, *misfits, *odd)
     return Instance(row, text, document, None, "disabled", warnings, {}, content.member)
