@@ -108,14 +108,16 @@ def _read(source: Source, limits: DatasetLimits) -> tuple[ObjectDataset, Permane
     fault = cut or fault
     if fault is not None and not nodes:
         raise fault
-    faults += [(node.tag, "misplaced") for node in nodes if node.tag >> 16 == 2]
-    nodes = [node for node in nodes if node.tag >> 16 != 2]
+    if misplaced := [(node.tag, "misplaced") for node in nodes if node.tag >> 16 == 2]:
+        faults += misplaced
+        nodes = [node for node in nodes if node.tag >> 16 != 2]
     # pydicom would ask the stream for a name, which not every one has, and open that file again.
     dataset = ObjectDataset(io.BytesIO(), _elements(source, nodes, little), None, meta, implicit, little)
     dataset.buffer, dataset.fileobj_type = source.stream, type(source.stream)
     dataset.preamble = head[:128] if magic == 132 else None
     dataset.nodes, dataset.deflated = {node.tag: node for node in nodes}, deflated
-    dataset.faults = (*faults, *_duplicates(nodes), *scanner.warnings)
+    duplicates = _duplicates(nodes) if len(dataset.nodes) < len(nodes) else ()
+    dataset.faults = (*faults, *duplicates, *scanner.warnings)
     codecs = charset(_text(dataset, 0x00080005).encode("latin-1")).codecs
     dataset.set_original_encoding(
         implicit, little, [default_encoding if codec == ASCII else codec for codec in codecs]

@@ -91,15 +91,15 @@ class Scanner(Mending):
         self.tally()
         if tag >= ITEM and tag in (ITEM, ITEM_END, SEQUENCE_END):
             return self.delimiter(tag, position, frame, stack)
-        undefined, foreign = length == UNDEFINED, False
-        if self.odd == position or (
-            not undefined and (offset + length > frame.end or (written is None and length >= LEAST_VR))
-        ):
-            if (after := self.mend_last(position, frame)) is not None:
-                return after
-            (tag, written, length, offset, _), foreign = self.mend(position, frame, stack)
-            undefined = length == UNDEFINED
-        vr, swapped = written, False
+        foreign = swapped = False
+        end, vr = offset + length, written
+        if end > frame.end or (written is None and length >= LEAST_VR) or self.odd == position:
+            if length != UNDEFINED or self.odd == position:
+                if (after := self.mend_last(position, frame)) is not None:
+                    return after
+                (tag, written, length, offset, _), foreign = self.mend(position, frame, stack)
+            end, vr = offset + length, written
+        undefined = length == UNDEFINED
         if vr is None or vr in UNSETTLED:
             vr = self.settle(tag, written, length, offset, frame)
             swapped = written == "UN" and not self.little
@@ -108,16 +108,14 @@ class Scanner(Mending):
         if vr == "SQ":
             if not self.little and (swapped := self.source.value(offset, 4) in LITTLE_STARTS):
                 self.turn(True)
-            node = Node(tag, vr, offset, length, written, undefined, swapped=swapped)
-            end = frame.end if undefined else offset + length
+            node = Node(tag, vr, offset, length, written, undefined, (), (), swapped)
             inner = None if written == "UN" or foreign else frame.implicit
-            self.enter(stack, Open(end, undefined, inner, node))
+            self.enter(stack, Open(frame.end if undefined else end, undefined, inner, node))
             return offset
         if undefined:
             return self.encapsulated(Node(tag, vr, offset, length, written, undefined), frame)
-        end = offset + length
-        found = Node(tag, vr, offset, length, written)
-        frame.nodes.append(found._replace(swapped=True) if swapped else found)
+        node = Node(tag, vr, offset, length, written)
+        frame.nodes.append(node._replace(swapped=True) if swapped else node)
         if tag >> 16 & 1 and 0x10 <= tag & 0xFFFF <= 0xFF:
             frame.creators[tag & 0xFFFF0000 | (tag & 0xFF) << 8] = self.text(offset, end)
         return end
@@ -142,7 +140,8 @@ class Scanner(Mending):
         implicit = frame.implicit
         if implicit is None:
             implicit = self.source.value(offset + 4, 2) not in VRS
-        item = Open(end, length == UNDEFINED, implicit, loose=loose)
+        item = Open(end, length == UNDEFINED, implicit)
+        item.loose = loose
         self.tally()
         frame.items.append(item.nodes)
         frame.item = item

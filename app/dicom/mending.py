@@ -12,7 +12,7 @@ Each gives a warning. An object that ends too early is none of these and stays a
 
 from __future__ import annotations
 
-from app.dicom.encoding import ITEM, ITEM_END, PIXELS, SEQUENCE_END, VRS, known_name
+from app.dicom.encoding import ITEM, ITEM_END, PIXELS, SEQUENCE_END, VRS, known_name, public_vr
 from app.dicom.headers import Header
 from app.dicom.nesting import Nesting, Node, Open
 from app.dicom.source import MOST
@@ -144,12 +144,10 @@ class Mending(Nesting):
             tag = frame.node.tag if frame.node is not None else 0
             if frame.bounded and position <= frame.end and self.is_end(frame.end, outer.end, tag):
                 return self.leave_all(depth, frame.end, stack)
-        root = stack[0]
-        if root.complete:
-            self.leave_all(1, position, stack)
-            del root.nodes[root.complete :]
+        root, top = stack[0], stack[1].node if len(stack) > 1 else None
+        if root.complete and (top is None or public_vr(top.tag) != "SQ"):
+            del root.nodes[root.complete :], stack[1:]
             return root.end
-        top = stack[1].node if len(stack) > 1 else None
         if self.is_padding(position if top is None else top.offset - 8, root):
             del stack[1:]
             return root.end

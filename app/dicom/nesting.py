@@ -92,7 +92,7 @@ class Nesting(Headers):
         frame = stack.pop()
         if frame.node is not None:
             tag, vr, offset, _, written, undefined, _, _, swapped = frame.node
-            length = max(0, position - offset)
+            length = position - offset
             stack[-1].nodes.append(
                 Node(tag, vr, offset, length, written, undefined, frame.items, (), swapped)
             )

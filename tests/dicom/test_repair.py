@@ -3,8 +3,11 @@
 import io
 import json
 import struct
+from contextlib import suppress
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from app.dicom import describe
 from app.dicom.dataset import read_dataset
@@ -402,3 +405,30 @@ def test_a_stream_is_mended_as_bytes_are(syntax):
     raw = file(syntax, ODDITIES["short item"](syntax), ODDITIES["other form"](syntax))
     stream = Content(ObjectRef("b", "n", 1), "gs://b/n", len(raw), opener=lambda: io.BytesIO(raw))
     assert describe(stream, NO_PREVIEW).columns == describe(data.content(raw), NO_PREVIEW).columns
+
+
+@BOTH
+def test_a_sequence_after_the_pixel_data_that_is_cut_off_is_truncated(syntax):
+    signatures = element(syntax, 0xFFFAFFFA, "SQ", item(klass(syntax), length=UNDEFINED), UNDEFINED)
+    with pytest.raises(BadDataset) as caught:
+        read_dataset(data.content(file(syntax) + signatures))
+    assert caught.value.code == "truncated"
+
+
+def inside(nodes, end: int) -> bool:
+    """Say whether all values lie before an end."""
+    return all(
+        0 <= node.offset <= node.offset + node.length <= end and all(inside(one, end) for one in node.items)
+        for node in nodes
+    )
+
+
+@BOTH
+@settings(max_examples=300)
+@given(st.integers(0, 1000), st.binary(min_size=1, max_size=6), st.integers(0, 1))
+def test_no_value_lies_outside_whatever_is_overwritten(syntax, at, patch, insert):
+    whole = bytearray(file(syntax, *(make(syntax) for make in ODDITIES.values())))
+    at = 132 + at % (len(whole) - 132)
+    whole[at : at + len(patch) * insert] = patch
+    with suppress(PermanentError):
+        assert inside(read_dataset(data.content(bytes(whole))).nodes.values(), len(whole))
