@@ -101,16 +101,17 @@ FILE = click.argument("file", type=click.Path(exists=True, dir_okay=False, path_
 @click.option("--flat", is_flag=True, help="The row's columns instead.")
 @click.pass_context
 def dump(ctx: click.Context, file: Path, flat: bool) -> None:
-    """Print the DICOM JSON of a file."""
-    from app.dicom import describe
+    """Print the DICOM JSON of a file, or of as much as can be read."""
+    from app.dicom import describe_head
 
     settings = settings_of(ctx)
-    plain = settings.describe_options().without_preview()
-    instance = in_worker(settings, describe, content_of(file), plain)
+    instance, fault = in_worker(settings, describe_head, content_of(file), settings.describe_options())
     if flat:
         emit(instance.columns)
     else:
         click.echo(instance.document.decode())
+    if fault is not None:
+        raise fault
 
 
 def _picture_name(_: click.Context, __: click.Parameter, output: Path) -> Path:

@@ -97,7 +97,10 @@ class Content:
 
 @dataclass(frozen=True, slots=True)
 class DatasetWarning:
-    """One element whose value is not valid: kept verbatim in the metadata. `tag` is eight hex digits."""
+    """One element that is not valid, or not written as it should be. `tag` is eight hex digits.
+
+    Its value is kept verbatim in the document, and but for NUL characters in the row.
+    """
 
     tag: Annotated[str, re.compile("[0-9A-F]{8}").fullmatch]
     code: Code

@@ -19,6 +19,7 @@ from pydicom.data import get_testdata_file
 from app.cli import cli
 from app.command import masked, run
 from app.warehouse import open_warehouse
+from tests import data
 from tests.e2e.service import until
 from tests.parts import ROOT, need
 
@@ -155,6 +156,34 @@ def test_untrusted_files_are_read_within_the_limits_of_the_workers(say):
     assert json.loads(say("dump", CT)[1])["00080060"] == {"vr": "CS", "Value": ["CT"]}
     assert json.loads(say("dump", CT, "--flat")[1])["modality"] == "CT"
     assert say("render", CT, "-o", "x.png") == (0, '{"preview":"x.png"}\n', "")
+
+
+@pytest.mark.parametrize("words", [("dump",), ("dump", "--flat")])
+def test_dump_of_a_file_that_is_cut_off_shows_what_there_is_and_then_the_fault(say, words):
+    Path("cut.dcm").write_bytes(Path(CT).read_bytes()[:20_000])
+    status, said, why = say(*words, "cut.dcm")
+    assert (status, why) == (1, "Error: truncated: the value of 7FE00010 is cut off\n")
+    shown = json.loads(said)
+    assert (shown["rows"] if "rows" in shown else shown["00280010"]["Value"][0]) == 128
+    assert "7FE00010" not in shown
+
+
+def test_dump_shows_the_items_that_were_read_of_a_sequence_that_is_cut_off(say):
+    raw = Path(get_testdata_file("rtplan.dcm")).read_bytes()
+    Path("cut.dcm").write_bytes(raw[:2000])
+    status, said, why = say("dump", "cut.dcm")
+    assert (status, why[:17]) == (1, "Error: truncated:")
+    assert json.loads(said)["300A0010"]["Value"][0]["300A0012"] == {"vr": "IS", "Value": [1]}
+
+
+def test_dump_of_what_would_be_refused_as_not_valid_shows_it_whole(say):
+    Path("bad.dcm").write_bytes(data.ct(StudyDate="notadate"))
+    assert say("dump", "bad.dcm")[0] == 0
+    status, said, why = say("--set", "metadata.strict=true", "dump", "bad.dcm")
+    assert (status, why) == (1, "Error: invalid_value: element 00080020 is not valid\n")
+    assert json.loads(said)["00080020"] == {"vr": "DA", "Value": ["notadate"]}
+    Path("none.dcm").write_text("just a text")
+    assert say("dump", "none.dcm")[:2] == (1, "")
 
 
 def test_the_port_of_the_demo_can_be_chosen(say):
