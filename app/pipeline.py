@@ -36,7 +36,7 @@ from app.errors import (
     internal,
 )
 from app.members import Members
-from app.rows import event_row, failure_row, instance_row
+from app.rows import collection, event_row, failure_row, instance_row
 from app.services import Services
 from app.types import (
     Content,
@@ -84,7 +84,11 @@ def ingest(event: ObjectEvent, attempt: Attempt, services: Services) -> Outcome:
     if reason := unwanted(event, services):
         return Outcome(Status.IGNORED, reason)
     uri = services.source.uri(event.ref.name, event.ref.bucket)
-    row = event_row(event, attempt.message, uri, services.now())
+    prefix = services.source.prefix if event.ref.bucket == services.source.bucket else ""
+    row = {
+        **event_row(event, attempt.message, uri, services.now()),
+        "collection": collection(event.ref.name.removeprefix(prefix)),
+    }
     if event.type in REMOVALS:
         return remove(event, row, attempt, services)
     services.space.check()
@@ -93,7 +97,11 @@ def ingest(event: ObjectEvent, attempt: Attempt, services: Services) -> Outcome:
 
 
 def ingest_object(
-    event: ObjectEvent, row: Row, correct: Callable[[int], None], attempt: Attempt, services: Services
+    event: ObjectEvent,
+    row: dict[str, object],
+    correct: Callable[[int], None],
+    attempt: Attempt,
+    services: Services,
 ) -> Outcome:
     """Fetch one object and make its row and artifacts; `correct` is told how many bytes it holds."""
     try:
@@ -101,11 +109,14 @@ def ingest_object(
             content = fetch(event, services)
             correct(cost(content))
             packed = looks_packed(content, attempt, services)
-        row = {**row, "size_bytes": content.size, "crc32c": content.crc32c}
+        options = services.settings.describe_options()
+        row |= {"size_bytes": content.size, "crc32c": content.crc32c, "describe_key": options.key}
         if packed:
             return ingest_members(content, event, row, attempt, services)
         with attempt.step("describe"):
             instance = describe_safely(content, event, attempt, services)
+        if instance.preview is None and instance.preview_error is None:
+            row["describe_key"] = options.without_preview().key  # its picture may be of other settings
     except ObjectGone as gone:
         remove_artifacts(event.ref, services)  # of a delivery that died before it could settle
         return Outcome(Status.SUPERSEDED, gone.code)

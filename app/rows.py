@@ -33,6 +33,12 @@ def row_id(event: ObjectEvent, member: str | None = None) -> str:
     return hashlib.sha256(json.dumps(parts, ensure_ascii=True).encode()).hexdigest()
 
 
+def collection(name: str) -> str | None:
+    """Return the first segment of an object's name: a customer's folder; None where the name is in none."""
+    folder, slash, _ = name.partition("/")
+    return folder if slash and folder else None
+
+
 def event_row(event: ObjectEvent, message: Message, object_uri: str, now: datetime) -> dict[str, object]:
     """Return the columns of `instances` that come from the event alone; for a removal, the whole row."""
     return {

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
+import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from enum import Enum, StrEnum
 from typing import BinaryIO
@@ -157,6 +159,8 @@ class DatasetLimits:
     scans: int = 256
 
 
+DOCUMENT_VERSION = 1
+"""Rises when the same bytes with the same options give another document, other columns or another preview."""
 DEFAULT_LIMITS = DatasetLimits()
 """Those of the default settings, for who reads a data set without any."""
 
@@ -190,6 +194,12 @@ class DescribeOptions:
     def limits(self) -> DatasetLimits:
         """The limits of reading, which are those of drawing."""
         return self.preview.limits
+
+    @property
+    def key(self) -> str:
+        """A hash of these options and of DOCUMENT_VERSION; under an equal key nothing comes out otherwise."""
+        text = json.dumps({"document": DOCUMENT_VERSION, **asdict(self)}, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def without_preview(self) -> DescribeOptions:
         """Return the same without a preview."""

@@ -38,8 +38,9 @@ def database(form="sqlite"):
 
 
 def add(connection, table, *rows):
-    marks = ", ".join("?" * len(TABLES[table].columns))
-    connection.executemany(f"INSERT INTO {table} VALUES ({marks})", [to_values(table, row) for row in rows])
+    names = [f'"{column.name}"' for column in TABLES[table].columns]
+    sql = f"INSERT INTO {table} ({', '.join(names)}) VALUES ({', '.join('?' * len(names))})"
+    connection.executemany(sql, [to_values(table, row) for row in rows])
 
 
 def current(form, *rows):
