@@ -3,7 +3,8 @@ SELECT i.`row_id`, i.`object_uri`, i.`member`, i.`generation`, i.`metageneration
     MAX(generation) OVER (PARTITION BY object_uri) AS last_generation,
     MAX(CASE WHEN event_type IN ('OBJECT_DELETE', 'OBJECT_ARCHIVE') THEN generation END) OVER (PARTITION BY object_uri) AS removed_generation,
     ROW_NUMBER() OVER (
-      PARTITION BY object_uri, generation, member ORDER BY metageneration DESC NULLS LAST, row_id) AS place
+      PARTITION BY object_uri, generation, member
+      ORDER BY metageneration DESC NULLS LAST, revision DESC NULLS LAST, row_id) AS place
   FROM `${dataset}.instances`) AS i
 WHERE event_type IN ('OBJECT_FINALIZE', 'OBJECT_METADATA_UPDATE') AND generation = last_generation AND place = 1
 AND (removed_generation IS NULL OR removed_generation < generation)
