@@ -9,12 +9,13 @@ from app import bulk, pipeline
 from app.errors import PermanentError, WarehouseUnavailable
 from app.services import Services
 from app.storage.local import MACHINE
-from app.types import GiveUp, Message, Status
+from app.types import REVISION, GiveUp, Message, Status
 from app.warehouse import Warehouse
 
 EVENT = ("bucketId", "objectId", "objectGeneration", "eventType")
 OURS = ("CloudPubSubDeadLetter", "dicomlake")
-"""Attributes that begin so were added when the message was given up; a requeued message goes without them."""
+"""Attributes that begin so were added when the message was given up; a requeued message goes without them,
+except that of a revision, which it had before."""
 
 
 class NoSuchLetter(PermanentError):
@@ -54,7 +55,8 @@ def requeue(services: Services, message_ids: Sequence[str]) -> Iterator[dict[str
     read where it lies is in no bucket that a service watches, so it is handled here and now.
     """
     for rows in _events(services.warehouse, message_ids):
-        kept = {key: value for key, value in _attributes(rows[-1]).items() if not key.startswith(OURS)}
+        attributes = _attributes(rows[-1]).items()
+        kept = {key: value for key, value in attributes if key == REVISION or not key.startswith(OURS)}
         data = rows[-1]["data"]
         message_id = str(rows[-1]["message_id"])
         message = Message(data if isinstance(data, bytes) else b"", kept, message_id)

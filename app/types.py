@@ -24,6 +24,10 @@ class EventType(StrEnum):
     METADATA_UPDATE = "OBJECT_METADATA_UPDATE"
 
 
+REVISION = "dicomlakeRevision"
+"""Attribute of a notification whose object version is to be described again: the number of the revision."""
+
+
 @dataclass(frozen=True, slots=True)
 class Message:
     """One delivery of a published message; `attempt` counts from 1, None if the bus does not say."""
@@ -48,7 +52,11 @@ class ObjectRef:
 
 @dataclass(frozen=True, slots=True)
 class ObjectEvent:
-    """A change of one object version. Sizes in bytes; `crc32c` in base64 as Cloud Storage writes it."""
+    """A change of one object version. Sizes in bytes; `crc32c` in base64 as Cloud Storage writes it.
+
+    revision: set where nothing changed and the version is described again; the seconds since 1970 at which
+    that was decided, so that a later one has a higher number.
+    """
 
     type: EventType
     ref: ObjectRef
@@ -58,6 +66,7 @@ class ObjectEvent:
     crc32c: str | None = None
     storage_class: str | None = None
     overwritten_by: int | None = None
+    revision: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,10 +49,11 @@ MAY_IMPORT = {
     "wire": VALUES | {"archive.entries"},
     "services": VALUES | DOORS | {"admission", "config", "metrics", "workers"},
     "pipeline": VALUES
-    | {"admission", "archive", "artifacts", "attempt", "dicom", "events", "members", "rows", "services"},
-    "artifacts": VALUES | {"rows", "services"},
+    | {"admission", "archive", "artifacts", "attempt", "dicom", "events", "members", "rows", "services"}
+    | {"warehouse.queries"},
+    "artifacts": VALUES | {"rows", "services", "warehouse.queries"},
     "dlq": VALUES | {"bulk", "pipeline", "services", "storage", "warehouse"},
-    "bulk": VALUES | {"admission", "pipeline", "services", "storage"},
+    "bulk": VALUES | {"admission", "pipeline", "services", "storage", "warehouse.queries"},
     "api": VALUES | {"__init__", "api", "config", "events", "log", "metrics", "pipeline", "services"},
     "server": VALUES | {"api", "connection", "metrics", "sandbox", "services"},
     "connection": {"api.headers"},
@@ -82,7 +83,8 @@ ONLY_IN = {
     "prometheus_client": {"metrics"},
     "multiprocessing": {"workers"},
 }
-PURE = ("types", "rows", "table", "events", "archive", "dicom", "warehouse.schema", "warehouse.sql")
+PURE = ("types", "rows", "table", "events", "archive", "dicom")
+PURE += ("warehouse.schema", "warehouse.sql", "warehouse.queries")
 IMPURE = {
     *("logging", "socket", "subprocess", "tempfile", "shutil", "threading", "random", "numpy.random"),
     *("time", "datetime.datetime.now", "datetime.datetime.utcnow", "datetime.datetime.today"),
