@@ -31,6 +31,16 @@ class Around:
         return getattr(self._inner, name)
 
 
+def changed(services, **given):
+    """Return the services with other settings, given as `section__key`."""
+    settings = services.settings
+    for name, value in given.items():
+        section, key = name.split("__")
+        part = getattr(settings, section).model_copy(update={key: value})
+        settings = settings.model_copy(update={section: part})
+    return replace(services, settings=settings)
+
+
 @pytest.fixture
 def ct(services):
     (services.source.root / "ct.dcm").write_bytes(data.ct())

@@ -15,7 +15,7 @@ from app.storage.telling import described_again, notification
 from app.types import EventType, GiveUp, Status
 from tests import data
 from tests.archives import zipped
-from tests.test_pipeline import Around
+from tests.test_pipeline import Around, changed
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 FIRST, SECOND = 1_700_000_000, 1_700_000_009
@@ -28,16 +28,6 @@ def land(services, name, content=CT):
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)
     return services.source.find(name)
-
-
-def settings(services, **given):
-    """Return the services with other settings, given as `section__key`."""
-    changed = services.settings
-    for name, value in given.items():
-        section, key = name.split("__")
-        part = getattr(changed, section).model_copy(update={key: value})
-        changed = changed.model_copy(update={section: part})
-    return replace(services, settings=changed)
 
 
 def handle(services, ref, revision=None, kind=EventType.FINALIZE, metageneration=1, how=GiveUp.WHEN_DUE):
@@ -63,7 +53,7 @@ def names(stem, *kinds):
 
 def test_a_revision_takes_the_place_of_the_row_and_its_artifacts(services):
     ref = land(services, "acme/ct.dcm")
-    handle(settings(services, preview__enabled=False), ref)
+    handle(changed(services, preview__enabled=False), ref)
     (before,) = rows(services)
     assert (before["preview_uri"], before["preview_error"]) == (None, "disabled")
     assert handle(services, ref, FIRST).status is Status.STORED
@@ -140,7 +130,7 @@ def test_a_revision_that_fails_leaves_all_as_it_was_and_its_letter_open(services
     ref = land(services, "ct.dcm", data.ct(StudyDate="20241399"))
     handle(services, ref)
     before = rows(services), artifacts(services)
-    strict = settings(services, metadata__strict=True)
+    strict = changed(services, metadata__strict=True)
     with pytest.raises(BadDataset):
         handle(strict, ref, FIRST)
     assert handle(strict, ref, FIRST, how=GiveUp.NOW).status is Status.DEAD_LETTERED
@@ -230,7 +220,7 @@ def test_a_member_that_fails_in_a_revision_keeps_its_row_and_artifacts(services)
     ref = land(services, "x.zip", zipped(files))
     handle(services, ref)
     with pytest.raises(BadArchive):
-        handle(settings(services, metadata__strict=True), ref, FIRST)
+        handle(changed(services, metadata__strict=True), ref, FIRST)
     assert {row["member"]: row["revision"] for row in rows(services)} == {
         "a/1.dcm": FIRST,
         "a/2.dcm": None,
