@@ -17,10 +17,11 @@ $(1)/bin/pip check
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run test speed chaos soak fuzz emulators tools cloud-run image-test tf-check lint lock schemas clean
+.PHONY: help demo run test speed upgrade-test chaos soak fuzz emulators tools cloud-run image-test tf-check lint lock \
+    schemas clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(VENV)/.run ## start the service, drop sample files, keep serving until Ctrl-C
 	$(BIN)/dicomlake demo
@@ -33,6 +34,9 @@ test: $(VENV)/.test ## run the whole test suite
 
 speed: $(VENV)/.test ## fail where a file costs more of pydicom's CPU than it did; twelve seconds
 	$(BIN)/python -m benchmarks.speed
+
+upgrade-test: $(VENV)/.test emulators ## a lake of an older version, in SQLite and the BigQuery emulator, upgraded in place
+	DICOMLAKE_TEST_REQUIRE=all $(BIN)/pytest -q tests/test_upgrade.py
 
 chaos: $(VENV)/.test ## three seeds of 10,000 events under faults and kills, then 20 kills at every step; half an hour
 	$(BIN)/python -m tests.faults.chaos --events 10000 --seeds 1 2 3

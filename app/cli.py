@@ -77,11 +77,16 @@ def demo(ctx: click.Context, once: bool, keep: Path | None, port: int | None) ->
 
 @cli.command()
 @click.argument("paths", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
+@click.option("--again", is_flag=True, help="Describe anew what has its row by these settings, too.")
 @click.pass_context
-def ingest(ctx: click.Context, paths: tuple[Path, ...]) -> None:
-    """Put files and folders through the pipeline now, read where they lie."""
+def ingest(ctx: click.Context, paths: tuple[Path, ...], again: bool) -> None:
+    """Put files and folders through the pipeline now, read where they lie.
+
+    What has its row by the settings of now is `unchanged` and not read; with other settings it is described
+    again, and that revision replaces its row, document and preview.
+    """
     with opened(ctx) as services:
-        summary = bulk.ingest(paths, services, emit)
+        summary = bulk.ingest(paths, services, emit, again)
     emit({"summary": summary})
     if set(summary) & {"dead_lettered", "failed"}:
         ctx.exit(1)

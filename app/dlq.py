@@ -12,7 +12,7 @@ from app import bulk, pipeline
 from app.errors import PermanentError, WarehouseUnavailable
 from app.services import Services
 from app.storage.local import MACHINE
-from app.types import GiveUp, Message, Status
+from app.types import REVISION, GiveUp, Message, Status
 from app.warehouse import Warehouse
 from app.warehouse.queries import letters_by_event
 
@@ -22,7 +22,8 @@ PAGE = 100
 MAX_IDS = 5000
 """In one statement: BigQuery takes 10,000 parameters."""
 OURS = ("CloudPubSubDeadLetter", "dicomlake")
-"""Attributes that begin so were added when the message was given up; a requeued message goes without them."""
+"""Attributes that begin so were added when the message was given up; a requeued message goes without them,
+except that of a revision, which it had before."""
 
 
 class NoSuchLetter(PermanentError):
@@ -101,7 +102,8 @@ def requeue(services: Services, message_ids: Sequence[str] | None) -> Iterator[d
 
 
 def _send(letter: dict[str, object], services: Services, machine: Services) -> dict[str, object]:
-    kept = {key: value for key, value in _attributes(letter).items() if not key.startswith(OURS)}
+    attributes = _attributes(letter).items()
+    kept = {key: value for key, value in attributes if key == REVISION or not key.startswith(OURS)}
     data, message_id = letter["data"], str(letter["message_id"])
     message = Message(data if isinstance(data, bytes) else b"", kept, message_id)
     if kept.get("bucketId") == MACHINE != services.source.bucket:

@@ -9,7 +9,7 @@ derived from the event, so a crash anywhere and a redelivery give the same objec
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, suppress
 from dataclasses import replace
@@ -19,7 +19,14 @@ from app import events
 from app.admission import cost, estimate
 from app.archive import is_archive
 from app.archive.entries import Refused
-from app.artifacts import AT_ONCE, remove_artifacts, remove_written, rendered, write_artifacts
+from app.artifacts import (
+    AT_ONCE,
+    remove_artifacts,
+    remove_earlier,
+    remove_written,
+    rendered,
+    write_artifacts,
+)
 from app.attempt import Attempt
 from app.dicom import describe
 from app.errors import (
@@ -37,9 +44,10 @@ from app.errors import (
 )
 from app.members import Members
 from app.not_dicom import is_expected
-from app.rows import event_row, failure_row, instance_row
+from app.rows import collection, event_row, failure_row, instance_row
 from app.services import Services
 from app.types import (
+    REVISION,
     Content,
     EventType,
     GiveUp,
@@ -51,7 +59,10 @@ from app.types import (
     Row,
     Status,
 )
+from app.warehouse.queries import rows_of_version
 
+AHEAD_S = 86_400
+"""How far the clock of whoever asks to describe a version again may be ahead of ours."""
 REMOVALS = (EventType.DELETE, EventType.ARCHIVE)
 
 
@@ -86,7 +97,11 @@ def ingest(event: ObjectEvent, attempt: Attempt, services: Services) -> Outcome:
     if reason := unwanted(event, services):
         return Outcome(Status.IGNORED, reason)
     uri = services.source.uri(event.ref.name, event.ref.bucket)
-    row = event_row(event, attempt.message, uri, services.now())
+    prefix = services.source.prefix if event.ref.bucket == services.source.bucket else ""
+    row = {
+        **event_row(event, attempt.message, uri, services.now()),
+        "collection": collection(event.ref.name.removeprefix(prefix)),
+    }
     if event.type in REMOVALS:
         return remove(event, row, attempt, services)
     services.space.check()
@@ -97,7 +112,11 @@ def ingest(event: ObjectEvent, attempt: Attempt, services: Services) -> Outcome:
 
 
 def ingest_object(
-    event: ObjectEvent, row: Row, correct: Callable[[int], None], attempt: Attempt, services: Services
+    event: ObjectEvent,
+    row: dict[str, object],
+    correct: Callable[[int], None],
+    attempt: Attempt,
+    services: Services,
 ) -> Outcome:
     """Fetch one object and make its row and artifacts; `correct` is told how many bytes it holds."""
     try:
@@ -105,11 +124,14 @@ def ingest_object(
             content = fetch(event, services)
             correct(cost(content))
             packed = looks_packed(content, attempt, services)
-        row = {**row, "size_bytes": content.size, "crc32c": content.crc32c}
+        options = services.settings.describe_options()
+        row |= {"size_bytes": content.size, "crc32c": content.crc32c, "describe_key": options.key}
         if packed:
             return ingest_members(content, event, row, attempt, services)
         with attempt.step("describe"):
             instance = describe_safely(content, event, attempt, services)
+        if instance.preview is None and instance.preview_error is None:
+            row["describe_key"] = options.without_preview().key  # its picture may be of other settings
     except ObjectGone as gone:
         remove_artifacts(event.ref, services)  # of a delivery that died before it could settle
         return Outcome(Status.SUPERSEDED, gone.code)
@@ -118,12 +140,12 @@ def ingest_object(
             raise
         return Outcome(Status.IGNORED, error.code)
     with attempt.step("write"):
-        written = write_artifacts(event.ref, instance, services)
+        written = write_artifacts(event.ref, event.revision, instance, services)
     stored = instance_row(row, event, instance, written, attempt.took_ms)
     with attempt.step("append"):
         if refused := append_rows(event, [stored], services):
             raise RowsRejected(refused)
-    return settle(event, Outcome(Status.STORED, instances=(stored,)), services)
+    return settle(event, Outcome(Status.STORED, instances=(stored,)), {None}, services)
 
 
 def ingest_members(
@@ -131,12 +153,14 @@ def ingest_members(
 ) -> Outcome:
     """Make rows and artifacts of the good members of an archive, batch by batch; then fail for the others."""
     members = Members(content, attempt, services)
+    stored: set[str | None] = set()
     attempt.stored = 0
+    write = partial(write_artifacts, event.ref, event.revision, services=services)
     pool = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="members")
     with pool, closing(members.groups()) as groups:
         for instances in groups:
             with attempt.step("write"):
-                written = list(pool.map(partial(write_artifacts, event.ref, services=services), instances))
+                written = list(pool.map(write, instances))
             rows = [
                 instance_row(row, event, instance, uris, attempt.took_ms)
                 for instance, uris in zip(instances, written, strict=True)
@@ -145,38 +169,45 @@ def ingest_members(
                 refused = append_rows(event, rows, services)
             members.refuse(Refused(str(rows[index]["member"]), RowsRejected.code) for index in refused)
             attempt.stored += len(rows) - len(refused)
-    outcome = settle(event, Outcome(Status.STORED, stored=attempt.stored), services)
+            stored |= {one.member for index, one in enumerate(instances) if index not in refused}
+    outcome = settle(event, Outcome(Status.STORED, stored=attempt.stored), stored, services)
     if outcome.status is Status.STORED:
         members.check()
     return outcome
 
 
-def settle(event: ObjectEvent, outcome: Outcome, services: Services) -> Outcome:
+def settle(
+    event: ObjectEvent, outcome: Outcome, members: Collection[str | None], services: Services
+) -> Outcome:
     """Take the artifacts back if the object went meanwhile: its removal may have been handled before them.
 
     The row stays, for the tombstone hides it. Where removals are not events, nothing that went is looked for.
+    Otherwise, once a revision of these members is stored, what it replaces is removed: unless a change of the
+    object's metadata made the first description current again.
     """
-    if not set(REMOVALS) & set(services.settings.source.events) or services.source.is_live(event.ref):
-        return outcome
-    remove_artifacts(event.ref, services)
-    return Outcome(Status.SUPERSEDED, ObjectGone.code)
+    if set(REMOVALS) & set(services.settings.source.events) and not services.source.is_live(event.ref):
+        remove_artifacts(event.ref, services)
+        return Outcome(Status.SUPERSEDED, ObjectGone.code)
+    if event.revision is not None and services.source.is_live(event.ref, event.metageneration):
+        remove_earlier(event.ref, event.revision, members, services)
+    return outcome
 
 
 def append_rows(event: ObjectEvent, rows: list[Row], services: Services) -> Mapping[int, str]:
     """Append rows and return which of them the warehouse refused, and why.
 
-    What was written for those goes again, unless an earlier row points at it: another event, or delivery.
+    What was written for those is removed, unless an earlier row points at it: another event, or delivery.
     """
     try:
         services.warehouse.append("instances", rows)
     except RowsRejected as error:
-        sql = "SELECT member FROM instances WHERE object_uri = :uri AND generation = :generation"
-        of_object = {"uri": rows[0]["object_uri"], "generation": event.ref.generation}
-        stored = {row["member"] for row in services.warehouse.query(sql, of_object)}
+        of_version = rows_of_version(str(rows[0]["object_uri"]), event.ref.generation)
+        stored = {(row["member"], row["revision"]) for row in services.warehouse.query(*of_version)}
         for index in error.rejected:
             member = rows[index]["member"]
-            if member not in stored:
-                remove_written(event.ref, None if member is None else str(member), services)
+            if (member, event.revision) not in stored:
+                name = None if member is None else str(member)
+                remove_written(event.ref, name, event.revision, services)
         return error.rejected
     return {}
 
@@ -190,6 +221,9 @@ def unwanted(event: ObjectEvent, services: Services) -> str | None:
         )
     if not event.ref.name.startswith(services.source.prefix) and event.ref.bucket == services.source.bucket:
         return "outside_prefix"
+    if event.revision is not None and event.revision > services.now().timestamp() + AHEAD_S:
+        # It would hide every honest revision of this version.
+        raise BadEvent(f"message.attributes.{REVISION}: lies in the future; it is UNIX seconds")
     own = services.own_prefixes.get(event.ref.bucket, ())
     return events.ignored(event, own, settings.events)
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
+import json
 import math
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from enum import Enum, StrEnum
 from typing import Annotated, BinaryIO
@@ -27,6 +29,10 @@ class EventType(StrEnum):
     DELETE = "OBJECT_DELETE"
     ARCHIVE = "OBJECT_ARCHIVE"
     METADATA_UPDATE = "OBJECT_METADATA_UPDATE"
+
+
+REVISION = "dicomlakeRevision"
+"""Attribute of a notification whose object version is to be described again: the number of the revision."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +59,11 @@ class ObjectRef:
 
 @dataclass(frozen=True, slots=True)
 class ObjectEvent:
-    """A change of one object version. Sizes in bytes; `crc32c` in base64 as Cloud Storage writes it."""
+    """A change of one object version. Sizes in bytes; `crc32c` in base64 as Cloud Storage writes it.
+
+    revision: set where nothing changed and the version is described again; the seconds since 1970 at which
+    that was decided, so that a later one has a higher number.
+    """
 
     type: EventType
     ref: ObjectRef
@@ -63,6 +73,7 @@ class ObjectEvent:
     crc32c: str | None = None
     storage_class: str | None = None
     overwritten_by: int | None = None
+    revision: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +178,8 @@ class DatasetLimits:
     scans: int = 256
 
 
+DOCUMENT_VERSION = 1
+"""Rises when the same bytes with the same options give another document, other columns or another preview."""
 DEFAULT_LIMITS = DatasetLimits()
 """Those of the default settings, for who reads a data set without any."""
 
@@ -210,6 +223,12 @@ class DescribeOptions:
     def limits(self) -> DatasetLimits:
         """The limits of reading, which are those of drawing."""
         return self.preview.limits
+
+    @property
+    def key(self) -> str:
+        """A hash of these options and of DOCUMENT_VERSION; under an equal key nothing comes out otherwise."""
+        text = json.dumps({"document": DOCUMENT_VERSION, **asdict(self)}, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def without_preview(self) -> DescribeOptions:
         """Return the same without a preview."""

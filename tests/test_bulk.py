@@ -2,21 +2,25 @@
 
 import json
 import os
+import re
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import orjson
 import pytest
 
 from app import bulk, dlq, pipeline
-from app.errors import Overloaded
+from app.errors import Overloaded, StorageUnavailable, WarehouseUnavailable
 from app.own_files import Owner, OwnFiles
 from app.services import open_services
 from app.storage.telling import notification
@@ -25,6 +29,7 @@ from tests import archives, data
 from tests.conftest import lake_settings
 from tests.e2e.service import Service, until
 from tests.parts import ROOT, need
+from tests.test_pipeline import Around, changed
 
 CT, MR = data.ct(), data.enhanced()
 TIME = 1_700_000_000_000_000_000
@@ -53,9 +58,9 @@ def rewrite(path, content, mtime_ns=TIME):
     os.utime(path, ns=(mtime_ns, mtime_ns))
 
 
-def ingest(services, *paths):
+def ingest(services, *paths, again=False):
     lines = []
-    summary = bulk.ingest(paths, services, lines.append)
+    summary = bulk.ingest(paths, services, lines.append, again)
     assert summary["files"] == len(lines)
     orjson.dumps(lines)  # the command line prints every line
     return lines
@@ -101,7 +106,7 @@ def test_what_replaces_a_file_is_current_whatever_its_time(services, folder, mti
     assert not Path(first["metadata_uri"].removeprefix("file://")).exists()
     assert len(output(services)) == 2
     assert count(services, "instances") == 3  # two versions and the removal of the first
-    assert statuses(ingest(services, folder)) == [("stored", None)]
+    assert statuses(ingest(services, folder)) == [("unchanged", None)]
     assert count(services, "instances") == 3
 
 
@@ -121,8 +126,178 @@ def test_a_change_of_mode_or_links_is_no_version(services, folder):
     before = output(services)
     path.chmod(0o600)
     os.link(path, folder.parent / "link")
-    assert statuses(ingest(services, path)) == [("stored", None)]
+    assert statuses(ingest(services, path)) == [("unchanged", None)]
     assert (count(services, "instances"), output(services)) == (1, before)
+
+
+def bytes_read(services):
+    (line,) = re.findall(r"^dicomlake_bytes_total (.*)$", services.metrics.render()[0].decode(), re.M)
+    return float(line)
+
+
+def test_what_has_its_row_is_unchanged_and_not_read(services, folder):
+    put(folder / "a.dcm", CT)
+    put(folder / "x.zip", archives.zipped([("1.dcm", CT), ("2.dcm", MR)]))
+    ingest(services, folder)
+    before = bytes_read(services), count(services, "instances"), output(services)
+    assert before[0] > 0
+    for _ in range(2):
+        assert statuses(ingest(services, folder)) == [("unchanged", None)] * 2
+    assert (bytes_read(services), count(services, "instances"), output(services)) == before
+
+
+def test_what_the_service_stored_is_unchanged(services):
+    path = put(services.source.root / "a.dcm", CT)
+    published = []
+    services.source.watch(published.append)
+    assert until(lambda: published, 5)
+    pipeline.handle(published[0], services)
+    assert until(lambda: services.source.last("a.dcm").told, 5)
+    assert statuses(ingest(services, path)) == [("unchanged", None)]
+
+
+def test_other_settings_make_a_revision_whose_row_names_the_picture(services, folder):
+    put(folder / "a.dcm", CT)
+    put(folder / "x.zip", archives.zipped([("1.dcm", CT)]))
+    plain = changed(services, preview__enabled=False)
+    first = {line["object_uri"]: line.get("preview_error") for line in ingest(plain, folder)}
+    assert set(first.values()) == {"disabled", None}
+    lines = ingest(services, folder)
+    assert statuses(lines) == [("stored", None)] * 2
+    assert [line["preview_uri"] for line in lines if "preview_uri" in line] == [
+        current(services)[str(folder / "a.dcm")]["preview_uri"]
+    ]
+    for row in current(services).values():
+        assert Path(row["preview_uri"].removeprefix("file://")).read_bytes()[:4] == b"\x89PNG"
+        assert row["revision"] == pytest.approx(time.time(), abs=600)
+        assert f".r{row['revision']}.png" in row["preview_uri"]
+    assert len(output(services)) == 4
+    assert count(services, "instances") == 4
+    assert statuses(ingest(services, folder)) == [("unchanged", None)] * 2
+    ingest(plain, folder)
+    assert {row["preview_uri"] for row in current(services).values()} == {None}
+    assert (len(output(services)), count(services, "instances")) == (2, 6)
+
+
+def test_again_describes_all_anew_and_each_time_under_a_higher_number(services, folder):
+    path = put(folder / "a.dcm", CT)
+    ingest(services, folder)
+    still = replace(services, now=lambda: datetime(2026, 3, 1, 12, tzinfo=UTC))  # two runs within a second
+    for number in (1772366400, 1772366401):
+        assert statuses(ingest(still, folder, again=True)) == [("stored", None)]
+        assert current(services)[str(path)]["revision"] == number
+    assert len(output(services)) == 2
+    path.unlink()
+    put(folder / "a.dcm", MR, TIME + 1)
+    ingest(services, folder)
+    assert current(services)[str(path)]["revision"] is None
+
+
+def test_rows_of_a_version_without_keys_are_described_again_once(services, folder):
+    path = put(folder / "a.dcm", CT)
+    ingest(services, folder)
+    with closing(sqlite3.connect(services.source.root.parent / "lake.db")) as database, database:
+        database.execute("UPDATE instances SET describe_key = NULL")
+    assert statuses(ingest(services, folder)) == [("stored", None)]
+    assert current(services)[str(path)]["revision"]
+    assert statuses(ingest(services, folder)) == [("unchanged", None)]
+
+
+def test_a_revision_that_failed_is_told_once_and_tried_until_it_passes(services, folder):
+    path = put(folder / "a.dcm", data.ct(StudyDate="20241399"))
+    ingest(services, folder)
+    before = output(services)
+    strict = changed(services, metadata__strict=True)
+    for _ in range(2):
+        assert statuses(ingest(strict, folder)) == [("dead_lettered", "invalid_value")]
+    (letter,) = dlq.letters(services.warehouse)
+    assert (letter["object_uri"], letter["letters"]) == (f"file://{path}", 1)
+    assert (output(services), current(services)[str(path)]["revision"]) == (before, None)
+    keys = changed(services, metadata__keys="tag")
+    assert statuses(ingest(keys, folder)) == [("stored", None)]
+    assert dlq.letters(services.warehouse) == []
+
+
+def test_a_run_that_ended_between_the_row_and_the_rest_is_completed(services, folder):
+    put(folder / "a.dcm", CT)
+    ingest(services, folder)
+
+    def delete(name):
+        raise StorageUnavailable("down")
+
+    broken = replace(services, artifacts=Around(services.artifacts, delete=delete))
+    assert statuses(ingest(broken, folder, again=True)) == [("failed", "storage_unavailable")]
+    (row,) = current(services).values()
+    assert row["revision"]
+    assert len(output(services)) == 4
+    assert statuses(ingest(services, folder)) == [("stored", None)]
+    assert [row["revision"] for row in current(services).values()] == [row["revision"]]
+    assert len(output(services)) == 2
+    assert statuses(ingest(services, folder)) == [("unchanged", None)]
+
+
+def test_an_archive_that_failed_in_part_is_tried_again(services, folder):
+    put(folder / "x.zip", archives.zipped([("1.dcm", CT), ("2.dcm", b"no")]))
+    for _ in range(2):
+        assert statuses(ingest(services, folder)) == [("dead_lettered", "bad_archive")]
+    assert count(services, "instances") == 1
+    assert len(output(services)) == 2
+
+
+def test_an_archive_that_was_cut_short_is_completed(services, folder):
+    files = [(f"{number}.dcm", data.minimal()) for number in range(3)]
+    put(folder / "x.zip", archives.zipped(files))
+
+    def append(table, rows):
+        if table == "instances":
+            services.warehouse.append(table, rows[:1])
+            raise WarehouseUnavailable("down")
+        return services.warehouse.append(table, rows)
+
+    broken = replace(services, warehouse=Around(services.warehouse, append=append))
+    assert statuses(ingest(broken, folder)) == [("failed", "warehouse_unavailable")]
+    assert count(services, "instances_current") == 1
+    assert statuses(ingest(services, folder)) == [("stored", None)]
+    assert (count(services, "instances_current"), count(services, "instances")) == (3, 3)
+    assert statuses(ingest(services, folder)) == [("unchanged", None)]
+
+
+def test_rows_are_asked_for_in_batches(services, tmp_path):
+    for number in range(300):
+        put(tmp_path / f"s/{number}.txt", b"no DICOM")
+    asked = []
+
+    def query(sql, parameters=None):
+        asked.append(len(parameters or {}))
+        return services.warehouse.query(sql, parameters)
+
+    counting = replace(services, warehouse=Around(services.warehouse, query=query))
+    assert statuses(ingest(counting, tmp_path / "s")) == [("ignored", "not_dicom")] * 300
+    assert sorted(asked) == [0, 44, 256]
+
+
+def test_a_warehouse_that_is_down_while_rows_are_asked_for_fails_file_by_file(services, folder):
+    put(folder / "a.dcm", CT)
+
+    def query(sql, parameters=None):
+        if parameters:
+            raise WarehouseUnavailable("down")
+        return services.warehouse.query(sql, parameters)
+
+    broken = replace(services, warehouse=Around(services.warehouse, query=query))
+    assert statuses(ingest(broken, folder)) == [("failed", "warehouse_unavailable")]
+
+
+def test_the_command_line_describes_again_when_told_to(tmp_path):
+    service = Service(tmp_path / "lake")
+    put(tmp_path / "s/a.dcm", CT)
+    ended = [
+        [json.loads(line) for line in service.run("ingest", *words, str(tmp_path / "s")).stdout.splitlines()]
+        for words in ([], [], ["--again"])
+    ]
+    assert [lines[0]["status"] for lines in ended] == ["stored", "unchanged", "stored"]
+    assert ended[1][1] == {"summary": {"files": 1, "unchanged": 1}}
+    assert service.rows("SELECT count(*) AS n FROM instances") == [{"n": 2}]
 
 
 @pytest.mark.parametrize("content", [CT, b"no DICOM", b""], ids=["stored", "dead_lettered", "ignored"])

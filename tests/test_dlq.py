@@ -9,7 +9,7 @@ import pytest
 
 from app import dlq, pipeline
 from app.errors import WarehouseUnavailable
-from app.storage.telling import notification
+from app.storage.telling import described_again, notification
 from app.types import EventType, GiveUp, Status
 from tests import data
 
@@ -48,6 +48,16 @@ def test_a_letter_is_shown_with_its_attributes_and_every_attempt(services, bad):
     (attempt,) = shown["attempts"]
     assert (attempt["code"], attempt["permanent"]) == ("not_dicom", True)
     assert isinstance(attempt["permanent"], bool)
+
+
+def test_a_letter_of_a_revision_is_requeued_as_that(services, bad):
+    told = notification(EventType.FINALIZE, bad, services.source.uri(bad.name), NOON)
+    pipeline.handle(described_again(told, 1700000000, 1), services, GiveUp.NOW)
+    (letter,) = dlq.letters(services.warehouse)
+    list(dlq.requeue(services, [letter["message_id"]]))
+    (attributes,) = queued(services)
+    assert attributes["dicomlakeRevision"] == "1700000000"
+    assert "dicomlakeCode" not in attributes
 
 
 @pytest.mark.parametrize("kind", [EventType.DELETE, EventType.ARCHIVE])

@@ -4,6 +4,7 @@ import base64
 import importlib.util
 import json
 import time
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -311,8 +312,19 @@ BAD_INTEGERS = [
 ]
 
 
+def test_a_revision_comes_with_any_push_and_only_of_a_finalize():
+    again = ATTRIBUTES | {"dicomlakeRevision": "1700000000"}
+    assert object_event(read(push(again))) == replace(EVENT, revision=1700000000)
+    headers = {name.lower(): value for name, value in again.items()} | {"x-goog-pubsub-message-id": "7"}
+    assert object_event(read(RESOURCE, headers)).revision == 1700000000
+    gone = again | {"eventType": "OBJECT_DELETE"}
+    assert refusal(object_event, read(push(gone))) == (
+        "message.attributes.dicomlakeRevision: only an OBJECT_FINALIZE may have one"
+    )
+
+
 @pytest.mark.parametrize("value", BAD_INTEGERS)
-@pytest.mark.parametrize("name", ["objectGeneration", "overwrittenByGeneration"])
+@pytest.mark.parametrize("name", ["objectGeneration", "overwrittenByGeneration", "dicomlakeRevision"])
 def test_what_is_no_generation_is_refused(name, value):
     message = Message(b"", ATTRIBUTES | {name: value}, "7")
     assert refusal(object_event, message) == f"message.attributes.{name}: is not a positive integer"

@@ -53,10 +53,10 @@ MAY_IMPORT = {
     "services": VALUES | DOORS | {"admission", "config", "metrics", "workers"},
     "pipeline": VALUES
     | {"admission", "archive", "artifacts", "attempt", "dicom", "events", "members", "rows", "services"}
-    | {"not_dicom"},
-    "artifacts": VALUES | {"rows", "services"},
+    | {"not_dicom", "warehouse.queries"},
+    "artifacts": VALUES | {"rows", "services", "warehouse.queries"},
     "dlq": VALUES | {"bulk", "pipeline", "services", "storage", "warehouse"},
-    "bulk": VALUES | {"admission", "own_files", "pipeline", "services", "storage"},
+    "bulk": VALUES | {"admission", "own_files", "pipeline", "services", "storage", "warehouse.queries"},
     "own_files": {"services", "storage"},
     "api": VALUES | {"__init__", "api", "config", "events", "log", "metrics", "pipeline", "services"},
     "server": VALUES | {"api", "config", "connection", "metrics", "sandbox", "services"},

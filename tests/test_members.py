@@ -74,7 +74,7 @@ def test_every_member_is_a_row_with_its_own_artifacts(services, packed):
     outcome = handle(services, ref)
     assert (outcome.status, outcome.stored, outcome.instances) == (Status.STORED, 2, ())
     assert members(services) == ["a/1.dcm", "a/2.dcm"]
-    folder = f"study/x.zip.{ref.generation}/a"
+    folder = f"study/x.zip.{ref.generation}^/a"
     assert artifacts(services) == [
         f"images/{folder}/1.dcm.png",
         f"metadata/{folder}/1.dcm.json",
@@ -264,7 +264,7 @@ def test_no_member_is_written_outside_the_artifacts(services):
     lake = services.artifacts.root.parent
     pictures = [path.relative_to(lake).as_posix() for path in lake.rglob("*.png")]
     assert len(pictures) == len(names)
-    assert all(path.startswith(f"output/images/x.zip.{ref.generation}/") for path in pictures)
+    assert all(path.startswith(f"output/images/x.zip.{ref.generation}^/") for path in pictures)
     assert len(artifacts(services)) == 2 * len(names)
 
 

@@ -51,11 +51,16 @@ def test_tables_are_laid_out_as_in_the_code():
     body = re.search(r"^  tables = \{\n(.*?)^  \}", BIGQUERY, re.M | re.S)[1]
     found = {}
     for name, layout in re.findall(r"^    (\w+)\s+= \{(.*?)\}", body, re.M | re.S):
-        by = re.search(r'partition_by = (?:null|"(\w+)")', layout)[1]
+        by = re.search(r'partition_by\s+= (?:null|"(\w+)")', layout)[1]
+        unit = re.search(r'partition_unit\s+= (?:null|"(\w+)"|(var\.[\w.]+))', layout)
+        if unit[2]:
+            default = re.search(rf'{unit[2].rpartition(".")[2]}\s+= optional\(string, "(\w+)"\)', FLOW)[1]
         keys = re.search(r"cluster_by\s+= (?:null|\[(.*?)\])", layout)[1]
-        found[name] = (by, tuple(re.findall(r'"(\w+)"', keys or "")))
+        layout = by, default if unit[2] else unit[1], tuple(re.findall(r'"(\w+)"', keys or ""))
+        found[name] = layout
     assert found == {
-        name: (table.partition_by or None, tuple(table.cluster_by)) for name, table in TABLES.items()
+        name: (table.partition_by, table.partition_unit if table.partition_by else None, table.cluster_by)
+        for name, table in TABLES.items()
     }
 
 
@@ -66,12 +71,22 @@ def test_the_push_and_the_service_name_the_same_audience():
 
 
 def test_terraform_plans_tests_applies_and_destroys_it():
-    offline = shared("tools", "terraform") / "offline"
+    assert offline(TF) == ["fmt", "init", "validate", "test", "apply", "plan again is empty", "destroy"]
+
+
+def test_tables_made_by_day_are_left_alone(tmp_path):
+    copy = shutil.copytree(TF, tmp_path / "tf", ignore=shutil.ignore_patterns("tests", ".terraform*"))
+    done = offline(copy, "-var", 'dataset={instances_partition="DAY"}')
+    assert done == ["fmt", "init", "validate", "apply", "plan again is empty", "destroy"]
+
+
+def offline(folder, *more):
+    """Run Terraform on a folder without registry and account; return the steps that passed."""
+    tool = shared("tools", "terraform") / "offline"
     need("Terraform", shutil.which("terraform") is not None, "install terraform 1.9 or later")
     clean = {key: value for key, value in os.environ.items() if not key.startswith("TF_")}
-    command = [str(offline), str(TF), "-var", "project_id=demo", "-var", "image=x"]
+    command = [str(tool), str(folder), "-var", "project_id=demo", "-var", "image=x", *more]
     ran = subprocess.run(command, capture_output=True, text=True, check=False, env=clean, timeout=600)
     print(ran.stdout)
     assert ran.returncode == 0, ran.stdout[-3000:] + ran.stderr[-1000:]
-    done = re.findall(r"^ok +(.+) \(\d+ s\)$", ran.stdout, re.M)
-    assert done == ["fmt", "init", "validate", "test", "apply", "plan again is empty", "destroy"]
+    return re.findall(r"^ok +(.+) \(\d+ s\)$", ran.stdout, re.M)

@@ -5,11 +5,12 @@ locals {
 
   # Columns are in schemas/, made by `make schemas`; layout as in app/warehouse/schema.py.
   tables = {
-    dead_letter = { partition_by = null, cluster_by = null }
-    failures    = { partition_by = "failed_at", cluster_by = null }
+    dead_letter = { partition_by = null, partition_unit = null, cluster_by = null }
+    failures    = { partition_by = "failed_at", partition_unit = "DAY", cluster_by = null }
     instances = {
-      partition_by = "ingested_at"
-      cluster_by   = ["study_instance_uid", "series_instance_uid", "sop_instance_uid", "modality"]
+      partition_by   = "ingested_at"
+      partition_unit = var.dataset.instances_partition
+      cluster_by     = ["study_instance_uid", "series_instance_uid", "sop_instance_uid", "modality"]
     }
   }
 
@@ -64,7 +65,7 @@ resource "google_bigquery_table" "table" {
   dynamic "time_partitioning" {
     for_each = each.value.partition_by[*]
     content {
-      type  = "DAY"
+      type  = each.value.partition_unit
       field = time_partitioning.value
     }
   }

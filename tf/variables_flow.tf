@@ -41,8 +41,16 @@ variable "dataset" {
     id       = optional(string) # default: name, with underscores
     create   = optional(bool, true)
     location = optional(string) # default: region; may be a multi-region like EU
+    # How much one partition of instances holds. By DAY is for a dataset that was made before there was a choice: no
+    # table can change this, and a plan that wants to would remove it.
+    instances_partition = optional(string, "MONTH")
   })
   default = {}
+
+  validation {
+    condition     = contains(["DAY", "MONTH"], var.dataset.instances_partition)
+    error_message = "instances_partition is MONTH, or DAY for a table that was made so."
+  }
 
   validation {
     condition     = var.dataset.id == null || can(regex("^[A-Za-z0-9_]+$", var.dataset.id))

@@ -40,8 +40,11 @@ class Storage(Protocol):
         """
         ...
 
-    def is_live(self, ref: ObjectRef) -> bool:
-        """Tell whether this generation is still the object's current one."""
+    def is_live(self, ref: ObjectRef, metageneration: int | None = None) -> bool:
+        """Tell whether this generation is still the object's current one, of this metageneration if given.
+
+        Where the store has no metagenerations, as a folder, the generation alone decides.
+        """
         ...
 
     def open(self, ref: ObjectRef) -> BinaryIO:

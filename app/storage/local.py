@@ -106,8 +106,8 @@ class LocalStorage:
             raise ShortRead("the file has another checksum than announced")
         return content
 
-    def is_live(self, ref: ObjectRef) -> bool:
-        """Tell whether the file still is this generation."""
+    def is_live(self, ref: ObjectRef, metageneration: int | None = None) -> bool:
+        """Tell whether the file still is this generation; files have no metageneration."""
         try:
             return self.find(ref.name) == ref
         except ObjectGone:

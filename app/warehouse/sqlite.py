@@ -68,7 +68,11 @@ def _missing_columns(connection: sqlite3.Connection, table: Table) -> list[Colum
 def _update_table(connection: sqlite3.Connection, table: Table) -> None:
     for column in _missing_columns(connection, table):
         connection.execute(f"ALTER TABLE {table.name} ADD COLUMN {column_ddl(column, 'sqlite')}")
+    made = dict(connection.execute("SELECT name, sql FROM sqlite_master WHERE type = 'index'"))
     for statement in ddl(table.name, "sqlite"):
+        for name, definition in made.items():
+            if f" {name} ON " in statement and definition != statement.replace("IF NOT EXISTS ", ""):
+                connection.execute(f"DROP INDEX {name}")  # that of an older version
         connection.execute(statement)
 
 

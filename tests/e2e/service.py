@@ -37,10 +37,11 @@ def paths(root: Path) -> list[Path]:
 
 
 class Service:
-    """`dicomlake serve` over one lake folder."""
+    """`dicomlake serve` over one lake folder, of the code in the folder `code`."""
 
-    def __init__(self, lake: Path, **settings: object) -> None:
+    def __init__(self, lake: Path, code: Path = ROOT, **settings: object) -> None:
         self.lake = lake
+        self.code = code
         self.landing = lake / "landing"
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
@@ -67,7 +68,7 @@ class Service:
     def start(self, wait: bool = True) -> "Service":
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "app", "serve"], cwd=ROOT, env=self.env, stdout=log, stderr=log
+                [sys.executable, "-m", "app", "serve"], cwd=self.code, env=self.env, stdout=log, stderr=log
             )
         if wait:
             assert until(self.healthy), self.log.read_text()
@@ -91,7 +92,7 @@ class Service:
         """Run one `dicomlake` command on this lake."""
         return subprocess.run(
             [sys.executable, "-m", "app", *command],
-            cwd=ROOT,
+            cwd=self.code,
             env=self.env,
             capture_output=True,
             text=True,

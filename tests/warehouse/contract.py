@@ -9,7 +9,7 @@ import pytest
 
 from app.errors import BadQuery, RowsRejected
 from app.warehouse import Warehouse
-from app.warehouse.queries import letters_by_event
+from app.warehouse.queries import described, letters_by_event
 
 NOON = datetime(2026, 3, 1, 12, 0, 0, 250000, tzinfo=UTC)
 
@@ -184,6 +184,41 @@ class WarehouseContract:
         warehouse.append("instances", [instance_row("r1")])
         warehouse.append("instances", [instance_row("r3", object_uri="gs://b/other.dcm")])
         assert [row["row_id"] for row in warehouse.query("SELECT row_id FROM instances_current")] == ["r3"]
+
+    def test_what_is_described_is_told_by_the_version_that_is_current(self, warehouse: Warehouse):
+        archive, plain = "gs://b/x.zip", "gs://b/p.dcm"
+        rows = [
+            instance_row("a", plain, 5, metageneration=2, describe_key="k1"),
+            instance_row("b", plain, 5, metageneration=2, describe_key="k2", revision=7),
+            instance_row("c", archive, 3, member="1", describe_key="k1"),
+            instance_row("d", archive, 3, member="2", describe_key="k1", revision=9),
+            instance_row("e", "gs://b/gone.dcm", 1, describe_key="k1"),
+            instance_row("f", "gs://b/gone.dcm", 1, event_type="OBJECT_DELETE"),
+            instance_row("g", "gs://b/old.dcm", 1),
+            instance_row("h", "gs://b/unasked.dcm", 1, describe_key="k1"),
+        ]
+        warehouse.append("instances", rows)
+        uris = [plain, archive, "gs://b/gone.dcm", "gs://b/old.dcm", "gs://b/never'.dcm"]
+        found = {row["object_uri"]: row for row in warehouse.query(*described(uris))}
+        assert found.keys() == {plain, archive, "gs://b/old.dcm"}
+        version = ("generation", "metageneration", "revision")
+        assert [found[plain][name] for name in version] == [5, 2, 7]
+        assert [found[archive][name] for name in version] == [3, None, 9]
+        assert {uri: row["describe_key"] for uri, row in found.items()} == {
+            plain: "k2",
+            archive: "k1",
+            "gs://b/old.dcm": None,
+        }
+
+    def test_a_key_that_not_all_members_have_is_none(self, warehouse: Warehouse):
+        for number, keys in enumerate([("k1", "k2"), ("k1", None)]):
+            rows = [
+                instance_row(f"r{number}.{key}", f"gs://b/{number}.zip", member=str(key), describe_key=key)
+                for key in keys
+            ]
+            warehouse.append("instances", rows)
+        found = warehouse.query(*described(["gs://b/0.zip", "gs://b/1.zip"]))
+        assert [row["describe_key"] for row in found] == [None, None]
 
     def test_studies_and_series_count_what_is_current(self, warehouse: Warehouse):
         uids = {"study_instance_uid": "1.2", "patient_id": "P"}

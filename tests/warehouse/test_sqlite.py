@@ -10,6 +10,7 @@ import pytest
 
 from app.errors import BadQuery, ConfigError, RowsRejected, WarehouseUnavailable
 from app.warehouse import open_warehouse
+from app.warehouse.queries import described
 from app.warehouse.sql import VIEWS
 from app.warehouse.sqlite import SqliteWarehouse, sqlite_errors
 from tests.warehouse.contract import NOON, WarehouseContract, count, failure_row, instance_row, letter_row
@@ -179,6 +180,23 @@ def test_a_database_of_an_older_version_is_brought_up_to_date(warehouse, raw, pa
     (row,) = warehouse.query("SELECT patient_id, image_type, metadata FROM instances_current")
     assert row == {"patient_id": "P", "image_type": "[]", "metadata": None}
     assert warehouse.query("SELECT * FROM studies") == []
+
+
+def test_an_index_of_an_older_version_is_made_anew(warehouse, raw):
+    raw.execute("DROP INDEX instances_by_object_uri")
+    raw.execute("CREATE INDEX instances_by_object_uri ON instances (object_uri, generation)")
+    warehouse.create()
+    columns = [row[2] for row in raw.execute("PRAGMA index_info(instances_by_object_uri)")]
+    assert columns[:2] == ["object_uri", "generation"]
+    assert {"revision", "describe_key"} <= set(columns)
+
+
+def test_what_is_described_is_found_without_reading_a_row(raw):
+    sql, parameters = described(["gs://b/ct.dcm", "gs://b/mr.dcm"])
+    plan = [row[3] for row in raw.execute(f"EXPLAIN QUERY PLAN {sql}", parameters)]
+    of_tables = [step for step in plan if " instances" in step or " i " in step or " j " in step]
+    assert len(of_tables) == 4
+    assert all("COVERING INDEX instances_by_object_uri (object_uri=?" in step for step in of_tables)
 
 
 def test_create_again_writes_nothing(warehouse, raw):

@@ -104,10 +104,11 @@ run "tables_are_as_the_code_says" {
   assert {
     condition = (
       google_bigquery_table.table["instances"].time_partitioning[0].field == "ingested_at" &&
-      google_bigquery_table.table["instances"].time_partitioning[0].type == "DAY" &&
+      google_bigquery_table.table["instances"].time_partitioning[0].type == "MONTH" &&
+      google_bigquery_table.table["failures"].time_partitioning[0].type == "DAY" &&
       google_bigquery_table.table["instances"].clustering == tolist(["study_instance_uid", "series_instance_uid", "sop_instance_uid", "modality"])
     )
-    error_message = "instances is partitioned by the day of ingested_at and clustered by the keys."
+    error_message = "instances is partitioned by the month of ingested_at and clustered by the keys."
   }
 
   # A partitioning column that is not there fails only at Google's; so does a wrong shape of dead letters.

@@ -22,6 +22,17 @@ run "one_bucket_does_not_wake_itself" {
   }
 }
 
+run "tables_made_by_day_stay_so" {
+  variables {
+    dataset = { instances_partition = "DAY" }
+  }
+
+  assert {
+    condition     = [for name in ["failures", "instances"] : google_bigquery_table.table[name].time_partitioning[0].type] == ["DAY", "DAY"]
+    error_message = "The table instances is partitioned as it was."
+  }
+}
+
 run "one_bucket_is_shared_by_prefix" {
   variables {
     landing   = { bucket = "lake", prefixes = ["INPUT_FOLDER/"] }
