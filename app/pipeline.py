@@ -30,6 +30,7 @@ from app.errors import (
     NotDicom,
     ObjectGone,
     ObjectTooLarge,
+    Overloaded,
     PermanentError,
     RowsRejected,
     WorkerCrashed,
@@ -52,6 +53,8 @@ from app.types import (
 )
 
 REMOVALS = (EventType.DELETE, EventType.ARCHIVE)
+OVERLOADED_ATTEMPTS = 10
+"""From this delivery on, `overloaded` is recorded in `failures`: half of the default attempts are used up."""
 
 
 def handle(message: Message, services: Services, how: GiveUp = GiveUp.WHEN_DUE) -> Outcome:
@@ -88,7 +91,7 @@ def ingest(event: ObjectEvent, attempt: Attempt, services: Services) -> Outcome:
     if event.type in REMOVALS:
         return remove(event, row, attempt, services)
     services.space.check()
-    with services.budget.hold(estimate(event.size)) as correct:
+    with services.budget.hold(estimate(event.size), attempt.left_s()) as correct:
         return ingest_object(event, row, correct, attempt, services)
 
 
@@ -246,9 +249,11 @@ def give_up(error: DicomlakeError, attempt: Attempt, services: Services, how: Gi
     given_up = Outcome(Status.DEAD_LETTERED, error.code, stored=attempt.stored, reason=reason.text)
     if permanent and how is GiveUp.SILENTLY:
         return given_up
-    with suppress(DicomlakeError):  # best effort: what matters is that the message comes again
-        row = failure_row(reason, permanent, attempt.facts(), services.now())
-        services.warehouse.append("failures", [row])
+    # Waiting for room says nothing about the object; only when it lasts does a dead letter need its reason.
+    if not (isinstance(error, Overloaded) and (message.attempt or 0) < OVERLOADED_ATTEMPTS):
+        with suppress(DicomlakeError):  # best effort: what matters is that the message comes again
+            row = failure_row(reason, permanent, attempt.facts(), services.now())
+            services.warehouse.append("failures", [row])
     if not (permanent and (how is GiveUp.NOW or _due(message, services))):
         raise error
     services.bus.dead_letter(message, reason)
