@@ -86,6 +86,9 @@ class Attempt:
         facts = self.facts() | {"status": str(status), "code": why.code or None, "took_s": round(took_s, 4)}
         if level > logging.INFO:
             facts["stage"] = self.stage
+        if self.event and self.event.generations_fall:
+            facts["warning"] = "generations_fall"
+            level = max(level, logging.WARNING)
         # Of a bug in a worker only the error itself is here: class and place are in its text.
         bug = why.__cause__ or why if isinstance(why, InternalError) else None
         log.log(level, "event", extra={k: v for k, v in facts.items() if v is not None}, exc_info=bug)

@@ -46,7 +46,10 @@ class ObjectRef:
 
 @dataclass(frozen=True, slots=True)
 class ObjectEvent:
-    """A change of one object version. Sizes in bytes; `crc32c` in base64 as Cloud Storage writes it."""
+    """A change of one object version. Sizes in bytes; `crc32c` in base64 as Cloud Storage writes it.
+
+    overwritten_by: generation that replaced this version. overwrote: generation that this version replaced.
+    """
 
     type: EventType
     ref: ObjectRef
@@ -56,6 +59,16 @@ class ObjectEvent:
     crc32c: str | None = None
     storage_class: str | None = None
     overwritten_by: int | None = None
+    overwrote: int | None = None
+
+    @property
+    def generations_fall(self) -> bool:
+        """Whether this version has a lower generation than one it replaced: views would show the wrong one.
+
+        Cloud Storage does not promise that generations of successive versions rise; nobody saw them fall.
+        """
+        generation = self.ref.generation
+        return (self.overwrote or 0) > generation or (self.overwritten_by or generation) < generation
 
 
 @dataclass(frozen=True, slots=True)

@@ -159,6 +159,15 @@ resource "google_storage_notification" "landing" {
   }
 }
 
+# A change of storage class is a metadata update: the service would read each object again, for which the colder
+# classes charge.
+check "colder_classes" {
+  assert {
+    condition     = !contains(var.event_types, "OBJECT_METADATA_UPDATE") || alltrue([for rule in var.landing.lifecycle : rule.storage_class == null])
+    error_message = "landing.lifecycle moves objects to another storage class, and each move is an OBJECT_METADATA_UPDATE that reads the object again. Leave that type out of event_types, or expect the retrieval charges."
+  }
+}
+
 data "google_storage_bucket" "existing" {
   for_each = toset(var.trigger == "pubsub" ? var.landing.existing : [])
 

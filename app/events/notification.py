@@ -52,7 +52,10 @@ def object_event(message: Message) -> ObjectEvent:
     kind = _event_type(_attribute(attributes, "eventType"))
     ref = ObjectRef(_bucket(attributes), _name(attributes), _generation(attributes, "objectGeneration"))
     resource = _resource(message, ref)
-    overwritten = "overwrittenByGeneration"
+
+    def other_generation(name: str) -> int | None:
+        return _generation(attributes, name) if name in attributes else None
+
     return ObjectEvent(
         type=kind,
         ref=ref,
@@ -61,7 +64,8 @@ def object_event(message: Message) -> ObjectEvent:
         size=_count(resource, "size"),
         crc32c=resource.get("crc32c"),
         storage_class=resource.get("storageClass"),
-        overwritten_by=_generation(attributes, overwritten) if overwritten in attributes else None,
+        overwritten_by=other_generation("overwrittenByGeneration"),
+        overwrote=other_generation("overwroteGeneration"),
     )
 
 

@@ -135,6 +135,25 @@ run "a_bucket_of_another_project" {
   }
 }
 
+run "colder_classes_are_announced" {
+  command = plan
+
+  variables {
+    landing = { lifecycle = [{ age_days = 90, storage_class = "COLDLINE" }] }
+  }
+
+  expect_failures = [check.colder_classes]
+}
+
+run "colder_classes_without_metadata_updates" {
+  command = plan
+
+  variables {
+    landing     = { lifecycle = [{ age_days = 90, storage_class = "COLDLINE" }, { age_days = 3650 }] }
+    event_types = ["OBJECT_FINALIZE", "OBJECT_DELETE", "OBJECT_ARCHIVE"]
+  }
+}
+
 run "basic_roles_as_google_has_them" {
   variables {
     restrict_basic_roles = false
