@@ -52,12 +52,12 @@ class Attempt:
     def run(self, workers: Workers, function: Callable[..., T], *args: object) -> T:
         """Return `function(*args)` as a worker computes it; its seconds there count as the object's own."""
         with self._working() as begun:
-            return workers.run(function, *args, wait_s=self._wait_s(), begun=begun)
+            return workers.run(function, *args, wait_s=self.wait_s(), begun=begun)
 
     def stream(self, workers: Workers, function: Callable[..., Iterator[T]], *args: object) -> Generator[T]:
         """Yield what `function(*args)` yields in a worker, none after the deadline; close it to end early."""
         with self._working() as begun:
-            results = workers.stream(function, *args, wait_s=self._wait_s(), begun=begun)
+            results = workers.stream(function, *args, wait_s=self.wait_s(), begun=begun)
             result = next(results, NONE)
         with closing(results):
             while result is not NONE:
@@ -67,7 +67,7 @@ class Attempt:
                     begun()
                     result = next(results, NONE)
 
-    def _wait_s(self) -> float | None:
+    def wait_s(self) -> float | None:
         return None if self._patient else max(0.0, self._end - time.monotonic())
 
     @contextmanager
@@ -125,6 +125,9 @@ class Attempt:
         facts = self.facts() | {"status": str(status), "code": why.code or None, "took_s": round(took_s, 4)}
         if level > logging.INFO:
             facts["stage"] = self.stage
+        if self.event and self.event.generations_fall:
+            facts["warning"] = "generations_fall"
+            level = max(level, logging.WARNING)
         # Of a bug in a worker only the error itself is here: class and place are in its text.
         bug = why.__cause__ or why if isinstance(why, InternalError) else None
         log.log(level, "event", extra={k: v for k, v in facts.items() if v is not None}, exc_info=bug)

@@ -157,7 +157,8 @@ class Workers(Section):
     timeout_s: Seconds = Field(description="longest time for one task")
     max_pixels: int = Field(ge=1, description="most samples (rows x columns x samples) of one frame")
     inflight_bytes: int = Field(
-        ge=0, description="bytes of objects held at once; past it events get 429; 0 = no limit"
+        ge=0,
+        description="bytes of objects held at once; past it events wait 30 s, then get 429; 0 = no limit",
     )
 
 

@@ -36,6 +36,7 @@ from app.errors import (
     NotDicom,
     ObjectGone,
     ObjectTooLarge,
+    Overloaded,
     PermanentError,
     PlainText,
     RowsRejected,
@@ -64,6 +65,8 @@ from app.warehouse.queries import rows_of_version
 AHEAD_S = 86_400
 """How far the clock of whoever asks to describe a version again may be ahead of ours."""
 REMOVALS = (EventType.DELETE, EventType.ARCHIVE)
+OVERLOADED_ATTEMPTS = 10
+"""From this delivery on, `overloaded` is recorded in `failures`: half of the default attempts are used up."""
 
 
 def handle(message: Message, services: Services, how: GiveUp = GiveUp.WHEN_DUE) -> Outcome:
@@ -107,7 +110,7 @@ def ingest(event: ObjectEvent, attempt: Attempt, services: Services) -> Outcome:
     services.space.check()
     with ExitStack() as held:
         with attempt.waiting():
-            correct = held.enter_context(services.budget.hold(estimate(event.size)))
+            correct = held.enter_context(services.budget.hold(estimate(event.size), attempt.wait_s()))
         return ingest_object(event, row, correct, attempt, services)
 
 
@@ -285,9 +288,11 @@ def give_up(error: DicomlakeError, attempt: Attempt, services: Services, how: Gi
     given_up = Outcome(Status.DEAD_LETTERED, error.code, stored=attempt.stored, reason=reason.text)
     if permanent and how is GiveUp.SILENTLY:
         return given_up
-    with suppress(DicomlakeError):  # best effort: what matters is that the message comes again
-        row = failure_row(reason, permanent, attempt.facts(), services.now())
-        services.warehouse.append("failures", [row])
+    # Waiting for room says nothing about the object; only when it lasts does a dead letter need its reason.
+    if not (isinstance(error, Overloaded) and (message.attempt or 0) < OVERLOADED_ATTEMPTS):
+        with suppress(DicomlakeError):  # best effort: what matters is that the message comes again
+            row = failure_row(reason, permanent, attempt.facts(), services.now())
+            services.warehouse.append("failures", [row])
     if not (permanent and (how is GiveUp.NOW or _due(message, services))):
         raise error
     services.bus.dead_letter(message, reason)

@@ -21,6 +21,9 @@ from app.warehouse import Warehouse, check_warehouse, open_warehouse
 from app.warehouse.batch import BatchedWarehouse
 from app.workers import Workers
 
+PATIENCE_S = 30.0
+"""How long an event waits for room in `workers.inflight_bytes` before it is refused with 429."""
+
 
 def _now() -> datetime:
     return datetime.now(UTC)
@@ -91,7 +94,7 @@ def open_services(settings: Settings) -> Services:
         )
         opened.pop_all()
     own = own_prefixes(settings, source.bucket)
-    budget = Budget(limits.inflight_bytes)
+    budget = Budget(limits.inflight_bytes, PATIENCE_S)
     space = Space(_folders(settings), settings.delivery.min_free_bytes)
     parts = source, artifacts, warehouse, bus, workers, Metrics(), budget, space
     return Services(settings, *parts, own, index)

@@ -63,6 +63,7 @@ class ObjectEvent:
 
     revision: set where nothing changed and the version is described again; the seconds since 1970 at which
     that was decided, so that a later one has a higher number.
+    overwritten_by: generation that replaced this version. overwrote: generation that this version replaced.
     """
 
     type: EventType
@@ -74,6 +75,16 @@ class ObjectEvent:
     storage_class: str | None = None
     overwritten_by: int | None = None
     revision: int | None = None
+    overwrote: int | None = None
+
+    @property
+    def generations_fall(self) -> bool:
+        """Whether this version has a lower generation than one it replaced: views would show the wrong one.
+
+        Cloud Storage does not promise that generations of successive versions rise; nobody saw them fall.
+        """
+        generation = self.ref.generation
+        return (self.overwrote or 0) > generation or (self.overwritten_by or generation) < generation
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ import json
 import os
 import platform
 import re
+import shlex
 import shutil
 import subprocess
 from pathlib import Path
@@ -145,17 +146,21 @@ def test_every_command_of_the_page_runs_up_to_the_account_that_is_missing(run):
     (destroy,) = [number for number, block in enumerate(BLOCKS) if "destroy" in block]
     next_steps = 'eval "$(terraform -chdir=tf output -raw next_steps)"\n'
     output = run("\n".join([*BLOCKS[:destroy], next_steps, *RUNBOOK, *BLOCKS[destroy:]]))
-    assert output.count("Apply complete!") == 5
+    assert output.count("Apply complete!") == 6
     assert output.count("Destroy complete!") == 1
 
 
 def test_cloud_build_deploys(run, tmp_path):
     """Run the scripts of its steps as Cloud Build does: it replaces $NAME and ${NAME}, and $$ by $."""
     steps = yaml.safe_load((ROOT / ".cloudbuild/cloudbuild.yaml").read_text())["steps"]
-    scripts = {step["id"]: step["args"][-1] for step in steps if step["args"][0] == "-euc"}
-    assert list(scripts) == ["push", "settings", "deploy"]
+    scripts = {
+        step["id"]: "\n".join([*(f"export {shlex.quote(one)}" for one in step["env"]), step["args"][-1]])
+        for step in steps
+        if step["args"][0] == "-euc"
+    }
+    assert list(scripts) == ["push", "settings", "deploy", "tag"]
     tfvars = 'project_id = "demo"\nregistry = true\n'
-    named = {"BRANCH_NAME": "main", "PROJECT_ID": "demo", "SHORT_SHA": "abc", "BUILD_ID": "1"}
+    named = {"PROJECT_ID": "demo", "SHORT_SHA": "abc", "BUILD_ID": "1"}
     named |= {"_STATE_BUCKET": "demo-state", "_NAME": "dicomlake", "_REGION": "us-central1"}
     known = "|".join(named)
     script = re.sub(

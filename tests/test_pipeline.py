@@ -220,6 +220,17 @@ def test_a_removal_spares_the_objects_of_a_folder_called_as_the_object_and_its_g
     assert len(before) == 2
 
 
+def test_a_version_with_a_lower_generation_than_what_it_replaced_is_stored_with_a_warning(
+    services, ct, caplog
+):
+    told = notification(EventType.FINALIZE, ct, services.source.uri(ct.name), NOON)
+    attributes = told.attributes | {"overwroteGeneration": str(ct.generation + 1)}
+    with caplog.at_level("INFO", "dicomlake"):
+        assert pipeline.handle(replace(told, attributes=attributes), services).status is Status.STORED
+    (line,) = [record for record in caplog.records if record.message == "event"]
+    assert (line.levelname, line.warning) == ("WARNING", "generations_fall")
+
+
 def test_a_removal_before_its_object_hides_it(services, ct):
     assert handle(services, ct, EventType.DELETE).status is Status.DELETED
     handle(services, ct)

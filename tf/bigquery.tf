@@ -41,6 +41,26 @@ resource "google_bigquery_dataset" "lake" {
   labels                     = var.labels
   delete_contents_on_destroy = !var.deletion_protection
 
+  # Without these blocks Google admits every viewer and editor of the project. Terraform then owns the list:
+  # whom the console adds, the next apply removes.
+  dynamic "access" {
+    for_each = var.restrict_basic_roles ? ["projectOwners"] : []
+    content {
+      role          = "OWNER"
+      special_group = access.value
+    }
+  }
+
+  dynamic "access" {
+    for_each = { for member in var.dataset.readers : member => split(":", member) }
+    content {
+      role           = "READER"
+      user_by_email  = contains(["user", "serviceAccount"], access.value[0]) ? access.value[1] : null
+      group_by_email = access.value[0] == "group" ? access.value[1] : null
+      domain         = access.value[0] == "domain" ? access.value[1] : null
+    }
+  }
+
   dynamic "default_encryption_configuration" {
     for_each = local.kms_key[*]
     content {

@@ -53,9 +53,12 @@ def object_event(message: Message) -> ObjectEvent:
     kind = _event_type(_attribute(attributes, "eventType"))
     ref = ObjectRef(_bucket(attributes), _name(attributes), _generation(attributes, "objectGeneration"))
     resource = _resource(message, ref)
-    overwritten = "overwrittenByGeneration"
     if REVISION in attributes and kind is not EventType.FINALIZE:
         raise BadEvent(f"message.attributes.{REVISION}: only an OBJECT_FINALIZE may have one")
+
+    def optional_number(name: str) -> int | None:
+        return _generation(attributes, name) if name in attributes else None
+
     return ObjectEvent(
         type=kind,
         ref=ref,
@@ -64,8 +67,9 @@ def object_event(message: Message) -> ObjectEvent:
         size=_count(resource, "size"),
         crc32c=resource.get("crc32c"),
         storage_class=resource.get("storageClass"),
-        overwritten_by=_generation(attributes, overwritten) if overwritten in attributes else None,
-        revision=_generation(attributes, REVISION) if REVISION in attributes else None,
+        overwritten_by=optional_number("overwrittenByGeneration"),
+        overwrote=optional_number("overwroteGeneration"),
+        revision=optional_number(REVISION),
     )
 
 

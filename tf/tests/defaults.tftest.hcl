@@ -150,6 +150,28 @@ run "views_come_from_the_generated_sql" {
   }
 }
 
+run "only_owners_and_our_accounts_read_patients" {
+  assert {
+    condition     = [for one in google_bigquery_dataset.lake[0].access : [one.role, one.special_group]] == [["OWNER", "projectOwners"]]
+    error_message = "The dataset admits no viewers and editors of the project."
+  }
+
+  assert {
+    condition = { for one in google_storage_bucket_iam_binding.basic_roles : "${one.bucket} ${one.role}" => one.members } == {
+      for pair in setproduct(["demo-dicomlake-landing", "demo-dicomlake-artifacts"], ["BucketOwner", "BucketReader", "ObjectOwner", "ObjectReader"]) :
+      "${pair[0]} roles/storage.legacy${pair[1]}" => toset(["projectOwner:demo"])
+    }
+    error_message = "The buckets admit no viewers and editors of the project."
+  }
+}
+
+run "what_holds_no_data_can_be_replaced" {
+  assert {
+    condition     = !google_cloud_run_v2_service.service["ingest"].deletion_protection && google_bigquery_table.table["instances"].deletion_protection
+    error_message = "A service whose first start failed is replaced by the next apply; tables are protected."
+  }
+}
+
 run "the_service_runs_small" {
   assert {
     condition = (
