@@ -282,3 +282,33 @@ def test_rows_are_read_by_others_while_the_service_runs_and_after_it_closed(ware
     warehouse.close()
     with closing(SqliteWarehouse(f"sqlite:{path}")) as other:
         assert count(other, "dead_letter") == 1
+
+
+TAGS = '{"00100010": {"vr": "PN"}, "00400275": {"Value": [{"00400007": {"vr": "LO"}}]}}'
+
+
+@pytest.mark.parametrize(
+    ("sql", "found"),
+    [
+        ("SELECT key FROM json_each(:tags)", ["00100010", "00400275"]),
+        ("SELECT value FROM json_tree(:tags) WHERE key = 'vr'", ["PN", "LO"]),
+        ("SELECT name FROM pragma_table_info('failures') LIMIT 1", ["message_id"]),
+    ],
+)
+def test_functions_that_are_tables_are_read_at_their_first_use(tmp_path, sql, found):
+    warehouse = SqliteWarehouse(f"sqlite:{tmp_path / 'lake.db'}")
+    warehouse.create()
+    rows = warehouse.query(sql, {"tags": TAGS} if ":tags" in sql else {})
+    assert [value for row in rows for value in row.values()] == found
+    warehouse.close()
+
+
+@pytest.mark.parametrize(
+    "sql", ["CREATE VIRTUAL TABLE t USING fts5(a)", "SELECT * FROM pragma_database_list"]
+)
+def test_what_is_declared_lets_nothing_else_in(tmp_path, sql):
+    warehouse = SqliteWarehouse(f"sqlite:{tmp_path / 'lake.db'}")
+    warehouse.create()
+    with pytest.raises(BadQuery):
+        warehouse.query(sql)
+    warehouse.close()
