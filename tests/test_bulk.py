@@ -215,7 +215,7 @@ def test_a_revision_that_failed_is_told_once_and_tried_until_it_passes(services,
     assert (output(services), current(services)[str(path)]["revision"]) == (before, None)
     keys = changed(services, metadata__keys="tag")
     assert statuses(ingest(keys, folder)) == [("stored", None)]
-    assert dlq.letters(services.warehouse) == []
+    assert list(dlq.letters(services.warehouse)) == []
 
 
 def test_a_run_that_ended_between_the_row_and_the_rest_is_completed(services, folder):
@@ -463,7 +463,7 @@ def test_ingest_of_a_folder_with_the_lake_in_it_takes_each_file_for_what_it_is(s
         f"file://{tmp_path}/study/b.dcm",
     ]
     assert (output(services), count(services, "instances")) == before
-    assert dlq.letters(services.warehouse) == []
+    assert list(dlq.letters(services.warehouse)) == []
 
 
 def test_what_went_from_landing_leaves_nothing_of_a_run_over_the_whole_lake(services, tmp_path):
