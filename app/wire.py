@@ -255,6 +255,8 @@ def _is(hint: Any) -> Check:
         return _is_plain
     if hint is float:
         return lambda value: type(value) in (int, float)
+    if isinstance(hint, type) and issubclass(hint, DicomlakeError):
+        return lambda value: isinstance(value, hint)
     known = isinstance(hint, type) and hint is not Any
     return (lambda value: type(value) is hint) if known else _anything
 

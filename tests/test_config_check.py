@@ -182,7 +182,8 @@ def test_a_folder_that_is_gone_with_objects_known_in_it_is_refused(here):
 
 
 def test_a_folder_that_this_user_may_not_use_is_refused(here):
-    need("a user other than root", os.geteuid() != 0, "run as another user")
+    if os.geteuid() == 0:
+        pytest.skip("root may use any folder")
     (here / "closed").mkdir(mode=0o500)
     assert_refused({"artifacts.url": "file:closed"}, "Error: artifacts.url: ", "cannot be written")
     assert_refused({"warehouse.url": "sqlite:closed/a/lake.db"}, "Error: warehouse.url: ", "cannot be made")

@@ -177,7 +177,7 @@ def commands(folder):
     yield "dump", str(folder / "mistaken.dcm")
     yield "--set", "metadata.strict=true", "dump", str(folder / "whole.dcm")
     yield "render", str(folder / "whole.dcm"), "-o", str(folder / "x.png"), "--frame", "7"
-    yield "render", str(folder / "whole.dcm"), "-o", str(folder / "x.png"), "--window", "1.2.3,4"
+    yield "render", str(folder / "whole.dcm"), "-o", str(folder / "x.png"), "--window", "9" * 400 + ",4"
     yield "render", str(folder / "unsupported_photometric.dcm"), "-o", str(folder / "x.gif")
     yield "query", "SELECT patient_name -> patient_name FROM instances"
     yield "query", "SELECT nothing FROM instances"

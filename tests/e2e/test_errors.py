@@ -48,7 +48,9 @@ def test_config_check_names_every_fault(tmp_path):
 def test_a_landing_place_that_is_a_file(tmp_path):
     service = Service(tmp_path / "lake")
     service.landing.write_text("not a folder")
-    assert refused(service, "serve") == f"Error: {service.landing} is a file; a storage needs a folder"
+    assert refused(service, "serve") == (
+        f"Error: source.url: {service.landing} is a file; a storage needs a folder"
+    )
 
 
 AS_NOBODY = """
@@ -75,8 +77,8 @@ def test_a_folder_that_cannot_be_read():
             timeout=60,
         )
         assert result.returncode == 2, result.stderr
-        sentence = f"Error: {service.landing} cannot be read; give this user the right to read the folder"
-        assert result.stderr.strip() == sentence
+        sentence = f"Error: source.url: {service.landing} cannot be read; give this user the right to read the folder"
+        assert result.stderr.strip().startswith(sentence)
 
 
 def test_a_port_in_use(tmp_path):
