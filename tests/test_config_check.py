@@ -14,7 +14,6 @@ from app import config
 from app.cli import cli
 from app.services import open_services
 from app.storage.local import LocalStorage
-from tests.parts import need
 
 CLOUD = {
     "source.url": "gs://landing",

@@ -77,7 +77,8 @@ def test_a_folder_that_cannot_be_read():
             timeout=60,
         )
         assert result.returncode == 2, result.stderr
-        sentence = f"Error: source.url: {service.landing} cannot be read; give this user the right to read the folder"
+        what = "cannot be read; give this user the right to read the folder"
+        sentence = f"Error: source.url: {service.landing} {what}"
         assert result.stderr.strip().startswith(sentence)
 
 
