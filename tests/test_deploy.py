@@ -167,5 +167,6 @@ def test_cloud_build_deploys(run, tmp_path):
         rf"(?<!\$)\$(?:({known})\b|{{({known})}})", lambda m: named[m[1] or m[2]], "\n".join(scripts.values())
     )
     script = script.replace("$$", "$").replace("/workspace/", f"{tmp_path}/")
-    output = run(f"REPOSITORY=demo\ncat >tf/terraform.tfvars <<'END'\n{tfvars}END\n{script}")
+    begin = "REPOSITORY=us-central1-docker.pkg.dev/demo/dicomlake/dicomlake"
+    output = run(f"{begin}\ncat >tf/terraform.tfvars <<'END'\n{tfvars}END\n{script}")
     assert output.count("Apply complete!") == 1

@@ -72,10 +72,9 @@ def read_dataset(content: Content, limits: DatasetLimits = DEFAULT_LIMITS) -> Ob
     ----------
     PS3.10 7.1 (file meta), PS3.5 7 (data set), PS3.5 A.5 (deflated)
     """
-    dataset, fault = read_head(content, limits)
-    if fault is not None:
-        raise fault
-    return dataset
+    with permanent(BadDataset), collector_paused():
+        dataset, _ = _read(open_source(content), limits, may_be_broken=False)
+        return dataset
 
 
 def read_head(
@@ -86,10 +85,12 @@ def read_head(
     Raises NotDicom, BadDataset or LimitExceeded, as `read_dataset`, where nothing could be read.
     """
     with permanent(BadDataset), collector_paused():
-        return _read(open_source(content), limits)
+        return _read(open_source(content), limits, may_be_broken=True)
 
 
-def _read(source: Source, limits: DatasetLimits) -> tuple[ObjectDataset, PermanentError | None]:
+def _read(
+    source: Source, limits: DatasetLimits, may_be_broken: bool
+) -> tuple[ObjectDataset, PermanentError | None]:
     head, cut = source.value(0, 132), None
     magic = 132 if head[128:] == b"DICM" else 4 if head[:4] == b"DICM" else 0
     meta, start, faults = _file_meta(source, magic, limits)
@@ -107,7 +108,8 @@ def _read(source: Source, limits: DatasetLimits) -> tuple[ObjectDataset, Permane
     scanner = Scanner(source, little, limits)
     nodes, fault = scanner.scan_head(start, source.size, implicit)
     fault = cut or fault
-    if fault is not None and not nodes:
+    # Before anything is made of the nodes: of a million elements that would take hundreds of MiB.
+    if fault is not None and not (nodes and may_be_broken):
         raise fault
     if misplaced := [(node.tag, "misplaced") for node in nodes if node.tag >> 16 == 2]:
         faults += misplaced
