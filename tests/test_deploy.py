@@ -52,7 +52,9 @@ docker() {
         "buildx imagetools")
             [[ $# = 6 && "$3 $5" = "inspect --format" ]] || echo "docker $*" >>"$FAULTS"
             echo DIGEST ;;
-        "image inspect") try docker 'Cannot connect to the Docker daemon' "$@"; echo "$REPOSITORY@DIGEST" ;;
+        "image inspect") # its client prints an empty line before the error
+            try docker 'Cannot connect to the Docker daemon' "$@" >"$HOME/printed"
+            echo "$REPOSITORY@DIGEST" ;;
         *) try docker 'Cannot connect to the Docker daemon' "$@" ;;
     esac
 }
