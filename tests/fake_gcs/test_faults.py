@@ -71,9 +71,10 @@ def test_corrupt_body_and_wrong_hash_do_not_fit_together(fake: FakeGcs) -> None:
 def test_slow_body_takes_its_time(fake: FakeGcs, monkeypatch: pytest.MonkeyPatch) -> None:
     pauses: list[float] = []
     monkeypatch.setattr("tests.fake_gcs.server.time.sleep", pauses.append)
-    fake.fail("slow", seconds=0.02)
+    seconds = 0.0123  # nobody else sleeps so long; `sleep` is that of all threads
+    fake.fail("slow", seconds=seconds)
     assert get(fake).content == DATA
-    assert pauses == [0.02] * 8
+    assert [pause for pause in pauses if pause == seconds] == [seconds] * 8
 
 
 def test_unknown_fault_is_a_mistake_of_the_test(gcs: FakeGcs) -> None:
