@@ -27,13 +27,13 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar, cast
 
 from app.errors import DicomlakeError, LimitExceeded, Overloaded, TransientError, WorkerCrashed
 from app.ranges import Served
 from app.wire import SIZE, Line, Unreadable, pickled, read_packed
-from app.zygote import BEGUN, NUMBER, READY
+from app.zygote import BEGUN, NUMBER, ORDER, READY
 
 T = TypeVar("T")
 
@@ -41,6 +41,19 @@ PRELOAD = tuple(f"app.dicom.{part}" for part in ("dataset", "metadata", "columns
 MOST_ANSWER_BYTES = 256 << 20  # the server holds it twice; only a picture of full size could be larger
 START_TIMEOUT_S = 60.0  # for the imports of the zygote and a fork
 CONTROL_TIMEOUT_S = 10.0  # for the death of a worker; past it the zygote is taken for broken and replaced
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a process may use.
+
+    memory_bytes: address space beyond what a fresh worker has. cpu_s: processor time, 0 for any.
+    abort_is_memory: the task's library calls abort() when it gets no memory.
+    """
+
+    memory_bytes: int
+    cpu_s: int = 0
+    abort_is_memory: bool = False
 
 
 @dataclass(eq=False)
@@ -64,6 +77,7 @@ class Workers:
     _idle: list[_Worker] = field(init=False, repr=False)
     _waiting: deque[Future[_Worker]] = field(default_factory=deque, init=False, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
+    _confined: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
     _zygote: _Zygote | None = field(default=None, init=False, repr=False)
     _closed: bool = field(default=False, init=False)
 
@@ -77,6 +91,7 @@ class Workers:
         *args: object,
         wait_s: float | None = None,
         begun: Callable[[], None] = lambda: None,
+        limits: Limits | None = None,
     ) -> T:
         """Return `function(*args)` as a worker computes it; callers wait for a free worker in order.
 
@@ -84,30 +99,54 @@ class Workers:
         Raises the task's own PermanentError, LimitExceeded (time, memory), WorkerCrashed, InternalError for
         any other error of the task, what the store of a content that is read in ranges raises, and
         TransientError when no worker can be had: Overloaded if none is free within `wait_s`, which the reads
-        must end in, too. `begun` is called once a worker has begun with it.
+        must end in, too. `begun` is called once a worker has begun with it. limits: narrower ones than those
+        of the pool; the task gets a process of its own.
         """
         until = time.monotonic() + (math.inf if wait_s is None else wait_s)
         task, contents = pickled((function, args))
         worker = self._take(wait_s)
         keep = False
         try:
+            if limits:
+                self._restart(worker, limits)
             if not worker.begin(task, self.timeout_s):
-                self._restart(worker)  # it was not there, or died while idle: not the fault of this task
+                self._restart(worker, limits)  # it was not there, or died while idle: not the task's fault
                 if not worker.begin(task, self.timeout_s):
                     raise TransientError("no worker process starts")
             begun()
             with Served(contents, until) as served:
                 succeeded, value = worker.answer(min(self.memory_bytes, MOST_ANSWER_BYTES), served)
-            keep = succeeded and worker.tasks < self.tasks_per_worker and not self.retire_if(value)
+            retire = limits is not None or worker.tasks >= self.tasks_per_worker
+            keep = succeeded and not (retire or self.retire_if(value))
         except TimeoutError:
             raise LimitExceeded(f"took longer than {self.timeout_s:g} s") from None
         except (EOFError, ConnectionError, Unreadable):
-            raise self._death(worker.stop()) from None
+            raise self._death(worker.stop(), limits) from None
         finally:
             self._give_back(worker, keep)
         if not succeeded:
             raise value
         return cast(T, value)
+
+    def run_confined(
+        self,
+        limits: Limits,
+        function: Callable[..., T],
+        *args: object,
+        wait_s: float | None = None,
+        begun: Callable[[], None] = lambda: None,
+    ) -> T:
+        """`run` within narrower limits, one such task at a time: where there are several workers, the others
+        are left for what needs none. Raises Overloaded, too, if another one takes longer than `wait_s`.
+        """
+        until = time.monotonic() + (math.inf if wait_s is None else wait_s)
+        if not self._confined.acquire(timeout=-1 if wait_s in (None, math.inf) else wait_s):
+            raise Overloaded("another task of this kind was under way for too long")
+        try:
+            left_s = None if until == math.inf else max(0.0, until - time.monotonic())
+            return self.run(function, *args, wait_s=left_s, begun=begun, limits=limits)
+        finally:
+            self._confined.release()
 
     def warm(self) -> None:
         """Begin to start the processes; returns at once."""
@@ -158,10 +197,12 @@ class Workers:
             else:
                 self._idle.append(worker)
 
-    def _restart(self, worker: _Worker) -> None:
+    def _restart(self, worker: _Worker, limits: Limits | None = None) -> None:
         worker.stop()
         try:
-            worker.start(self._living_zygote())
+            limits = limits or Limits(self.memory_bytes)
+            memory_bytes = min(limits.memory_bytes, self.memory_bytes)
+            worker.start(self._living_zygote(), replace(limits, memory_bytes=memory_bytes))
         except OSError as exc:
             raise TransientError(f"no worker process starts: {type(exc).__name__}") from exc
 
@@ -170,14 +211,18 @@ class Workers:
             if self._closed:
                 raise Overloaded("shutting down")
             if self._zygote is None or not self._zygote.alive:
-                self._zygote = _Zygote(self.memory_bytes, self.preload, self.environment)
+                self._zygote = _Zygote(self.preload, self.environment)
             return self._zygote
 
-    def _death(self, exit_code: int | None) -> DicomlakeError:
+    def _death(self, exit_code: int | None, limits: Limits | None) -> DicomlakeError:
         if self._closed:
             return Overloaded("shutting down")
         if exit_code is None or exit_code == -signal.SIGTERM:  # no bytes do that, an operator does
             return TransientError("the worker was ended from outside")
+        if limits and exit_code == -signal.SIGXCPU:
+            return LimitExceeded(f"took more than {limits.cpu_s} s of processor time")
+        if limits and limits.abort_is_memory and exit_code == -signal.SIGABRT:
+            return LimitExceeded("out of memory")
         names = {-number: number.name for number in signal.Signals}
         return WorkerCrashed(f"the worker died: {names.get(exit_code, f'exit code {exit_code}')}")
 
@@ -188,13 +233,13 @@ class _Worker:
     def __init__(self) -> None:
         self.alive = False
 
-    def start(self, zygote: _Zygote) -> None:
+    def start(self, zygote: _Zygote, limits: Limits) -> None:
         """Ask for a process; returns before it is there."""
         ours, theirs = socket.socketpair()
         self.line = Line(ours)
         self.stream = io.BufferedReader(self.line)
         with theirs:
-            self.number = zygote.fork(theirs)
+            self.number = zygote.fork(theirs, limits)
         self.zygote, self.tasks, self.ready, self.alive = zygote, 0, False, True
 
     def begin(self, task: list[bytes], limit_s: float) -> bool:
@@ -243,12 +288,12 @@ class _Worker:
 class _Zygote:
     """The server's end of the zygote: a number and a socket begin a worker, the number alone ends it."""
 
-    def __init__(self, memory_bytes: int, preload: tuple[str, ...], environment: Mapping[str, str]) -> None:
+    def __init__(self, preload: tuple[str, ...], environment: Mapping[str, str]) -> None:
         self.control, theirs = socket.socketpair()
         self.control.settimeout(CONTROL_TIMEOUT_S)
         self.lock = threading.Lock()
         self.last = 0
-        call = f"breed({theirs.fileno()}, {memory_bytes}, {preload!r})"
+        call = f"breed({theirs.fileno()}, {preload!r})"
         boot = f"import sys; sys.path[:] = sys.argv[1:]; from app.zygote import breed; {call}"
         # A session of its own: Ctrl-C in the terminal does not reach it, and the group can be killed whole.
         with theirs:
@@ -267,18 +312,19 @@ class _Zygote:
         """Whether the process is there."""
         return self.process.poll() is None
 
-    def fork(self, line: socket.socket) -> int:
+    def fork(self, line: socket.socket, limits: Limits) -> int:
         """Ask for a worker that listens on `line`; returns its number, before it is there."""
         with self.lock:
             self.last += 1
-            socket.send_fds(self.control, [NUMBER.pack(self.last)], [line.fileno()])
+            order = ORDER.pack(self.last, limits.memory_bytes, limits.cpu_s)
+            socket.send_fds(self.control, [order], [line.fileno()])
             return self.last
 
     def kill(self, number: int) -> int | None:
         """Kill a worker and return its exit code; None when the zygote is gone, and so all its workers."""
         try:
             with self.lock:
-                self.control.sendall(NUMBER.pack(number))
+                self.control.sendall(ORDER.pack(number, 0, 0))
                 (exit_code,) = NUMBER.unpack(self.control.recv(NUMBER.size))
             return int(exit_code)
         except (OSError, struct.error):
