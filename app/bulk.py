@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import sys
 from collections import Counter, deque
@@ -52,7 +53,7 @@ def ingest(paths: Iterable[Path], services: Services, emit: Emit) -> dict[str, i
     counts: Counter[str] = Counter()
     delivery, workers = services.settings.delivery, services.settings.workers
     patient = Budget(workers.inflight_bytes, patience_s=delivery.deadline_s)  # nobody here would try again
-    services = replace(services, budget=patient)
+    services = replace(services, budget=patient, page_wait_s=math.inf)
 
     def tell(line: Line) -> None:
         emit(line)

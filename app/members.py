@@ -19,6 +19,7 @@ from app.archive.entries import Entry, Kind, Refused
 from app.attempt import Attempt
 from app.dicom import describe
 from app.errors import BadArchive, LimitExceeded, NotDicom, PermanentError, WorkerCrashed
+from app.pages import with_page
 from app.services import Services
 from app.types import Content, DescribeOptions, Instance
 
@@ -26,6 +27,8 @@ T = TypeVar("T")
 
 MAX_LOST = 16
 """So many members may cost their worker its life or its time; then the archive is given up."""
+MAX_OVERRUNS = 2
+"""After so many documents that take too much to draw, no more of them are drawn."""
 NAMED = 10
 MAX_TEXT = 900
 
@@ -39,11 +42,11 @@ class Members:
 
     def __init__(self, content: Content, attempt: Attempt, services: Services) -> None:
         self._content, self._attempt, self._services = content, attempt, services
-        self._options = services.settings.describe_options()
+        self._options = services.settings.describe_options().leaving_pdf()
         self._limits = services.settings.archive_limits()
         self._kind = Kind.OTHER
         self._fault = ""
-        self._good, self._lost = 0, 0
+        self._good, self._lost, self._overruns = 0, 0, 0
         self._refused: list[Refused] = []
 
     def __iter__(self) -> Iterator[list[Instance]]:
@@ -108,10 +111,21 @@ class Members:
 
     def _good_ones(self, found: Sequence[Instance | Refused]) -> Iterator[list[Instance]]:
         self.refuse(one for one in found if isinstance(one, Refused))
-        good = [one for one in found if isinstance(one, Instance)]
+        good = [self._with_page(one) for one in found if isinstance(one, Instance)]
         self._good += len(good)
         if good:
             yield good
+
+    def _with_page(self, instance: Instance) -> Instance:
+        if instance.pdf is None:
+            return instance
+        if self._overruns == MAX_OVERRUNS:
+            return replace(instance, pdf=None, preview_error=LimitExceeded.code)
+        attempt, workers = self._attempt, self._services.workers
+        with attempt.step("describe"), attempt.working() as begun:
+            drawn = with_page(instance, self._options.preview, workers, attempt.left_s(), begun)
+        self._overruns += drawn.preview_error == LimitExceeded.code
+        return drawn
 
     def _matters(self, refused: Refused) -> bool:
         label = refused.label

@@ -36,6 +36,7 @@ from app.errors import (
     internal,
 )
 from app.members import Members
+from app.pages import with_page
 from app.rows import event_row, failure_row, instance_row
 from app.services import Services
 from app.types import (
@@ -106,6 +107,10 @@ def ingest_object(
             return ingest_members(content, event, row, attempt, services)
         with attempt.step("describe"):
             instance = describe_safely(content, event, attempt, services)
+            correct(cost(content) + len(instance.pdf or b""))
+            wait_s = min(attempt.left_s(), services.page_wait_s)
+            preview = services.settings.describe_options().preview
+            instance = with_page(instance, preview, services.workers, wait_s)
     except ObjectGone as gone:
         remove_artifacts(event.ref, services)  # of a delivery that died before it could settle
         return Outcome(Status.SUPERSEDED, gone.code)
@@ -211,7 +216,7 @@ def looks_packed(content: Content, attempt: Attempt, services: Services) -> bool
 def describe_safely(content: Content, event: ObjectEvent, attempt: Attempt, services: Services) -> Instance:
     """Describe a data set in a worker; a worker lost while rendering costs the picture, not the metadata."""
     run = partial(services.workers.run, describe, content, wait_s=attempt.left_s())
-    options = services.settings.describe_options()
+    options = services.settings.describe_options().leaving_pdf()
     plain = options.without_preview()
     if event.type is EventType.METADATA_UPDATE and rendered(event.ref, services):
         instance: Instance = run(plain)

@@ -14,6 +14,7 @@ from app.bus import Bus, DeliveryPolicy, open_bus
 from app.config import Settings, loader_variables
 from app.errors import ConfigError
 from app.metrics import Metrics
+from app.pages import MAX_WAIT_S
 from app.storage import Storage, open_storage
 from app.types import Instance, Row
 from app.warehouse import Warehouse, open_warehouse
@@ -30,7 +31,7 @@ class Services:
     """All that a running dicomlake holds open.
 
     own_prefixes: by bucket that is read, what names of our own artifacts there begin with. index: the file in
-    which generations of files are kept.
+    which generations of files are kept. page_wait_s: how long one event waits for the pages of others.
     """
 
     settings: Settings
@@ -44,6 +45,7 @@ class Services:
     space: Space
     own_prefixes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     index: Path | None = None
+    page_wait_s: float = MAX_WAIT_S
     now: Callable[[], datetime] = _now
 
     def start(self, endpoint: str) -> None:

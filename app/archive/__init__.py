@@ -161,4 +161,4 @@ def _describe(describe: Describe, content: Content, options: DescribeOptions) ->
 
 
 def _weight(instance: Instance) -> int:
-    return len(instance.document) + len(instance.metadata) + len(instance.preview or b"")
+    return len(instance.document) + len(instance.metadata) + len(instance.preview or instance.pdf or b"")
