@@ -7,13 +7,15 @@
 ARG BASE=docker.io/library/python:3.12-slim-bookworm
 
 # ---- dependencies: by hash, wheels only, so that nothing is compiled and no setup script runs ---------------
+# The locks are complete, so pip does not resolve: a package released since may ask for one that has no hash here.
 FROM ${BASE} AS dependencies
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=ignore PYTHONDONTWRITEBYTECODE=1
 WORKDIR /build
 RUN python3 -m venv tools && python3 -m venv --without-pip /opt/dicomlake
 COPY requirements.build.lock requirements.gcp.lock ./
 RUN tools/bin/pip --python /opt/dicomlake/bin/python install \
-        --require-hashes --only-binary :all: --no-compile -r requirements.gcp.lock
+        --no-deps --require-hashes --only-binary :all: --no-compile -r requirements.gcp.lock \
+    && tools/bin/pip --python /opt/dicomlake/bin/python check
 COPY docker/slim.py app/dicom/decoders.py ./
 # Bytecode is made here, once: at run time the root may be read-only. It is never checked against the source.
 RUN /opt/dicomlake/bin/python slim.py decoders.py \
@@ -23,7 +25,8 @@ RUN /opt/dicomlake/bin/python slim.py decoders.py \
 FROM dependencies AS app
 COPY pyproject.toml README.md LICENSE ./
 COPY app app
-RUN tools/bin/pip install --require-hashes --only-binary :all: -r requirements.build.lock \
+RUN tools/bin/pip install --no-deps --require-hashes --only-binary :all: -r requirements.build.lock \
+    && tools/bin/pip check \
     && tools/bin/pip wheel --no-deps --no-build-isolation --wheel-dir . . \
     && tools/bin/pip --python /opt/dicomlake/bin/python install --no-deps --no-compile --prefix /app ./*.whl \
     && python3 -m compileall -q --invalidation-mode unchecked-hash /app/lib

@@ -2,16 +2,26 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# A stand-in for BigQuery that tests use where it is there; its own environment, for it pins much of what we do not.
+# A stand-in for BigQuery that tests use if it is installed. Its own environment: it pins versions that we do not.
 BQEMULATOR := $(HOME)/.cache/dicomlake/bqemulator-1.4.0
-LOCK := $(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+# uv, hadolint and what audits the dependencies. Their own environment: they are no part of what is built or tested.
+TOOLS := $(VENV)/tools
+LOCK := $(TOOLS)/bin/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
     --no-header --no-annotate $(UPGRADE)
 
+# Install the lock $(2) into the environment $(1). A lock is complete, so pip must not resolve: a package released
+# since may ask for one more, which has no hash here. `pip check` shows that nothing is missing.
+define install
+$(1)/bin/pip install -q --disable-pip-version-check --no-deps --require-hashes --only-binary :all: -r $(2)
+$(1)/bin/pip check
+endef
+
 .DEFAULT_GOAL := help
-.PHONY: help demo run test speed chaos soak fuzz emulators cloud-run image-test tf-check lint lock schemas clean
+.PHONY: help demo run test speed upgrade-test chaos soak fuzz emulators tools cloud-run image-test tf-check lint lock \
+    schemas clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(VENV)/.run ## start the service, drop sample files, keep serving until Ctrl-C
 	$(BIN)/dicomlake demo
@@ -25,6 +35,9 @@ test: $(VENV)/.test ## run the whole test suite
 speed: $(VENV)/.test ## fail where a file costs more of pydicom's CPU than it did; twelve seconds
 	$(BIN)/python -m benchmarks.speed
 
+upgrade-test: $(VENV)/.test emulators ## a lake of an older version, in SQLite and the BigQuery emulator, upgraded in place
+	DICOMLAKE_TEST_REQUIRE=all $(BIN)/pytest -q tests/test_upgrade.py
+
 chaos: $(VENV)/.test ## three seeds of 10,000 events under faults and kills, then 20 kills at every step; half an hour
 	$(BIN)/python -m tests.faults.chaos --events 10000 --seeds 1 2 3
 	$(BIN)/python -m tests.faults.kills --times 20
@@ -36,7 +49,9 @@ soak: $(VENV)/.test ## 100,000 events under few faults and rare kills, and what 
 fuzz: $(VENV)/.test ## 30,000 mutants of each kind of codestream, file, archive and event; twenty minutes
 	$(BIN)/python -m tests.fuzz --mutants 30000
 
-emulators: $(BQEMULATOR)/bin/bqemulator ## install the BigQuery emulator for tests; Pub/Sub's comes with gcloud
+emulators: $(BQEMULATOR)/.installed ## install the BigQuery emulator for tests; Pub/Sub's comes with gcloud
+
+tools: $(TOOLS)/.installed ## install uv, hadolint, pip-audit and cyclonedx-py into .venv/tools
 
 cloud-run: $(VENV)/.test emulators ## 1,000 objects through the emulators: rows, dead letters, CPU per object
 	$(BIN)/python -m benchmarks.cloud_run
@@ -58,31 +73,40 @@ lint: $(VENV)/.test ## ruff and mypy
 schemas: $(VENV)/.test ## write again what is generated: settings schema, table schemas, docs
 	$(BIN)/python -m app.generate
 
-lock: $(VENV)/.test ## pin every dependency again, with hashes; with UPGRADE=--upgrade the newest
-	$(BIN)/pip install -q uv
+lock: tools ## pin every dependency again, with hashes; with UPGRADE=--upgrade the newest
 	$(LOCK) pyproject.toml requirements.build.in -o requirements.lock
 	$(LOCK) --extra gcp pyproject.toml -c requirements.lock -o requirements.gcp.lock
 	$(LOCK) --extra test --extra gcp pyproject.toml requirements.build.in -c requirements.lock \
 	    -c requirements.gcp.lock -o requirements.test.lock
 	$(LOCK) requirements.build.in -c requirements.lock -o requirements.build.lock
+	$(LOCK) requirements.tools.in -o requirements.tools.lock
 	$(LOCK) tests/bqemulator.in -o tests/bqemulator.lock
 
 clean: ## remove the environment and the caches
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
-$(BQEMULATOR)/bin/bqemulator:
+$(BQEMULATOR)/.installed: tests/bqemulator.lock
 	$(PYTHON) -m venv $(BQEMULATOR)
-	$(BQEMULATOR)/bin/pip install -q --disable-pip-version-check --require-hashes --only-binary :all: \
-	    -r tests/bqemulator.lock
+	$(call install,$(BQEMULATOR),$<)
+	touch $@
+
+$(TOOLS)/.installed: requirements.tools.lock
+	$(PYTHON) -m venv $(TOOLS)
+	$(call install,$(TOOLS),$<)
+	touch $@
 
 $(VENV)/bin/pip:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.run: requirements.lock pyproject.toml | $(VENV)/bin/pip
-	$(BIN)/pip install -q --disable-pip-version-check --require-hashes --only-binary :all: -r requirements.lock
+	$(call install,$(VENV),$<)
 	$(BIN)/pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
 	touch $@
 
+$(VENV)/.gcp: requirements.gcp.lock $(VENV)/.run
+	$(call install,$(VENV),$<)
+	touch $@
+
 $(VENV)/.test: requirements.test.lock $(VENV)/.run
-	$(BIN)/pip install -q --disable-pip-version-check --require-hashes --only-binary :all: -r requirements.test.lock
+	$(call install,$(VENV),$<)
 	touch $@

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -33,26 +34,41 @@ def cost(content: Content) -> int:
 class Budget:
     """How many bytes of objects may be held at once; 0 is no limit. Safe to call from several threads.
 
-    patience_s: how long to wait for room before one is refused.
+    An event that finds no room waits up to `patience_s` seconds (None: as long as it takes), first come,
+    first served: a large object would otherwise wait for ever behind a stream of small ones. Refusing at once
+    is worse than waiting: each refusal is a failed delivery, slows the whole subscription, and makes Cloud
+    Run see an idle instance and add none.
     """
 
-    def __init__(self, max_bytes: int, patience_s: float = 0.0) -> None:
+    def __init__(self, max_bytes: int, patience_s: float | None = 0.0) -> None:
         self._max_bytes, self._patience_s = max_bytes, patience_s
         self._changed = threading.Condition()
         self._held = 0
+        self._queue: deque[object] = deque()
 
     @contextmanager
-    def hold(self, size: int) -> Iterator[Callable[[int], None]]:
+    def hold(self, size: int, wait_s: float | None = None) -> Iterator[Callable[[int], None]]:
         """Hold `size` bytes while the block runs; it is given a function to correct that number.
 
-        What is larger than the whole budget is let in alone. Raises Overloaded when there is no room.
+        An object larger than the whole budget is let in alone. Raises Overloaded when there is no room within
+        `wait_s` seconds, at most the budget's patience.
         """
+        turn = object()
         with self._changed:
-            if not self._changed.wait_for(lambda: self._has_room(size), self._patience_s):
-                raise Overloaded(
-                    f"{self._max_bytes} bytes of objects are in flight; see workers.inflight_bytes"
-                )
-            self._held += size
+            self._queue.append(turn)
+            try:
+                limits = [seconds for seconds in (wait_s, self._patience_s) if seconds is not None]
+                patience_s = min(limits, default=None)
+                if not self._changed.wait_for(
+                    lambda: self._queue[0] is turn and self._has_room(size), patience_s
+                ):
+                    raise Overloaded(
+                        f"{self._max_bytes} bytes of objects are in flight; see workers.inflight_bytes"
+                    )
+                self._held += size
+            finally:
+                self._queue.remove(turn)
+                self._changed.notify_all()
 
         def correct(to: int) -> None:
             nonlocal size

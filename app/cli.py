@@ -10,7 +10,18 @@ from typing import Any
 import click
 
 from app import __version__, bulk, config, dlq
-from app.command import Commands, Failure, emit, masked, opened, readable, reading, settings_of, start
+from app.command import (
+    Commands,
+    Failure,
+    emit,
+    masked,
+    opened,
+    progress,
+    readable,
+    reading,
+    settings_of,
+    start,
+)
 from app.look import content_of, in_worker, picture_of
 from app.services import open_services
 from app.storage.folder import spelled
@@ -43,7 +54,7 @@ def serve(ctx: click.Context, host: str | None, port: int | None) -> None:
     """Run the HTTP service; with a folder as source also the watcher and the queue."""
     from app import server
 
-    settings = settings_of(ctx, api__host=host, api__port=port)
+    settings = settings_of(ctx, server.faults, api__host=host, api__port=port)
     sock = server.listen(settings.api.host, settings.api.port)
     with sock:
         server.serve(open_services(settings), sock)
@@ -66,11 +77,16 @@ def demo(ctx: click.Context, once: bool, keep: Path | None, port: int | None) ->
 
 @cli.command()
 @click.argument("paths", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
+@click.option("--again", is_flag=True, help="Describe anew what has its row by these settings, too.")
 @click.pass_context
-def ingest(ctx: click.Context, paths: tuple[Path, ...]) -> None:
-    """Put files and folders through the pipeline now, read where they lie."""
+def ingest(ctx: click.Context, paths: tuple[Path, ...], again: bool) -> None:
+    """Put files and folders through the pipeline now, read where they lie.
+
+    What has its row by the settings of now is `unchanged` and not read; with other settings it is described
+    again, and that revision replaces its row, document and preview.
+    """
     with opened(ctx) as services:
-        summary = bulk.ingest(paths, services, emit)
+        summary = bulk.ingest(paths, services, emit, again)
     emit({"summary": summary})
     if set(summary) & {"dead_lettered", "failed"}:
         ctx.exit(1)
@@ -90,16 +106,17 @@ FILE = click.argument("file", type=click.Path(exists=True, dir_okay=False, path_
 @click.option("--flat", is_flag=True, help="The row's columns instead.")
 @click.pass_context
 def dump(ctx: click.Context, file: Path, flat: bool) -> None:
-    """Print the DICOM JSON of a file."""
-    from app.dicom import describe
+    """Print the DICOM JSON of a file, or of as much as can be read."""
+    from app.dicom import describe_head
 
     settings = settings_of(ctx)
-    plain = settings.describe_options().without_preview()
-    instance = in_worker(settings, describe, content_of(file), plain)
+    instance, fault = in_worker(settings, describe_head, content_of(file), settings.describe_options())
     if flat:
         emit(instance.columns)
     else:
         click.echo(instance.document.decode())
+    if fault is not None:
+        raise fault
 
 
 def _picture_name(_: click.Context, __: click.Parameter, output: Path) -> Path:
@@ -185,12 +202,11 @@ def dlq_show(ctx: click.Context, message_id: str) -> None:
         emit(dlq.letter(warehouse, message_id))
 
 
-def _chosen(warehouse: Warehouse, ids: tuple[str, ...], everything: bool) -> list[str]:
+def _total(warehouse: Warehouse, ids: tuple[str, ...], everything: bool) -> int:
+    """Return how many letters are meant; it fails where there is no lake, before one is made."""
     if bool(ids) == everything:
         raise click.UsageError("name dead letters by id, or give --all")
-    # Asked for in any case: it fails where there is no lake, before one is made.
-    listed = [str(row["message_id"]) for row in dlq.letters(warehouse)]
-    return list(ids) or listed
+    return dlq.count(warehouse, ids or None)
 
 
 @dlq_group.command("requeue")
@@ -200,10 +216,11 @@ def _chosen(warehouse: Warehouse, ids: tuple[str, ...], everything: bool) -> lis
 def dlq_requeue(ctx: click.Context, ids: tuple[str, ...], everything: bool) -> None:
     """Publish dead letters again, with their own event type and generation."""
     with reading(ctx) as warehouse:
-        chosen = _chosen(warehouse, ids, everything)
-    with opened(ctx) as services:
-        for line in dlq.requeue(services, chosen):
+        total = _total(warehouse, ids, everything)
+    with opened(ctx) as services, progress("requeue", total) as step:
+        for line in dlq.requeue(services, ids or None):
             emit(line)
+            step(1)
 
 
 @dlq_group.command("purge")
@@ -212,7 +229,9 @@ def dlq_requeue(ctx: click.Context, ids: tuple[str, ...], everything: bool) -> N
 def dlq_purge(ctx: click.Context, ids: tuple[str, ...]) -> None:
     """Drop dead letters for good: those named, or all of them."""
     with reading(ctx) as warehouse:
-        emit({"purged": dlq.purge(warehouse, _chosen(warehouse, ids, not ids))})
+        with progress("purge", _total(warehouse, ids, not ids)) as step:
+            purged = dlq.purge(warehouse, ids or None, step)
+        emit({"purged": purged})
 
 
 @cli.group("config")
@@ -235,8 +254,10 @@ def config_show(ctx: click.Context) -> None:
 @config_group.command("check")
 @click.pass_context
 def config_check(ctx: click.Context) -> None:
-    """Exit 2 with the path of each fault, or 0."""
-    config.load(arguments=ctx.obj)
+    """Exit 2 with the path of each fault that keeps `serve` from starting, or 0; makes nothing."""
+    from app import server
+
+    config.load(arguments=ctx.obj, rules=server.faults)
     click.echo("the configuration is valid", err=True)
 
 

@@ -6,12 +6,13 @@ import base64
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
 import click
 import orjson
+from click.termui import progressbar
 
 from app import config, log
 from app.errors import ConfigError, DicomlakeError
@@ -19,6 +20,8 @@ from app.services import Services, open_services
 from app.warehouse import Warehouse, open_warehouse
 
 INTERRUPTED = 130
+LONG = 100
+"""Steps of a task that shows how far it is."""
 _SECRETS = re.compile(r"(?<=://)([^/?#\s:@]*):[^/?#\s]*@|([?&](?:ssl)?password=)[^&#\s]*")
 
 
@@ -83,13 +86,23 @@ def masked(text: str) -> str:
     return _SECRETS.sub(lambda found: f"{found[1]}:***@" if found[2] is None else f"{found[2]}***", text)
 
 
-def settings_of(ctx: click.Context, **arguments: object) -> config.Settings:
+def settings_of(
+    ctx: click.Context, rules: config.Rules = lambda _: (), **arguments: object
+) -> config.Settings:
     """Return the effective settings and set up logging; only `serve` logs without being told to."""
     given = {path.replace("__", "."): value for path, value in arguments.items() if value is not None}
-    loaded = config.load(arguments={**ctx.obj, **given})
+    loaded = config.load(arguments={**ctx.obj, **given}, rules=rules)
     quiet = ctx.info_name != "serve" and loaded.origins["log.level"] == "defaults"
     log.configure("critical" if quiet else loaded.settings.log.level, loaded.settings.log.format)
     return loaded.settings
+
+
+@contextmanager
+def progress(label: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Yield what takes each step of a long task; a bar on stderr, where that is a terminal."""
+    hidden = total < LONG or not sys.stderr.isatty()
+    with progressbar(length=total, label=label, file=sys.stderr, hidden=hidden) as bar:
+        yield bar.update
 
 
 @contextmanager

@@ -9,15 +9,14 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from importlib import resources
 from typing import Annotated, Any, Literal, Self, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from app.errors import ConfigError
-from app.layers import fault, layers, merge
+from app.layers import defaults, layers, merge, validated
 from app.types import (
     ArchiveLimits,
     DatasetLimits,
@@ -25,6 +24,7 @@ from app.types import (
     EventType,
     MetadataOptions,
     PreviewOptions,
+    window_values,
 )
 
 # A week at most: of what is much longer, sockets and selectors refuse to wait at all.
@@ -32,7 +32,6 @@ Seconds = Annotated[float, Field(gt=0, le=7 * 86_400)]
 Prefix = Annotated[
     str, Field(pattern=r"^([A-Za-z0-9_-][A-Za-z0-9_.-]*/)*$", description="ends in /, or empty")
 ]
-
 
 LOADER = ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "DYLD_FALLBACK_LIBRARY_PATH", "PYTHONHOME")
 
@@ -52,7 +51,10 @@ class Source(Section):
     )
     max_object_bytes: int = Field(ge=0, description="larger objects are refused; 0 = no limit")
     events: tuple[EventType, ...] = Field(description="event types that are served; others are acked unseen")
-    expect: str = Field(description="pattern of names that should be DICOM: other files there are ignored")
+    expect: str = Field(
+        description="pattern of names that should be DICOM: other files there are ignored,"
+        " and so is plain text under a name without an extension"
+    )
 
     @field_validator("expect")
     @classmethod
@@ -113,6 +115,13 @@ class Preview(Section):
     overlays: bool = Field(description="burn in overlay planes")
     icc: bool = Field(description="convert colours to sRGB by the embedded profile")
 
+    @field_validator("window")
+    @classmethod
+    def _has_width(cls, value: str) -> str:
+        if value != "auto" and window_values(value) is None:
+            raise ValueError("is neither auto nor two numbers `centre,width` with a width above 0")
+        return value
+
 
 class Delivery(Section):
     """When a message is given up; the last four are of the embedded queue."""
@@ -120,7 +129,9 @@ class Delivery(Section):
     permanent_attempts: int = Field(
         ge=0, description="dead-letter a permanent failure at this delivery; 0 = never"
     )
-    deadline_s: Seconds = Field(description="longest time for one event, below the ack deadline")
+    deadline_s: Seconds = Field(
+        description="longest time for one event, below the ack deadline; in `ingest` without waiting"
+    )
     min_free_bytes: int = Field(
         ge=0, description="deliveries wait while a disk that is written to has less free; 0 = never"
     )
@@ -146,7 +157,8 @@ class Workers(Section):
     timeout_s: Seconds = Field(description="longest time for one task")
     max_pixels: int = Field(ge=1, description="most samples (rows x columns x samples) of one frame")
     inflight_bytes: int = Field(
-        ge=0, description="bytes of objects held at once; past it events get 429; 0 = no limit"
+        ge=0,
+        description="bytes of objects held at once; past it events wait 30 s, then get 429; 0 = no limit",
     )
 
 
@@ -213,16 +225,6 @@ class Settings(Section):
     api: Api
     log: Log
 
-    @model_validator(mode="after")
-    def _letters_have_a_place(self) -> Self:
-        bus = self.bus
-        if bus.url.startswith("pubsub:") and self.delivery.permanent_attempts and not bus.dead_letter_topic:
-            raise ValueError(
-                "bus.dead_letter_topic is empty, where delivery.permanent_attempts would send what fails"
-                " for good; name a topic, or set delivery.permanent_attempts to 0"
-            )
-        return self
-
     def archive_limits(self) -> ArchiveLimits:
         """Return what the room `archive` needs of these settings."""
         return ArchiveLimits(**self.archive.model_dump())
@@ -246,6 +248,10 @@ class Settings(Section):
 SECTIONS: dict[str, Any] = {name: field.annotation for name, field in Settings.model_fields.items()}
 
 
+Rules = Callable[[Settings], Iterable[str]]
+"""What else must hold of settings: a sentence for each fault, which begins with the path of the setting."""
+
+
 @dataclass(frozen=True, slots=True)
 class Loaded:
     """Settings and, for each `section.key`, the layer it came from."""
@@ -254,30 +260,38 @@ class Loaded:
     origins: Mapping[str, str]
 
 
-def load(environ: Mapping[str, str] | None = None, arguments: Mapping[str, object] | None = None) -> Loaded:
+def load(
+    environ: Mapping[str, str] | None = None,
+    arguments: Mapping[str, object] | None = None,
+    rules: Rules = lambda _: (),
+) -> Loaded:
     """Merge the layers and validate the result; `arguments` maps `section.key` to a value.
 
-    Raises ConfigError with the path of every fault.
+    `rules` see a default in place of each wrong value. Raises ConfigError with the path of every fault.
     """
     given = layers(os.environ if environ is None else environ, arguments or {}, _leaf)
     values, origins = merge([("defaults", defaults()), *given])
-    try:
-        settings = Settings.model_validate_json(json.dumps(values))
-    except ValidationError as exc:
-        raise ConfigError("; ".join(fault(error, origins) for error in exc.errors())) from None
+    settings, wrong = validated(Settings, values, defaults(), origins)
+    replaced = "|".join(rf"\b{re.escape(path)}\b" for path in wrong if path in {*origins, *SECTIONS}) or "$^"
+    further = [*_letters_have_a_place(settings), *rules(settings)]
+    faults = [*wrong.values(), *(text for text in further if not re.search(replaced, text))]
+    if faults:
+        raise ConfigError("; ".join(faults))
     return Loaded(settings, origins)
+
+
+def _letters_have_a_place(settings: Settings) -> Iterator[str]:
+    bus = settings.bus
+    if bus.url.startswith("pubsub:") and settings.delivery.permanent_attempts and not bus.dead_letter_topic:
+        yield (
+            "bus.dead_letter_topic is empty, where delivery.permanent_attempts would send what fails"
+            " for good; name a topic, or set delivery.permanent_attempts to 0"
+        )
 
 
 def loader_variables() -> dict[str, str]:
     """Return what a further Python process needs of the environment to start, where it needs any."""
     return {name: os.environ[name] for name in LOADER if name in os.environ}
-
-
-def defaults() -> dict[str, Any]:
-    """Return the settings that ship with the package."""
-    text = resources.files("app").joinpath("config.defaults.json").read_text()
-    values: dict[str, Any] = json.loads(text)
-    return values
 
 
 def _leaf(section: str, key: str, text: str) -> object:

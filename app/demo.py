@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from importlib import resources
@@ -109,7 +109,7 @@ def _feed(services: Services, emit: Emit, stopping: Callable[[], bool]) -> bool:
                 lines[str(line["object_uri"])] = str(line["outcome"])
                 emit(line)
         time.sleep(0.1)
-    _show_rows(services)
+    show_rows(services, uris)
     wrong = [name for uri, name in uris.items() if lines.get(uri) != expected[name]]
     for name in wrong:
         click.echo(f"{name}: did not end as {expected[name]}", err=True)
@@ -133,22 +133,33 @@ def _drop(landing: Path) -> dict[str, str]:
 def _ended(services: Services, since: Mapping[str, int]) -> Iterator[dict[str, object]]:
     """Yield a line for each of the dropped versions that has a row or a dead letter."""
     columns = "object_uri, generation, modality, size_bytes, preview_uri, preview_error"
-    for row in services.warehouse.query(f"SELECT {columns} FROM instances_current"):
-        if int(str(row["generation"])) >= since.get(str(row["object_uri"]), 1 << 63):
-            del row["generation"]
-            yield {"outcome": "stored", **row}
-    for row in services.warehouse.query("SELECT object_uri, generation, code, reason FROM dead_letters"):
-        if int(str(row["generation"] or 0)) >= since.get(str(row["object_uri"]), 1 << 63):
-            del row["generation"]
-            yield {"outcome": "dead_lettered", **row}
+    stored = _of_the_demo(services, f"{columns} FROM instances_current")
+    letters = _of_the_demo(services, "object_uri, generation, code, reason FROM dead_letters")
+    for outcome, rows in (("stored", stored), ("dead_lettered", letters)):
+        for row in rows:
+            if int(str(row.pop("generation") or 0)) >= since.get(str(row["object_uri"]), 1 << 63):
+                yield {"outcome": outcome, **row}
 
 
-def _show_rows(services: Services) -> None:
-    sql = (
-        "SELECT modality, sop_instance_uid, rows, columns, number_of_frames AS frames, preview_error"
-        " FROM instances_current ORDER BY modality, sop_instance_uid"
-    )
-    click.echo(f"\n{table(services.warehouse.query(sql))}\n", err=True)
+def show_rows(services: Services, uris: Container[str]) -> None:
+    """Print the rows of the objects in `uris`, and how many others the lake holds."""
+    columns = "modality, sop_instance_uid, rows, columns, number_of_frames AS frames, preview_error"
+    found = _of_the_demo(services, f"object_uri, {columns} FROM instances_current")
+    rows = [row for row in found if row.pop("object_uri") in uris]
+    rows.sort(key=lambda row: (str(row["modality"] or ""), str(row["sop_instance_uid"])))
+    click.echo(f"\n{table(rows)}", err=True)
+    (count,) = services.warehouse.query("SELECT COUNT(*) AS n FROM instances_current")
+    if others := int(str(count["n"])) - len(rows):
+        click.echo(f"and {others} row(s) of other objects that are in this lake", err=True)
+    click.echo(err=True)
+
+
+def _of_the_demo(services: Services, selected: str) -> list[dict[str, object]]:
+    """Return what is selected of the objects in the demo's folder: a used lake may hold millions."""
+    folder = services.source.uri("demo/")
+    places = {"low": folder, "high": f"{folder[:-1]}0"}  # "0" follows "/"
+    sql = f"SELECT {selected} WHERE object_uri >= :low AND object_uri < :high"
+    return services.warehouse.query(sql, places)
 
 
 def _say_addresses(services: Services, address: str, once: bool) -> None:

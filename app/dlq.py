@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import groupby, islice
+from operator import itemgetter
+from typing import TypeVar
 
 from app import bulk, pipeline
 from app.errors import PermanentError, WarehouseUnavailable
 from app.services import Services
 from app.storage.local import MACHINE
-from app.types import GiveUp, Message, Status
+from app.types import REVISION, GiveUp, Message, Status
 from app.warehouse import Warehouse
+from app.warehouse.queries import letters_by_event
 
-EVENT = ("bucketId", "objectId", "objectGeneration", "eventType")
+T = TypeVar("T")
+PAGE = 100
+"""Events that are sent before they are removed."""
+MAX_IDS = 5000
+"""In one statement: BigQuery takes 10,000 parameters."""
 OURS = ("CloudPubSubDeadLetter", "dicomlake")
-"""Attributes that begin so were added when the message was given up; a requeued message goes without them."""
+"""Attributes that begin so were added when the message was given up; a requeued message goes without them,
+except that of a revision, which it had before."""
 
 
 class NoSuchLetter(PermanentError):
@@ -23,85 +32,132 @@ class NoSuchLetter(PermanentError):
     code = "no_such_letter"
 
 
-def letters(warehouse: Warehouse) -> list[dict[str, object]]:
-    """Return the open dead letters, oldest first, each with its code and reason."""
-    return warehouse.query("SELECT * FROM dead_letters ORDER BY publish_time, message_id")
+def letters(warehouse: Warehouse) -> Iterator[dict[str, object]]:
+    """Yield the open dead letters, oldest first, each with its code and reason."""
+    return warehouse.stream("SELECT * FROM dead_letters ORDER BY publish_time, message_id")
 
 
 def letter(warehouse: Warehouse, message_id: str) -> dict[str, object]:
     """Return one dead letter with its attributes and every failed attempt of its event."""
-    found = next((row for row in letters(warehouse) if row["message_id"] == message_id), None)
-    stored = _events(warehouse, [message_id])
-    if found is None:
+    of_id = {"id": message_id}
+    found = warehouse.query("SELECT * FROM dead_letters WHERE message_id = :id", of_id)
+    stored = warehouse.query("SELECT attributes FROM dead_letter WHERE message_id = :id", of_id)
+    if not found or not stored:
         raise _unknown(message_id)
     attempts = warehouse.query(
         "SELECT delivery_attempt, code, message, permanent, failed_at FROM failures"
-        " WHERE object_uri = :uri AND generation = :generation AND event_type = :event_type"
+        " WHERE object_uri = :object_uri AND generation = :generation AND event_type = :event_type"
         " ORDER BY failed_at",
-        {"uri": found["object_uri"], "generation": found["generation"], "event_type": found["event_type"]},
+        {name: found[0][name] for name in ("object_uri", "generation", "event_type")},
     )
     for attempt in attempts:
         if attempt["permanent"] is not None:
             attempt["permanent"] = bool(attempt["permanent"])  # SQLite has no booleans
-    return {**found, "attributes": _attributes(stored[0][-1]), "attempts": attempts}
+    return {**found[0], "attributes": _attributes(stored[-1]), "attempts": attempts}
 
 
-def requeue(services: Services, message_ids: Sequence[str]) -> Iterator[dict[str, object]]:
+def count(warehouse: Warehouse, message_ids: Sequence[str] | None) -> int:
+    """Return how many letters that are, of None all open ones; raises NoSuchLetter for an id of none."""
+    if message_ids is None:
+        return int(str(warehouse.query("SELECT COUNT(*) AS n FROM dead_letters")[0]["n"]))
+    for ids in _chunks(message_ids, MAX_IDS):
+        marks, parameters = _marks(ids)
+        rows = warehouse.query(
+            f"SELECT message_id FROM dead_letter WHERE message_id IN ({marks})", parameters
+        )
+        known = {row["message_id"] for row in rows}
+        for message_id in ids:
+            if message_id not in known:
+                raise _unknown(message_id)
+    return len(set(message_ids))
+
+
+def requeue(services: Services, message_ids: Sequence[str] | None) -> Iterator[dict[str, object]]:
     """Send dead letters again, event type and generation unchanged; yield what became of each.
 
-    Each is sent before it leaves the table, so a crash between the two repeats it and loses nothing. One that
-    the warehouse cannot remove now is `kept`, and why; it does not hold up the others. A file that `ingest`
-    read where it lies is in no bucket that a service watches, so it is handled here and now.
+    They are sent before they leave the table, PAGE events at a time, so a crash between the two repeats them
+    and loses nothing. One that the warehouse cannot remove now is `kept`, and why; it does not hold up the
+    others. A file that `ingest` read where it lies is in no bucket that a service watches, so it is handled
+    here and now. None for the ids means every open dead letter.
     """
-    for rows in _events(services.warehouse, message_ids):
-        kept = {key: value for key, value in _attributes(rows[-1]).items() if not key.startswith(OURS)}
-        data = rows[-1]["data"]
-        message_id = str(rows[-1]["message_id"])
-        message = Message(data if isinstance(data, bytes) else b"", kept, message_id)
-        if kept.get("bucketId") == MACHINE != services.source.bucket:
-            with bulk.machine_view(services) as machine:
-                outcome = pipeline.handle(message, machine, GiveUp.SILENTLY)
-            line: dict[str, object] = {"message_id": message_id, "status": outcome.status.value}
-            done = outcome.status is not Status.DEAD_LETTERED
-        else:
-            line = {"message_id": message_id, "requeued_as": services.bus.publish(message)}
-            done = True
-        if done:
+    warehouse = services.warehouse
+    count(warehouse, message_ids)
+    with bulk.machine_view(services) as machine:
+        for page in _chunks(_events(warehouse, message_ids, "message_id", "data", "attributes"), PAGE):
+            lines = [_send(rows[-1], services, machine) for rows in page]
+            done = [
+                (line, rows)
+                for line, rows in zip(lines, page, strict=True)
+                if line.get("status") != Status.DEAD_LETTERED.value
+            ]
             try:
-                _remove(services.warehouse, [rows])
-            except WarehouseUnavailable as error:
-                line["kept"] = error.text
-        yield line
+                _remove(warehouse, [rows for _, rows in done])
+            except WarehouseUnavailable:
+                for line, rows in done:
+                    try:
+                        _remove(warehouse, [rows])
+                    except WarehouseUnavailable as error:
+                        line["kept"] = error.text
+            yield from lines
 
 
-def purge(warehouse: Warehouse, message_ids: Sequence[str]) -> int:
-    """Drop dead letters for good and return how many events that were."""
-    events = _events(warehouse, message_ids)
-    _remove(warehouse, events)
-    return len(events)
+def _send(letter: dict[str, object], services: Services, machine: Services) -> dict[str, object]:
+    attributes = _attributes(letter).items()
+    kept = {key: value for key, value in attributes if key == REVISION or not key.startswith(OURS)}
+    data, message_id = letter["data"], str(letter["message_id"])
+    message = Message(data if isinstance(data, bytes) else b"", kept, message_id)
+    if kept.get("bucketId") == MACHINE != services.source.bucket:
+        outcome = pipeline.handle(message, machine, GiveUp.SILENTLY)
+        return {"message_id": message_id, "status": outcome.status.value}
+    return {"message_id": message_id, "requeued_as": services.bus.publish(message)}
+
+
+def purge(
+    warehouse: Warehouse,
+    message_ids: Sequence[str] | None,
+    progress: Callable[[int], object] = lambda _: None,
+) -> int:
+    """Drop dead letters for good and return how many events that were; `progress` gets those of each page.
+
+    None for the ids means every open dead letter.
+    """
+    count(warehouse, message_ids)
+    events = 0
+    for page in _chunks(_events(warehouse, message_ids, "message_id"), 10 * PAGE):
+        _remove(warehouse, page)
+        events += len(page)
+        progress(len(page))
+    return events
 
 
 def _remove(warehouse: Warehouse, events: Sequence[Sequence[dict[str, object]]]) -> None:
     warehouse.delete("dead_letter", "message_id", [str(row["message_id"]) for rows in events for row in rows])
 
 
-def _events(warehouse: Warehouse, message_ids: Sequence[str]) -> list[list[dict[str, object]]]:
-    """Return the stored letters of the events that the ids belong to: one list an event, the newest last.
+def _events(
+    warehouse: Warehouse, message_ids: Sequence[str] | None, *columns: str
+) -> Iterator[list[dict[str, object]]]:
+    """Yield the stored letters of the events that the ids belong to: one list an event, the newest last.
 
     The bus may give the same event up more than once, and the view shows only the newest letter.
     """
-    rows = warehouse.query(
-        "SELECT message_id, data, attributes FROM dead_letter ORDER BY publish_time, message_id"
-    )
-    groups: dict[object, list[dict[str, object]]] = {}
-    for row in rows:
-        named = [_attributes(row).get(key) for key in EVENT]
-        groups.setdefault(tuple(named) if all(named) else row["message_id"], []).append(row)
-    found = {str(row["message_id"]): rows for rows in groups.values() for row in rows}
-    for message_id in message_ids:
-        if message_id not in found:
-            raise _unknown(message_id)
-    return list({id(found[message_id]): found[message_id] for message_id in message_ids}.values())
+    every: tuple[str, dict[str, object]] = ("SELECT message_id FROM dead_letters", {})
+    for chosen, parameters in [every] if message_ids is None else map(_marks, _chunks(message_ids, MAX_IDS)):
+        sql = letters_by_event(warehouse.dialect, columns, chosen)
+        for _, rows in groupby(warehouse.stream(sql, parameters), itemgetter("event")):
+            yield list(rows)
+
+
+def _marks(values: Sequence[str]) -> tuple[str, dict[str, object]]:
+    """Return what stands in `IN (...)` for some values, and the parameters it names."""
+    parameters: dict[str, object] = {f"id{number}": value for number, value in enumerate(values)}
+    return ", ".join(f":{name}" for name in parameters), parameters
+
+
+def _chunks(values: Iterable[T], size: int) -> Iterator[list[T]]:
+    rest = iter(values)
+    while chunk := list(islice(rest, size)):
+        yield chunk
 
 
 def _attributes(row: dict[str, object]) -> dict[str, str]:

@@ -26,4 +26,5 @@ def load_backend(seam: str, url: str, backends: Backends) -> Any:
     except ModuleNotFoundError as exc:
         if extra is None or (exc.name or "").startswith("app."):
             raise
-        raise ConfigError(f"{seam} {scheme}: needs dicomlake[{extra}]; {exc.name} is not installed") from exc
+        text = f"{seam}.url {scheme}: needs dicomlake[{extra}]; {exc.name} is not installed"
+        raise ConfigError(text) from exc

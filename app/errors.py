@@ -5,6 +5,7 @@
       PermanentError            the same bytes fail the same way: nack, then dead letter with the reason
         BadEvent                  not an event, or not for us
         NotDicom                  not DICOM although its name says so
+        PlainText                 one of these: it is text
         BadDataset                DICOM, but broken
         ObjectTooLarge            over `source.max_object_bytes`
         BadArchive                an archive, or members of it, that cannot be read
@@ -76,6 +77,10 @@ class NotDicom(PermanentError):
     """The bytes are not DICOM."""
 
     code = "not_dicom"
+
+
+class PlainText(NotDicom):
+    """The bytes are plain text: under a name without an extension nobody expects an image."""
 
 
 class BadDataset(PermanentError):

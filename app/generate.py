@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from app import config
+from app.layers import defaults
 from app.warehouse.generate import files as tables
 
 ROOT = Path(__file__).parents[1]
@@ -19,10 +20,9 @@ def schema_text() -> str:
     schema = config.Settings.model_json_schema()
     schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
     schema["title"] = "dicomlake settings"
-    defaults = config.defaults()
     for model in [schema, *schema["$defs"].values()]:
         model.pop("required", None)
-    for section, values in defaults.items():
+    for section, values in defaults().items():
         name = schema["properties"][section]["$ref"].rpartition("/")[2]
         for key, value in values.items():
             schema["$defs"][name]["properties"][key]["default"] = value
@@ -32,7 +32,7 @@ def schema_text() -> str:
 def markdown_table() -> str:
     """Return the README's table of settings: every key with its default and what it is for."""
     lines = ["| setting | default | |", "|---|---|---|"]
-    for section, values in config.defaults().items():
+    for section, values in defaults().items():
         fields = config.SECTIONS[section].model_fields
         for key, value in values.items():
             shown = json.dumps(value).replace("|", "\\|")

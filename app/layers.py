@@ -4,16 +4,27 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping
+from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
 
 from app.errors import ConfigError
 
 PREFIX = "DICOMLAKE__"
+Model = TypeVar("Model", bound=BaseModel)
 Layer = tuple[str, dict[str, Any]]
 """Its name, and section -> key -> value."""
 Read = Callable[[str, str, str], object]
 """Section, key and the text of a variable -> the value that it means."""
+
+
+def defaults() -> dict[str, Any]:
+    """Return the settings that ship with the package."""
+    text = resources.files("app").joinpath("config.defaults.json").read_text()
+    values: dict[str, Any] = json.loads(text)
+    return values
 
 
 def layers(environ: Mapping[str, str], arguments: Mapping[str, object], read: Read) -> list[Layer]:
@@ -67,11 +78,36 @@ def _parse(name: str, text: str) -> Layer:
     return name, value
 
 
-def fault(error: Any, origins: Mapping[str, str]) -> str:
+def validated(
+    model: type[Model],
+    values: dict[str, dict[str, Any]],
+    defaults: Mapping[str, dict[str, Any]],
+    origins: Mapping[str, str],
+) -> tuple[Model, dict[str, str]]:
+    """Return the settings, and by path the faults of those values in whose place the defaults stand."""
+    faults: dict[str, str] = {}
+    while True:
+        try:
+            return model.model_validate_json(json.dumps(values)), faults
+        except ValidationError as exc:
+            for error in exc.errors():
+                section, *key = map(str, error["loc"][:2])
+                if key or not any(known.startswith(f"{section}.") for known in faults):
+                    faults.setdefault(".".join([section, *key]), _fault(error, origins))
+                if section not in defaults:
+                    values.pop(section, None)
+                elif key:
+                    values[section].pop(key[0], None)
+                    values[section] |= {
+                        name: defaults[section][name] for name in key if name in defaults[section]
+                    }
+                else:
+                    values[section] = defaults[section]
+
+
+def _fault(error: Any, origins: Mapping[str, str]) -> str:
     """Return one of pydantic's errors as a sentence: the setting, the layer it came from, what is wrong."""
     path = ".".join(str(part) for part in error["loc"])
-    if not path:  # settings of several sections that do not fit together
-        return str(error["msg"].removeprefix("Value error, "))
     origin = origins.get(".".join(str(part) for part in error["loc"][:2]), "")
     said = error["msg"].removeprefix("Value error, ")
     text = {"extra_forbidden": "is no setting", "missing": "is missing"}.get(

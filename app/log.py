@@ -28,7 +28,18 @@ ALLOWED = frozenset(
         # how it ended
         *("status", "code", "permanent", "stage", "http_status"),
         # how much, how long: bytes, counts, seconds
-        *("size_bytes", "count", "objects", "rows", "stored", "dead_lettered", "depth", "took_s", "delay_s"),
+        *(
+            "size_bytes",
+            "count",
+            "objects",
+            "rows",
+            "stored",
+            "dead_lettered",
+            "depth",
+            "warning",
+            "took_s",
+            "delay_s",
+        ),
         # which part of the service
         *("seam", "backend", "table", "url", "host", "port", "pid", "worker", "version", "sandbox"),
     }

@@ -45,6 +45,11 @@ class Metrics:
         self._dead_letters = Counter(
             "dicomlake_dead_letters", "Messages given up, by reason.", ("code",), registry=registry
         )
+        self._falls = Counter(
+            "dicomlake_generations_fall",
+            "Events of versions with a lower generation than the version before.",
+            registry=registry,
+        )
         self._bytes = Counter("dicomlake_bytes", "Bytes of objects read.", registry=registry)
         self._stages = Histogram(
             "dicomlake_stage_seconds",
@@ -62,6 +67,8 @@ class Metrics:
         code = self._known(code)
         self._events.labels(kind, status if status in _STATUSES else "other", code).inc()
         self._stages.labels("total").observe(took_s)
+        if event and event.generations_fall:
+            self._falls.inc()
         if status == Status.DEAD_LETTERED:
             self._dead_letters.labels(code).inc()
 

@@ -9,14 +9,15 @@ is drawn at a time: where there are several workers, the others stay free for im
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
 from dataclasses import replace
-from time import perf_counter
 
+from app.attempt import Attempt
 from app.dicom import draw_page
 from app.errors import LimitExceeded, Unrenderable, WorkerCrashed
 from app.types import Instance, PreviewOptions
-from app.workers import Limits, Workers
+from app.worker import Limits
+from app.workers import Workers
 
 PAGE_LIMITS = Limits(memory_bytes=256 << 20, cpu_s=5, abort_is_memory=True)
 MAX_WAIT_S = 10.0
@@ -26,29 +27,20 @@ MAX_WAIT_S = 10.0
 def with_page(
     instance: Instance,
     options: PreviewOptions,
+    attempt: Attempt,
     workers: Workers,
-    wait_s: float,
-    begun: Callable[[], None] = lambda: None,
+    patience_s: float = math.inf,
 ) -> Instance:
     """Return an instance with the page of its PDF drawn, or with why it was not; others as they are.
 
-    Raises Overloaded when its turn does not come within `wait_s`, and TransientError as `Workers.run`.
+    Raises Overloaded when its turn does not come in time, and TransientError as `Workers.run`.
     """
     if instance.pdf is None:
         return instance
-    began = perf_counter()
-
-    def drawing() -> None:
-        nonlocal began
-        began = perf_counter()
-        begun()
-
-    png, error = None, None
+    drawn = replace(instance, pdf=None)
+    task = PAGE_LIMITS, draw_page, instance.pdf, options
     try:
-        png = workers.run_confined(
-            PAGE_LIMITS, draw_page, instance.pdf, options, wait_s=wait_s, begun=drawing
-        )
-    except (Unrenderable, LimitExceeded, WorkerCrashed) as exc:
-        error = exc.code
-    took_ms = {**instance.took_ms, "render": round((perf_counter() - began) * 1000)}
-    return replace(instance, pdf=None, preview=png, preview_error=error, took_ms=took_ms)
+        png, took_ms = attempt.run_confined(workers, *task, patience_s=patience_s)
+    except (Unrenderable, LimitExceeded, WorkerCrashed) as error:
+        return replace(drawn, preview_error=error.code)
+    return replace(drawn, preview=png, took_ms={**drawn.took_ms, "render": took_ms})

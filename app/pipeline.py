@@ -9,10 +9,9 @@ derived from the event, so a crash anywhere and a redelivery give the same objec
 from __future__ import annotations
 
 import logging
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import ExitStack, closing, suppress
 from dataclasses import replace
 from functools import partial
 
@@ -20,7 +19,14 @@ from app import events
 from app.admission import cost, estimate
 from app.archive import is_archive
 from app.archive.entries import Refused
-from app.artifacts import AT_ONCE, remove_artifacts, remove_written, rendered, write_artifacts
+from app.artifacts import (
+    AT_ONCE,
+    remove_artifacts,
+    remove_earlier,
+    remove_written,
+    rendered,
+    write_artifacts,
+)
 from app.attempt import Attempt
 from app.dicom import describe
 from app.errors import (
@@ -30,16 +36,20 @@ from app.errors import (
     NotDicom,
     ObjectGone,
     ObjectTooLarge,
+    Overloaded,
     PermanentError,
+    PlainText,
     RowsRejected,
     WorkerCrashed,
     internal,
 )
 from app.members import Members
-from app.pages import with_page
-from app.rows import event_row, failure_row, instance_row
+from app.not_dicom import is_expected
+from app.pages import MAX_WAIT_S, with_page
+from app.rows import collection, event_row, failure_row, instance_row
 from app.services import Services
 from app.types import (
+    REVISION,
     Content,
     EventType,
     GiveUp,
@@ -51,8 +61,13 @@ from app.types import (
     Row,
     Status,
 )
+from app.warehouse.queries import rows_of_version
 
+AHEAD_S = 86_400
+"""How far the clock of whoever asks to describe a version again may be ahead of ours."""
 REMOVALS = (EventType.DELETE, EventType.ARCHIVE)
+OVERLOADED_ATTEMPTS = 10
+"""From this delivery on, `overloaded` is recorded in `failures`: half of the default attempts are used up."""
 
 
 def handle(message: Message, services: Services, how: GiveUp = GiveUp.WHEN_DUE) -> Outcome:
@@ -61,7 +76,8 @@ def handle(message: Message, services: Services, how: GiveUp = GiveUp.WHEN_DUE) 
     A permanent failure is dead-lettered with its reason when `how` says so; until then it is raised, so that
     it is tried again.
     """
-    attempt = Attempt(message, services.settings.delivery.deadline_s, services.metrics)
+    patient = how is not GiveUp.WHEN_DUE
+    attempt = Attempt(message, services.settings.delivery.deadline_s, services.metrics, patient)
     try:
         with services.metrics.in_flight(), internal():
             with attempt.step("event"):
@@ -85,16 +101,26 @@ def ingest(event: ObjectEvent, attempt: Attempt, services: Services) -> Outcome:
     if reason := unwanted(event, services):
         return Outcome(Status.IGNORED, reason)
     uri = services.source.uri(event.ref.name, event.ref.bucket)
-    row = event_row(event, attempt.message, uri, services.now())
+    prefix = services.source.prefix if event.ref.bucket == services.source.bucket else ""
+    row = {
+        **event_row(event, attempt.message, uri, services.now()),
+        "collection": collection(event.ref.name.removeprefix(prefix)),
+    }
     if event.type in REMOVALS:
         return remove(event, row, attempt, services)
     services.space.check()
-    with services.budget.hold(estimate(event.size)) as correct:
+    with ExitStack() as held:
+        with attempt.waiting():
+            correct = held.enter_context(services.budget.hold(estimate(event.size), attempt.wait_s()))
         return ingest_object(event, row, correct, attempt, services)
 
 
 def ingest_object(
-    event: ObjectEvent, row: Row, correct: Callable[[int], None], attempt: Attempt, services: Services
+    event: ObjectEvent,
+    row: dict[str, object],
+    correct: Callable[[int], None],
+    attempt: Attempt,
+    services: Services,
 ) -> Outcome:
     """Fetch one object and make its row and artifacts; `correct` is told how many bytes it holds."""
     try:
@@ -102,29 +128,30 @@ def ingest_object(
             content = fetch(event, services)
             correct(cost(content))
             packed = looks_packed(content, attempt, services)
-        row = {**row, "size_bytes": content.size, "crc32c": content.crc32c}
+        options = services.settings.describe_options()
+        row |= {"size_bytes": content.size, "crc32c": content.crc32c, "describe_key": options.key}
         if packed:
             return ingest_members(content, event, row, attempt, services)
         with attempt.step("describe"):
             instance = describe_safely(content, event, attempt, services)
             correct(cost(content) + len(instance.pdf or b""))
-            wait_s = min(attempt.left_s(), services.page_wait_s)
-            preview = services.settings.describe_options().preview
-            instance = with_page(instance, preview, services.workers, wait_s)
+            instance = with_page(instance, options.preview, attempt, services.workers, MAX_WAIT_S)
+        if instance.preview is None and instance.preview_error is None:
+            row["describe_key"] = options.without_preview().key  # its picture may be of other settings
     except ObjectGone as gone:
         remove_artifacts(event.ref, services)  # of a delivery that died before it could settle
         return Outcome(Status.SUPERSEDED, gone.code)
     except NotDicom as error:
-        if re.search(services.settings.source.expect, event.ref.name):
+        if is_expected(event.ref.name, services.settings.source.expect, isinstance(error, PlainText)):
             raise
         return Outcome(Status.IGNORED, error.code)
     with attempt.step("write"):
-        written = write_artifacts(event.ref, instance, services)
+        written = write_artifacts(event.ref, event.revision, instance, services)
     stored = instance_row(row, event, instance, written, attempt.took_ms)
     with attempt.step("append"):
         if refused := append_rows(event, [stored], services):
             raise RowsRejected(refused)
-    return settle(event, Outcome(Status.STORED, instances=(stored,)), services)
+    return settle(event, Outcome(Status.STORED, instances=(stored,)), {None}, services)
 
 
 def ingest_members(
@@ -132,11 +159,14 @@ def ingest_members(
 ) -> Outcome:
     """Make rows and artifacts of the good members of an archive, batch by batch; then fail for the others."""
     members = Members(content, attempt, services)
+    stored: set[str | None] = set()
     attempt.stored = 0
-    with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="members") as pool:
-        for instances in members:
+    write = partial(write_artifacts, event.ref, event.revision, services=services)
+    pool = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="members")
+    with pool, closing(members.groups()) as groups:
+        for instances in groups:
             with attempt.step("write"):
-                written = list(pool.map(partial(write_artifacts, event.ref, services=services), instances))
+                written = list(pool.map(write, instances))
             rows = [
                 instance_row(row, event, instance, uris, attempt.took_ms)
                 for instance, uris in zip(instances, written, strict=True)
@@ -145,38 +175,45 @@ def ingest_members(
                 refused = append_rows(event, rows, services)
             members.refuse(Refused(str(rows[index]["member"]), RowsRejected.code) for index in refused)
             attempt.stored += len(rows) - len(refused)
-    outcome = settle(event, Outcome(Status.STORED, stored=attempt.stored), services)
+            stored |= {one.member for index, one in enumerate(instances) if index not in refused}
+    outcome = settle(event, Outcome(Status.STORED, stored=attempt.stored), stored, services)
     if outcome.status is Status.STORED:
         members.check()
     return outcome
 
 
-def settle(event: ObjectEvent, outcome: Outcome, services: Services) -> Outcome:
+def settle(
+    event: ObjectEvent, outcome: Outcome, members: Collection[str | None], services: Services
+) -> Outcome:
     """Take the artifacts back if the object went meanwhile: its removal may have been handled before them.
 
     The row stays, for the tombstone hides it. Where removals are not events, nothing that went is looked for.
+    Otherwise, once a revision of these members is stored, what it replaces is removed: unless a change of the
+    object's metadata made the first description current again.
     """
-    if not set(REMOVALS) & set(services.settings.source.events) or services.source.is_live(event.ref):
-        return outcome
-    remove_artifacts(event.ref, services)
-    return Outcome(Status.SUPERSEDED, ObjectGone.code)
+    if set(REMOVALS) & set(services.settings.source.events) and not services.source.is_live(event.ref):
+        remove_artifacts(event.ref, services)
+        return Outcome(Status.SUPERSEDED, ObjectGone.code)
+    if event.revision is not None and services.source.is_live(event.ref, event.metageneration):
+        remove_earlier(event.ref, event.revision, members, services)
+    return outcome
 
 
 def append_rows(event: ObjectEvent, rows: list[Row], services: Services) -> Mapping[int, str]:
     """Append rows and return which of them the warehouse refused, and why.
 
-    What was written for those goes again, unless an earlier row points at it: another event, or delivery.
+    What was written for those is removed, unless an earlier row points at it: another event, or delivery.
     """
     try:
         services.warehouse.append("instances", rows)
     except RowsRejected as error:
-        sql = "SELECT member FROM instances WHERE object_uri = :uri AND generation = :generation"
-        of_object = {"uri": rows[0]["object_uri"], "generation": event.ref.generation}
-        stored = {row["member"] for row in services.warehouse.query(sql, of_object)}
+        of_version = rows_of_version(str(rows[0]["object_uri"]), event.ref.generation)
+        stored = {(row["member"], row["revision"]) for row in services.warehouse.query(*of_version)}
         for index in error.rejected:
             member = rows[index]["member"]
-            if member not in stored:
-                remove_written(event.ref, None if member is None else str(member), services)
+            if (member, event.revision) not in stored:
+                name = None if member is None else str(member)
+                remove_written(event.ref, name, event.revision, services)
         return error.rejected
     return {}
 
@@ -190,6 +227,9 @@ def unwanted(event: ObjectEvent, services: Services) -> str | None:
         )
     if not event.ref.name.startswith(services.source.prefix) and event.ref.bucket == services.source.bucket:
         return "outside_prefix"
+    if event.revision is not None and event.revision > services.now().timestamp() + AHEAD_S:
+        # It would hide every honest revision of this version.
+        raise BadEvent(f"message.attributes.{REVISION}: lies in the future; it is UNIX seconds")
     own = services.own_prefixes.get(event.ref.bucket, ())
     return events.ignored(event, own, settings.events)
 
@@ -210,12 +250,12 @@ def looks_packed(content: Content, attempt: Attempt, services: Services) -> bool
     """Tell whether an object is an archive; a worker tells where its bytes have to be inflated for that."""
     if content.decode is None:
         return is_archive(content)
-    return services.workers.run(is_archive, content, wait_s=attempt.left_s())
+    return attempt.run(services.workers, is_archive, content)
 
 
 def describe_safely(content: Content, event: ObjectEvent, attempt: Attempt, services: Services) -> Instance:
     """Describe a data set in a worker; a worker lost while rendering costs the picture, not the metadata."""
-    run = partial(services.workers.run, describe, content, wait_s=attempt.left_s())
+    run = partial(attempt.run, services.workers, describe, content)
     options = services.settings.describe_options().leaving_pdf()
     plain = options.without_preview()
     if event.type is EventType.METADATA_UPDATE and rendered(event.ref, services):
@@ -251,9 +291,11 @@ def give_up(error: DicomlakeError, attempt: Attempt, services: Services, how: Gi
     given_up = Outcome(Status.DEAD_LETTERED, error.code, stored=attempt.stored, reason=reason.text)
     if permanent and how is GiveUp.SILENTLY:
         return given_up
-    with suppress(DicomlakeError):  # best effort: what matters is that the message comes again
-        row = failure_row(reason, permanent, attempt.facts(), services.now())
-        services.warehouse.append("failures", [row])
+    # Waiting for room says nothing about the object; only when it lasts does a dead letter need its reason.
+    if not (isinstance(error, Overloaded) and (message.attempt or 0) < OVERLOADED_ATTEMPTS):
+        with suppress(DicomlakeError):  # best effort: what matters is that the message comes again
+            row = failure_row(reason, permanent, attempt.facts(), services.now())
+            services.warehouse.append("failures", [row])
     if not (permanent and (how is GiveUp.NOW or _due(message, services))):
         raise error
     services.bus.dead_letter(message, reason)

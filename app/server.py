@@ -8,16 +8,20 @@ import signal
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import partial
 
 import uvicorn
 
 from app.api import create_app
+from app.api.auth import check_gate
+from app.config import Settings
 from app.connection import Connection
 from app.errors import ConfigError
 from app.metrics import FAILED
 from app.sandbox import offered
-from app.services import Services
+from app.services import Services, broken
+from app.services import faults as services_faults
 
 log = logging.getLogger("dicomlake")
 
@@ -25,20 +29,43 @@ GRACE_S = 8
 """Seconds for requests in flight after SIGTERM; Cloud Run kills two seconds later."""
 
 
+class AddressInUse(ConfigError):
+    """Another program listens there now."""
+
+
+def faults(settings: Settings) -> Iterator[str]:
+    """Yield a sentence for all that keeps `serve` from starting with these settings; makes nothing."""
+    api = settings.api
+    yield from services_faults(settings, serving=True)
+    yield from broken(
+        (("api.auth", partial(check_gate, api)), ("api.host", partial(_check_address, api.host, api.port)))
+    )
+
+
+def _check_address(host: str, port: int) -> None:
+    with suppress(AddressInUse):
+        _bound(host, port).close()
+
+
 def listen(host: str, port: int) -> socket.socket:
-    """Return a bound socket; raises ConfigError when the address cannot be had."""
+    """Return a socket that listens; raises ConfigError when the address cannot be had."""
+    sock = _bound(host, port)
+    sock.listen(512)
+    return sock
+
+
+def _bound(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     sock = socket.socket(family, socket.SOCK_STREAM)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         sock.bind((host, port))
-        sock.listen(512)
     except (OSError, OverflowError) as exc:
         sock.close()
         if isinstance(exc, OSError) and exc.errno == errno.EADDRINUSE:
             text = f"port {port} on {host} is in use; stop what uses it or choose another with --port"
-        else:
-            text = f"cannot listen on {host}:{port} ({type(exc).__name__}); see api.host and api.port"
+            raise AddressInUse(text) from None
+        text = f"cannot listen on {host}:{port} ({type(exc).__name__}); see api.host and api.port"
         raise ConfigError(text) from None
     return sock
 

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 from app.admission import Budget, Space
-from app.bus import Bus, DeliveryPolicy, open_bus
-from app.config import Settings, loader_variables
-from app.errors import ConfigError
+from app.bus import Bus, DeliveryPolicy, check_bus, open_bus
+from app.config import SECTIONS, Settings, loader_variables
+from app.errors import ConfigError, TransientError
 from app.metrics import Metrics
-from app.pages import MAX_WAIT_S
-from app.storage import Storage, open_storage
+from app.storage import Storage, check_storage, open_storage
 from app.types import Instance, Row
-from app.warehouse import Warehouse, open_warehouse
+from app.warehouse import Warehouse, check_warehouse, open_warehouse
 from app.warehouse.batch import BatchedWarehouse
 from app.workers import Workers
+
+PATIENCE_S = 30.0
+"""How long an event waits for room in `workers.inflight_bytes` before it is refused with 429."""
 
 
 def _now() -> datetime:
@@ -31,7 +34,7 @@ class Services:
     """All that a running dicomlake holds open.
 
     own_prefixes: by bucket that is read, what names of our own artifacts there begin with. index: the file in
-    which generations of files are kept. page_wait_s: how long one event waits for the pages of others.
+    which generations of files are kept.
     """
 
     settings: Settings
@@ -45,7 +48,6 @@ class Services:
     space: Space
     own_prefixes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     index: Path | None = None
-    page_wait_s: float = MAX_WAIT_S
     now: Callable[[], datetime] = _now
 
     def start(self, endpoint: str) -> None:
@@ -68,7 +70,8 @@ def open_services(settings: Settings) -> Services:
 
     Raises ConfigError with one sentence when something named there cannot be used.
     """
-    check_apart(settings)
+    if found := list(faults(settings)):
+        raise ConfigError("; ".join(found))
     index = _index(settings)
     with ExitStack() as opened:
         source = open_storage("source", settings.source.url, index, settings.source.buckets)
@@ -91,10 +94,41 @@ def open_services(settings: Settings) -> Services:
         )
         opened.pop_all()
     own = own_prefixes(settings, source.bucket)
-    budget = Budget(limits.inflight_bytes)
+    budget = Budget(limits.inflight_bytes, PATIENCE_S)
     space = Space(_folders(settings), settings.delivery.min_free_bytes)
     parts = source, artifacts, warehouse, bus, workers, Metrics(), budget, space
     return Services(settings, *parts, own, index)
+
+
+def faults(settings: Settings, serving: bool = False) -> Iterator[str]:
+    """Yield a sentence for all that keeps services from opening, or from starting; makes nothing."""
+    source, bus, artifacts = settings.source, settings.bus, settings.artifacts
+    watched = serving and settings.api.serve != "browse"
+    no_bus = list(broken([("bus.url", partial(check_bus, bus.url, bus.dead_letter_topic))]))
+    index = _index_beside(source.url) if no_bus else _index(settings)
+    no_storage = list(
+        broken(
+            [
+                ("source.url", partial(check_storage, "source", source.url, index, source.buckets, watched)),
+                ("artifacts.url", partial(check_storage, "artifacts", artifacts.url)),
+            ]
+        )
+    )
+    yield from no_storage or broken([("artifacts.url", partial(check_apart, settings))])
+    yield from broken([("warehouse.url", partial(check_warehouse, settings.warehouse.url))])
+    yield from no_bus
+
+
+def broken(rules: Iterable[tuple[str, Callable[[], object]]]) -> Iterator[str]:
+    """Yield what each check raises; it names the setting that the check is of, where it names none itself."""
+    for setting, check in rules:
+        try:
+            check()
+        except ConfigError as error:
+            names = any(error.text.startswith(f"{section}.") for section in SECTIONS)
+            yield error.text if names else f"{setting}: {error.text}"
+        except TransientError:  # a file that is locked now: no fault of the settings
+            continue
 
 
 def check_apart(settings: Settings) -> None:
@@ -103,7 +137,7 @@ def check_apart(settings: Settings) -> None:
     for place in (_place(settings.source.url), *further):
         if place.startswith(_outputs(settings)):
             raise ConfigError(
-                f"source {place} and artifacts.url {settings.artifacts.url} overlap:"
+                f"artifacts.url {settings.artifacts.url} and the source {place} overlap:"
                 " previews would be read as new objects; give them separate places or prefixes"
             )
 
@@ -132,8 +166,15 @@ def _place(url: str) -> str:
     """Return a URL of a storage in one spelling that ends in a slash."""
     scheme, _, rest = url.partition(":")
     if scheme == "file":
-        return f"file:{Path(rest.removeprefix('//') or '.').resolve()}".rstrip("/") + "/"
+        return f"file:{_resolved(rest.removeprefix('//') or '.')}".rstrip("/") + "/"
     return f"{scheme}://{posixpath.normpath(rest.strip('/'))}/"
+
+
+def _resolved(path: str) -> Path:
+    try:
+        return Path(path).resolve()
+    except (OSError, ValueError, RuntimeError):  # the storage says what is wrong with it
+        return Path(path)
 
 
 def _folders(settings: Settings) -> Iterator[Path]:
@@ -149,17 +190,18 @@ def _folders(settings: Settings) -> Iterator[Path]:
 def _index(settings: Settings) -> Path | None:
     """Return where generations of files are kept: in the queue's file if there is one, else by the folder."""
     scheme, _, path = settings.bus.url.partition(":")
-    if scheme == "local":
-        return Path(path)
-    if not settings.source.url.startswith("file:"):
+    return Path(path) if scheme == "local" else _index_beside(settings.source.url)
+
+
+def _index_beside(source: str) -> Path | None:
+    if not source.startswith("file:"):
         return None
-    return Path(_place(settings.source.url).removeprefix("file:").rstrip("/") + ".index.db")
+    return Path(_place(source).removeprefix("file:").rstrip("/") + ".index.db")
 
 
 def _decoder_failed(result: object) -> bool:
     """Tell whether a decoder refused a frame in the task that made this result."""
-    described = result if isinstance(result, tuple) else (result,)
-    return any(isinstance(one, Instance) and one.decoder_failed for one in described)
+    return isinstance(result, Instance) and result.decoder_failed
 
 
 def _open_bus(settings: Settings, warehouse: Warehouse) -> Bus:

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
+import json
+import math
+import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from enum import Enum, StrEnum
-from typing import BinaryIO
+from typing import Annotated, BinaryIO
 
 Row = Mapping[str, object]
 """One row of a table: column -> str, int, float, bool, bytes, datetime (aware), date, time, list, dict."""
+
+
+Code = Annotated[str, re.compile(r"[a-z][a-z0-9_]{0,39}").fullmatch]
+"""A stable word for a fault."""
+Count = Annotated[int, range(1 << 64).__contains__]
 
 
 class EventType(StrEnum):
@@ -20,6 +29,10 @@ class EventType(StrEnum):
     DELETE = "OBJECT_DELETE"
     ARCHIVE = "OBJECT_ARCHIVE"
     METADATA_UPDATE = "OBJECT_METADATA_UPDATE"
+
+
+REVISION = "dicomlakeRevision"
+"""Attribute of a notification whose object version is to be described again: the number of the revision."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +59,12 @@ class ObjectRef:
 
 @dataclass(frozen=True, slots=True)
 class ObjectEvent:
-    """A change of one object version. Sizes in bytes; `crc32c` in base64 as Cloud Storage writes it."""
+    """A change of one object version. Sizes in bytes; `crc32c` in base64 as Cloud Storage writes it.
+
+    revision: set where nothing changed and the version is described again; the seconds since 1970 at which
+    that was decided, so that a later one has a higher number.
+    overwritten_by: generation that replaced this version. overwrote: generation that this version replaced.
+    """
 
     type: EventType
     ref: ObjectRef
@@ -56,6 +74,17 @@ class ObjectEvent:
     crc32c: str | None = None
     storage_class: str | None = None
     overwritten_by: int | None = None
+    revision: int | None = None
+    overwrote: int | None = None
+
+    @property
+    def generations_fall(self) -> bool:
+        """Whether this version has a lower generation than one it replaced: views would show the wrong one.
+
+        Cloud Storage does not promise that generations of successive versions rise; nobody saw them fall.
+        """
+        generation = self.ref.generation
+        return (self.overwrote or 0) > generation or (self.overwritten_by or generation) < generation
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,10 +119,13 @@ class Content:
 
 @dataclass(frozen=True, slots=True)
 class DatasetWarning:
-    """One element whose value is not valid: kept verbatim in the metadata. `tag` is eight hex digits."""
+    """One element that is not valid, or not written as it should be. `tag` is eight hex digits.
 
-    tag: str
-    code: str
+    Its value is kept verbatim in the document, and but for NUL characters in the row.
+    """
+
+    tag: Annotated[str, re.compile("[0-9A-F]{8}").fullmatch]
+    code: Code
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,9 +142,9 @@ class Instance:
     metadata: str
     document: bytes
     preview: bytes | None = None
-    preview_error: str | None = None
+    preview_error: Code | None = None
     warnings: tuple[DatasetWarning, ...] = ()
-    took_ms: Mapping[str, int] = field(default_factory=dict)
+    took_ms: Mapping[str, Count] = field(default_factory=dict)
     member: str | None = None
     pdf: bytes | None = None
 
@@ -159,6 +191,8 @@ class DatasetLimits:
     scans: int = 256
 
 
+DOCUMENT_VERSION = 1
+"""Rises when the same bytes with the same options give another document, other columns or another preview."""
 DEFAULT_LIMITS = DatasetLimits()
 """Those of the default settings, for who reads a data set without any."""
 
@@ -183,6 +217,16 @@ class PreviewOptions:
     limits: DatasetLimits = DEFAULT_LIMITS
 
 
+def window_values(text: str) -> tuple[float, float] | None:
+    """Return centre and width of `centre,width`, None unless both are finite and the width is above 0."""
+    center, _, width = text.partition(",")
+    try:
+        found = float(center), float(width)
+    except ValueError:
+        return None
+    return found if all(map(math.isfinite, found)) and found[1] > 0 else None
+
+
 @dataclass(frozen=True, slots=True)
 class DescribeOptions:
     """All that `dicom.describe` may depend on besides the bytes."""
@@ -194,6 +238,12 @@ class DescribeOptions:
     def limits(self) -> DatasetLimits:
         """The limits of reading, which are those of drawing."""
         return self.preview.limits
+
+    @property
+    def key(self) -> str:
+        """A hash of these options and of DOCUMENT_VERSION; under an equal key nothing comes out otherwise."""
+        text = json.dumps({"document": DOCUMENT_VERSION, **asdict(self)}, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def without_preview(self) -> DescribeOptions:
         """Return the same without a preview."""
@@ -229,7 +279,8 @@ class Reason:
 
 class GiveUp(Enum):
     """What becomes of a permanent failure: a nack until the settings' last delivery, then a dead letter;
-    a dead letter at once; or nothing that is told, for it is an open dead letter already."""
+    a dead letter at once; or nothing that is told, for it is an open dead letter already. The last two are
+    for deliveries that do not come again, and whose sender therefore waits as long as they take."""
 
     WHEN_DUE = "when_due"
     NOW = "now"

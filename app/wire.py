@@ -10,29 +10,30 @@ from __future__ import annotations
 
 import io
 import pickle
-import re
 import socket
 import struct
 import time as clock
-from collections.abc import Callable, Sized
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence, Sized
 from dataclasses import fields, replace
 from datetime import date, time
-from typing import Any, BinaryIO
+from functools import lru_cache
+from types import UnionType
+from typing import Annotated, Any, BinaryIO, Literal, Union, get_args, get_origin, get_type_hints
 
 import msgpack
 
 from app import errors
 from app.archive.entries import Entry, Kind, Listing, Refused
 from app.errors import DicomlakeError
-from app.types import Content, DatasetWarning, Instance
+from app.types import Code, Content, Count, DatasetWarning, Instance
 
+Check = Callable[[Any], bool]
 SIZE = struct.Struct("!Q")
 MOST_VALUES = 1 << 23
 """Of one answer, each list and map counted too: a warning for every element that a data set may have fits.
 One takes a byte on the line, but up to a hundred in memory."""
 NAME, VALUES = "", "of"
 """Keys of the map that stands for an object of a class; no column is called so."""
-CODE = re.compile(r"[a-z][a-z0-9_]{0,39}")
 MOST_TEXT = 1000
 """Characters of the text of an error."""
 ERRORS = {
@@ -192,12 +193,18 @@ class _Reading:
 
     def _made(self, said: dict[str, Any]) -> Any:
         self._counted(said)
-        return MAKERS[said[NAME]](*said[VALUES]) if NAME in said else said
+        if NAME not in said:
+            return said
+        name, values = said[NAME], said[VALUES]
+        good = len(said) == 2 and type(values) is list
+        if not good or (name != "tuple" and not _all(FIELDS[name], values)):
+            raise Unreadable("no object of the class is made of these")
+        return MAKERS[name](*values)
 
 
 def _error(name: str, text: str, code: str) -> DicomlakeError:
-    """Return an error whose code and text may stand in a line of the log."""
-    if not (CODE.fullmatch(code) and isinstance(text, str) and len(text) <= MOST_TEXT):
+    """Return an error whose text is short enough for a line of the log."""
+    if len(text) > MOST_TEXT:
         raise Unreadable("no error says that")
     return ERRORS[name](text, code=code)
 
@@ -206,14 +213,88 @@ def _values(value: Any) -> list[object]:
     return [getattr(value, field.name) for field in fields(value)]
 
 
+def returned_by(function: Callable[..., object]) -> Check:
+    """Return what tells whether a value is of the type that a function is annotated to return or yield."""
+    try:
+        return _returned_by(function)
+    except TypeError:  # it cannot be a key of the cache
+        return _anything
+
+
+@lru_cache(maxsize=256)
+def _returned_by(function: Callable[..., object]) -> Check:
+    try:
+        hints = get_type_hints(function, include_extras=True)
+    except (NameError, TypeError):  # a name for type checkers alone, or a callable that is no function
+        return _anything
+    hint = hints.get("return", Any)
+    if get_origin(hint) in (Iterator, Generator):  # a task may yield several results, each an answer
+        hint = get_args(hint)[0]
+    return _is(hint)
+
+
+def _is(hint: Any) -> Check:
+    """Return what tells whether a value is of an annotated type; of one that is not known here, any is."""
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        base, (_, rule) = _is(arguments[0]), arguments
+        return lambda value: base(value) and bool(rule(value))
+    if origin is Literal:
+        return lambda value: type(value) is str and value in arguments
+    inner = [_is(one) for one in arguments if one is not ...]
+    if origin in (Union, UnionType):
+        return lambda value: any(check(value) for check in inner)
+    if origin is list or (origin is tuple and ... in arguments):
+        return lambda value: type(value) is origin and all(map(inner[0], value))
+    if origin is tuple:
+        return lambda value: type(value) is tuple and _all(inner, value)
+    if origin in (dict, Mapping):
+        key, one = inner
+        return lambda value: type(value) is dict and all(map(key, value)) and all(map(one, value.values()))
+    if hint is object:
+        return _is_plain
+    if hint is float:
+        return lambda value: type(value) in (int, float)
+    if isinstance(hint, type) and issubclass(hint, DicomlakeError):
+        return lambda value: isinstance(value, hint)
+    known = isinstance(hint, type) and hint is not Any
+    return (lambda value: type(value) is hint) if known else _anything
+
+
+def _all(checks: Sequence[Check], values: Sequence[object]) -> bool:
+    return len(checks) == len(values) and all(map(lambda check, value: check(value), checks, values))
+
+
+def _anything(_: object) -> bool:
+    return True
+
+
+def _is_plain(value: object) -> bool:
+    """Tell whether a column may hold a value."""
+    if isinstance(value, list):
+        return all(map(_is_plain, value))
+    if isinstance(value, dict):
+        return all(map(_is_plain, value.values()))
+    return value is None or type(value) in (str, int, float, bool, bytes, date, time)
+
+
+CLASSES = (DatasetWarning, Entry, Instance, Listing, Refused)
 KINDS: dict[type, Callable[[Any], list[object]]] = {
     date: lambda day: [day.year, day.month, day.day],
     time: lambda clock: [clock.hour, clock.minute, clock.second, clock.microsecond],
     tuple: list,
     Kind: lambda kind: [kind.value],
-    **dict.fromkeys((DatasetWarning, Entry, Instance, Listing, Refused), _values),
+    **dict.fromkeys(CLASSES, _values),
 }
 """What a worker may say beside plain values, and the arguments that make the same again."""
+FIELDS: dict[str, list[Check]] = {
+    date.__name__: [_is(Count)] * 3,
+    time.__name__: [_is(Count)] * 4,
+    Kind.__name__: [_is(str)],
+    "error": [ERRORS.__contains__, _is(str), _is(Code)],
+    **{kind.__name__: [*map(_is, get_type_hints(kind, include_extras=True).values())] for kind in CLASSES},
+}
+"""What the arguments of each must be; those of a tuple are any number of values."""
 MAKERS: dict[str, Callable[..., object]] = {
     **{kind.__name__: kind for kind in KINDS},
     "tuple": lambda *values: values,

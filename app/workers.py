@@ -1,6 +1,6 @@
 """Warm worker processes: a crash, a hang or a memory hit in one task fails that task and nothing else.
 
-    run(function, *args) ─▶ a free worker ─▶ the result, or the task's own error
+    run(function, *args) ─▶ a free worker ─▶ the result, or the task's own error; of `stream`, its results
                               └ killed and replaced: after any error, at the time limit, every N tasks
 
 Workers are forked by one helper process, the zygote, which has imported the decoders but nothing of the
@@ -13,47 +13,28 @@ When the server ends, however it ends, the zygote reads the end of its socket an
 
 from __future__ import annotations
 
-import io
 import math
 import os
 import signal
-import socket
-import struct
-import subprocess
-import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from concurrent.futures import Future
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar, cast
 
 from app.errors import DicomlakeError, LimitExceeded, Overloaded, TransientError, WorkerCrashed
 from app.ranges import Served
-from app.wire import SIZE, Line, Unreadable, pickled, read_packed
-from app.zygote import BEGUN, NUMBER, ORDER, READY
+from app.wire import Unreadable, pickled, returned_by
+from app.worker import Limits, Worker, Zygote
 
 T = TypeVar("T")
+NONE = object()
 
 PRELOAD = tuple(f"app.dicom.{part}" for part in ("dataset", "metadata", "columns", "row_metadata", "preview"))
 MOST_ANSWER_BYTES = 256 << 20  # the server holds it twice; only a picture of full size could be larger
-START_TIMEOUT_S = 60.0  # for the imports of the zygote and a fork
-CONTROL_TIMEOUT_S = 10.0  # for the death of a worker; past it the zygote is taken for broken and replaced
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What a process may use.
-
-    memory_bytes: address space beyond what a fresh worker has. cpu_s: processor time, 0 for any.
-    abort_is_memory: the task's library calls abort() when it gets no memory.
-    """
-
-    memory_bytes: int
-    cpu_s: int = 0
-    abort_is_memory: bool = False
 
 
 @dataclass(eq=False)
@@ -74,16 +55,16 @@ class Workers:
     preload: tuple[str, ...] = PRELOAD
     retire_if: Callable[[Any], bool] = lambda _: False
     environment: Mapping[str, str] = field(default_factory=dict)
-    _idle: list[_Worker] = field(init=False, repr=False)
-    _waiting: deque[Future[_Worker]] = field(default_factory=deque, init=False, repr=False)
+    _idle: list[Worker] = field(init=False, repr=False)
+    _waiting: deque[Future[Worker]] = field(default_factory=deque, init=False, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
     _confined: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
-    _zygote: _Zygote | None = field(default=None, init=False, repr=False)
+    _zygote: Zygote | None = field(default=None, init=False, repr=False)
     _closed: bool = field(default=False, init=False)
 
     def __post_init__(self) -> None:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-        self._idle = [_Worker() for _ in range(self.count or cores or 1)]
+        self._idle = [Worker() for _ in range(self.count or cores or 1)]
 
     def run(
         self,
@@ -102,10 +83,29 @@ class Workers:
         must end in, too. `begun` is called once a worker has begun with it. limits: narrower ones than those
         of the pool; the task gets a process of its own.
         """
+        with closing(self.stream(function, *args, wait_s=wait_s, begun=begun, limits=limits)) as results:
+            result = next(results, NONE)
+            if result is NONE or next(results, NONE) is not NONE:
+                raise WorkerCrashed("the worker gave another number of results than one")
+            return cast(T, result)
+
+    def stream(
+        self,
+        function: Callable[..., Any],
+        *args: object,
+        wait_s: float | None = None,
+        begun: Callable[[], None] = lambda: None,
+        limits: Limits | None = None,
+    ) -> Generator[Any]:
+        """Yield what `function(*args)` yields in a worker; as `run`, but each result may take `timeout_s`.
+
+        What the caller does between two of them does not count. The worker is held until the last; close the
+        generator to free it early.
+        """
         until = time.monotonic() + (math.inf if wait_s is None else wait_s)
         task, contents = pickled((function, args))
         worker = self._take(wait_s)
-        keep = False
+        keep = suspect = False
         try:
             if limits:
                 self._restart(worker, limits)
@@ -115,18 +115,21 @@ class Workers:
                     raise TransientError("no worker process starts")
             begun()
             with Served(contents, until) as served:
-                succeeded, value = worker.answer(min(self.memory_bytes, MOST_ANSWER_BYTES), served)
-            retire = limits is not None or worker.tasks >= self.tasks_per_worker
-            keep = succeeded and not (retire or self.retire_if(value))
+                for result in worker.results(min(self.memory_bytes, MOST_ANSWER_BYTES), served):
+                    if not returned_by(function)(result):
+                        raise Unreadable("no result of this task")
+                    suspect = suspect or self.retire_if(result)
+                    yield result
+                    worker.line.deadline = time.monotonic() + self.timeout_s
+            keep = not (suspect or limits) and worker.tasks < self.tasks_per_worker
         except TimeoutError:
             raise LimitExceeded(f"took longer than {self.timeout_s:g} s") from None
-        except (EOFError, ConnectionError, Unreadable):
+        except Unreadable:
+            raise WorkerCrashed("the worker's answer is malformed") from None
+        except (EOFError, ConnectionError):
             raise self._death(worker.stop(), limits) from None
         finally:
             self._give_back(worker, keep)
-        if not succeeded:
-            raise value
-        return cast(T, value)
 
     def run_confined(
         self,
@@ -140,10 +143,10 @@ class Workers:
         are left for what needs none. Raises Overloaded, too, if another one takes longer than `wait_s`.
         """
         until = time.monotonic() + (math.inf if wait_s is None else wait_s)
-        if not self._confined.acquire(timeout=-1 if wait_s in (None, math.inf) else wait_s):
+        if not self._confined.acquire(timeout=-1 if wait_s is None else wait_s):
             raise Overloaded("another task of this kind was under way for too long")
         try:
-            left_s = None if until == math.inf else max(0.0, until - time.monotonic())
+            left_s = None if wait_s is None else max(0.0, until - time.monotonic())
             return self.run(function, *args, wait_s=left_s, begun=begun, limits=limits)
         finally:
             self._confined.release()
@@ -169,13 +172,13 @@ class Workers:
         for worker in idle:
             worker.stop()
 
-    def _take(self, wait_s: float | None) -> _Worker:
+    def _take(self, wait_s: float | None) -> Worker:
         with self._lock:
             if self._closed:
                 raise Overloaded("shutting down")
             if self._idle:
                 return self._idle.pop()
-            turn: Future[_Worker] = Future()
+            turn: Future[Worker] = Future()
             self._waiting.append(turn)
         with suppress(TimeoutError):
             return turn.result(wait_s)
@@ -185,7 +188,7 @@ class Workers:
                 raise Overloaded("no worker was free in time")
         return turn.result()  # it came just now
 
-    def _give_back(self, worker: _Worker, keep: bool) -> None:
+    def _give_back(self, worker: Worker, keep: bool) -> None:
         if not keep:
             with suppress(TransientError):  # the next caller tries again, and is told
                 self._restart(worker)
@@ -197,7 +200,7 @@ class Workers:
             else:
                 self._idle.append(worker)
 
-    def _restart(self, worker: _Worker, limits: Limits | None = None) -> None:
+    def _restart(self, worker: Worker, limits: Limits | None = None) -> None:
         worker.stop()
         try:
             limits = limits or Limits(self.memory_bytes)
@@ -206,12 +209,12 @@ class Workers:
         except OSError as exc:
             raise TransientError(f"no worker process starts: {type(exc).__name__}") from exc
 
-    def _living_zygote(self) -> _Zygote:
+    def _living_zygote(self) -> Zygote:
         with self._lock:
             if self._closed:
                 raise Overloaded("shutting down")
             if self._zygote is None or not self._zygote.alive:
-                self._zygote = _Zygote(self.preload, self.environment)
+                self._zygote = Zygote(self.preload, self.environment)
             return self._zygote
 
     def _death(self, exit_code: int | None, limits: Limits | None) -> DicomlakeError:
@@ -225,116 +228,3 @@ class Workers:
             return LimitExceeded("out of memory")
         names = {-number: number.name for number in signal.Signals}
         return WorkerCrashed(f"the worker died: {names.get(exit_code, f'exit code {exit_code}')}")
-
-
-class _Worker:
-    """One place in the pool: the server's end of a worker process, and of the next one after a failure."""
-
-    def __init__(self) -> None:
-        self.alive = False
-
-    def start(self, zygote: _Zygote, limits: Limits) -> None:
-        """Ask for a process; returns before it is there."""
-        ours, theirs = socket.socketpair()
-        self.line = Line(ours)
-        self.stream = io.BufferedReader(self.line)
-        with theirs:
-            self.number = zygote.fork(theirs, limits)
-        self.zygote, self.tasks, self.ready, self.alive = zygote, 0, False, True
-
-    def begin(self, task: list[bytes], limit_s: float) -> bool:
-        """Send a task; False when no process was there to begin it."""
-        if not self.alive or not self._is_ready():
-            return False
-        self.tasks += 1
-        self.line.deadline = time.monotonic() + limit_s
-        try:
-            with suppress(BrokenPipeError):
-                self.line.send(task)
-            return self.stream.read(1) == BEGUN
-        except ConnectionError:
-            return False
-
-    def answer(self, most: int, served: Served) -> tuple[bool, Any]:
-        """Give the task what it reads until it ends: (True, result) or (False, error)."""
-        while True:
-            match read_packed(self.stream, most):
-                case [int(number), int(position), int(count)]:
-                    began = time.monotonic()
-                    data = served.read(number, position, count)
-                    self.line.deadline += time.monotonic() - began  # a slow store is no fault of the bytes
-                    self.line.send([SIZE.pack(len(data)), data])
-                case (bool(succeeded), value) if succeeded or isinstance(value, DicomlakeError):
-                    return succeeded, value
-                case _:
-                    raise Unreadable("neither a result nor an error")
-
-    def stop(self) -> int | None:
-        """Kill the process if it is there; its exit code, minus the signal it died of, None if unknown."""
-        if not self.alive:
-            return None
-        self.alive = False
-        self.stream.close()
-        return self.zygote.kill(self.number)
-
-    def _is_ready(self) -> bool:
-        if not self.ready:
-            self.line.deadline = time.monotonic() + START_TIMEOUT_S
-            with suppress(OSError):
-                self.ready = self.stream.read(1) == READY
-        return self.ready
-
-
-class _Zygote:
-    """The server's end of the zygote: a number and a socket begin a worker, the number alone ends it."""
-
-    def __init__(self, preload: tuple[str, ...], environment: Mapping[str, str]) -> None:
-        self.control, theirs = socket.socketpair()
-        self.control.settimeout(CONTROL_TIMEOUT_S)
-        self.lock = threading.Lock()
-        self.last = 0
-        call = f"breed({theirs.fileno()}, {preload!r})"
-        boot = f"import sys; sys.path[:] = sys.argv[1:]; from app.zygote import breed; {call}"
-        # A session of its own: Ctrl-C in the terminal does not reach it, and the group can be killed whole.
-        with theirs:
-            self.process = subprocess.Popen(
-                [sys.executable, "-c", boot, *sys.path],
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                # Threads of numpy's libraries would not survive a fork, and their stacks are address space.
-                env={**environment, "OPENBLAS_NUM_THREADS": "1"},
-                start_new_session=True,
-            )
-
-    @property
-    def alive(self) -> bool:
-        """Whether the process is there."""
-        return self.process.poll() is None
-
-    def fork(self, line: socket.socket, limits: Limits) -> int:
-        """Ask for a worker that listens on `line`; returns its number, before it is there."""
-        with self.lock:
-            self.last += 1
-            order = ORDER.pack(self.last, limits.memory_bytes, limits.cpu_s)
-            socket.send_fds(self.control, [order], [line.fileno()])
-            return self.last
-
-    def kill(self, number: int) -> int | None:
-        """Kill a worker and return its exit code; None when the zygote is gone, and so all its workers."""
-        try:
-            with self.lock:
-                self.control.sendall(ORDER.pack(number, 0, 0))
-                (exit_code,) = NUMBER.unpack(self.control.recv(NUMBER.size))
-            return int(exit_code)
-        except (OSError, struct.error):
-            self.close()
-            return None
-
-    def close(self) -> None:
-        """Kill it with all its workers."""
-        if self.alive:
-            with suppress(ProcessLookupError):
-                os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait()
-        self.control.close()

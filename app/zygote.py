@@ -2,8 +2,9 @@
 
 The zygote reads orders from its control socket: with a socket attached, it forks a worker that listens on
 that; alone, it kills the worker of that number and answers with its exit code. A worker says READY once, then
-to each pickled (function, arguments) BEGUN and a packed (succeeded, result or error), before that what it has
-to read of big contents (app/ranges.py). What both may do is little: app/sandbox.py.
+to each pickled (function, arguments) BEGUN, then packed (True, result) for each result, and at the end () or
+(False, error); between them what it has to read of big contents (app/ranges.py). What both may do is little:
+app/sandbox.py.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import socket
 import struct
 import sys
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -166,11 +167,14 @@ def _work(line: socket.socket) -> None:
 
 
 def _answer(line: socket.socket, stream: io.BufferedReader) -> tuple[bool, bytes]:
-    """Read a task, run it and return whether it succeeded and its packed answer."""
+    """Read a task, run it, send its results and return whether it succeeded, and its packed end."""
     error: BaseException = LimitExceeded("out of memory")
     try:
         function, args = unpickled(stream, asker(line, stream))
-        return True, packed((True, function(*args)))
+        result = function(*args)
+        for one in result if isinstance(result, Iterator) else (result,):
+            line.sendall(packed((True, one)))
+        return True, packed(())
     except MemoryError:
         pass
     except DicomlakeError as exc:

@@ -140,7 +140,7 @@ def cpu_s(pid: int) -> float:
 class Bench:
     """The service between a stand-in of Cloud Storage and pushes made of its notifications."""
 
-    def __init__(self, lake: Path, gcs: FakeGcs) -> None:
+    def __init__(self, lake: Path, gcs: FakeGcs, concurrency: int = CONCURRENCY, **limits: object) -> None:
         self.gcs = gcs
         self.messages: queue.SimpleQueue[bytes] = queue.SimpleQueue()
         self.numbers = count(1)
@@ -149,8 +149,8 @@ class Bench:
         gcs.subscribe(self._notified, bucket="landing")
         os.environ["STORAGE_EMULATOR_HOST"] = gcs.url
         places = {"source__url": "gs://landing", "artifacts__url": "gs://artifacts"}
-        self.service = Service(lake, workers__count=VCPU, **places)
-        self.client = httpx.Client(timeout=300, limits=httpx.Limits(max_connections=CONCURRENCY))
+        self.service = Service(lake, workers__count=VCPU, **places, **limits)
+        self.client = httpx.Client(timeout=300, limits=httpx.Limits(max_connections=concurrency))
 
     def _notified(self, attributes: dict[str, str], data: bytes) -> None:
         number = str(next(self.numbers))
@@ -160,12 +160,23 @@ class Bench:
 
     def push(self, data: bytes) -> int:
         """Store an object, push its notification, and return the size of that."""
-        self.gcs.put("landing", f"{next(self.numbers)}.dcm", data)
-        message = self.messages.get_nowait()
-        headers = {"content-type": "application/json"}
-        answer = self.client.post(self.service.url, content=message, headers=headers)
+        message = self.store(data)
+        answer = self.post(message)
         assert answer.status_code == 204, answer.text
         return len(message)
+
+    def answer(self, data: bytes) -> int:
+        """Store an object, push its notification, and return the status of the answer."""
+        return self.post(self.store(data)).status_code
+
+    def store(self, data: bytes) -> bytes:
+        """Store an object and return a notification as a push: its own, or that of a concurrent call."""
+        self.gcs.put("landing", f"{next(self.numbers)}.dcm", data)
+        return self.messages.get_nowait()
+
+    def post(self, push: bytes) -> httpx.Response:
+        headers = {"content-type": "application/json"}
+        return self.client.post(self.service.url, content=push, headers=headers)
 
     def rows(self) -> list[tuple[object, ...]]:
         with sqlite3.connect(self.service.lake / "lake.db", timeout=30) as database:

@@ -17,11 +17,11 @@ from pathlib import Path
 
 import requests
 
-from app.warehouse.generate import bigquery_schema
 from app.warehouse.schema import TABLES
-from app.warehouse.sql import views
-from tests.parts import need
+from app.warehouse.sql import VIEWS
+from tests.parts import ROOT, need
 
+SCHEMAS = ROOT / "tf/schemas"
 HOME = Path(os.environ.get("DICOMLAKE_BQEMULATOR", Path.home() / ".cache/dicomlake/bqemulator-1.4.0"))
 
 # It would fetch an extension for geography from the network, and its Write API forgets the fields of records.
@@ -47,7 +47,9 @@ class Emulator:
     rest: str
     grpc: str
 
-    def create_dataset(self, project: str, dataset: str, without: tuple[str, ...] = ()) -> None:
+    def create_dataset(
+        self, project: str, dataset: str, without: tuple[str, ...] = (), schemas: Path = SCHEMAS
+    ) -> None:
         """Make a dataset from the documents that Terraform uses, some columns left out."""
         at = f"{self.rest}/bigquery/v2/projects/{project}/datasets"
         reference = {"projectId": project, "datasetId": dataset}
@@ -55,27 +57,53 @@ class Emulator:
         for name, table in TABLES.items():
             body = {
                 "tableReference": {**reference, "tableId": name},
-                "schema": {
-                    "fields": [f for f in json.loads(bigquery_schema(name)) if f["name"] not in without]
-                },
+                "schema": {"fields": [f for f in _fields(schemas, name) if f["name"] not in without]},
             }
             if table.partition_by:
-                body["timePartitioning"] = {"type": "DAY", "field": table.partition_by}
+                body["timePartitioning"] = {"type": table.partition_unit, "field": table.partition_by}
             if table.cluster_by:
                 body["clustering"] = {"fields": list(table.cluster_by)}
             _post(f"{at}/{dataset}/tables", body)
-        for name, select in views("bigquery", f"{project}.{dataset}.").items():
+        self._create_views(project, dataset, schemas)
+
+    def upgrade_dataset(self, project: str, dataset: str) -> None:
+        """Change a dataset that older documents made as Terraform does: columns added, views replaced."""
+        at = f"{self.rest}/bigquery/v2/projects/{project}/datasets/{dataset}/tables"
+        for name in reversed(VIEWS):
+            assert requests.delete(f"{at}/{name}", timeout=30).ok
+        for name in TABLES:
+            there = {f["name"] for f in requests.get(f"{at}/{name}", timeout=30).json()["schema"]["fields"]}
+            fields = _fields(SCHEMAS, name)
+            # It takes the schema as such, and forgets to add the columns.
+            for added in (f for f in fields if f["name"] not in there):
+                column = f"`{added['name']}` {added['type']}"
+                self._run(project, f"ALTER TABLE `{project}.{dataset}.{name}` ADD COLUMN {column}")
+            answer = requests.patch(f"{at}/{name}", json={"schema": {"fields": fields}}, timeout=30)
+            assert answer.ok, answer.text
+        self._create_views(project, dataset, SCHEMAS)
+
+    def _create_views(self, project: str, dataset: str, schemas: Path) -> None:
+        at = f"{self.rest}/bigquery/v2/projects/{project}/datasets/{dataset}/tables"
+        reference = {"projectId": project, "datasetId": dataset}
+        for name in VIEWS:
+            text = (schemas / f"views/{name}.sql").read_text()
+            select = text.replace("${dataset}", f"{project}.{dataset}")
             view = {"query": select, "useLegacySql": False}
-            _post(f"{at}/{dataset}/tables", {"tableReference": {**reference, "tableId": name}, "view": view})
+            _post(at, {"tableReference": {**reference, "tableId": name}, "view": view})
 
     def empty(self, project: str, dataset: str) -> None:
         """Remove every row."""
         for name in TABLES:
-            sql = f"TRUNCATE TABLE `{project}.{dataset}.{name}`"
-            answer = _post(
-                f"{self.rest}/bigquery/v2/projects/{project}/queries", {"query": sql, "useLegacySql": False}
-            )
-            assert not answer.get("errors"), answer
+            self._run(project, f"TRUNCATE TABLE `{project}.{dataset}.{name}`")
+
+    def _run(self, project: str, sql: str) -> None:
+        at = f"{self.rest}/bigquery/v2/projects/{project}/queries"
+        answer = _post(at, {"query": sql, "useLegacySql": False})
+        assert not answer.get("errors"), answer
+
+
+def _fields(schemas: Path, table: str) -> list[dict]:
+    return json.loads((schemas / f"{table}.json").read_text())
 
 
 def _post(url: str, body: object) -> dict:

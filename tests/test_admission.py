@@ -19,6 +19,7 @@ from app.errors import OutOfSpace, Overloaded
 from app.services import open_services
 from app.types import Content, ObjectRef
 from tests.conftest import lake_settings
+from tests.processes import PATIENCE_S, wait_until
 from tests.pushes import wrapped
 
 MIB = 1 << 20
@@ -80,7 +81,7 @@ def test_who_is_patient_waits_for_room():
     def first():
         with budget.hold(80):
             inside.set()
-            assert leave.wait(10)
+            assert leave.wait(PATIENCE_S)
 
     def second():
         with budget.hold(30):
@@ -88,12 +89,44 @@ def test_who_is_patient_waits_for_room():
 
     with ThreadPoolExecutor() as pool:
         pool.submit(first)
-        assert inside.wait(10)
+        assert inside.wait(PATIENCE_S)
         waiting = pool.submit(second)
         time.sleep(0.1)
         assert not waiting.done()
         leave.set()
-        assert waiting.result(10) is True
+        assert waiting.result(PATIENCE_S) is True
+
+
+def test_a_large_object_is_not_overtaken_by_a_stream_of_small_ones():
+    budget, order, inside = Budget(100, patience_s=60), [], threading.Event()
+    leave = {name: threading.Event() for name in ("first", "large", "small")}
+
+    def take(name, size):
+        with budget.hold(size):
+            order.append(name)
+            inside.set()
+            assert leave[name].wait(60)
+
+    with ThreadPoolExecutor() as pool:
+        pool.submit(take, "first", 60)
+        assert inside.wait(60)
+        tasks = []
+        for waiting, (name, size) in enumerate([("large", 90), ("small", 10)], start=1):
+            tasks.append(pool.submit(take, name, size))
+            assert wait_until(lambda wanted=waiting: len(budget._queue) == wanted, 60)
+        for name in leave:
+            leave[name].set()
+        for task in tasks:
+            task.result(60)
+    assert order == ["first", "large", "small"]
+
+
+def test_nobody_waits_longer_than_the_delivery_has_left():
+    budget = Budget(100, patience_s=3600)
+    with budget.hold(100), pytest.raises(Overloaded), budget.hold(1, wait_s=0):
+        pass
+    with budget.hold(100):
+        pass
 
 
 def test_threads_never_hold_more_than_the_budget():
@@ -148,10 +181,30 @@ def test_an_event_past_the_budget_is_429_and_goes_when_there_is_room(services, l
         pass
 
 
+def test_an_event_waits_for_room_and_is_stored_without_a_failure(services, landed):
+    budget = Budget(40_000, patience_s=60)
+    client = client_of(services, budget=budget)
+    with ThreadPoolExecutor(1) as pool:
+        with budget.hold(1000):
+            pushed = pool.submit(client.post, "/", json=wrapped(landed))
+            assert wait_until(lambda: budget._queue, 60)
+        assert pushed.result(60).status_code == 204
+    assert services.warehouse.query("SELECT code FROM failures") == []
+
+
+@pytest.mark.parametrize(("attempt", "codes"), [(1, []), (9, []), (10, ["overloaded"]), (19, ["overloaded"])])
+def test_only_an_event_that_long_finds_no_room_is_a_failure(services, landed, attempt, codes):
+    budget = Budget(40_000)
+    with budget.hold(1000):
+        answer = client_of(services, budget=budget).post("/", json=wrapped(landed, attempt=attempt))
+    assert answer.status_code == 429
+    assert [row["code"] for row in services.warehouse.query("SELECT code FROM failures")] == codes
+
+
 def test_the_budget_is_that_of_the_settings(tmp_path):
     settings = lake_settings(tmp_path, workers__inflight_bytes=10)
     with closing(open_services(settings)) as services, services.budget.hold(5):
-        with pytest.raises(Overloaded), services.budget.hold(6):
+        with pytest.raises(Overloaded), services.budget.hold(6, wait_s=0):
             pass
         with services.budget.hold(5):
             pass

@@ -8,11 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app import archive
-from app.archive.entries import Entry, Kind, Listing
+from app.archive.entries import Entry, Kind, Listing, Refused
 from app.archive.labels import Labels, label
 from app.archive.unpack import may_be_dicom
 from app.dicom.dataset import read_dataset
-from app.errors import NotDicom
+from app.errors import LimitExceeded, NotDicom
+from app.types import DescribeOptions, Instance
 from tests import data
 from tests.archives import LIMITS, content, tar_file, tarred, tgz, unpacked, zipped
 
@@ -139,11 +140,43 @@ def listing(kind, *sizes):
     return Listing(kind, tuple(entries))
 
 
-def test_a_task_is_64_members_or_16_mib_and_never_none():
+def test_a_task_is_64_members_or_16_mib_and_never_none_and_all_of_a_gzip():
     assert [len(batch) for batch in archive.batches(listing(Kind.ZIP, *[1000] * 150))] == [64, 64, 22]
     mib = 1 << 20
     assert [len(one) for one in archive.batches(listing(Kind.TAR, 100 * mib, 15 * mib, mib, 1))] == [1, 2, 1]
-    assert [len(one) for one in archive.batches(listing(Kind.GZIP, *[100 * mib] * 5))] == [2, 2, 1]
+    assert [len(one) for one in archive.batches(listing(Kind.GZIP, *[100 * mib] * 500))] == [500]
+    assert list(archive.batches(listing(Kind.GZIP))) == []
+
+
+def told(entry_label, error=None):
+    return Instance({}, "", b"", preview_error=error, member=entry_label)
+
+
+@pytest.mark.parametrize(
+    ("pack", "ends", "labels"),
+    [
+        (zipped, ["decode_failed", None], "0"),
+        (tgz, ["decode_failed", None], "01"),
+        (tgz, ["decode_failed", "unsupported_transfer_syntax", "out_of_memory", None], "01"),
+        (tgz, ["decode_failed", "limit_exceeded", None], "0"),
+        (tgz, ["out_of_memory", None, "decode_failed", None], "0123"),
+        (tgz, [None, LimitExceeded("limits.depth")], "01"),
+        (tgz, ["decode_failed", LimitExceeded("out of memory"), None], "0"),
+    ],
+)
+def test_what_a_decoder_leaked_costs_no_other_member_its_picture(pack, ends, labels):
+    def describe(one, options):
+        end = ends[int(one.member)]
+        if isinstance(end, LimitExceeded):
+            raise end
+        return told(one.member, end)
+
+    whole = content(pack((str(number), CT) for number in range(len(ends))))
+    found = archive.list_members(whole, LIMITS)
+    part = archive.part(whole, found.kind, found.entries)
+    options = DescribeOptions().without_preview()
+    came = archive.describe_members(describe, part, options, LIMITS)
+    assert "".join(one.label if isinstance(one, Refused) else one.member for one in came) == labels
 
 
 def test_a_worker_gets_only_the_bytes_of_its_own_members():

@@ -242,13 +242,13 @@ def bomb(kind):
 def test_a_bomb_of_one_gib_is_refused_at_once_and_in_little_memory(kind):
     packed = bomb(kind)
     tracemalloc.start()
-    begin = time.monotonic()
+    begin = time.process_time()
     code = refused(packed)
-    took, (_, peak) = time.monotonic() - begin, tracemalloc.get_traced_memory()
+    cpu_s, (_, peak) = time.process_time() - begin, tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert code == "compression_ratio"
     assert peak < 4 * MIB
-    assert took < 5
+    assert cpu_s < 5
 
 
 def test_a_zip_whose_directory_hides_how_far_it_inflates_is_read_no_further_than_it_says():

@@ -8,10 +8,11 @@ import pytest
 
 from app.commit import GroupCommit
 from app.errors import BusUnavailable, RowRejected
+from tests.processes import PATIENCE_S
 
 
 def until(condition):
-    end = time.monotonic() + 10
+    end = time.monotonic() + PATIENCE_S
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.001)
@@ -26,7 +27,7 @@ class Gated:
 
     def commit(self, parts):
         self.groups.append(parts)
-        assert self.passes.acquire(timeout=10)
+        assert self.passes.acquire(timeout=PATIENCE_S)
         if self.faults and (fault := self.faults.pop(0)):
             raise fault
         return [RowRejected("seven") if part == 7 else 2 * part for part in parts]
@@ -50,7 +51,7 @@ def test_parts_that_come_during_a_commit_share_the_next_in_order(pool):
     gated = Gated()
     futures = gated.queue_up(pool, 1, 2, 3, 4)
     gated.passes.release(2)
-    assert [future.result(10) for future in futures] == [2, 4, 6, 8]
+    assert [future.result(PATIENCE_S) for future in futures] == [2, 4, 6, 8]
     assert gated.groups == [[1], [2, 3, 4]]
 
 
@@ -58,7 +59,7 @@ def test_what_does_not_fit_goes_next(pool):
     gated = Gated(limit=2)
     futures = gated.queue_up(pool, 1, 2, 3, 4, 5, 6)
     gated.passes.release(4)
-    assert [future.result(10) for future in futures] == [2, 4, 6, 8, 10, 12]
+    assert [future.result(PATIENCE_S) for future in futures] == [2, 4, 6, 8, 10, 12]
     assert gated.groups == [[1], [2, 3], [4, 5], [6]]
 
 
@@ -66,9 +67,9 @@ def test_an_error_of_one_part_is_not_that_of_the_others(pool):
     gated = Gated()
     futures = gated.queue_up(pool, 1, 7, 3)
     gated.passes.release(2)
-    assert (futures[0].result(10), futures[2].result(10)) == (2, 6)
+    assert (futures[0].result(PATIENCE_S), futures[2].result(PATIENCE_S)) == (2, 6)
     with pytest.raises(RowRejected, match="seven"):
-        futures[1].result(10)
+        futures[1].result(PATIENCE_S)
 
 
 def test_an_error_of_the_commit_is_everybodys_but_each_has_an_object_of_its_own(pool):
@@ -76,7 +77,7 @@ def test_an_error_of_the_commit_is_everybodys_but_each_has_an_object_of_its_own(
     gated.faults = [None, BusUnavailable("down")]
     futures = gated.queue_up(pool, 1, 2, 3, 4)
     gated.passes.release(2)
-    assert futures[0].result(10) == 2
+    assert futures[0].result(PATIENCE_S) == 2
     faults = [future.exception(10) for future in futures[1:]]
     assert [(type(fault), fault.text) for fault in faults] == [(BusUnavailable, "down")] * 3
     assert len({id(fault) for fault in faults}) == 3
@@ -86,10 +87,10 @@ def test_who_is_done_does_not_wait_for_the_next_commit(pool):
     gated = Gated(limit=2)
     futures = gated.queue_up(pool, 1, 2, 3, 4)
     gated.passes.release(2)
-    assert [future.result(10) for future in futures[:3]] == [2, 4, 6]
+    assert [future.result(PATIENCE_S) for future in futures[:3]] == [2, 4, 6]
     assert not futures[3].done()
     gated.passes.release()
-    assert futures[3].result(10) == 8
+    assert futures[3].result(PATIENCE_S) == 8
 
 
 @pytest.mark.parametrize("fault", [KeyboardInterrupt(), TypeError()], ids=["torn out", "a bug"])
@@ -98,10 +99,10 @@ def test_who_is_torn_out_while_it_leads_leaves_nobody_waiting(pool, fault):
     gated.faults = [None, fault]
     futures = gated.queue_up(pool, 1, 2, 3)
     gated.passes.release(3)
-    assert futures[0].result(10) == 2
+    assert futures[0].result(PATIENCE_S) == 2
     assert type(futures[1].exception(10)) is type(fault)
     with pytest.raises(BusUnavailable):
-        futures[2].result(10)
+        futures[2].result(PATIENCE_S)
     assert gated.together.add(5) == 10
 
 
@@ -114,7 +115,7 @@ def test_close_waits_for_what_was_taken_and_takes_no_more(pool):
         gated.together.add(3)
     assert not closing.done()
     gated.passes.release(2)
-    closing.result(10)
+    closing.result(PATIENCE_S)
     assert (first.result(0), second.result(0)) == (2, 4)
 
 

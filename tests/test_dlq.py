@@ -1,12 +1,15 @@
 """Dead letters: what is shown of them, what goes out again, what goes away."""
 
 import json
-from datetime import UTC, datetime
+from collections import Counter
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from app import dlq, pipeline
-from app.storage.telling import notification
+from app.errors import WarehouseUnavailable
+from app.storage.telling import described_again, notification
 from app.types import EventType, GiveUp, Status
 from tests import data
 
@@ -38,7 +41,7 @@ def plant(services, message_id, attributes, data=b"{}"):
 
 def test_a_letter_is_shown_with_its_attributes_and_every_attempt(services, bad):
     assert handle(services, bad).status is Status.DEAD_LETTERED
-    (listed,) = dlq.letters(services.warehouse)
+    (listed,) = list(dlq.letters(services.warehouse))
     shown = dlq.letter(services.warehouse, listed["message_id"])
     assert (shown["object"], shown["code"], shown["generation"]) == ("bad.dcm", "not_dicom", bad.generation)
     assert shown["attributes"]["objectId"] == "bad.dcm"
@@ -47,11 +50,21 @@ def test_a_letter_is_shown_with_its_attributes_and_every_attempt(services, bad):
     assert isinstance(attempt["permanent"], bool)
 
 
+def test_a_letter_of_a_revision_is_requeued_as_that(services, bad):
+    told = notification(EventType.FINALIZE, bad, services.source.uri(bad.name), NOON)
+    pipeline.handle(described_again(told, 1700000000, 1), services, GiveUp.NOW)
+    (letter,) = dlq.letters(services.warehouse)
+    list(dlq.requeue(services, [letter["message_id"]]))
+    (attributes,) = queued(services)
+    assert attributes["dicomlakeRevision"] == "1700000000"
+    assert "dicomlakeCode" not in attributes
+
+
 @pytest.mark.parametrize("kind", [EventType.DELETE, EventType.ARCHIVE])
 def test_a_letter_whose_file_was_removed_is_listed_no_more(services, bad, kind):
     handle(services, bad)
     assert handle(services, bad, kind).status is Status.DELETED
-    assert dlq.letters(services.warehouse) == []
+    assert list(dlq.letters(services.warehouse)) == []
 
 
 def test_a_letter_whose_file_was_overwritten_is_listed_no_more(services, bad):
@@ -61,7 +74,7 @@ def test_a_letter_whose_file_was_overwritten_is_listed_no_more(services, bad):
     assert later.generation > bad.generation
     told = notification(EventType.FINALIZE, later, services.source.uri(later.name), NOON)
     assert pipeline.handle(told, services).status is Status.STORED
-    assert dlq.letters(services.warehouse) == []
+    assert list(dlq.letters(services.warehouse)) == []
 
 
 @pytest.mark.parametrize("call", [dlq.letter, lambda w, name: dlq.purge(w, [name])])
@@ -72,7 +85,7 @@ def test_an_id_that_is_none_is_told_so(services, call):
 
 def test_a_requeued_message_is_the_event_it_was_and_leaves_the_table(services, bad):
     handle(services, bad)
-    (listed,) = dlq.letters(services.warehouse)
+    (listed,) = list(dlq.letters(services.warehouse))
     (line,) = dlq.requeue(services, [listed["message_id"]])
     assert line["message_id"] == listed["message_id"]
     (attributes,) = queued(services)
@@ -116,3 +129,127 @@ def test_a_letter_that_cannot_be_decoded_is_shown_requeued_and_purged_like_any(s
     assert len(list(dlq.requeue(services, ["m1"]))) == 1
     assert queued(services) == [{}]
     assert dlq.purge(services.warehouse, ["m2"]) == 1
+
+
+class Counted:
+    """A warehouse that notes how many rows it gave, and how many values each removal had."""
+
+    def __init__(self, inner):
+        self.inner, self.given, self.removals = inner, Counter(), []
+
+    def query(self, *arguments):
+        rows = self.inner.query(*arguments)
+        self.given["query"] += len(rows)
+        return rows
+
+    def stream(self, *arguments):
+        for row in self.inner.stream(*arguments):
+            self.given["stream"] += 1
+            yield row
+
+    def delete(self, table, column, values):
+        self.removals.append(len(values))
+        return self.inner.delete(table, column, values)
+
+    def __getattr__(self, name):
+        return getattr(self.inner, name)
+
+
+MANY = 5000
+
+
+@pytest.fixture
+def many(services):
+    """A table of so many letters, two each of half as many events."""
+    rows = []
+    for number in range(MANY):
+        event = {"bucketId": "landing", "objectId": f"{number // 2}.dcm", "objectGeneration": "7"}
+        attributes = json.dumps(event | {"eventType": "OBJECT_FINALIZE"})
+        time = NOON + timedelta(seconds=number)
+        rows.append(
+            {"message_id": f"m{number}", "publish_time": time, "attributes": attributes, "data": b"x"}
+        )
+    services.warehouse.append("dead_letter", rows)
+    return replace(services, warehouse=Counted(services.warehouse))
+
+
+def left(services):
+    return services.warehouse.query("SELECT COUNT(*) AS n FROM dead_letter")[0]["n"]
+
+
+def test_to_drop_one_of_many_letters_reads_that_one(many):
+    assert dlq.purge(many.warehouse, ["m2500"]) == 1
+    assert many.warehouse.given.total() <= 4
+    assert many.warehouse.removals == [2]
+    assert left(many) == MANY - 2
+
+
+def test_to_send_one_of_many_letters_reads_that_one(many):
+    (line,) = dlq.requeue(many, ["m2500"])
+    assert line["message_id"] == "m2501"
+    assert many.warehouse.given.total() <= 4
+    assert [attributes["objectId"] for attributes in queued(many)] == ["1250.dcm"]
+    assert left(many) == MANY - 2
+
+
+def test_to_show_one_of_many_letters_reads_that_one(many):
+    assert dlq.letter(many.warehouse, "m2501")["attributes"]["objectId"] == "1250.dcm"
+    assert many.warehouse.given.total() <= 4
+
+
+def test_to_list_many_letters_holds_one_at_a_time(many):
+    listed = dlq.letters(many.warehouse)
+    assert next(listed)["message_id"] == "m1"
+    assert many.warehouse.given.total() == 1
+    assert sum(1 for _ in listed) == MANY // 2 - 1
+
+
+def test_all_of_many_letters_are_dropped_in_pages(many):
+    steps = []
+    assert dlq.purge(many.warehouse, None, steps.append) == MANY // 2
+    assert left(many) == 0
+    assert sum(steps) == MANY // 2
+    assert 2 < len(steps) == len(many.warehouse.removals)
+    assert max(many.warehouse.removals) <= 2000
+
+
+def test_all_of_many_letters_are_sent_oldest_first_and_leave_in_pages(many):
+    lines = dlq.requeue(many, None)
+    assert [line["message_id"] for line in lines] == [f"m{number}" for number in range(1, MANY, 2)]
+    assert [attributes["objectId"] for attributes in queued(many)] == [f"{n}.dcm" for n in range(MANY // 2)]
+    assert left(many) == 0
+    assert max(many.warehouse.removals) <= 200
+
+
+def test_what_is_sent_leaves_the_table_before_it_is_told(many):
+    lines = dlq.requeue(many, None)
+    told = next(lines)
+    assert left(many) < MANY
+    assert (
+        many.warehouse.query("SELECT * FROM dead_letter WHERE message_id = :id", {"id": told["message_id"]})
+        == []
+    )
+
+
+def test_a_letter_that_cannot_be_removed_now_holds_up_no_other(services):
+    class Held(Counted):
+        def delete(self, table, column, values):
+            if "m2" in values:
+                raise WarehouseUnavailable("rows written in the last 90 minutes cannot be removed yet")
+            return super().delete(table, column, values)
+
+    for number in range(4):
+        plant(services, f"m{number}", json.dumps({"objectId": str(number)}))
+    lines = list(dlq.requeue(replace(services, warehouse=Held(services.warehouse)), None))
+    assert [line.get("kept", "") for line in lines] == [
+        *("", "", "rows written in the last 90 minutes cannot be removed yet", "")
+    ]
+    assert [row["message_id"] for row in dlq.letters(services.warehouse)] == ["m2"]
+
+
+def test_letters_of_events_that_only_look_alike_when_joined_stay_apart(services):
+    common = {"objectGeneration": "7", "eventType": "OBJECT_FINALIZE"}
+    plant(services, "m1", json.dumps({"bucketId": "a", "objectId": "b c", **common}))
+    plant(services, "m2", json.dumps({"bucketId": "a b", "objectId": "c", **common}))
+    assert dlq.purge(services.warehouse, ["m1"]) == 1
+    assert [row["message_id"] for row in dlq.letters(services.warehouse)] == ["m2"]

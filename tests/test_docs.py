@@ -9,7 +9,7 @@ import pytest
 
 from app import errors
 from app.cli import cli
-from app.config import defaults
+from app.layers import defaults
 from app.services import open_services
 from benchmarks.cost import PRICES, Measured, cost
 from tests.conftest import lake_settings

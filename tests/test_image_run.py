@@ -193,7 +193,7 @@ def serving(
     with log.open("wb") as lines:
         process = subprocess.Popen(buildah.running(*arguments), stdout=lines, stderr=lines)
         try:
-            assert until(answers, 30), log.read_text()
+            assert until(answers), log.read_text()
             yield process
         finally:
             process.kill()

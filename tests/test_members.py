@@ -3,8 +3,10 @@
 import gzip
 import json
 import random
+import tarfile
 import time
 import zipfile
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,13 +14,17 @@ import pytest
 
 from app import pipeline
 from app.archive import describe_members
+from app.attempt import Attempt
 from app.errors import BadArchive, DeadlineExceeded, NotDicom, RowsRejected, StorageUnavailable, WorkerCrashed
+from app.members import Members
 from app.storage.telling import notification
-from app.types import EventType, GiveUp, Status
+from app.types import Content, EventType, GiveUp, Message, Status
 from app.workers import Workers
 from tests import data
 from tests.archives import tarred, tgz, zipped
 from tests.faults import Broken, broken
+from tests.parts import shared
+from tests.streams import Log
 
 CT = data.ct()
 GOOD = [("a/1.dcm", CT), ("a/2.dcm", data.minimal())]
@@ -68,7 +74,7 @@ def test_every_member_is_a_row_with_its_own_artifacts(services, packed):
     outcome = handle(services, ref)
     assert (outcome.status, outcome.stored, outcome.instances) == (Status.STORED, 2, ())
     assert members(services) == ["a/1.dcm", "a/2.dcm"]
-    folder = f"study/x.zip.{ref.generation}/a"
+    folder = f"study/x.zip.{ref.generation}^/a"
     assert artifacts(services) == [
         f"images/{folder}/1.dcm.png",
         f"metadata/{folder}/1.dcm.json",
@@ -160,6 +166,49 @@ def test_what_comes_along_on_a_patient_disc_does_no_harm(services):
     assert members(services) == ["a/1.dcm", "a/2.dcm"]
 
 
+TEXTS = [("LICENSE", b"Attribution"), ("a/README", "é".encode() * 4096), ("VERSION", b"1.0\n")]
+
+
+@pytest.mark.parametrize("pack", [zipped, tarred, tgz])
+def test_plain_text_without_an_extension_beside_images_is_passed_over(services, pack):
+    assert handle(services, land(services, "x.zip", pack([*TEXTS, *GOOD]))).status is Status.STORED
+    assert members(services) == ["a/1.dcm", "a/2.dcm"]
+
+
+@pytest.mark.parametrize(
+    ("content", "why"), [(bytes(200), "not_dicom"), (b"\xff\xd8\xff", "not_dicom"), (b"", "not_dicom: empty")]
+)
+def test_other_bytes_without_an_extension_are_a_damaged_image(services, content, why):
+    with pytest.raises(BadArchive) as caught:
+        handle(services, land(services, "x.zip", zipped([*TEXTS, *GOOD, ("IM000001", content)])))
+    assert caught.value.text == f'1 member(s) failed: "IM000001" ({why})'
+
+
+def test_what_was_passed_over_is_counted_and_named_in_one_line_of_the_log(services, caplog):
+    others = [("DICOMDIR", CT), ("viewer.exe", b"MZ\0"), ("a\nb", b"text"), *TEXTS]
+    with caplog.at_level("INFO", logger="dicomlake"):
+        ref = land(services, "disc.zip", zipped([*GOOD, *others]))
+        handle(services, ref)
+    (line,) = [record for record in caplog.records if record.getMessage() == "passed over"]
+    assert (line.count, line.object, line.generation) == (6, "disc.zip", ref.generation)
+    assert json.loads(line.member) == ["DICOMDIR", "viewer.exe", "a\\x0ab", "LICENSE", "a/README", "VERSION"]
+
+
+def test_of_very_many_that_were_passed_over_ten_are_named(services, caplog):
+    others = [(f"{number}-{'x' * 100}.txt", b"text") for number in range(30)]
+    with caplog.at_level("INFO", logger="dicomlake"):
+        handle(services, land(services, "disc.zip", zipped([*GOOD, *others])))
+    (line,) = [record for record in caplog.records if record.getMessage() == "passed over"]
+    assert (line.count, len(json.loads(line.member))) == (30, 10)
+    assert len(line.member) < 1000
+
+
+def test_the_download_with_a_text_file_is_stored(services):
+    packed = (shared("fieldcases") / "macosx_with_a_text_file.zip").read_bytes()
+    assert handle(services, land(services, "x.zip", packed)).status is Status.STORED
+    assert members(services) == ["x/IM1.dcm", "x/IM2"]
+
+
 def test_an_archive_of_a_kind_that_is_not_read_is_not_lost_silently(services):
     with pytest.raises(BadArchive) as caught:
         handle(services, land(services, "study.rar", b"Rar!\x1a\7\1\0" + bytes(100)))
@@ -215,7 +264,7 @@ def test_no_member_is_written_outside_the_artifacts(services):
     lake = services.artifacts.root.parent
     pictures = [path.relative_to(lake).as_posix() for path in lake.rglob("*.png")]
     assert len(pictures) == len(names)
-    assert all(path.startswith(f"output/images/x.zip.{ref.generation}/") for path in pictures)
+    assert all(path.startswith(f"output/images/x.zip.{ref.generation}^/") for path in pictures)
     assert len(artifacts(services)) == 2 * len(names)
 
 
@@ -223,17 +272,18 @@ class Deadly(Broken):
     """Workers that die on some members: on all of them, or only while they are rendered."""
 
     def __init__(self, workers, labels, rendering):
-        super().__init__(workers, "run", WorkerCrashed("the worker died"))
+        super().__init__(workers, "stream", WorkerCrashed("the worker died"))
         self.labels, self.rendering, self.tasks = labels, rendering, 0
 
     def _fail(self, function, *args, **limits):
         self.tasks += 1
-        if function is describe_members:
-            _, part, options, _ = args
-            held = {entry.label for entry in part.entries}
-            if held & self.labels and (options.preview.enabled or not self.rendering):
-                raise self._error
-        return self._inner.run(function, *args, **limits)
+        assert function is describe_members
+        _, part, options, _ = args
+        with closing(self._inner.stream(function, *args, **limits)) as found:
+            for entry in part.entries:
+                if entry.label in self.labels and (options.preview.enabled or not self.rendering):
+                    raise self._error
+                yield next(found)
 
 
 def deadly(services, labels, rendering=False):
@@ -247,7 +297,7 @@ def test_a_member_that_kills_its_worker_costs_itself_alone(services):
         handle(dying, land(services, "x.zip", zipped(files)))
     assert caught.value.text == '1 member(s) failed: "33.dcm" (worker_crashed)'
     assert len(rows(services)) == 69
-    assert dying.workers.tasks < 25
+    assert dying.workers.tasks == 5  # two batches, the first again from that member, alone, and after it
 
 
 def test_a_member_that_kills_its_worker_while_rendering_loses_its_picture_alone(services):
@@ -263,6 +313,58 @@ def test_an_archive_that_costs_worker_after_worker_is_given_up(services):
     with pytest.raises(BadArchive, match="more than 16 members"):
         handle(dying, land(services, "x.zip", zipped(files)))
     assert dying.workers.tasks < 60
+
+
+def test_members_after_one_that_kills_its_worker_are_not_blamed_for_it(services):
+    files = [(f"{number}.dcm", CT) for number in range(6)]
+    dying = deadly(services, ["2.dcm", "3.dcm"], rendering=True)
+    assert handle(dying, land(services, "x.tgz", tgz(files))).stored == 6
+    found = {row["member"]: row["preview_error"] for row in rows(services)}
+    assert found == {f"{n}.dcm": "worker_crashed" if n in (2, 3) else None for n in range(6)}
+
+
+def large_tgz(services, deadly_ones=()):
+    """Describe an archive of 3,000 members read in ranges, and return by how often its size it was read."""
+    chance = random.Random(1)
+    others = [(f"{number}.bin", b"\0" + chance.randbytes(700)) for number in range(3000)]
+    others[700:700] = others[2900:2900] = [("1.dcm", CT)]
+    packed = gzip.compress(tarred(others, tarfile.USTAR_FORMAT), 1)
+    ref = land(services, "x.tgz", packed)
+    stream = Log(packed)
+    content = Content(ref, services.source.uri(ref.name), len(packed), opener=lambda: stream_again(stream))
+    attempt = Attempt(Message(b"", {}, "1"), 500, services.metrics)
+    attempt.stored = 0
+    found = Members(content, attempt, deadly(services, deadly_ones) if deadly_ones else services)
+    with closing(found.groups()) as groups:
+        labels = [instance.member for group in groups for instance in group]
+    return labels, sum(count for _, count in stream.reads) / len(packed)
+
+
+def stream_again(stream):
+    """Give a worker the same stream, which outlives it."""
+    stream.close = lambda: None
+    stream.seek(0)
+    return stream
+
+
+def test_a_large_tgz_is_inflated_once_to_list_it_and_once_to_describe_it(services):
+    labels, times = large_tgz(services)
+    assert labels == ["1.dcm", "1~2.dcm"]
+    assert times < 2.2
+
+
+def test_a_member_of_a_large_tgz_that_kills_its_worker_costs_two_passes_more(services):
+    labels, times = large_tgz(services, ["1~2.dcm"])
+    assert labels == ["1.dcm"]
+    assert times < 5.2
+
+
+def test_an_archive_that_is_given_up_in_the_middle_leaves_no_worker_busy(services):
+    ref = land(services, "x.tgz", tgz([(f"{n}.dcm", data.minimal()) for n in range(3000)]))
+    with pytest.raises(StorageUnavailable) as caught:
+        handle(broken(services, "write", StorageUnavailable("down")), ref)
+    assert services.workers.run(len, b"abc", wait_s=0) == 3  # while the error, with all its frames, is kept
+    assert caught.value.code == "storage_unavailable"
 
 
 def test_a_member_of_a_long_name_has_artifacts_that_go_with_the_archive(services):

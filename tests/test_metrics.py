@@ -1,6 +1,7 @@
 """What a scrape shows."""
 
 import threading
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -31,6 +32,14 @@ def test_a_stored_event_is_counted_by_type_status_and_code():
     assert samples['dicomlake_stage_seconds_count{stage="total"}'] == 1
     assert samples['dicomlake_stage_seconds_bucket{le="0.01",stage="total"}'] == 0
     assert samples['dicomlake_stage_seconds_bucket{le="0.025",stage="total"}'] == 1
+
+
+def test_a_version_with_a_lower_generation_than_what_it_replaced_is_counted():
+    metrics = Metrics()
+    metrics.event(EVENT, Status.STORED, "", 0.02)
+    assert scrape(metrics)["dicomlake_generations_fall_total"] == 0
+    metrics.event(replace(EVENT, overwrote=EVENT.ref.generation + 1), Status.STORED, "", 0.02)
+    assert scrape(metrics)["dicomlake_generations_fall_total"] == 1
 
 
 def test_what_was_no_event_is_counted_as_unknown():

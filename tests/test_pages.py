@@ -1,7 +1,6 @@
 """PDFs through the pipeline, on real storage, warehouse and workers: what a page costs, whom it delays."""
 
 import io
-import math
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +17,7 @@ from app import bulk, pipeline
 from app.cli import cli
 from app.errors import Overloaded
 from app.storage.telling import notification
-from app.types import EventType, Status
+from app.types import EventType, GiveUp, Status
 from app.workers import Workers
 from tests import data, pdfs
 from tests.archives import zipped
@@ -44,9 +43,9 @@ def land(services, name: str, content: bytes):
     return services.source.find(name)
 
 
-def handle(services, ref):
+def handle(services, ref, how: GiveUp = GiveUp.WHEN_DUE):
     told = notification(EventType.FINALIZE, ref, services.source.uri(ref.name), services.now())
-    return pipeline.handle(told, services)
+    return pipeline.handle(told, services, how)
 
 
 def rows(services, table: str = "instances_current"):
@@ -115,11 +114,11 @@ def test_documents_that_take_too_long_leave_the_other_workers_to_images(services
     ended: list[str] = []
 
     def take(ref) -> None:
-        handle(crowded, ref)
+        handle(crowded, ref, GiveUp.NOW)  # it waits for its turn, and for a worker, as long as that takes
         ended.append(ref.name)
 
     with closing(Workers(2, 3 << 29, 60)) as two, ThreadPoolExecutor(8) as places:
-        crowded = replace(services, workers=two, page_wait_s=math.inf)
+        crowded = replace(services, workers=two)
         for number in range(3):
             places.submit(
                 take, land(services, f"{number}.pdf", pdfs.pdf_object(pdfs.tiling(), f"1.8.{number}"))
@@ -138,8 +137,10 @@ def test_documents_that_take_too_long_leave_the_other_workers_to_images(services
 
 def test_a_document_that_does_not_come_to_its_turn_is_refused_and_the_next_delivery_draws_it(services):
     ref = land(services, "a.dcm", pdfs.pdf_object(pdfs.many_pages()))
+    delivery = services.settings.delivery.model_copy(update={"deadline_s": 2.0})
+    hurried = replace(services, settings=services.settings.model_copy(update={"delivery": delivery}))
     with services.workers._confined, pytest.raises(Overloaded):
-        handle(replace(services, page_wait_s=0.1), ref)
+        handle(hurried, ref)
     assert rows(services) == []
     handle(services, ref)
     assert [row["preview_error"] for row in rows(services)] == [None]
@@ -151,8 +152,7 @@ def test_ingest_waits_for_the_turn_of_a_document(services, tmp_path):
     lines: list[dict[str, object]] = []
     with ThreadPoolExecutor(1) as pool:
         with services.workers._confined:
-            impatient = replace(services, page_wait_s=0.0)
-            summary = pool.submit(bulk.ingest, [tmp_path / "a.dcm"], impatient, lines.append)
+            summary = pool.submit(bulk.ingest, [tmp_path / "a.dcm"], services, lines.append)
             assert wait_until(lambda: services.workers.run(os.getpid) > 0, 10)
         assert summary.result() == {"files": 1, "stored": 1}
     assert [(line["status"], line["preview_error"]) for line in lines] == [("stored", None)]

@@ -1,6 +1,7 @@
 """One event through the pipeline, on real storage, warehouse and workers: what comes of a step that fails."""
 
 import ctypes
+import re
 import time
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -14,6 +15,7 @@ from app.storage.telling import notification
 from app.types import EventType, Status
 from tests import data
 from tests.archives import zipped
+from tests.conftest import lake_settings
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
@@ -27,6 +29,16 @@ class Around:
 
     def __getattr__(self, name):
         return getattr(self._inner, name)
+
+
+def changed(services, **given):
+    """Return the services with other settings, given as `section__key`."""
+    settings = services.settings
+    for name, value in given.items():
+        section, key = name.split("__")
+        part = getattr(settings, section).model_copy(update={key: value})
+        settings = settings.model_copy(update={section: part})
+    return replace(services, settings=settings)
 
 
 @pytest.fixture
@@ -63,6 +75,57 @@ def test_a_change_of_metadata_refreshes_the_row_and_draws_nothing_again(services
     assert (row["metageneration"], row["event_type"]) == (2, "OBJECT_METADATA_UPDATE")
     assert (row["preview_error"], picture(row)) == (None, drawn)
     assert drawn.read_bytes() == b"as it was"
+
+
+def test_every_row_has_its_collection_and_a_stored_one_the_key_of_its_settings(services):
+    names = {"acme/2026/a.dcm": "acme", "b.dcm": None, "acme/x.zip": "acme"}
+    for name in names:
+        path = services.source.root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(zipped([("in/1.dcm", data.ct())]) if name.endswith(".zip") else data.ct())
+        handle(services, services.source.find(name))
+    key = services.settings.describe_options().key
+    assert re.fullmatch("[0-9a-f]{16}", key)
+    found = {row["object_uri"].partition("/landing/")[2]: row for row in rows(services)}
+    assert {name: row["collection"] for name, row in found.items()} == names
+    assert {row["describe_key"] for row in found.values()} == {key}
+    assert {(row["revision"], row["dicom_uri"]) for row in found.values()} == {(None, None)}
+    handle(services, services.source.find("acme/x.zip"), EventType.DELETE)
+    (gone,) = [row for row in rows(services, "instances") if row["event_type"] == "OBJECT_DELETE"]
+    assert (gone["collection"], gone["describe_key"]) == ("acme", None)
+
+
+def test_a_collection_is_named_below_the_prefix_of_the_source(services):
+    (services.source.root / "in/acme").mkdir(parents=True)
+    for name in ("in/acme/a.dcm", "in/b.dcm"):
+        (services.source.root / name).write_bytes(data.ct())
+        ref = services.source.find(name)
+        handle(replace(services, source=Around(services.source, prefix="in/")), ref)
+    assert sorted(str(row["collection"]) for row in rows(services)) == ["None", "acme"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"preview__max_side": 64},
+        {"metadata__strict": True},
+        {"metadata__include": ["Modality"]},
+        {"limits__scans": 300},
+        {"workers__max_pixels": 1000},
+    ],
+)
+def test_another_setting_that_a_description_depends_on_is_another_key(tmp_path, change):
+    def key(**given):
+        return lake_settings(tmp_path, **given).describe_options().key
+
+    assert key(**change) != key() == key(workers__count=3, archive__max_members=5, log__level="error")
+
+
+def test_a_picture_of_before_a_change_of_metadata_is_not_of_the_settings_of_now(services, ct):
+    handle(services, ct)
+    handle(services, ct, EventType.METADATA_UPDATE, metageneration=2)
+    (row,) = rows(services)
+    assert row["describe_key"] == services.settings.describe_options().without_preview().key
 
 
 def test_a_change_of_metadata_that_comes_first_draws_the_picture(services, ct):
@@ -155,6 +218,17 @@ def test_a_removal_spares_the_objects_of_a_folder_called_as_the_object_and_its_g
     handle(services, ct, EventType.DELETE)
     assert artifacts(services) == before
     assert len(before) == 2
+
+
+def test_a_version_with_a_lower_generation_than_what_it_replaced_is_stored_with_a_warning(
+    services, ct, caplog
+):
+    told = notification(EventType.FINALIZE, ct, services.source.uri(ct.name), NOON)
+    attributes = told.attributes | {"overwroteGeneration": str(ct.generation + 1)}
+    with caplog.at_level("INFO", "dicomlake"):
+        assert pipeline.handle(replace(told, attributes=attributes), services).status is Status.STORED
+    (line,) = [record for record in caplog.records if record.message == "event"]
+    assert (line.levelname, line.warning) == ("WARNING", "generations_fall")
 
 
 def test_a_removal_before_its_object_hides_it(services, ct):

@@ -82,9 +82,7 @@ def test_a_fault_of_the_store_is_told_as_it_is_and_the_next_task_works(workers, 
 
 def test_the_time_of_a_slow_store_is_not_that_of_the_task(workers):
     places = [(number << 20, 1) for number in range(6)]
-    began = time.monotonic()
     assert len(workers.run(tasks.read_ranges, content(Slow(DATA)), places)) == 7
-    assert time.monotonic() - began > 3.6
     with pytest.raises(LimitExceeded, match="took longer than 2 s"):
         workers.run(tasks.nap, 30.0)
 
@@ -113,6 +111,13 @@ def test_a_worker_gets_nothing_but_ranges_of_its_own_object(workers, asked):
     with pytest.raises(WorkerCrashed):
         workers.run(tasks.say_beside, packed(asked), content(Log(DATA)))
     assert workers.run(tasks.double, 4) == 8
+
+
+def test_an_object_is_read_while_results_come(workers):
+    stream = Log(DATA)
+    assert sum(workers.stream(tasks.read_in_pieces, content(stream), 1 << 20)) == len(DATA)
+    assert sum(count for _, count in stream.reads) == len(DATA)
+    assert stream.closed
 
 
 def test_an_object_is_not_read_for_ever(workers):

@@ -15,6 +15,7 @@ import pytest
 from app import server
 from app.connection import Connection
 from tests.e2e.service import until
+from tests.processes import PATIENCE_S
 
 EVENT_HEAD = b"POST / HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
 
@@ -22,7 +23,13 @@ EVENT_HEAD = b"POST / HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/j
 class Hasty(Connection):
     """Waits a tenth of a second where the real one waits many."""
 
-    head_s, body_s, max_connections = 0.3, 0.6, 8
+    head_s, body_s = 0.3, 0.6
+
+
+class Crowded(Connection):
+    """Has room for few connections, and all the patience of the real one."""
+
+    max_connections = 8
 
 
 @contextmanager
@@ -36,7 +43,7 @@ def serving(services, connection=Connection):
             yield http, port
         finally:
             http.should_exit = True
-            thread.join(15)
+            thread.join(PATIENCE_S)
 
 
 @pytest.fixture
@@ -51,9 +58,15 @@ def hasty(services):
         yield running
 
 
+@pytest.fixture
+def crowded(services):
+    with serving(services, Crowded) as running:
+        yield running
+
+
 def send(port, *pieces):
     """Send pieces on a new connection and return all that comes back until the service closes it."""
-    with socket.create_connection(("127.0.0.1", port), timeout=10) as line:
+    with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_S) as line:
         answer = b""
         with suppress(BrokenPipeError, ConnectionResetError):  # it may close before it has read all
             for piece in pieces:
@@ -79,33 +92,27 @@ def status(answer):
     ids=["body", "chunked", "headers", "byte"],
 )
 def test_a_request_that_stops_half_way_is_answered_and_its_connection_closed(hasty, pieces):
-    begin = time.monotonic()
     answer = send(hasty[1], *pieces)
-    assert time.monotonic() - begin < 5
     assert status(answer) == 408
     assert json.loads(answer.partition(b"\r\n\r\n")[2])["code"] == "request_timeout"
 
 
 @pytest.mark.parametrize("pieces", [[], [b"\r\n"]], ids=["silent", "an empty line"])
 def test_a_connection_without_a_request_is_closed(hasty, pieces):
-    begin = time.monotonic()
     send(hasty[1], *pieces)
-    assert time.monotonic() - begin < 5
-    assert until(lambda: not hasty[0].server_state.connections, 1)
+    assert until(lambda: not hasty[0].server_state.connections)
 
 
 @pytest.mark.parametrize("rest", [b"\r\n", b"GET /heal", EVENT_HEAD + b"content-length: 9\r\n\r\n1"])
 def test_an_answered_connection_that_then_stops_half_way_is_closed(hasty, rest):
     whole = b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n"
-    begin = time.monotonic()
-    with socket.create_connection(("127.0.0.1", hasty[1]), timeout=10) as line:
+    with socket.create_connection(("127.0.0.1", hasty[1]), timeout=PATIENCE_S) as line:
         line.sendall(whole)
         assert status(line.recv(65536)) == 200
         line.sendall(rest)
         while line.recv(65536):
             pass
-    assert time.monotonic() - begin < 5
-    assert until(lambda: not hasty[0].server_state.connections, 1)
+    assert until(lambda: not hasty[0].server_state.connections)
 
 
 class Slow:
@@ -130,14 +137,14 @@ def test_a_slow_answer_and_a_pause_between_requests_are_no_slow_request(services
         assert http.server_state.connections == {connection}
 
 
-def test_more_connections_than_the_limit_are_refused_and_later_ones_taken_again(hasty):
-    http, port = hasty
+def test_more_connections_than_the_limit_are_refused_and_later_ones_taken_again(crowded):
+    http, port = crowded
     with ExitStack() as held:
-        for _ in range(Hasty.max_connections):
+        for _ in range(Crowded.max_connections):
             held.enter_context(socket.create_connection(("127.0.0.1", port)))
-        assert until(lambda: len(http.server_state.connections) == Hasty.max_connections, 0.2)
+        assert until(lambda: len(http.server_state.connections) == Crowded.max_connections)
         assert status(send(port)) == 503
-    assert until(lambda: not http.server_state.connections, 5)
+    assert until(lambda: not http.server_state.connections)
     assert httpx.get(f"http://127.0.0.1:{port}/health").status_code == 200
     counted = 'dicomlake_events_total{code="too_many_connections",status="failed",type="unknown"} 1.0'
     assert counted in httpx.get(f"http://127.0.0.1:{port}/metrics").text
@@ -173,7 +180,7 @@ def test_headers_without_end_are_cut_off(port, head):
     line = b"a" * 1000 if head.endswith((b"a", b": ")) else b"x-y: " + b"a" * 993 + b"\r\n"
     sent = 0
     with (
-        socket.create_connection(("127.0.0.1", port), timeout=10) as sock,
+        socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_S) as sock,
         suppress(BrokenPipeError, ConnectionResetError),
     ):
         sock.sendall(head)
@@ -196,7 +203,7 @@ def test_a_sender_that_goes_away_is_no_error(port, caplog):
         with socket.create_connection(("127.0.0.1", port)) as line:
             line.sendall(EVENT_HEAD + b"content-length: 100\r\n\r\nhalf")
             time.sleep(0.2)
-        assert until(lambda: any(getattr(record, "code", "") == "body_cut" for record in caplog.records), 5)
+        assert until(lambda: any(getattr(record, "code", "") == "body_cut" for record in caplog.records))
         time.sleep(0.1)
     assert [record.levelname for record in caplog.records] == ["WARNING"]
 
@@ -269,12 +276,13 @@ def test_an_answer_to_a_late_request_has_them_too(hasty, pieces):
     assert head_of(answer).items() >= SAFE.items()
 
 
-def test_a_refused_connection_is_told_so_with_them(hasty):
+def test_a_refused_connection_is_told_so_with_them(crowded):
+    http, port = crowded
     with ExitStack() as held:
-        for _ in range(Hasty.max_connections):
-            held.enter_context(socket.create_connection(("127.0.0.1", hasty[1])))
-        assert until(lambda: len(hasty[0].server_state.connections) == Hasty.max_connections, 0.2)
-        answer = send(hasty[1])
+        for _ in range(Crowded.max_connections):
+            held.enter_context(socket.create_connection(("127.0.0.1", port)))
+        assert until(lambda: len(http.server_state.connections) == Crowded.max_connections)
+        answer = send(port)
     assert status(answer) == 503
     assert head_of(answer).items() >= SAFE.items()
 

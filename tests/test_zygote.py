@@ -17,7 +17,7 @@ from app.errors import InternalError, LimitExceeded, WorkerCrashed
 from app.workers import Workers
 from tests import worker_tasks as tasks
 from tests.parts import ROOT, need
-from tests.processes import alive, children, wait_until
+from tests.processes import PATIENCE_S, alive, children, wait_until
 
 MIB = 1 << 20
 
@@ -74,13 +74,13 @@ SCRIPT = """
 import operator, os, sys, threading, time
 from app.workers import Workers
 print("main")
-workers = Workers(2, 1 << 26, 30.0, preload=())
+workers = Workers(2, 1 << 26, 300.0, preload=())
 print(workers.run(operator.mul, 6, 7))
 if "hang" in sys.argv:
     workers.warm()
-    threading.Thread(target=workers.run, args=(time.sleep, 30)).start()
+    threading.Thread(target=workers.run, args=(time.sleep, 300)).start()
     print(workers.run(os.getpid), workers.run(os.getppid), flush=True)
-    time.sleep(30)
+    time.sleep(300)
 workers.close()
 """
 
@@ -102,7 +102,7 @@ def test_main_module_runs_once_however_it_was_started(way, tmp_path):
         "module": ["-m", "unguarded"],
     }
     with start_script(arguments[way], stdin=subprocess.PIPE, cwd=tmp_path) as script:
-        output, _ = script.communicate(SCRIPT, timeout=20)
+        output, _ = script.communicate(SCRIPT, timeout=PATIENCE_S)
     assert output == "main\n42\n"
 
 
@@ -114,7 +114,7 @@ def test_no_process_outlives_a_killed_server():
         pids = {worker, zygote, *children(zygote)}
         assert all(alive(pid) for pid in pids)
         script.kill()
-    assert wait_until(lambda: not any(alive(pid) for pid in pids), 2)
+    assert wait_until(lambda: not any(alive(pid) for pid in pids))
 
 
 def test_worker_has_the_libraries_but_nothing_of_the_server(workers):

@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -23,6 +23,10 @@ from app.types import Content
 
 def double(number: int) -> int:
     return 2 * number
+
+
+def own_pid() -> int:
+    return os.getpid()
 
 
 def measure(data: bytes) -> tuple[int, int]:
@@ -58,6 +62,28 @@ def say(answer: bytes) -> None:
     for number in range(256):
         with suppress(OSError):
             os.write(number, answer)
+
+
+def naps(*seconds: float) -> Iterator[float]:
+    for one in seconds:
+        time.sleep(one)
+        yield one
+
+
+def doubles_then(deed: str, *numbers: int) -> Iterator[int]:
+    """Yield the doubles, then end as told; `after` each, tell how far it came."""
+    for number in numbers:
+        yield 2 * number
+    if deed == "die":
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if deed == "refuse":
+        refuse()
+
+
+def read_in_pieces(content: Content, count: int) -> Iterator[int]:
+    with content.open() as stream:
+        while piece := stream.read(count):
+            yield len(piece)
 
 
 def nap(seconds: float) -> float:

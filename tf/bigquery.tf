@@ -5,11 +5,12 @@ locals {
 
   # Columns are in schemas/, made by `make schemas`; layout as in app/warehouse/schema.py.
   tables = {
-    dead_letter = { partition_by = null, cluster_by = null }
-    failures    = { partition_by = "failed_at", cluster_by = null }
+    dead_letter = { partition_by = null, partition_unit = null, cluster_by = null }
+    failures    = { partition_by = "failed_at", partition_unit = "DAY", cluster_by = null }
     instances = {
-      partition_by = "ingested_at"
-      cluster_by   = ["study_instance_uid", "series_instance_uid", "sop_instance_uid", "modality"]
+      partition_by   = "ingested_at"
+      partition_unit = var.dataset.instances_partition
+      cluster_by     = ["study_instance_uid", "series_instance_uid", "sop_instance_uid", "modality"]
     }
   }
 
@@ -40,6 +41,26 @@ resource "google_bigquery_dataset" "lake" {
   labels                     = var.labels
   delete_contents_on_destroy = !var.deletion_protection
 
+  # Without these blocks Google admits every viewer and editor of the project. Terraform then owns the list:
+  # whom the console adds, the next apply removes.
+  dynamic "access" {
+    for_each = var.restrict_basic_roles ? ["projectOwners"] : []
+    content {
+      role          = "OWNER"
+      special_group = access.value
+    }
+  }
+
+  dynamic "access" {
+    for_each = { for member in var.dataset.readers : member => split(":", member) }
+    content {
+      role           = "READER"
+      user_by_email  = contains(["user", "serviceAccount"], access.value[0]) ? access.value[1] : null
+      group_by_email = access.value[0] == "group" ? access.value[1] : null
+      domain         = access.value[0] == "domain" ? access.value[1] : null
+    }
+  }
+
   dynamic "default_encryption_configuration" {
     for_each = local.kms_key[*]
     content {
@@ -64,7 +85,7 @@ resource "google_bigquery_table" "table" {
   dynamic "time_partitioning" {
     for_each = each.value.partition_by[*]
     content {
-      type  = "DAY"
+      type  = each.value.partition_unit
       field = time_partitioning.value
     }
   }

@@ -59,9 +59,12 @@ resource "google_project_iam_member" "eventarc" {
   for_each = { for role, member in {
     "roles/pubsub.publisher"       = local.agents.storage
     "roles/eventarc.eventReceiver" = local.members.push
+    "roles/eventarc.serviceAgent"  = local.agents.eventarc # enabling the API grants it too, but minutes later
   } : role => member if var.trigger == "eventarc" }
 
   project = var.project_id
   role    = each.key
   member  = each.value
+
+  depends_on = [google_project_service_identity.agent]
 }

@@ -5,8 +5,13 @@ data "google_project" "this" {
   project_id = var.project_id
 }
 
-data "google_storage_project_service_account" "this" {
-  project = var.project_id
+# Asking for an agent is what makes it, and needs the API of Cloud Storage.
+data "google_storage_project_service_account" "owner" {
+  for_each = merge({ own = var.project_id }, { for project in var.landing.projects : project => project })
+
+  project = each.value
+
+  depends_on = [google_project_service.api]
 }
 
 locals {
@@ -26,10 +31,11 @@ locals {
   number = data.google_project.this.number
   agents = {
     bigquery = "serviceAccount:bq-${local.number}@bigquery-encryption.iam.gserviceaccount.com"
+    eventarc = "serviceAccount:service-${local.number}@gcp-sa-eventarc.iam.gserviceaccount.com"
     pubsub   = "serviceAccount:service-${local.number}@gcp-sa-pubsub.iam.gserviceaccount.com"
     registry = "serviceAccount:service-${local.number}@gcp-sa-artifactregistry.iam.gserviceaccount.com"
     run      = "serviceAccount:service-${local.number}@serverless-robot-prod.iam.gserviceaccount.com"
-    storage  = "serviceAccount:${data.google_storage_project_service_account.this.email_address}"
+    storage  = "serviceAccount:${data.google_storage_project_service_account.owner["own"].email_address}"
   }
 
   kms_key = try(var.kms.key, null)
@@ -75,7 +81,8 @@ resource "google_service_account_iam_member" "push_token" {
 
 resource "google_kms_crypto_key_iam_member" "agent" {
   for_each = toset([
-    for agent in keys(local.agents) : agent if try(var.kms.grant, false) && (agent != "registry" || var.registry)
+    for agent in keys(local.agents) : agent
+    if try(var.kms.grant, false) && agent != "eventarc" && (agent != "registry" || var.registry)
   ])
 
   crypto_key_id = local.kms_key

@@ -43,7 +43,7 @@ output "next_steps" {
   description = "Commands for what comes now."
   value       = <<-EOT
     # store a first object
-    gsutil cp FILE.dcm gs://${local.landing_buckets[0]}/${try(var.landing.prefixes[0], "")}
+    gcloud storage cp FILE.dcm gs://${local.landing_buckets[0]}/${try(var.landing.prefixes[0], "")}
 
     # its row, some seconds later
     ${local.bq} \

@@ -104,13 +104,19 @@ resource "google_pubsub_subscription" "dead_letter" {
   depends_on = [google_bigquery_table_iam_member.appends]
 }
 
+# Notifications of a bucket are published by the Cloud Storage agent of the project that owns the bucket.
 resource "google_pubsub_topic_iam_member" "storage_publishes" {
-  count = var.trigger == "pubsub" ? 1 : 0
+  for_each = var.trigger == "pubsub" ? data.google_storage_project_service_account.owner : {}
 
   project = var.project_id
   topic   = local.topic
   role    = "roles/pubsub.publisher"
-  member  = local.agents.storage
+  member  = "serviceAccount:${each.value.email_address}"
+}
+
+moved {
+  from = google_pubsub_topic_iam_member.storage_publishes[0]
+  to   = google_pubsub_topic_iam_member.storage_publishes["own"]
 }
 
 # The service gives up permanent failures itself, with their reason; Pub/Sub all that fails too often.

@@ -9,8 +9,18 @@ resource "google_artifact_registry_repository" "image" {
   kms_key_name  = local.kms_key
   labels        = var.labels
 
+  # Tags can move: services run digests, so no tag is trusted, and the build moves `running` and `previous`.
   docker_config {
-    immutable_tags = true
+    immutable_tags = false
+  }
+
+  cleanup_policies {
+    id     = "keep-deployed"
+    action = "KEEP"
+    condition {
+      tag_state    = "TAGGED"
+      tag_prefixes = ["running", "previous"]
+    }
   }
 
   cleanup_policies {

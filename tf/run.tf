@@ -51,7 +51,7 @@ resource "google_cloud_run_v2_service" "service" {
   labels              = var.labels
   ingress             = each.value.ingress
   custom_audiences    = each.key == "ingest" ? [local.audience] : null
-  deletion_protection = var.deletion_protection
+  deletion_protection = false # it holds no data; protection would forbid replacing one whose first start failed
 
   template {
     service_account                  = local.emails[each.key]

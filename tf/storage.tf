@@ -47,6 +47,8 @@ locals {
       } if job != "push"
     },
   )
+  lists              = "roles/storage.legacyBucketReader"
+  restricted_buckets = var.restrict_basic_roles ? [for bucket in values(local.buckets) : bucket.name] : []
   listed = {
     for pair in distinct([for one in values(local.bucket_grants) : [one.job, one.bucket] if length(one.names) > 0]) :
     join("-lists-", pair) => { job = pair[0], bucket = pair[1] }
@@ -135,7 +137,61 @@ resource "google_storage_notification" "landing" {
   event_types        = var.event_types
   object_name_prefix = each.value.prefix == "" ? null : each.value.prefix
 
-  depends_on = [google_storage_bucket.bucket, google_pubsub_topic_iam_member.storage_publishes]
+  # Last of all: what is published before the push subscription exists, nobody receives, and what fails before the
+  # dead-letter topic has a subscription and its grants is given up without a trace.
+  depends_on = [
+    google_pubsub_subscription.dead_letter,
+    google_pubsub_subscription.push,
+    google_pubsub_subscription_iam_member.dead_lettered,
+    google_pubsub_topic_iam_member.dead_letters,
+    google_pubsub_topic_iam_member.storage_publishes,
+    google_storage_bucket.bucket,
+  ]
+
+  lifecycle {
+    precondition {
+      condition = !contains(var.landing.existing, each.value.bucket) || contains(
+        [for agent in data.google_storage_project_service_account.owner : agent.email_address],
+        "service-${try(data.google_storage_bucket.existing[each.value.bucket].project_number, "")}@gs-project-accounts.iam.gserviceaccount.com"
+      )
+      error_message = "Bucket ${each.value.bucket} belongs to a project that is neither project_id nor in landing.projects; its Cloud Storage agent could not publish to the topic."
+    }
+  }
+}
+
+# A change of storage class is a metadata update: the service would read each object again, for which the colder
+# classes charge.
+check "colder_classes" {
+  assert {
+    condition     = !contains(var.event_types, "OBJECT_METADATA_UPDATE") || alltrue([for rule in var.landing.lifecycle : rule.storage_class == null])
+    error_message = "landing.lifecycle moves objects to another storage class, and each move is an OBJECT_METADATA_UPDATE that reads the object again. Leave that type out of event_types, or expect the retrieval charges."
+  }
+}
+
+data "google_storage_bucket" "existing" {
+  for_each = toset(var.trigger == "pubsub" ? var.landing.existing : [])
+
+  name = each.key
+
+  depends_on = [google_project_service.api]
+}
+
+# A new bucket admits basic roles: every viewer of the project could read every patient. These bindings own the four
+# legacy roles through which it does that, and leave them to owners and to the accounts that need to list.
+resource "google_storage_bucket_iam_binding" "basic_roles" {
+  for_each = {
+    for pair in setproduct(var.restrict_basic_roles ? keys(local.buckets) : [], [
+      "legacyBucketOwner", "legacyBucketReader", "legacyObjectOwner", "legacyObjectReader"
+    ]) : join(" ", pair) => { bucket = local.buckets[pair[0]].name, role = "roles/storage.${pair[1]}" }
+  }
+
+  bucket = each.value.bucket
+  role   = each.value.role
+  members = concat(["projectOwner:${var.project_id}"], each.value.role == local.lists ? [
+    for one in values(local.listed) : local.members[one.job] if one.bucket == each.value.bucket
+  ] : [])
+
+  depends_on = [google_storage_bucket.bucket]
 }
 
 resource "google_storage_bucket_iam_member" "names" {
@@ -160,10 +216,10 @@ resource "google_storage_bucket_iam_member" "names" {
 }
 
 resource "google_storage_bucket_iam_member" "listed" {
-  for_each = local.listed
+  for_each = { for key, one in local.listed : key => one if !contains(local.restricted_buckets, one.bucket) }
 
   bucket = each.value.bucket
-  role   = "roles/storage.legacyBucketReader"
+  role   = local.lists
   member = local.members[each.value.job]
 
   depends_on = [google_storage_bucket.bucket]

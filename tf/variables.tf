@@ -56,7 +56,7 @@ variable "browse" {
 }
 
 variable "deletion_protection" {
-  description = "Refuse to destroy services, tables and buckets that hold data."
+  description = "Refuse to destroy tables and buckets that hold data."
   type        = bool
   default     = true
 }
@@ -190,6 +190,12 @@ variable "registry" {
   description = "Create an Artifact Registry repository for the image."
   type        = bool
   default     = false
+}
+
+variable "restrict_basic_roles" {
+  description = "Whether the dataset and buckets made here admit only project owners and named accounts. By default Google lets every project viewer read them, and patients are in them."
+  type        = bool
+  default     = true
 }
 
 variable "service_accounts" {

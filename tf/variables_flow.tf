@@ -40,9 +40,30 @@ variable "dataset" {
   type = object({
     id       = optional(string) # default: name, with underscores
     create   = optional(bool, true)
-    location = optional(string) # default: region; may be a multi-region like EU
+    location = optional(string)           # default: region; may be a multi-region like EU
+    readers  = optional(list(string), []) # who may read every table, beside project owners
+    # How much one partition of instances holds. By DAY is for a dataset that was made before there was a choice: no
+    # table can change this, and a plan that wants to would remove it.
+    instances_partition = optional(string, "MONTH")
   })
   default = {}
+
+  validation {
+    condition     = contains(["DAY", "MONTH"], var.dataset.instances_partition)
+    error_message = "instances_partition is MONTH, or DAY for a table that was made so."
+  }
+
+  validation {
+    condition = alltrue([
+      for member in var.dataset.readers : can(regex("^(user|group|serviceAccount|domain):[^:]+$", member))
+    ])
+    error_message = "readers are like user:a@example.org, group:g@example.org, serviceAccount:s@p.iam.gserviceaccount.com or domain:example.org."
+  }
+
+  validation {
+    condition     = length(var.dataset.readers) == 0 || (var.dataset.create && var.restrict_basic_roles)
+    error_message = "readers need dataset.create and restrict_basic_roles: elsewhere Terraform does not own who may read."
+  }
 
   validation {
     condition     = var.dataset.id == null || can(regex("^[A-Za-z0-9_]+$", var.dataset.id))
@@ -126,7 +147,8 @@ variable "landing" {
   type = object({
     bucket           = optional(string)           # name of the one to create; default: PROJECT-NAME-landing
     existing         = optional(list(string), []) # or these instead, which stay as they are
-    prefixes         = optional(list(string), []) # announce only names that begin so
+    projects         = optional(list(string), []) # other projects that own any of the existing buckets
+    prefixes         = optional(list(string), []) # announce only these folders, each ending in a slash
     location         = optional(string)           # of all buckets; default: region
     versioning       = optional(bool, true)
     noncurrent_days  = optional(number, 30) # old versions are removed after so many days
@@ -145,15 +167,20 @@ variable "landing" {
   }
 
   validation {
+    condition     = length(var.landing.projects) == 0 || length(var.landing.existing) > 0
+    error_message = "landing.projects names the owners of landing.existing; the bucket made here is owned by project_id."
+  }
+
+  validation {
     condition     = contains(concat([0], range(7, 91)), var.landing.soft_delete_days)
     error_message = "soft_delete_days is 0 or 7 to 90."
   }
 
   validation {
     condition = length(var.landing.prefixes) <= 10 && alltrue([
-      for prefix in var.landing.prefixes : can(regex("^[^\"\\\\\\r\\n]+$", prefix))
+      for prefix in var.landing.prefixes : can(regex("^([^/\"\\\\\\r\\n]+/)+$", prefix))
     ])
-    error_message = "prefixes are at most 10, what a bucket may announce, without quotes and backslashes."
+    error_message = "prefixes are at most 10 folders such as ct/ or in/ct/: each ends in one slash and does not begin with one, without quotes and backslashes. A bare ct would announce ct_001.dcm, which the service does not serve."
   }
 
   validation {

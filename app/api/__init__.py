@@ -64,6 +64,7 @@ def create_app(services: Services) -> FastAPI:
     app = Api(title="dicomlake", version=__version__, docs_url=None, redoc_url=None, lifespan=lifespan)
     app.state.services = services
     app.state.gate = auth.open_gate(services.settings.api)
+    app.state.probes = health.Probes(services)
     app.include_router(health.router)
     app.include_router(docs.router)
     if services.settings.api.serve != "browse":

@@ -198,22 +198,26 @@ class Gate:
 
 
 def open_gate(api: Api) -> Gate | None:
-    """Return the gate that `api.auth` asks for, None for `none`.
-
-    Raises ConfigError when it could not tell a friend from a stranger.
-    """
+    """Return the gate that `api.auth` asks for, None for `none`; raises as `check_gate`."""
+    check_gate(api)
     if api.auth == "none":
         return None
+    keys = Keys(api.keys_url) if api.auth == "oidc" else None
+    return Gate(Rules(api.audience, api.service_accounts), keys)
+
+
+def check_gate(api: Api) -> None:
+    """Raise ConfigError for settings with which a gate could not tell a friend from a stranger."""
+    if api.auth == "none":
+        return
     if not api.audience or not api.service_accounts:
         raise ConfigError(f"api.auth {api.auth}: needs api.audience and api.service_accounts")
-    if api.auth == "iam":
-        return Gate(Rules(api.audience, api.service_accounts), None)
-    try:
-        import cryptography  # noqa: F401 - without it PyJWT knows no RS256
-        import jwt  # noqa: F401
-    except ModuleNotFoundError as exc:
-        raise ConfigError(f"api.auth oidc: needs dicomlake[gcp]; {exc.name} is not installed") from exc
-    return Gate(Rules(api.audience, api.service_accounts), Keys(api.keys_url))
+    if api.auth == "oidc":
+        try:
+            import cryptography  # noqa: F401 - without it PyJWT knows no RS256
+            import jwt  # noqa: F401
+        except ModuleNotFoundError as exc:
+            raise ConfigError(f"api.auth oidc: needs dicomlake[gcp]; {exc.name} is not installed") from exc
 
 
 def authorize(request: Request) -> None:

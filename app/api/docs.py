@@ -13,7 +13,7 @@ router = APIRouter()
 
 
 @router.get("/docs", include_in_schema=False)
-def docs(request: Request) -> HTMLResponse:
+async def docs(request: Request) -> HTMLResponse:
     """Show what the service answers; /openapi.json says it to machines."""
     return HTMLResponse("\n".join(_page(request.app.openapi())))
 

@@ -1,17 +1,80 @@
-"""Is it alive, is it ready, what does it count."""
+"""Is it alive, is it ready, what does it count: answered at once, however many pushes wait for a thread.
+
+Nothing here runs in the thread pool of the routes. What must do I/O runs as a Probe.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
 from contextlib import suppress
+from functools import partial
+from typing import Generic, TypeVar
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
 from app import __version__
-from app.errors import DicomlakeError
+from app.errors import DeadlineExceeded, DicomlakeError
 from app.services import Services
 
+T = TypeVar("T")
+
 router = APIRouter()
+
+PARTS = ("source", "artifacts", "warehouse", "bus")
+READY_TIMEOUT_S = 5.0
+DEPTH_TIMEOUT_S = 1.0
+
+
+class Probe(Generic[T]):
+    """A question that may block, asked from the event loop.
+
+    It runs in a thread of its own, and whoever asks while it runs waits for the same answer. So a part that
+    hangs holds one thread, however often it is asked; a daemon, so that it does not hold up the exit either.
+    """
+
+    def __init__(self, question: Callable[[], T], timeout_s: float) -> None:
+        self._question, self._timeout_s = question, timeout_s
+        self._future: Future[T] | None = None
+
+    @property
+    def idle(self) -> bool:
+        """Whether no question is under way."""
+        return self._future is None or self._future.done()
+
+    async def answer(self) -> T:
+        """Return the answer or raise what the question raises; raises TimeoutError when it is late."""
+        if self._future is None or self._future.done():
+            future: Future[T] = Future()
+            future.set_running_or_notify_cancel()  # from now on a caller that gives up ends only its own wait
+            threading.Thread(target=self._ask, args=(future,), name="probe", daemon=True).start()
+            self._future = future
+        return await asyncio.wait_for(asyncio.wrap_future(self._future), self._timeout_s)
+
+    def _ask(self, future: Future[T]) -> None:
+        try:
+            future.set_result(self._question())
+        except BaseException as error:  # noqa: BLE001 - it is raised again where the answer is awaited
+            future.set_exception(error)
+
+
+class Probes:
+    """What the routes below ask of the services."""
+
+    def __init__(self, services: Services) -> None:
+        self.parts = {part: Probe(partial(_check, services, part), READY_TIMEOUT_S) for part in PARTS}
+        self.depth = Probe(partial(_depth, services), DEPTH_TIMEOUT_S)
+
+
+def _check(services: Services, part: str) -> None:
+    getattr(services, part).check()
+
+
+def _depth(services: Services) -> int:
+    return services.bus.depth() or 0
 
 
 @router.get("/health", summary="The process answers")
@@ -21,29 +84,31 @@ async def health() -> dict[str, str]:
 
 
 @router.get("/ready", summary="All that it needs answers", responses={503: {"description": "which does not"}})
-def ready(request: Request) -> JSONResponse:
+async def ready(request: Request) -> JSONResponse:
     """Ask source, artifacts, warehouse and bus; 503 names those that do not answer."""
-    services: Services = request.app.state.services
-    parts = ("source", "artifacts", "warehouse", "bus")
-    answers = {part: _state(services, part) for part in parts}
+    probes: Probes = request.app.state.probes
+    states = await asyncio.gather(*(_state(probes.parts[part]) for part in PARTS))
+    answers = dict(zip(PARTS, states, strict=True))
     healthy = all(answer == "ok" for answer in answers.values())
     return JSONResponse({"status": "ok" if healthy else "unavailable", **answers}, 200 if healthy else 503)
 
 
-def _state(services: Services, part: str) -> str:
+async def _state(probe: Probe[None]) -> str:
     try:
-        getattr(services, part).check()
+        await probe.answer()
     except DicomlakeError as error:
         return error.code
+    except TimeoutError:
+        return DeadlineExceeded.code
     return "ok"
 
 
 @router.get("/metrics", summary="Prometheus metrics")
-def metrics(request: Request) -> Response:
+async def metrics(request: Request) -> Response:
     """Counters and histograms in Prometheus' text format."""
     services: Services = request.app.state.services
-    with suppress(DicomlakeError):  # metrics answer, whatever is down
-        services.metrics.queue(services.bus.depth() or 0)
+    with suppress(DicomlakeError, TimeoutError):  # metrics answer, whatever is down
+        services.metrics.queue(await request.app.state.probes.depth.answer())
     text, content_type = services.metrics.render()
     return Response(text, media_type=content_type)
 

@@ -2,8 +2,9 @@
 
     is_archive ─▶ list_members ─▶ batches ─▶ describe_members, which unpacks and describes one after another
 
-`list_members` and `describe_members` run in worker processes, a batch a task, so that neither a whole archive
-nor one task's time is at stake. What an archive says of itself is checked against the limits, then enforced
+`list_members` and `describe_members` run in worker processes, a batch a task, which gives one member after
+another, so that neither a whole archive nor one task's time is at stake. What an archive says of itself is
+checked against the limits, then enforced
 while reading. Zip (stored, deflated, zip64), tar, tar in gzip; gzip of a single file is an archive with one
 member, named as the object without `.gz`. Archives inside archives are refused.
 """
@@ -23,7 +24,7 @@ from app.archive.labels import label
 from app.archive.tar import BLOCK, is_header, list_tar
 from app.archive.unpack import Stream, kind_of, may_be_dicom, unpack
 from app.archive.zip import list_zip
-from app.errors import BadArchive, LimitExceeded, PermanentError, permanent
+from app.errors import BadArchive, LimitExceeded, NotDicom, PermanentError, PlainText, permanent
 from app.types import ArchiveLimits, Content, DescribeOptions, Instance
 
 _SETTING = re.compile(r"\b(limits|workers|archive)\.[a-z_]+")
@@ -32,10 +33,7 @@ _SETTING = re.compile(r"\b(limits|workers|archive)\.[a-z_]+")
 Describe = Callable[[Content, DescribeOptions], Instance]
 
 TASK_BYTES, TASK_MEMBERS = 16 << 20, 64
-GZIP_TASK_BYTES, GZIP_TASK_MEMBERS = 256 << 20, 1024
-"""Most that one task unpacks. Of gzip it is more: every task has to inflate all that comes before, too."""
-RESULT_BYTES = 32 << 20
-"""A task that has made more than this stops, so that the caller never holds much more."""
+"""Most that one task unpacks, except of gzip: every task would have to inflate all that comes before, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,16 +92,14 @@ def _list_gzip(content: Content, stream: BinaryIO, limits: ArchiveLimits) -> Lis
 
 def batches(listing: Listing) -> Iterator[tuple[Entry, ...]]:
     """Yield the entries in order, as many at once as are one task."""
-    gzip = listing.kind is Kind.GZIP
-    most_bytes = GZIP_TASK_BYTES if gzip else TASK_BYTES
-    most_members = GZIP_TASK_MEMBERS if gzip else TASK_MEMBERS
     batch: list[Entry] = []
-    room = most_bytes
+    room = TASK_BYTES
     for entry in listing.entries:
-        room -= max(entry.size, entry.end - entry.offset)
-        if batch and (room < 0 or len(batch) == most_members):
+        size = max(entry.size, entry.end - entry.offset)
+        room -= size
+        if batch and listing.kind is not Kind.GZIP and (room < 0 or len(batch) == TASK_MEMBERS):
             yield tuple(batch)
-            batch, room = [], most_bytes - max(entry.size, entry.end - entry.offset)
+            batch, room = [], TASK_BYTES - size
         batch.append(entry)
     if batch:
         yield tuple(batch)
@@ -122,28 +118,44 @@ def part(content: Content, kind: Kind, entries: Sequence[Entry]) -> Part:
 
 def describe_members(
     describe: Describe, part: Part, options: DescribeOptions, limits: ArchiveLimits
-) -> tuple[Instance | Refused, ...]:
-    """Return what the first entries are, at least one: as RESULT_BYTES allow, and up to a decoder's fault."""
-    found: list[Instance | Refused] = []
-    room = RESULT_BYTES
+) -> Iterator[Instance | Refused]:
+    """Yield what the entries are, in order; after a decoder's fault the others are for a fresh process.
+
+    A decoder that fails may leak memory. Of a gzip the next process would inflate all of it again, so there
+    one goes on until a member gets no memory, which is left to the next, too.
+    """
+    leaked = False
     with part.content.open() as opened:
         stream: Stream = opened
         if part.kind is Kind.GZIP:
             stream = Inflated(opened, part.content.size, limits)
         for entry in part.entries:
+            found: Instance | Refused
             try:
                 with permanent(BadArchive):
                     data = unpack(stream, part.kind, entry, limits)
-                instance = _describe(describe, _member(part.content, entry.label, data), options)
+                found = _describe(describe, _member(part.content, entry.label, data), options)
             except PermanentError as error:
-                setting = _SETTING.search(error.text)
-                found.append(Refused(entry.label, error.code, setting.group() if setting else ""))
-                continue
-            found.append(instance)
-            room -= _weight(instance)
-            if room < 0 or instance.decoder_failed:
-                break
-    return tuple(found)
+                found = _refused(entry, error)
+            if leaked and _lacks_memory(found):
+                return
+            yield found
+            leaked = leaked or (isinstance(found, Instance) and found.decoder_failed)
+            if leaked and part.kind is not Kind.GZIP:
+                return
+
+
+def _lacks_memory(found: Instance | Refused) -> bool:
+    code = found.preview_error if isinstance(found, Instance) else found.code
+    return code in ("out_of_memory", LimitExceeded.code)
+
+
+def _refused(entry: Entry, error: PermanentError) -> Refused:
+    setting = _SETTING.search(error.text)
+    empty = "empty" if isinstance(error, NotDicom) and not entry.size else ""
+    return Refused(
+        entry.label, error.code, setting.group() if setting else empty, isinstance(error, PlainText)
+    )
 
 
 def _member(content: Content, label: str, data: bytes) -> Content:
@@ -158,7 +170,3 @@ def _describe(describe: Describe, content: Content, options: DescribeOptions) ->
         if not options.preview.enabled:
             raise
         return replace(describe(content, options.without_preview()), preview_error=error.code)
-
-
-def _weight(instance: Instance) -> int:
-    return len(instance.document) + len(instance.metadata) + len(instance.preview or instance.pdf or b"")

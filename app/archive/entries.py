@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from enum import Enum
+from typing import Annotated, Literal
 
 from app.errors import BadArchive
-from app.types import ArchiveLimits
+from app.types import ArchiveLimits, Code, Count
 
 RATIO_FROM = 32 << 20
 """Below this size in bytes an archive may inflate by any ratio: an empty mask shrinks a thousandfold."""
+
+
+Setting = Annotated[str, re.compile(r"(limits|workers|archive)\.[a-z_]{1,40}").fullmatch]
 
 
 class Kind(Enum):
@@ -31,13 +36,13 @@ class Entry:
     """
 
     label: str
-    offset: int
-    end: int
-    size: int
-    packed: int = 0
-    method: int = 0
-    crc: int | None = None
-    fault: str = ""
+    offset: Count
+    end: Count
+    size: Count
+    packed: Count = 0
+    method: Count = 0
+    crc: Count | None = None
+    fault: Code | Literal[""] = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,16 +51,20 @@ class Listing:
 
     kind: Kind
     entries: tuple[Entry, ...]
-    fault: str = ""
+    fault: Code | Literal[""] = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """A member that was not described, the code why, and the setting that it is over, if that is why."""
+    """A member that was not described, and the code why.
+
+    detail: the setting that it is over, or `empty`; else nothing. is_text: it is plain text.
+    """
 
     label: str
-    code: str
-    setting: str = ""
+    code: Code
+    detail: Setting | Literal["", "empty"] = ""
+    is_text: bool = False
 
 
 def check_count(count: int, limits: ArchiveLimits) -> None:

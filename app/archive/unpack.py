@@ -10,7 +10,8 @@ from app.archive.entries import Entry, Kind
 from app.archive.inflate import GZIP_MAGIC, Inflated, read_chunks
 from app.archive.tar import BLOCK, is_header
 from app.archive.zip import zip_chunks
-from app.errors import BadArchive, NotDicom
+from app.errors import BadArchive
+from app.not_dicom import HEAD_BYTES, not_dicom
 from app.types import ArchiveLimits
 
 Stream = BinaryIO | Inflated
@@ -56,12 +57,12 @@ def unpack(stream: Stream, kind: Kind, entry: Entry, limits: ArchiveLimits) -> b
         raise BadArchive("a member cannot be unpacked", code=entry.fault)
     chunks = _chunks(stream, kind, entry)
     head = b""
-    while len(head) < BLOCK and (chunk := next(chunks, b"")):
+    while len(head) < HEAD_BYTES and (chunk := next(chunks, b"")):
         head += chunk
     if kind_of(head[:BLOCK]) is not None:
         raise BadArchive("a member is an archive itself", code="nested_archive")
     if not may_be_dicom(head):
-        raise NotDicom("a member is not DICOM")
+        raise not_dicom(head[:HEAD_BYTES])
     if entry.size > limits.max_member_bytes:
         raise BadArchive(
             f"a member is over archive.max_member_bytes ({limits.max_member_bytes})", code="member_too_large"

@@ -62,6 +62,11 @@ BACKENDS: dict[str, tuple[str, str, str | None]] = {
 }
 
 
+def check_bus(url: str, dead_letter_topic: str = "") -> None:
+    """Raise ConfigError where opening this bus would; makes and opens nothing."""
+    load_backend("bus", url, BACKENDS).check_settings(url, dead_letter_topic)
+
+
 def open_bus(url: str, policy: DeliveryPolicy, sink: DeadLetterSink, dead_letter_topic: str = "") -> Bus:
     """Open the bus a URL names; `sink` is for one that carries its dead letters to the warehouse itself."""
     bus: Bus = load_backend("bus", url, BACKENDS)(url, policy, sink, dead_letter_topic)

@@ -23,7 +23,7 @@ from app.admission import Space
 from app.bus import DeadLetterSink, DeliveryPolicy
 from app.bus.letters import dead_letter
 from app.bus.push import Pump, Pusher, Verdict, push_body
-from app.bus.queue import DEAD_LETTER, MAIN, Queue, QueueStats
+from app.bus.queue import DEAD_LETTER, MAIN, Queue, QueueStats, check_file
 from app.errors import BadEvent, BusUnavailable, ConfigError, DicomlakeError, OutOfSpace
 from app.types import Message, Reason, Row
 
@@ -63,6 +63,11 @@ class LocalBus:
         self._lock: int | None = None
         self._pusher: Pusher | None = None
         self._pumps: dict[str, Pump] = {}
+
+    @staticmethod
+    def check_settings(url: str, dead_letter_topic: str = "") -> None:
+        """Raise ConfigError where there can be no queue in the file; makes and changes nothing."""
+        check_file(Path(url.partition(":")[2]).absolute())
 
     def publish(self, message: Message) -> str:
         """Publish `data` and `attributes`; return the message id once the message is durable.

@@ -53,16 +53,27 @@ class PubSubBus:
         dead_letter_topic: str = "",
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._topic = _topic("bus.url", url.partition(":")[2])
-        self._dead_letter_topic = dead_letter_topic and _topic("bus.dead_letter_topic", dead_letter_topic)
-        if self._dead_letter_topic == self._topic:
-            raise ConfigError(
-                f"bus.dead_letter_topic {self._topic} is that of bus.url: letters would come back"
-            )
+        self.check_settings(url, dead_letter_topic)
+        self._topic, self._dead_letter_topic = url.partition(":")[2], dead_letter_topic
         self._clock = clock
         self._lock = threading.Lock()
         self._client: PublisherClient | None = None
         self._closed = False
+
+    @staticmethod
+    def check_settings(url: str, dead_letter_topic: str) -> None:
+        """Raise ConfigError unless both topics are named as topics are, and differ; Pub/Sub is not asked."""
+        topic = url.partition(":")[2]
+        given = {"bus.url": topic, "bus.dead_letter_topic": dead_letter_topic}
+        wrong = [
+            f"{setting} names the topic {name!r}; it has the form projects/PROJECT/topics/TOPIC"
+            for setting, name in given.items()
+            if not _TOPIC.fullmatch(name) and (name or setting == "bus.url")
+        ]
+        if dead_letter_topic == topic:
+            wrong.append(f"bus.dead_letter_topic {topic} is that of bus.url: letters would come back")
+        if wrong:
+            raise ConfigError("; ".join(wrong))
 
     def publish(self, message: Message) -> str:
         """Publish `data` and `attributes`; return the message id once the message is durable.
@@ -176,14 +187,6 @@ def _retry() -> Retry:
         api.Unknown,
     )
     return Retry(passing, initial=0.1, maximum=5.0, multiplier=2.0, timeout=RETRY_S)
-
-
-def _topic(setting: str, name: str) -> str:
-    if not _TOPIC.fullmatch(name):
-        raise ConfigError(
-            f"{setting} names the topic {name!r}; it has the form projects/PROJECT/topics/TOPIC"
-        )
-    return name
 
 
 def _request(topic: str, message: Message) -> PublishRequest:

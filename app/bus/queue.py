@@ -18,6 +18,7 @@ from typing import Any
 
 from app.commit import GroupCommit
 from app.errors import BusUnavailable, ConfigError
+from app.makeable import check_makeable, looking
 from app.sqlite import code, connect, may_pass, transaction
 from app.types import Message
 
@@ -117,6 +118,23 @@ def sqlite_errors(path: Path | None = None) -> Iterator[None]:
         raise BusUnavailable(f"the queue does not answer: {name}") from exc
 
 
+@contextmanager
+def _folder_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError) as exc:
+        name = type(exc).__name__
+        raise ConfigError(f"bus.url: the folder of the queue {path} cannot be made ({name})") from exc
+
+
+def check_file(path: Path) -> None:
+    """Raise ConfigError where there can be no queue in the file at `path`; makes and changes nothing."""
+    with _folder_errors(path):
+        check_makeable(path.parent)
+    with sqlite_errors(path), looking(path):
+        pass
+
+
 class Queue:
     """The queue in the file at `path`. Safe to call from several threads and from several processes.
 
@@ -127,10 +145,8 @@ class Queue:
         self._horizon_s = horizon_s
         self._reading = threading.Lock()
         self._commits: GroupCommit[tuple[Statement, ...], Rows] = GroupCommit(self._commit, BusUnavailable)
-        try:
+        with _folder_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as exc:
-            raise ConfigError(f"the folder of the queue {path} cannot be made: {exc.strerror}") from exc
         with sqlite_errors(path):
             self._writer, self._reader = connect(path), connect(path)
             self._writer.executescript(SCHEMA)

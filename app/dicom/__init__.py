@@ -6,15 +6,18 @@ pay for pydicom and the codecs.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from time import perf_counter
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from app.errors import BadDataset, Unrenderable, permanent
-from app.types import Content, DatasetWarning, DescribeOptions, Instance, PreviewOptions
+from app.errors import BadDataset, PermanentError, Unrenderable, permanent
+from app.types import Content, DatasetWarning, DescribeOptions, Instance, MetadataOptions, PreviewOptions
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
+
+    from app.dicom.dataset import ObjectDataset
 
 
 def describe(content: Content, options: DescribeOptions) -> Instance:
@@ -28,30 +31,22 @@ def describe(content: Content, options: DescribeOptions) -> Instance:
     NotDicom, BadDataset, LimitExceeded : as `read_dataset`
     BadDataset : with code `invalid_value`, if `options.metadata.strict` and any value is not valid
     """
-    from app.dicom.columns import columns
     from app.dicom.dataset import read_dataset
-    from app.dicom.file_meta import file_meta_warnings
-    from app.dicom.metadata import to_document, to_metadata
-    from app.dicom.row_metadata import to_row_metadata
 
     began = perf_counter()
     dataset = read_dataset(content, options.limits)
-    with permanent(BadDataset):
-        metadata = to_metadata(dataset, bulk_source(content), options.metadata.bulk_threshold)
-        row, misfits = columns(metadata)
-        text, document = to_row_metadata(metadata, options.metadata), to_document(metadata)
-        odd = file_meta_warnings(dataset, metadata)
-    warnings = (*metadata.warnings, *misfits, *odd)
-    if options.metadata.strict and warnings:
-        raise BadDataset(f"element {warnings[0].tag} is not valid", code="invalid_value")
+    instance = _read(dataset, content, options.metadata)
+    if (fault := _strictly(instance, options.metadata)) is not None:
+        raise fault
     parsed = perf_counter()
     png, error, overruled, pdf = _preview(dataset, options.preview)
     took = {"parse": _ms(parsed - began), "render": _ms(perf_counter() - parsed)}
-    return Instance(row, text, document, png, error, (*warnings, *overruled), took, content.member, pdf)
+    warnings = (*instance.warnings, *overruled)
+    return replace(instance, preview=png, preview_error=error, warnings=warnings, took_ms=took, pdf=pdf)
 
 
-def draw_page(pdf: bytes, options: PreviewOptions) -> bytes:
-    """Return the preview, as PNG, of an instance that `describe` returned with its `pdf`.
+def draw_page(pdf: bytes, options: PreviewOptions) -> tuple[bytes, int]:
+    """Return the preview of an instance that `describe` returned with its `pdf`: a PNG, and its milliseconds.
 
     Raises
     ------
@@ -63,9 +58,49 @@ def draw_page(pdf: bytes, options: PreviewOptions) -> bytes:
     from app.dicom.png import encode_png
     from app.dicom.unrenderable import DecodeFailed
 
+    began = perf_counter()
     with permanent(DecodeFailed):
         page = draw_pdf(pdf, options.max_side)
-        return encode_png(resize(page, fitting_size(page.shape, 1.0, options.max_side)))
+        png = encode_png(resize(page, fitting_size(page.shape, 1.0, options.max_side)))
+    return png, _ms(perf_counter() - began)
+
+
+def describe_head(content: Content, options: DescribeOptions) -> tuple[Instance, PermanentError | None]:
+    """Return what can be read of an object that may be broken, without a preview, and what is wrong with it.
+
+    Raises what `describe` does where not even one element can be read.
+    """
+    from app.dicom.dataset import read_head
+
+    dataset, fault = read_head(content, options.limits)
+    instance = _read(dataset, content, options.metadata)
+    return instance, fault or _strictly(instance, options.metadata)
+
+
+def _read(dataset: ObjectDataset, content: Content, options: MetadataOptions) -> Instance:
+    """Return what a data set says, and no picture."""
+    from app.dicom.columns import columns
+    from app.dicom.file_meta import file_meta_warnings
+    from app.dicom.metadata import to_document, to_metadata
+    from app.dicom.nul import without_nul
+    from app.dicom.row_metadata import to_row_metadata
+
+    with permanent(BadDataset):
+        metadata = to_metadata(dataset, bulk_source(content), options.bulk_threshold)
+        document = to_document(metadata)
+        metadata = without_nul(metadata, document)
+        row, misfits = columns(metadata)
+        text = to_row_metadata(metadata, options)
+        odd = file_meta_warnings(dataset, metadata)
+    warnings = (*metadata.warnings, *misfits, *odd)
+    return Instance(row, text, document, None, "disabled", warnings, {}, content.member)
+
+
+def _strictly(instance: Instance, options: MetadataOptions) -> BadDataset | None:
+    """Return why a data set fails that has a value that is not valid, None where that only warns."""
+    if not (options.strict and instance.warnings):
+        return None
+    return BadDataset(f"element {instance.warnings[0].tag} is not valid", code="invalid_value")
 
 
 def bulk_source(content: Content) -> str:

@@ -1,8 +1,9 @@
-"""Text of a data set, decoded by its Specific Character Set; no byte is ever dropped or replaced."""
+"""Text of a data set, decoded by its Specific Character Set; only parts of characters are ever replaced."""
 
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 
 from pydicom.charset import CODES_TO_ENCODINGS, python_encoding
@@ -18,6 +19,8 @@ CODECS = {term: codec for term, codec in python_encoding.items() if term} | {
 }
 ESCAPES = CODES_TO_ENCODINGS | {b"\x1b-b": LATIN_9}
 """Escape sequence -> codec. Latin-9 came into the standard in 2023, pydicom has it not yet."""
+LOST = "\ufffd"
+"""Stands for bytes that are no whole character."""
 KEPT_ESCAPES = {"iso2022_jp", "iso2022_jp_2"}
 """Codecs that read the escape sequences themselves."""
 
@@ -32,45 +35,67 @@ class Charset:
     def decode(self, raw: bytes, delimiters: bytes = b"\\\r\n\f\t") -> tuple[str, bool]:
         """Return the text, and whether it was valid in this character set.
 
-        What is not valid is read as UTF-8 or, failing that, as Latin-1, which gives every byte a character.
-        `delimiters` are the characters after which the first character set holds again.
+        A text that was cut at a number of bytes may end inside a character of several bytes: its whole
+        characters are kept, and U+FFFD stands for the rest. What is not valid otherwise is read as UTF-8 or,
+        failing that, as Latin-1, which gives every byte a character. `delimiters` are the characters after
+        which the first character set holds again.
 
         References
         ----------
         PS3.5 6.1.2.4, 6.1.2.5.3 (code extensions)
         """
         try:
-            if b"\x1b" not in raw:
-                return raw.decode(self.codecs[0]), True
-            return "".join(self._fragment(part, delimiters) for part in ESCAPED.findall(raw)), True
+            return self._text(raw, delimiters, "strict"), True
         except ValueError:
             pass
-        try:
-            return raw.decode("utf-8"), False
-        except ValueError:
-            return raw.decode("latin-1"), False
+        if not raw.isascii():  # the escape sequences and all letters of Japanese may be ASCII
+            with suppress(ValueError):
+                return raw.decode("utf-8"), False
+        return self._whole_characters(raw, delimiters) or raw.decode("latin-1"), False
 
-    def _fragment(self, raw: bytes, delimiters: bytes) -> str:
+    def _whole_characters(self, raw: bytes, delimiters: bytes) -> str:
+        """Return a text that lacks parts of characters, empty where it is more likely in no such encoding.
+
+        A single byte that is the beginning of a character is also a letter of Latin-1. So as many characters
+        of several bytes must be whole as are not. Where no character set is named UTF-8 may be meant.
+        """
+        kept = raw.rstrip(b" \0")  # of which no such character is made
+        for charset in (self, Charset(("utf-8",))):
+            with suppress(ValueError):
+                text = charset._text(kept, delimiters, "replace")
+                if 2 * text.count(LOST) <= sum(not letter.isascii() for letter in text):
+                    return text
+        return ""
+
+    def _text(self, raw: bytes, delimiters: bytes, errors: str) -> str:
+        """Return a text as the codecs have it, `errors` as for them."""
+        if b"\x1b" not in raw:
+            return raw.decode(self.codecs[0], errors)
+        return "".join(self._fragment(part, delimiters, errors) for part in ESCAPED.findall(raw))
+
+    def _fragment(self, raw: bytes, delimiters: bytes, errors: str) -> str:
         """Return the text from one escape sequence up to the next."""
         if not raw.startswith(b"\x1b"):
-            return raw.decode(self.codecs[0])
+            return raw.decode(self.codecs[0], errors)
         size = 4 if raw[:3] in (b"\x1b$(", b"\x1b$)") else 3
         codec, text = ESCAPES.get(raw[:size]), raw[size:]
         if codec is None:
+            if errors == "replace" and any(escape.startswith(raw) for escape in ESCAPES):
+                return LOST
             raise ValueError("unknown escape sequence")
         if raw[:size] == b"\x1b(B":
-            return text.decode(self.codecs[0])
+            return text.decode(self.codecs[0], errors)
         if codec in KEPT_ESCAPES:
-            return raw.decode(codec)
+            return raw.decode(codec, errors)
         end = next((at for at, code in enumerate(text) if code in delimiters), len(text))
-        return text[:end].decode(codec) + self._after(text[end:], codec)
+        return text[:end].decode(codec, errors) + self._after(text[end:], codec, errors)
 
-    def _after(self, text: bytes, codec: str) -> str:
+    def _after(self, text: bytes, codec: str, errors: str) -> str:
         """Return what follows a delimiter, by the first character set or, as some write, by `codec`."""
         try:
             return text.decode(self.codecs[0])
         except ValueError:
-            return text.decode(codec)
+            return text.decode(codec, errors)
 
 
 def charset(value: bytes) -> Charset:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import unicodedata
 from collections.abc import Callable, Mapping
 from datetime import time
 from typing import Any
@@ -48,6 +49,7 @@ INTEGERS = {
     "bits_stored": "00280101",
 }
 PIXEL_SPACING, SLICE_THICKNESS, IMAGE_TYPE, TRANSFER_SYNTAX = "00280030", "00180050", "00080008", "00020010"
+PATIENT_NAME, NAME_GROUPS = "00100010", ("Alphabetic", "Ideographic", "Phonetic")
 FUNCTIONAL_GROUPS, PIXEL_MEASURES = ("52009229", "52009230"), "00289110"
 PADDED = ("AE", "CS", "DS", "IS", "LO", "PN", "SH")
 """VRs in which leading spaces are padding too; the document keeps them (PS3.5 Table 6.2-1)."""
@@ -64,6 +66,7 @@ def columns(metadata: Metadata) -> tuple[Row, tuple[DatasetWarning, ...]]:
     """
     reader = _Reader(metadata)
     row: dict[str, object] = {name: _joined(metadata.dataset, tag) for name, tag in TEXTS.items()}
+    row["patient_name_folded"] = _folded(metadata.dataset, PATIENT_NAME)
     row["transfer_syntax_uid"] = _joined(metadata.file_meta, TRANSFER_SYNTAX)
     row |= {name: reader.first(tag, _date) for name, tag in DATES.items()}
     row |= {name: reader.first(tag, _time) for name, tag in TIMES.items()}
@@ -144,6 +147,26 @@ def _texts(fields: Fields, tag: str) -> list[str]:
         for value in _values(fields, tag)
     ]
     return [text.lstrip(" ") for text in texts] if fields.get(tag, {}).get("vr") in PADDED else texts
+
+
+def _folded(fields: Fields, tag: str) -> str | None:
+    """Return person names without case and accents, all component groups, as DICOM joins them; None if empty.
+
+    Empty groups and components at the end are left out, spaces around a component too (PS3.5 6.2.1).
+    """
+    names = [
+        "=".join(_folded_group(name.get(group, "")) for group in NAME_GROUPS).rstrip("=")
+        for name in _values(fields, tag)
+        if isinstance(name, dict)
+    ]
+    return "\\".join(names).strip("\\") or None
+
+
+def _folded_group(text: str) -> str:
+    # Decomposed twice, since folding the case may set marks free; composed again for the syllables of Hangul.
+    open_text = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", text).casefold())
+    bare = unicodedata.normalize("NFC", "".join(c for c in open_text if not unicodedata.combining(c)))
+    return "^".join(component.strip() for component in bare.split("^")).rstrip("^")
 
 
 def _integer(value: Any) -> int | None:

@@ -22,10 +22,12 @@ from pydicom.uid import (
 
 from app.dicom.charset import ASCII, charset
 from app.dicom.collector import collector_paused
-from app.dicom.elements import Node, Scanner
+from app.dicom.elements import Scanner
 from app.dicom.encoding import UNDEFINED, VRS, public_vr
+from app.dicom.nesting import Node
 from app.dicom.source import Source, open_source
-from app.errors import BadDataset, LimitExceeded, NotDicom, permanent
+from app.errors import BadDataset, LimitExceeded, PermanentError, permanent
+from app.not_dicom import HEAD_BYTES, not_dicom
 from app.types import DEFAULT_LIMITS, Content, DatasetLimits
 
 DEFERRED = 1 << 16
@@ -45,12 +47,12 @@ class ObjectDataset(FileDataset):
     """A data set as read from an object.
 
     nodes: tag -> where the value lies in `buffer` and how it was read; only for elements not changed since.
-    duplicates: tags that occur more than once; the last one counts.
+    faults: tag and code of what is not written as it should be. Of a tag that occurs twice the last counts.
     deflated: positions are then those in the inflated stream, not in the object.
     """
 
     nodes: dict[int, Node]
-    duplicates: frozenset[int]
+    faults: tuple[tuple[int, str], ...]
     deflated: bool
 
 
@@ -71,48 +73,82 @@ def read_dataset(content: Content, limits: DatasetLimits = DEFAULT_LIMITS) -> Ob
     PS3.10 7.1 (file meta), PS3.5 7 (data set), PS3.5 A.5 (deflated)
     """
     with permanent(BadDataset), collector_paused():
-        return _read(open_source(content), limits)
+        dataset, _ = _read(open_source(content), limits, may_be_broken=False)
+        return dataset
 
 
-def _read(source: Source, limits: DatasetLimits) -> ObjectDataset:
-    head = source.value(0, 132)
+def read_head(
+    content: Content, limits: DatasetLimits = DEFAULT_LIMITS
+) -> tuple[ObjectDataset, PermanentError | None]:
+    """Return the data set up to the first fault that costs the object, and that fault, None if there is none.
+
+    Raises NotDicom, BadDataset or LimitExceeded, as `read_dataset`, where nothing could be read.
+    """
+    with permanent(BadDataset), collector_paused():
+        return _read(open_source(content), limits, may_be_broken=True)
+
+
+def _read(
+    source: Source, limits: DatasetLimits, may_be_broken: bool
+) -> tuple[ObjectDataset, PermanentError | None]:
+    head, cut = source.value(0, 132), None
     magic = 132 if head[128:] == b"DICM" else 4 if head[:4] == b"DICM" else 0
-    meta, start = _file_meta(source, magic, limits)
+    meta, start, faults = _file_meta(source, magic, limits)
     syntax = _text(meta, 0x00020010)
     deflated = syntax == DeflatedExplicitVRLittleEndian
     if deflated:
-        inflated = _inflate(source, start, limits)
+        inflated, cut = _inflate(source, start, limits)
         source, start = Source(io.BytesIO(inflated), len(inflated), inflated), 0
     first = source.value(start, 8)
     if magic and not first:
         raise BadDataset("nothing follows the file meta information", code="truncated")
     implicit, little = _encoding(first, syntax)
     if not meta and not _plausible(first, implicit, little):
-        raise NotDicom("the bytes do not begin as a data set")
-    nodes = Scanner(source, little, limits).scan(start, source.size, implicit)
+        raise not_dicom(source.value(0, HEAD_BYTES))
+    scanner = Scanner(source, little, limits)
+    nodes, fault = scanner.scan_head(start, source.size, implicit)
+    fault = cut or fault
+    # Before anything is made of the nodes: of a million elements that would take hundreds of MiB.
+    if fault is not None and not (nodes and may_be_broken):
+        raise fault
+    if misplaced := [(node.tag, "misplaced") for node in nodes if node.tag >> 16 == 2]:
+        faults += misplaced
+        nodes = [node for node in nodes if node.tag >> 16 != 2]
     # pydicom would ask the stream for a name, which not every one has, and open that file again.
     dataset = ObjectDataset(io.BytesIO(), _elements(source, nodes, little), None, meta, implicit, little)
     dataset.buffer, dataset.fileobj_type = source.stream, type(source.stream)
     dataset.preamble = head[:128] if magic == 132 else None
     dataset.nodes, dataset.deflated = {node.tag: node for node in nodes}, deflated
-    dataset.duplicates = frozenset(
-        tag for tag, count in Counter(node.tag for node in nodes).items() if count > 1
-    )
+    duplicates = _duplicates(nodes) if len(dataset.nodes) < len(nodes) else ()
+    dataset.faults = (*faults, *duplicates, *scanner.warnings)
     codecs = charset(_text(dataset, 0x00080005).encode("latin-1")).codecs
     dataset.set_original_encoding(
         implicit, little, [default_encoding if codec == ASCII else codec for codec in codecs]
     )
-    return dataset
+    return dataset, fault
 
 
-def _file_meta(source: Source, start: int, limits: DatasetLimits) -> tuple[FileMetaDataset, int]:
-    """Return group 0002 and where the data set begins; the group length is not believed, it often lies."""
+def _file_meta(
+    source: Source, start: int, limits: DatasetLimits
+) -> tuple[FileMetaDataset, int, list[tuple[int, str]]]:
+    """Return group 0002, where the data set begins, and what is wrong.
+
+    The group length is not believed, it often lies. Of elements that occur twice the first holds: some
+    programs put their own file meta information before what the file had.
+    """
     if source.value(start, 2) != b"\x02\x00":
-        return FileMetaDataset(), start
+        return FileMetaDataset(), start, []
     scanner = Scanner(source, little=True, limits=limits)
     nodes = scanner.scan(start, source.size, implicit=False, only_group=2)
-    last = nodes[-1]
-    return FileMetaDataset(_elements(source, nodes, little=True)), last.offset + last.length
+    last, first = nodes[-1], {node.tag: node for node in reversed(nodes)}
+    meta = FileMetaDataset(_elements(source, [first[tag] for tag in sorted(first)], little=True))
+    return meta, last.offset + last.length, [*_duplicates(nodes), *scanner.warnings]
+
+
+def _duplicates(nodes: list[Node]) -> list[tuple[int, str]]:
+    """Return a fault for each tag that occurs more than once."""
+    tags = Counter(node.tag for node in nodes)
+    return [(tag, "duplicate_tag") for tag, count in tags.items() if count > 1]
 
 
 def _encoding(first: bytes, syntax: str) -> tuple[bool, bool]:
@@ -134,8 +170,11 @@ def _plausible(first: bytes, implicit: bool, little: bool) -> bool:
     return first[4:6] in VRS if not implicit else public_vr(group << 16 | number) != "UN"
 
 
-def _inflate(source: Source, start: int, limits: DatasetLimits) -> bytes:
-    """Return the deflated data set from `start` on; a stream with a zlib header is taken too."""
+def _inflate(source: Source, start: int, limits: DatasetLimits) -> tuple[bytes, BadDataset | None]:
+    """Return the deflated data set from `start` on, or as much as there is of it, and the fault.
+
+    A stream with a zlib header is taken too.
+    """
     for bits in (-zlib.MAX_WBITS, zlib.MAX_WBITS):
         unpacker, inflated = zlib.decompressobj(bits), io.BytesIO()
         try:
@@ -145,10 +184,10 @@ def _inflate(source: Source, start: int, limits: DatasetLimits) -> bytes:
                     inflated.write(plain)
                     _check_inflated(inflated.tell(), source.size - start, limits)
                 if unpacker.eof:
-                    return inflated.getvalue()
+                    return inflated.getvalue(), None
         except zlib.error:
             continue
-        raise BadDataset("the deflated data set has no end", code="truncated")
+        return inflated.getvalue(), BadDataset("the deflated data set has no end", code="truncated")
     raise BadDataset("the data set is not deflated as the file meta information says")
 
 
@@ -181,7 +220,8 @@ def _elements(source: Source, nodes: list[Node], little: bool) -> dict[BaseTag, 
         length = UNDEFINED if node.undefined else node.length
         value = None if deferred else source.value(node.offset, node.length)
         tag = BaseTag(node.tag)
-        elements[tag] = RawDataElement(tag, vr, length, value, node.offset, not node.written, little)
+        order = little or node.swapped
+        elements[tag] = RawDataElement(tag, vr, length, value, node.offset, not node.written, order)
     return elements
 
 

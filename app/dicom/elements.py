@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from struct import Struct
-from typing import NamedTuple
 
 from app.dicom.encoding import (
     EXTENDED_OFFSET_TABLE,
@@ -15,209 +11,144 @@ from app.dicom.encoding import (
     PIXEL_DATA,
     PIXELS,
     SEQUENCE_END,
-    SHORT,
     UNDEFINED,
     UNSETTLED,
     VRS,
-    known_name,
     private_vr,
     public_vr,
 )
-from app.dicom.source import MOST, Source
-from app.errors import BadDataset, LimitExceeded
+from app.dicom.headers import LEAST_VR, LITTLE_STARTS
+from app.dicom.mending import Mending
+from app.dicom.nesting import Node, Open
+from app.dicom.source import Source
+from app.errors import BadDataset, LimitExceeded, PermanentError
 from app.types import DatasetLimits
 
 
-class Node(NamedTuple):
-    """One element: the VR to read it by, where its value lies, the items of a sequence.
-
-    `written` is the VR in the file, None where it is implicit. A value of undefined length is measured from
-    its first item to the delimiter, which is not part of it. `fragments` are the positions of the items of an
-    encapsulated value after its offset table, and of their end; empty where a table made it needless to visit
-    them all.
-    """
-
-    tag: int
-    vr: str
-    offset: int
-    length: int
-    written: str | None
-    undefined: bool = False
-    items: Sequence[list[Node]] = ()
-    fragments: Sequence[int] = ()
-
-
-@dataclass(slots=True)
-class _Frame:
-    """An open sequence, `node` with its `items`; or an open item (`node` None) with its `nodes`.
-
-    `implicit` None: each item of the sequence tells by its first element. `complete`: how many elements
-    there are up to and with the pixel data of the data set, 0 while there are none.
-    """
-
-    end: int
-    undefined: bool
-    implicit: bool | None
-    node: Node | None = None
-    items: list[list[Node]] = field(default_factory=list)
-    nodes: list[Node] = field(default_factory=list)
-    creators: dict[int, str] = field(default_factory=dict)
-    complete: int = 0
-
-
-class Scanner:
-    """Walks the headers of a data set; positions are offsets in the object.
-
-    Raises BadDataset, with code `truncated` where the object ends too early, and LimitExceeded.
-    """
+class Scanner(Mending):
+    """Walks the headers of a data set; positions are offsets in the object."""
 
     def __init__(self, source: Source, little: bool, limits: DatasetLimits) -> None:
-        order = "<" if little else ">"
-        self.source, self.limits, self.nonzero = source, limits, 0
-        self.elements_left, self.fragments_left = limits.elements, limits.fragments
-        self.implicit = Struct(f"{order}HHL").unpack_from
-        self.explicit = Struct(f"{order}HH2sH").unpack_from
-        self.long = Struct(f"{order}L").unpack_from
-        item, end = (Struct(f"{order}HH").pack(tag >> 16, tag & 0xFFFF) for tag in (ITEM, SEQUENCE_END))
-        self.item_starts = (item, end)
+        super().__init__(source, little, limits)
+        self.nonzero = 0
 
     def scan(self, start: int, end: int, implicit: bool, only_group: int | None = None) -> list[Node]:
-        """Return the elements from `start` to `end`; with `only_group` up to the first of another group."""
-        root = _Frame(end, False, implicit)
+        """Return the elements from `start` to `end`; with `only_group` up to the first of another group.
+
+        Raises BadDataset, with code `truncated` where the object ends too early, and LimitExceeded.
+        """
+        nodes, fault = self.scan_head(start, end, implicit, only_group)
+        if fault is not None:
+            raise fault
+        return nodes
+
+    def scan_head(
+        self, start: int, end: int, implicit: bool, only_group: int | None = None
+    ) -> tuple[list[Node], PermanentError | None]:
+        """Return the elements as `scan` does, or those up to a fault, and the fault."""
+        root = Open(end, False, implicit)
         stack, position = [root], start
+        fault: PermanentError | None = None
         while stack:
             frame = stack[-1]
-            if position >= frame.end:
-                if frame.undefined:
-                    raise self.broken("a sequence has no end", frame.end)
-                self.leave(stack, position)
-            elif frame.node is not None:
-                position = self.in_sequence(position, frame, stack)
-            elif len(stack) > 1:
-                position = self.in_item(position, frame, stack)
-            elif only_group is not None and self.header(position, implicit)[0] >> 16 != only_group:
+            try:
+                if position >= frame.end:
+                    if frame.undefined:
+                        raise self.broken("a sequence has no end", frame.end)
+                    self.leave(stack, position)
+                elif frame.node is not None:
+                    position = self.in_sequence(position, frame, stack)
+                elif len(stack) > 1:
+                    position = self.in_item(position, frame, stack)
+                elif only_group is not None and self.header(position, implicit)[0] >> 16 != only_group:
+                    break
+                else:
+                    position = self.at_root(position, frame, stack)
+            except BadDataset as error:
+                after = self.give_up(position, stack)
+                if after is None:
+                    fault = error
+                    break
+                position = after
+            except LimitExceeded as error:
+                fault = error
                 break
-            else:
-                position = self.at_root(position, frame, stack)
-        return root.nodes
+        while fault is not None and len(stack) > 1:
+            self.leave(stack, position)
+        return root.nodes, fault
 
-    def at_root(self, position: int, root: _Frame, stack: list[_Frame]) -> int:
+    def at_root(self, position: int, root: Open, stack: list[Open]) -> int:
         """Read one element of the data set itself; what is no element after the pixel data is padding."""
         if not root.complete and root.nodes and root.nodes[-1].tag in PIXELS:
             root.complete = len(root.nodes)
         if self.source.value(position, 2) == b"\0\0" and (root.complete or self.is_zero(position, root.end)):
             return root.end
-        try:
-            return self.in_item(position, root, stack)
-        except BadDataset:
-            if not root.complete:
-                raise
-            del root.nodes[root.complete :]
-            return root.end
+        return self.in_item(position, root, stack)
 
-    def in_item(self, position: int, frame: _Frame, stack: list[_Frame]) -> int:
+    def in_item(self, position: int, frame: Open, stack: list[Open]) -> int:
         """Read one element of an item, open its sequence if it is one, and return where to go on."""
         tag, written, length, offset = self.header(position, bool(frame.implicit))
-        if offset > frame.end:
-            raise self.broken("an element ends inside its header", frame.end)
         self.tally()
-        if tag in (ITEM_END, SEQUENCE_END):
+        if tag >= ITEM and tag in (ITEM, ITEM_END, SEQUENCE_END):
             return self.delimiter(tag, position, frame, stack)
+        foreign = swapped = False
+        end, vr = offset + length, written
+        if end > frame.end or (written is None and length >= LEAST_VR) or self.odd == position:
+            if length != UNDEFINED or self.odd == position:
+                if (after := self.mend_last(position, frame)) is not None:
+                    return after
+                (tag, written, length, offset, _), foreign = self.mend(position, frame, stack)
+            end, vr = offset + length, written
         undefined = length == UNDEFINED
-        if not undefined and offset + length > frame.end:
-            raise self.broken(f"the value of {known_name(tag)} is cut off", frame.end)
-        vr = written
         if vr is None or vr in UNSETTLED:
             vr = self.settle(tag, written, length, offset, frame)
+            swapped = written == "UN" and not self.little
+        if undefined and vr != "SQ" and not self.holds_fragments(tag, vr, offset):
+            vr, foreign = "SQ", True
         if vr == "SQ":
-            node = Node(tag, vr, offset, length, written, undefined)
-            end = frame.end if undefined else offset + length
-            self.enter(stack, _Frame(end, undefined, None if written == "UN" else frame.implicit, node))
+            if not self.little and (swapped := self.source.value(offset, 4) in LITTLE_STARTS):
+                self.turn(True)
+            node = Node(tag, vr, offset, length, written, undefined, (), (), swapped)
+            inner = None if written == "UN" or foreign else frame.implicit
+            self.enter(stack, Open(frame.end if undefined else end, undefined, inner, node))
             return offset
         if undefined:
             return self.encapsulated(Node(tag, vr, offset, length, written, undefined), frame)
-        end = offset + length
-        frame.nodes.append(Node(tag, vr, offset, length, written))
+        node = Node(tag, vr, offset, length, written)
+        frame.nodes.append(node._replace(swapped=True) if swapped else node)
         if tag >> 16 & 1 and 0x10 <= tag & 0xFFFF <= 0xFF:
             frame.creators[tag & 0xFFFF0000 | (tag & 0xFF) << 8] = self.text(offset, end)
         return end
 
-    def delimiter(self, tag: int, position: int, frame: _Frame, stack: list[_Frame]) -> int:
-        """Take a delimiter: it ends the item, or is a stray one and skipped."""
-        if frame.undefined:
-            self.leave(stack, position)
-        return position if frame.undefined and tag == SEQUENCE_END else position + 8
-
-    def in_sequence(self, position: int, frame: _Frame, stack: list[_Frame]) -> int:
+    def in_sequence(self, position: int, frame: Open, stack: list[Open]) -> int:
         """Read the header of the next item, or the end of the sequence, and return where to go on."""
         tag, _, length, offset = self.header(position, True)
         if tag == SEQUENCE_END:
-            if frame.undefined:
+            if not frame.bounded:
                 self.leave(stack, position)
             return offset
-        if tag != ITEM or frame.node is None or offset > frame.end:
+        if offset > frame.end and tag == ITEM and frame.bounded:
+            self.warn_of(frame)
+            frame.end, frame.loose = stack[-2].end, True
+        if offset > frame.end or frame.node is None:
             raise self.broken("no item where an item must be", frame.end)
-        end = frame.end if length == UNDEFINED else offset + length
-        if end > frame.end == self.source.size:
-            raise self.broken("an item is cut off", frame.end)
+        if tag != ITEM:
+            return self.no_item(frame.node, tag, position, stack)
+        end, loose = frame.end if length == UNDEFINED else offset + length, False
+        if end > frame.end:
+            end, loose = self.end_of_long_item(offset, end, frame, stack)
         implicit = frame.implicit
         if implicit is None:
             implicit = self.source.value(offset + 4, 2) not in VRS
-        item = _Frame(min(end, frame.end), length == UNDEFINED, implicit)
+        item = Open(end, length == UNDEFINED, implicit)
+        item.loose = loose
         self.tally()
         frame.items.append(item.nodes)
+        frame.item = item
         self.enter(stack, item)
         return offset
 
-    def tally(self) -> None:
-        """Count an element, an item or a delimiter."""
-        self.elements_left -= 1
-        if self.elements_left < 0:
-            raise LimitExceeded(f"more elements and items than limits.elements ({self.limits.elements})")
-
-    def enter(self, stack: list[_Frame], frame: _Frame) -> None:
-        """Go into a sequence or an item."""
-        if len(stack) > 2 * self.limits.depth:
-            raise LimitExceeded(f"sequences are nested deeper than limits.depth ({self.limits.depth})")
-        stack.append(frame)
-
-    def leave(self, stack: list[_Frame], position: int) -> None:
-        """Come out of an item, or of a sequence whose length is known now."""
-        frame = stack.pop()
-        if frame.node is not None:
-            tag, vr, offset, _, written, undefined, *_ = frame.node
-            stack[-1].nodes.append(Node(tag, vr, offset, position - offset, written, undefined, frame.items))
-
-    def header(self, position: int, implicit: bool) -> tuple[int, str | None, int, int]:
-        """Return tag, VR as written (None if implicit), length and offset of the value."""
-        source = self.source
-        at = position - source.base
-        if at < 0 or at + 12 > len(source.data):
-            at = source.need(position, 12)
-            if at + 8 > len(source.data):
-                raise self.broken("an element ends inside its header", source.size)
-        if implicit:
-            group, number, length = self.implicit(source.data, at)
-            return group << 16 | number, None, length, position + 8
-        group, number, code, length = self.explicit(source.data, at)
-        vr = VRS.get(code)
-        if vr in SHORT:
-            return group << 16 | number, vr, length, position + 8
-        if group == 0xFFFE:
-            return group << 16 | number, None, self.long(source.data, at + 4)[0], position + 8
-        if vr is None:
-            known = code.isalpha() and code.isupper()
-            if not known and position + self.long(source.data, at + 4)[0] <= source.size:
-                return group << 16 | number, None, self.long(source.data, at + 4)[0], position + 8
-            # PS3.5 7.1.2: a VR that is not known yet has the long form, whose reserved bytes are zero
-            vr = "UN"
-            if not known or length != 0:
-                return group << 16 | number, vr, length, position + 8
-        if at + 12 > len(source.data):
-            raise self.broken("an element ends inside its header", source.size)
-        return group << 16 | number, vr, self.long(source.data, at + 8)[0], position + 12
-
-    def settle(self, tag: int, written: str | None, length: int, offset: int, frame: _Frame) -> str:
+    def settle(self, tag: int, written: str | None, length: int, offset: int, frame: Open) -> str:
         """Return the VR to read a value by, where the file says none, UN, or a sequence that is none."""
         if written == "SQ":
             vr = "SQ"
@@ -233,23 +164,27 @@ class Scanner:
             return "UN"
         return "SQ" if vr == "UN" and length == UNDEFINED else vr
 
-    def begins_item(self, offset: int) -> bool:
-        """Say whether the value at `offset` can be the items of a sequence."""
-        return self.source.value(offset, 4) in self.item_starts
+    def holds_fragments(self, tag: int, vr: str, offset: int) -> bool:
+        """Say whether a value of undefined length, which is no sequence by its VR, is none by its bytes."""
+        if tag in PIXELS or not self.begins_item(offset):
+            return True
+        return (vr[0] == "O" or "OW" in vr) and self.header(offset, True)[2] != UNDEFINED
 
-    def encapsulated(self, node: Node, frame: _Frame) -> int:
+    def encapsulated(self, node: Node, frame: Open) -> int:
         """Keep a value made of fragments, whose length is known then, and return where to go on."""
         tag, _, length, offset = self.header(node.offset, True)
+        if tag not in (ITEM, SEQUENCE_END) and (end := self.find_end(node.offset, frame.end)) is not None:
+            return self.delimited(node, end, frame)
         if tag != ITEM or length == UNDEFINED:
             offset, length = node.offset, 0
         start = offset + length
         last = self.last_frame(node, offset, length, frame) if node.tag == PIXEL_DATA else start
-        items, after = self.fragments(last, frame.end)
+        items, after = self.fragments(node.tag, last, frame.end)
         skipped = last != start
         frame.nodes.append(node._replace(length=items[-1] - node.offset, fragments=() if skipped else items))
         return after
 
-    def last_frame(self, node: Node, offset: int, length: int, frame: _Frame) -> int:
+    def last_frame(self, node: Node, offset: int, length: int, frame: Open) -> int:
         """Return where the last frame begins by an offset table that holds good, else where the first does.
 
         So the frames between are passed over; who wants one of them checks its fragments.
@@ -263,7 +198,7 @@ class Scanner:
         last = start + int.from_bytes(entry, "little")
         return last if last + 8 <= frame.end and self.header(last, True)[0] == ITEM else start
 
-    def fragments(self, position: int, end: int) -> tuple[array[int], int]:
+    def fragments(self, of: int, position: int, end: int) -> tuple[array[int], int]:
         """Return where the fragments begin and the last one ends, and where the next element begins."""
         found = array("Q")
         while position + 8 <= end:
@@ -272,7 +207,10 @@ class Scanner:
             if tag == SEQUENCE_END:
                 return found, offset
             if tag != ITEM or length == UNDEFINED:
-                raise BadDataset("a value of undefined length is not made of fragments")
+                if (found_end := self.find_end(position, end)) is None:
+                    raise BadDataset("a value of undefined length is not made of fragments")
+                self.warn(of, "invalid_length")
+                return found, found_end + 8
             self.fragments_left -= 1
             if self.fragments_left < 0:
                 raise LimitExceeded(f"more fragments than limits.fragments ({self.limits.fragments})")
@@ -285,16 +223,9 @@ class Scanner:
 
     def is_zero(self, position: int, end: int) -> bool:
         """Say whether nothing but zero bytes follows; where they end is kept for who asks again before."""
-        size = 16
-        while self.nonzero <= position < end:
-            chunk = self.source.value(position, min(end - position, size))
-            rest = chunk.lstrip(b"\0")
-            position += len(chunk) - len(rest)
-            if rest or not chunk:
-                self.nonzero = position + 1
-            size = min(2 * size, MOST)
-        return position >= end
-
-    def broken(self, text: str, end: int) -> BadDataset:
-        """Return the error: the object ended, or only the sequence around it."""
-        return BadDataset(text, code="truncated" if end >= self.source.size else None)
+        if not self.nonzero <= position:
+            return False
+        last = self.last_filled(position, end, b"\0")
+        if last < end:
+            self.nonzero = last + 1
+        return last >= end

@@ -27,9 +27,10 @@ from pydicom.filewriter import write_data_element
 
 from app.dicom.charset import Charset, charset
 from app.dicom.collector import collector_paused
-from app.dicom.elements import Node, Scanner
+from app.dicom.elements import Scanner
 from app.dicom.forms import form, key
 from app.dicom.json_values import SIZES, Reading, to_little
+from app.dicom.nesting import Node
 from app.dicom.source import Source
 from app.errors import BadDataset, permanent
 from app.types import DatasetLimits, DatasetWarning
@@ -79,8 +80,8 @@ def to_metadata(dataset: Dataset, source: str = "", bulk_threshold: int = 1024) 
         meta = walker.root(getattr(dataset, "file_meta", None) or Dataset(), {})
         walker.located = not getattr(dataset, "deflated", False)
         found = walker.root(dataset, getattr(dataset, "nodes", {}))
-        for tag in getattr(dataset, "duplicates", ()):
-            walker.reading.warn_of(tag, "duplicate_tag")
+        for tag, code in getattr(dataset, "faults", ()):
+            walker.reading.warn_of(tag, code)
         return Metadata(found, meta, walker.reading.found())
 
 
@@ -178,7 +179,9 @@ class _Walker:
 
     def entry(self, node: Node) -> dict[str, Any]:
         """Return the JSON object of one element."""
-        tag, vr, offset, length, written, _, items, _ = node
+        tag, vr, offset, length, written, _, items, _, swapped = node
+        if swapped:
+            return self.little_entry(node)
         if tag == SPECIFIC_CHARACTER_SET:
             return UTF8
         if len(vr) > 2:
@@ -206,6 +209,15 @@ class _Walker:
         found = {"vr": vr, "Value": values} if values != NOTHING else {"vr": vr}
         if self.depth and len(self.alike) < MAX_ALIKE:
             self.alike[tag, vr, raw] = found
+        return found
+
+    def little_entry(self, node: Node) -> dict[str, Any]:
+        """Return an element of a big endian data set that is little endian (PS3.5 6.2.2)."""
+        self.reading.little = True
+        self.alike.clear()
+        found = self.entry(node._replace(swapped=False))
+        self.reading.little = False
+        self.alike.clear()
         return found
 
     def raw(self, node: Node) -> bytes:
@@ -251,7 +263,7 @@ class _Walker:
     def set_signed(self, value: bytes | None) -> None:
         """Take over the pixel representation of a data set or item."""
         if value:
-            self.signed = value[0 if self.reading.little else -1] == 1
+            self.signed = value[:2] in (b"\1", b"\1\0", b"\0\1")  # in either byte order
 
 
 def _leaf(element: RawDataElement) -> Node | None:

@@ -14,6 +14,7 @@ from app.dicom.functional_groups import frame_item
 from app.dicom.header import ImageHeader
 from app.dicom.lookup import LookupTable, read_lookup_table
 from app.dicom.unrenderable import PreviewError, unrenderable
+from app.types import window_values
 
 FUNCTIONS = ("LINEAR", "LINEAR_EXACT", "SIGMOID")
 
@@ -102,13 +103,10 @@ def parse_window(window: str) -> Window:
     center, _, rest = window.partition(",")
     width, _, function = rest.partition(",")
     name = function.strip().upper().replace("-", "_") or "LINEAR"
-    try:
-        found = _window(float(center), float(width), name)
-    except ValueError:
-        found = None
-    if found is None or name not in FUNCTIONS:
+    values = window_values(f"{center},{width}")
+    if values is None or name not in FUNCTIONS:
         raise unrenderable(PreviewError.BAD_WINDOW, "the window is not `centre,width`")
-    return found
+    return _window(*values, name)
 
 
 def value_of_interest(
@@ -147,12 +145,11 @@ def _said_window(dataset: Dataset, frame_index: int) -> Window | None:
         return None
     center, width = number(holder, "WindowCenter", math.nan), number(holder, "WindowWidth", math.nan)
     function = text(holder, "VOILUTFunction")
+    if not (math.isfinite(center) and math.isfinite(width) and width > 0):
+        return None
     return _window(center, width, function if function in FUNCTIONS else "LINEAR")
 
 
-def _window(center: float, width: float, function: str) -> Window | None:
-    """Return a window, or None where it has no width."""
-    if not (math.isfinite(center) and math.isfinite(width) and width > 0):
-        return None
+def _window(center: float, width: float, function: str) -> Window:
     # LINEAR is made for integers and not defined below a width of one; who writes that means LINEAR_EXACT.
     return Window(center, width, "LINEAR_EXACT" if function == "LINEAR" and width < 1 else function)

@@ -17,7 +17,7 @@ from urllib.parse import unquote
 
 from app.errors import BadEvent
 from app.events.strictjson import check, join_path, read_json
-from app.types import EventType, Message
+from app.types import REVISION, EventType, Message
 
 MAX_ATTEMPT = 1_000_000
 
@@ -36,6 +36,7 @@ PUBSUB_EVENT = "google.cloud.pubsub.topic.v1.messagePublished"
 UNWRAPPED_ATTRIBUTES = (
     *("notificationConfig", "eventType", "payloadFormat", "bucketId", "objectId", "objectGeneration"),
     *("eventTime", "overwroteGeneration", "overwrittenByGeneration", "correlationId", "correlation_id"),
+    REVISION,
 )
 
 _DIGITS = re.compile(r"[0-9]{1,7}")

@@ -13,7 +13,7 @@ from typing import Any
 from app.errors import BadEvent
 from app.events.envelope import check_attributes, read_time
 from app.events.strictjson import check, read_json
-from app.types import EventType, Message, ObjectEvent, ObjectRef
+from app.types import REVISION, EventType, Message, ObjectEvent, ObjectRef
 
 MAX_INT64 = 2**63 - 1
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -41,7 +41,8 @@ def object_event(message: Message) -> ObjectEvent:
 
     Raises
     ------
-    BadEvent : a value is missing or not legal, or payload and attributes disagree
+    BadEvent : a value is missing or not legal, payload and attributes disagree, or something other than a
+        finalize has a revision
 
     References
     ----------
@@ -52,7 +53,12 @@ def object_event(message: Message) -> ObjectEvent:
     kind = _event_type(_attribute(attributes, "eventType"))
     ref = ObjectRef(_bucket(attributes), _name(attributes), _generation(attributes, "objectGeneration"))
     resource = _resource(message, ref)
-    overwritten = "overwrittenByGeneration"
+    if REVISION in attributes and kind is not EventType.FINALIZE:
+        raise BadEvent(f"message.attributes.{REVISION}: only an OBJECT_FINALIZE may have one")
+
+    def optional_number(name: str) -> int | None:
+        return _generation(attributes, name) if name in attributes else None
+
     return ObjectEvent(
         type=kind,
         ref=ref,
@@ -61,7 +67,9 @@ def object_event(message: Message) -> ObjectEvent:
         size=_count(resource, "size"),
         crc32c=resource.get("crc32c"),
         storage_class=resource.get("storageClass"),
-        overwritten_by=_generation(attributes, overwritten) if overwritten in attributes else None,
+        overwritten_by=optional_number("overwrittenByGeneration"),
+        overwrote=optional_number("overwroteGeneration"),
+        revision=optional_number(REVISION),
     )
 
 

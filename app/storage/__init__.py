@@ -40,8 +40,11 @@ class Storage(Protocol):
         """
         ...
 
-    def is_live(self, ref: ObjectRef) -> bool:
-        """Tell whether this generation is still the object's current one."""
+    def is_live(self, ref: ObjectRef, metageneration: int | None = None) -> bool:
+        """Tell whether this generation is still the object's current one, of this metageneration if given.
+
+        Where the store has no metagenerations, as a folder, the generation alone decides.
+        """
         ...
 
     def open(self, ref: ObjectRef) -> BinaryIO:
@@ -77,6 +80,13 @@ BACKENDS: dict[str, tuple[str, str, str | None]] = {
     "file": ("app.storage.local", "LocalStorage", None),
     "gs": ("app.storage.gcs", "GcsStorage", "gcp"),
 }
+
+
+def check_storage(
+    seam: str, url: str, index: Path | None = None, buckets: tuple[str, ...] = (), watched: bool = False
+) -> None:
+    """Raise ConfigError where opening this storage, or watching it, would; makes and opens nothing."""
+    load_backend(seam, url, BACKENDS).check_settings(url, index, buckets, watched)
 
 
 def open_storage(seam: str, url: str, index: Path | None = None, buckets: tuple[str, ...] = ()) -> Storage:

@@ -52,6 +52,11 @@ class GcsStorage:
         self._lock = threading.Lock()
         self._made: Any = None
 
+    @staticmethod
+    def check_settings(url: str, *_: object) -> None:
+        """Raise ConfigError unless the URL names a place; the bucket itself is not asked."""
+        _place(url)
+
     def uri(self, name: str, bucket: str = "") -> str:
         """Return `gs://bucket/name`: with a bucket of a full name, without one of a name below the prefix."""
         return f"gs://{bucket}/{name}" if bucket else f"gs://{self.bucket}/{self.prefix}{name}"
@@ -72,7 +77,7 @@ class GcsStorage:
             raise ShortRead("the object has another checksum than announced")
         return content
 
-    def is_live(self, ref: ObjectRef) -> bool:
+    def is_live(self, ref: ObjectRef, metageneration: int | None = None) -> bool:
         """Tell whether this generation is still the object's current one; a kept noncurrent one is not."""
         self._check(ref)
         live = self._client().bucket(ref.bucket).blob(ref.name)
@@ -80,7 +85,8 @@ class GcsStorage:
             tried(lambda: live.reload(**_ONCE), ObjectGone)
         except ObjectGone:
             return False
-        return int(live.generation) == ref.generation
+        same = metageneration is None or int(live.metageneration) == metageneration
+        return int(live.generation) == ref.generation and same
 
     def open(self, ref: ObjectRef) -> BinaryIO:
         """Return a seekable stream of this generation; of a gzip-encoded object, of what it holds."""

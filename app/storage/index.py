@@ -19,6 +19,7 @@ from typing import Any
 
 from app.commit import GroupCommit
 from app.errors import ConfigError, StorageUnavailable
+from app.makeable import looking
 from app.sqlite import code, connect, may_pass, transaction
 
 LATEST = 2**63 - 2**32
@@ -33,19 +34,20 @@ ADDED = {
     "crc32c": "TEXT",
     "told": "INTEGER NOT NULL DEFAULT 1",
     "replaced": "TEXT NOT NULL DEFAULT '[]'",
+    "again": "INTEGER NOT NULL DEFAULT 0",
 }
 """Columns that the table of the first release lacks."""
-COLUMNS = "name, generation, mtime_ns, size, inode, ctime_ns, live, crc32c, told, replaced"
+COLUMNS = "name, generation, mtime_ns, size, inode, ctime_ns, live, crc32c, told, replaced, again"
 GET = f"SELECT {COLUMNS} FROM landing WHERE root = ? AND name = ?"
 LIVE = f"SELECT {COLUMNS} FROM landing WHERE root = ? AND live"
 BELOW = " AND name >= ? AND name < ?"
 COUNT = "SELECT count(*) FROM landing WHERE root = ? AND live"
 # Two processes may handle the same folder: what one of them knows already is not undone by the slower one.
-PUT = f"""INSERT INTO landing (root, {COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+PUT = f"""INSERT INTO landing (root, {COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (root, name) DO UPDATE SET
     generation = excluded.generation, mtime_ns = excluded.mtime_ns, size = excluded.size,
     inode = excluded.inode, ctime_ns = excluded.ctime_ns, live = excluded.live, crc32c = excluded.crc32c,
-    told = excluded.told, replaced = excluded.replaced
+    told = excluded.told, replaced = excluded.replaced, again = excluded.again
 WHERE excluded.generation > landing.generation OR (excluded.generation = landing.generation AND landing.live)
 """
 
@@ -69,7 +71,8 @@ class Seen:
     """The last version of a name; not `live` once its removal was published, or handled.
 
     told: its event was published, or handled, and so were the removals of all versions it replaced. replaced:
-    generation and size in bytes of those of which that is not sure.
+    generation and size in bytes of those of which that is not sure. again: describing it again was begun and,
+    as far as is known, not ended.
     """
 
     generation: int
@@ -78,6 +81,7 @@ class Seen:
     crc32c: str | None = None
     told: bool = True
     replaced: tuple[tuple[int, int], ...] = ()
+    again: bool = False
 
     def versions(self) -> tuple[tuple[int, int], ...]:
         """Return generation and size of this version and of those it replaced, the oldest first."""
@@ -114,6 +118,20 @@ def index_errors(path: Path | None = None) -> Iterator[None]:
         raise StorageUnavailable(f"the index of the folder fails ({code(exc)[1]})") from exc
 
 
+def check_index(path: Path) -> None:
+    """Raise ConfigError for a file that can be no index; makes and changes nothing."""
+    with index_errors(path), looking(path):
+        pass
+
+
+def known_objects(path: Path, root: Path) -> int:
+    """Return how many names of a folder are live in an index; where there is none, none is made."""
+    with index_errors(path), looking(path) as connection:
+        if not list(connection.execute("PRAGMA table_info(landing)")):
+            return 0
+        return int(connection.execute(COUNT, (str(root),)).fetchone()[0])
+
+
 class Index:
     """The table `landing` of one folder. Safe to call from several threads and beside other processes."""
 
@@ -141,10 +159,6 @@ class Index:
             # "0" follows "/", so this range is all that begins with the folder.
             rows = self._select(LIVE + BELOW, (self._root, folder, folder[:-1] + "0"))
         return {str(row[0]): _seen(row) for row in rows}
-
-    def count(self) -> int:
-        """Return how many names are live."""
-        return int(self._select(COUNT, (self._root,))[0][0])
 
     def put(self, versions: Mapping[str, Seen]) -> dict[str, Seen]:
         """Remember the last versions of some names, all or none of them, on the disk when this returns.
@@ -194,10 +208,12 @@ def _create(connection: sqlite3.Connection) -> None:
 def _values(seen: Seen) -> tuple[object, ...]:
     found = seen.stamp
     state = (found.mtime_ns, found.size, found.inode, found.ctime_ns)
-    return (seen.generation, *state, seen.live, seen.crc32c, seen.told, json.dumps(seen.replaced))
+    flags = (seen.told, json.dumps(seen.replaced), seen.again)
+    return (seen.generation, *state, seen.live, seen.crc32c, *flags)
 
 
 def _seen(row: Sequence[Any]) -> Seen:
-    _, number, mtime_ns, size, inode, ctime_ns, live, crc32c, told, replaced = row
+    _, number, mtime_ns, size, inode, ctime_ns, live, crc32c, told, replaced, again = row
     before = tuple((old, size) for old, size in json.loads(replaced))
-    return Seen(number, Stamp(mtime_ns, size, inode, ctime_ns), bool(live), crc32c, bool(told), before)
+    found = Stamp(mtime_ns, size, inode, ctime_ns)
+    return Seen(number, found, bool(live), crc32c, bool(told), before, bool(again))

@@ -7,13 +7,14 @@ import os
 import re
 import threading
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from app.errors import BadEvent, ConfigError, DicomlakeError, ObjectGone, ShortRead, StorageUnavailable
+from app.makeable import check_makeable
 from app.storage import BIG_BYTES, Publish
 from app.storage.folder import (
     delete_file,
@@ -26,7 +27,7 @@ from app.storage.folder import (
     walk,
     write_file,
 )
-from app.storage.index import Index, Seen, Stamp, generation
+from app.storage.index import Index, Seen, Stamp, check_index, generation, known_objects
 from app.storage.versions import CHUNK_BYTES, VersionStream, checksum, open_version, version
 from app.types import Content, ObjectRef
 
@@ -47,16 +48,38 @@ class LocalStorage:
     prefix = ""
 
     def __init__(self, url: str, index: Path | None = None, buckets: tuple[str, ...] = ()) -> None:
-        if buckets:
-            raise ConfigError("source.buckets: a folder is the only bucket of its storage; leave it empty")
-        self.root = _root(url)
+        self.root = _root(url, index, buckets)
         self.bucket = self.root.name or MACHINE
         self._watcher: Watcher | None = None
         self._closed = threading.Event()
         self._sweeper: threading.Thread | None = None
-        _check_there(self.root, index)
-        _prepare(self.root, writable=index is None)
-        self._index = _open_index(index, self.root) if index else None
+        if index is not None:
+            _check_there(self.root, index)
+        with _folder_errors(self.root):
+            self.root.mkdir(parents=True, exist_ok=True)
+        _check_rights(self.root, writable=index is None)
+        if index is not None:
+            with _index_folder_errors(index):
+                index.parent.mkdir(parents=True, exist_ok=True)
+        self._index = Index(index, self.root) if index else None
+
+    @staticmethod
+    def check_settings(
+        url: str, index: Path | None = None, buckets: tuple[str, ...] = (), watched: bool = False
+    ) -> None:
+        """Raise ConfigError where opening, or then watching, would; makes and changes nothing."""
+        root = _root(url, index, buckets)
+        if watched:
+            _check_watchable(root)
+        if index is not None:
+            with _index_folder_errors(index):
+                check_makeable(index.parent)
+            check_index(index)
+            _check_there(root, index)
+        with _folder_errors(root):
+            check_makeable(root)
+        if root.exists():
+            _check_rights(root, writable=index is None)
 
     def uri(self, name: str, bucket: str = "") -> str:
         """Return `file://` and the absolute path as it is, not percent-encoded."""
@@ -83,8 +106,8 @@ class LocalStorage:
             raise ShortRead("the file has another checksum than announced")
         return content
 
-    def is_live(self, ref: ObjectRef) -> bool:
-        """Tell whether the file still is this generation."""
+    def is_live(self, ref: ObjectRef, metageneration: int | None = None) -> bool:
+        """Tell whether the file still is this generation; files have no metageneration."""
         try:
             return self.find(ref.name) == ref
         except ObjectGone:
@@ -140,8 +163,7 @@ class LocalStorage:
 
         if self._index is None:
             raise ConfigError(f"{self.root} cannot be watched without an index")
-        if self.root == Path("/"):
-            raise ConfigError("source.url: the whole machine cannot be watched; name a folder")
+        _check_watchable(self.root)
         self._watcher = Watcher(self, self._index, publish)
         self._watcher.start()
 
@@ -184,7 +206,10 @@ def _check_name(name: str) -> None:
         raise BadEvent("the object name is no path below the root")
 
 
-def _root(url: str) -> Path:
+def _root(url: str, index: Path | None, buckets: tuple[str, ...]) -> Path:
+    """Return the folder that a URL names; raises ConfigError where no settings could make a storage of it."""
+    if buckets:
+        raise ConfigError("source.buckets: a folder is the only bucket of its storage; leave it empty")
     path = url.partition(":")[2]
     if path.startswith("//"):
         host, slash, rest = path[2:].partition("/")
@@ -197,41 +222,48 @@ def _root(url: str) -> Path:
         raise ConfigError(f"{url!r} is no usable path ({type(exc).__name__})") from exc
     if _NO_TEXT.search(str(root)):  # no row could name an object in it, nor an event its bucket
         raise ConfigError(f"{spelled(str(root))}: a storage needs a path of UTF-8 text in one line")
+    if index is not None and root != Path("/") and index.resolve().is_relative_to(root):
+        raise ConfigError(f"{index} lies in the watched folder {root}; keep it outside")
     return root
 
 
-def _check_there(root: Path, index: Path | None) -> None:
+def _check_watchable(root: Path) -> None:
+    if root == Path("/"):
+        raise ConfigError("source.url: the whole machine cannot be watched; name a folder")
+
+
+def _check_there(root: Path, index: Path) -> None:
     """Refuse a folder that is gone with objects in it: most likely its disk is not mounted."""
-    if index is None or os.path.exists(root) or not os.path.exists(index):
+    if os.path.exists(root):
         return
-    with closing(_open_index(index, root)) as opened:
-        known = opened.count()
-    if known:
+    if known := known_objects(index, root):
         raise ConfigError(
             f"source.url: the folder {root} is gone but {known} objects of it are known; mount it again, or, "
             "if they are all to be removed, make the empty folder by hand"
         )
 
 
-def _prepare(root: Path, writable: bool) -> None:
-    """Make the folder if need be; a source may be read-only, for it is only read."""
+@contextmanager
+def _folder_errors(root: Path) -> Iterator[None]:
     try:
-        root.mkdir(parents=True, exist_ok=True)
+        yield
     except FileExistsError:
         raise ConfigError(f"{root} is a file; a storage needs a folder") from None
-    except OSError as exc:
+    except (OSError, ValueError) as exc:
         raise ConfigError(f"{root} cannot be made ({type(exc).__name__})") from exc
+
+
+@contextmanager
+def _index_folder_errors(index: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError) as exc:
+        raise ConfigError(f"the folder of the index {index} cannot be made ({type(exc).__name__})") from exc
+
+
+def _check_rights(root: Path, writable: bool) -> None:
+    """Refuse a folder that this user may not use; a source may be read-only, for it is only read."""
     if not os.access(root, os.R_OK | os.X_OK):
         raise ConfigError(f"{root} cannot be read; give this user the right to read the folder")
     if writable and root != Path("/") and not os.access(root, os.W_OK):
         raise ConfigError(f"{root} cannot be written; give this user the right to write the folder")
-
-
-def _open_index(path: Path, root: Path) -> Index:
-    if root != Path("/") and path.resolve().is_relative_to(root):
-        raise ConfigError(f"{path} lies in the watched folder {root}; keep it outside")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as exc:
-        raise ConfigError(f"the folder of the index {path} cannot be made ({type(exc).__name__})") from exc
-    return Index(path, root)

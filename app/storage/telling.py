@@ -8,7 +8,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from app.storage.index import Seen
-from app.types import EventType, Message, ObjectRef
+from app.types import REVISION, EventType, Message, ObjectRef
 
 MAX_ATTRIBUTE_BYTES = 1024  # as Pub/Sub
 
@@ -28,6 +28,19 @@ def messages(bucket: str, name: str, uri: str, seen: Seen, now: datetime) -> Ite
         content = {"size": str(size)}
         message = notification(EventType.DELETE, ObjectRef(bucket, name, generation), uri, now, content)
         yield replace(message, attributes={**message.attributes, **by})
+
+
+def described_again(message: Message, revision: int, metageneration: int | None) -> Message:
+    """Return the notification of a version as one that asks to describe it again.
+
+    metageneration: that of the row which is current, so that the new row takes its place.
+    """
+    resource = json.loads(message.data)
+    del resource["metageneration"]
+    if metageneration is not None:
+        resource["metageneration"] = str(metageneration)
+    attributes = {**message.attributes, REVISION: str(revision)}
+    return replace(message, data=json.dumps(resource).encode(), attributes=attributes)
 
 
 def notification(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol
 
 from app.doors import load_backend
@@ -11,6 +11,11 @@ from app.types import Row
 
 class Warehouse(Protocol):
     """Append-only tables, views over them, and SQL to read. Safe to call from several threads."""
+
+    @property
+    def dialect(self) -> str:
+        """Name of its SQL, one of DIALECTS."""
+        ...
 
     def create(self) -> None:
         """Make the tables and views that are not there yet; repeating it changes nothing."""
@@ -31,6 +36,10 @@ class Warehouse(Protocol):
         """
         ...
 
+    def stream(self, sql: str, parameters: Mapping[str, object] | None = None) -> Iterator[dict[str, object]]:
+        """Yield the rows of one read-only statement as they come, however many; raises as `query`."""
+        ...
+
     def delete(self, table: str, column: str, values: Sequence[str]) -> int:
         """Remove the rows whose `column` is one of `values` and return how many; for dead letters only."""
         ...
@@ -48,6 +57,11 @@ BACKENDS: dict[str, tuple[str, str, str | None]] = {
     "sqlite": ("app.warehouse.sqlite", "SqliteWarehouse", None),
     "bigquery": ("app.warehouse.bigquery", "BigQueryWarehouse", "gcp"),
 }
+
+
+def check_warehouse(url: str) -> None:
+    """Raise ConfigError where the warehouse could not be opened or created; makes and opens nothing."""
+    load_backend("warehouse", url, BACKENDS).check_settings(url)
 
 
 def open_warehouse(url: str) -> Warehouse:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -74,6 +74,11 @@ class BatchedWarehouse:
             return [fault for part in parts for fault in self._append(table, [part])]
         return [None] * len(parts)
 
+    @property
+    def dialect(self) -> str:
+        """Name of its SQL."""
+        return self._inner.dialect
+
     def create(self) -> None:
         """Make the tables and views that are not there yet."""
         self._inner.create()
@@ -81,6 +86,10 @@ class BatchedWarehouse:
     def query(self, sql: str, parameters: Mapping[str, object] | None = None) -> list[dict[str, object]]:
         """Run one read-only statement."""
         return self._inner.query(sql, parameters)
+
+    def stream(self, sql: str, parameters: Mapping[str, object] | None = None) -> Iterator[dict[str, object]]:
+        """Yield the rows of one read-only statement as they come."""
+        return self._inner.stream(sql, parameters)
 
     def delete(self, table: str, column: str, values: Sequence[str]) -> int:
         """Remove dead letters."""

@@ -6,7 +6,7 @@ SDKs are loaded by the first call that needs them: each costs a cold start about
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
@@ -27,12 +27,19 @@ for _package in ("google.cloud.bigquery", "google.cloud.bigquery_storage_v1"):
 class BigQueryWarehouse:
     """Appends by the Storage Write API (or insertAll) and reads by jobs, each opened at its first use."""
 
+    dialect = "bigquery"
+
     def __init__(self, url: str) -> None:
         self._place = read_url(url)
         self._lock = threading.Lock()
         self._writer: Writer[Any] | None = None
         self._reader: BigQueryReader | None = None
         self._closed = False
+
+    @staticmethod
+    def check_settings(url: str) -> None:
+        """Raise ConfigError unless the URL names a dataset; BigQuery itself is not asked."""
+        read_url(url)
 
     def create(self) -> None:
         """Do nothing, at once: Terraform has made the tables, and a cold start waits for no network."""
@@ -45,7 +52,11 @@ class BigQueryWarehouse:
 
     def query(self, sql: str, parameters: Mapping[str, object] | None = None) -> list[dict[str, object]]:
         """Run one read-only statement; see Warehouse. Values are Python's own, JSON is parsed."""
-        return self._reading().query(sql, parameters or {})
+        return list(self.stream(sql, parameters))
+
+    def stream(self, sql: str, parameters: Mapping[str, object] | None = None) -> Iterator[dict[str, object]]:
+        """Yield the rows of one read-only statement, page by page; see Warehouse."""
+        return self._reading().stream(sql, parameters or {})
 
     def delete(self, table: str, column: str, values: Sequence[str]) -> int:
         """Remove rows by the value of a column; see Warehouse. Rows just written stay for a while."""

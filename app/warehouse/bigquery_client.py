@@ -103,7 +103,7 @@ class BigQueryReader:
         # The kind of a statement depends on its text and the types of its parameters alone.
         self._check_reads = lru_cache(maxsize=256)(self._dry_run)
 
-    def query(self, sql: str, parameters: Mapping[str, object]) -> list[dict[str, object]]:
+    def stream(self, sql: str, parameters: Mapping[str, object]) -> Iterator[dict[str, object]]:
         """Run one read-only statement; see Warehouse. Values are Python's own, JSON is parsed."""
         text, named = named_parameters(sql, parameters)
         self._check_reads(text, tuple((parameter.name, parameter.type) for parameter in named))
@@ -116,7 +116,8 @@ class BigQueryReader:
                 retry=RETRY,
                 job_retry=None,
             )
-            return [dict(row.items()) for row in rows]
+            for row in rows:
+                yield dict(row.items())
 
     def _dry_run(self, sql: str, types: Sequence[tuple[str, str]]) -> None:
         """Raise BadQuery unless a statement only reads. No value is sent, so the fault can be quoted."""

@@ -43,7 +43,7 @@ def _lines(column: Column, path: str = "") -> list[str]:
 def _section(table: Table) -> str:
     layout = []
     if table.partition_by:
-        layout.append(f"Partitioned by day of `{table.partition_by}`")
+        layout.append(f"Partitioned by {table.partition_unit.lower()} of `{table.partition_by}`")
     if table.cluster_by:
         layout.append("clustered by " + ", ".join(f"`{name}`" for name in table.cluster_by))
     text = f"## {table.name}\n\n{table.description}\n\n"

@@ -27,15 +27,16 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A table or view: its columns; for a table also the TIMESTAMP it is partitioned by, a partition a day.
+    """A table or view: its columns; for a table also the TIMESTAMP it is partitioned by.
 
-    kept: rows are history and are never removed.
+    partition_unit: DAY or MONTH, how much one partition holds. kept: rows are history and are never removed.
     """
 
     name: str
     description: str
     columns: tuple[Column, ...]
     partition_by: str | None = None
+    partition_unit: str = "DAY"
     cluster_by: tuple[str, ...] = ()
     kept: bool = False
 
@@ -48,8 +49,8 @@ _EVENT = (
     *_columns(
         "STRING",
         {
-            "row_id": "SHA-256 over bucket, object, generation, metageneration, member and event type: "
-            "the same event always makes the same id",
+            "row_id": "SHA-256 over bucket, object, generation, metageneration, member, event type and "
+            "revision (if set): the same event always makes the same id",
             "object_uri": "gs://bucket/name or file:///abs/path",
         },
         "REQUIRED",
@@ -155,8 +156,37 @@ _RESULT = (
         ),
     ),
     Column("app_version", "STRING", "NULLABLE", "Version of the software that made the row"),
-    # Last, so that a row store reads every other column without walking the pages this one overflows into.
     Column("metadata", "JSON", "NULLABLE", "The data set with keyword keys, bulk data left out"),
+)
+
+# Later columns go to the end: BigQuery adds a column nowhere else.
+_ADDED = (
+    Column(
+        "collection",
+        "STRING",
+        "NULLABLE",
+        "First path segment of the object's name below source.url; null without one",
+    ),
+    Column(
+        "revision",
+        "INT64",
+        "NULLABLE",
+        "Null for what an event made; UNIX seconds at the start of the run that described this version again",
+    ),
+    Column(
+        "describe_key",
+        "STRING",
+        "NULLABLE",
+        "Hash of the settings that documents, columns and previews depend on, and of their version; "
+        "null for removals",
+    ),
+    Column("dicom_uri", "STRING", "NULLABLE", "The bytes that DICOMweb serves; null = the object itself"),
+    Column(
+        "patient_name_folded",
+        "STRING",
+        "NULLABLE",
+        "Patient's Name for searches: without case and accents, as alphabetic=ideographic=phonetic",
+    ),
 )
 
 TABLES: dict[str, Table] = {
@@ -165,8 +195,10 @@ TABLES: dict[str, Table] = {
         Table(
             "instances",
             "Append-only history, one row per event and instance; `instances_current` is what is there now.",
-            (*_EVENT, *_DATASET, *_RESULT),
+            (*_EVENT, *_DATASET, *_RESULT, *_ADDED),
             partition_by="ingested_at",
+            # By day, partitions would be too small for BigQuery to cluster them well.
+            partition_unit="MONTH",
             cluster_by=("study_instance_uid", "series_instance_uid", "sop_instance_uid", "modality"),
             kept=True,
         ),

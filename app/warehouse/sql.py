@@ -34,9 +34,9 @@ VIEWS: dict[str, Table] = {
     for view in (
         Table(
             "instances_current",
-            "What is there now: for each object the rows of its highest generation, one per member, unless "
-            "that or a later generation was deleted or archived; copies fold into one, whatever the order in "
-            "which rows arrived.",
+            "What is there now: for each object the rows of its highest generation, one per member, of the "
+            "highest metageneration and then revision, unless that or a later generation was deleted or "
+            "archived; copies fold into one, whatever the order in which rows arrived.",
             TABLES["instances"].columns,
         ),
         Table(
@@ -65,7 +65,8 @@ VIEWS: dict[str, Table] = {
             "dead_letters",
             "One row per event that was given up, unless it was stored since or its version of the object "
             "removed or overwritten: its newest dead letter, decoded, with the reason it carries or else "
-            "that of its last failure. One that cannot be decoded has nulls.",
+            "that of its last failure. One of a revision is open until that or a later one is stored; one "
+            "that cannot be decoded has nulls.",
             (
                 Column("message_id", "STRING", "NULLABLE", "Id of the newest dead letter"),
                 Column("publish_time", "TIMESTAMP", "NULLABLE", "When the newest dead letter was published"),
@@ -86,8 +87,11 @@ VIEWS: dict[str, Table] = {
 
 INDEXES: dict[str, tuple[tuple[str, ...], ...]] = {
     "instances": (
-        # Covers all that decides what is current, so that the rows themselves are not read for it.
-        ("object_uri", "generation", "member", "event_type", "metageneration", "row_id"),
+        # Covers all that decides what is current, and what `ingest` asks of it: no row is read for that.
+        (
+            *("object_uri", "generation", "member", "event_type", "metageneration", "revision", "row_id"),
+            "describe_key",
+        ),
         ("study_instance_uid", "series_instance_uid", "sop_instance_uid"),
         ("sop_instance_uid",),
     ),
@@ -127,7 +131,9 @@ def ddl(table: str, dialect: str, prefix: str = "") -> tuple[str, ...]:
     KeyError : there is no such table or dialect
     """
     words, spec = DIALECTS[dialect], TABLES[table]
-    columns = ",\n  ".join(column_ddl(column, dialect) for column in spec.columns)
+    # A row store reads every other column without walking the pages that a long document overflows into.
+    order = sorted(spec.columns, key=lambda column: column.type == "JSON") if words.locator else spec.columns
+    columns = ",\n  ".join(column_ddl(column, dialect) for column in order)
     create = f"CREATE TABLE IF NOT EXISTS {words.quote}{prefix}{table}{words.quote} (\n  {columns}\n)"
     if not words.locator:
         return (create + _layout(spec),)
@@ -141,7 +147,9 @@ def ddl(table: str, dialect: str, prefix: str = "") -> tuple[str, ...]:
 
 
 def _layout(table: Table) -> str:
-    partition = f"\nPARTITION BY DATE({table.partition_by})" if table.partition_by else ""
+    column = table.partition_by
+    by = f"DATE({column})" if table.partition_unit == "DAY" else f"TIMESTAMP_TRUNC({column}, MONTH)"
+    partition = f"\nPARTITION BY {by}" if column else ""
     cluster = f"\nCLUSTER BY {', '.join(table.cluster_by)}" if table.cluster_by else ""
     return partition + cluster
 
@@ -160,8 +168,9 @@ AND NOT EXISTS (
   AND j.member IS NULL AND j.{_REMOVED})
 AND NOT EXISTS (
   SELECT 1 FROM {{instances}} AS j WHERE j.object_uri = i.object_uri AND j.generation = i.generation
-  AND j.member {{same}} i.member AND (-COALESCE(j.metageneration, -1), j.row_id, j.{{locator}})
-  < (-COALESCE(i.metageneration, -1), i.row_id, i.{{locator}}))"""
+  AND j.member {{same}} i.member
+  AND (-COALESCE(j.metageneration, -1), -COALESCE(j.revision, -1), j.row_id, j.{{locator}})
+  < (-COALESCE(i.metageneration, -1), -COALESCE(i.revision, -1), i.row_id, i.{{locator}}))"""
 
 # For column stores, which may hold the same row twice with nothing to tell the copies apart.
 _CURRENT_BY_WINDOW = f"""SELECT {{columns}} FROM (
@@ -169,7 +178,8 @@ _CURRENT_BY_WINDOW = f"""SELECT {{columns}} FROM (
     MAX(generation) OVER (PARTITION BY object_uri) AS last_generation,
     MAX(CASE WHEN {_REMOVED} THEN generation END) OVER (PARTITION BY object_uri) AS removed_generation,
     ROW_NUMBER() OVER (
-      PARTITION BY object_uri, generation, member ORDER BY metageneration DESC NULLS LAST, row_id) AS place
+      PARTITION BY object_uri, generation, member
+      ORDER BY metageneration DESC NULLS LAST, revision DESC NULLS LAST, row_id) AS place
   FROM {{instances}}) AS i
 WHERE {_PRESENT} AND generation = last_generation AND place = 1
 AND (removed_generation IS NULL OR removed_generation < generation)"""
@@ -181,6 +191,7 @@ _DEAD_LETTERS = """WITH decoded AS (
     {objectUri} AS given_uri,
     {objectGeneration} AS generation_text,
     {eventType} AS event_type,
+    {dicomlakeRevision} AS revision_text,
     {CloudPubSubDeadLetterSourceDeliveryCount} AS count_text,
     {dicomlakeCode} AS code,
     {dicomlakeReason} AS reason
@@ -189,6 +200,7 @@ event AS (
   SELECT message_id, publish_time, subscription_name, bucket, object, event_type, code, reason,
     COALESCE(given_uri, 'gs://' || bucket || '/' || object) AS object_uri,
     {generation} AS generation,
+    {revision} AS revision,
     {delivery_count} AS delivery_count
   FROM decoded),
 keyed AS (
@@ -222,7 +234,8 @@ AND COALESCE(s.last_generation <= l.generation, TRUE)
 AND COALESCE(s.removed_generation < l.generation, TRUE)
 AND NOT EXISTS (
   SELECT 1 FROM {instances} AS i WHERE i.object_uri = l.object_uri AND i.generation = l.generation
-  AND i.event_type = l.event_type AND i.member IS NULL)"""
+  AND i.event_type = l.event_type AND i.member IS NULL
+  AND COALESCE(i.revision, 0) >= COALESCE(l.revision, 0))"""
 
 _GROUPS = {"series": ("study_instance_uid", "series_instance_uid"), "studies": ("study_instance_uid",)}
 _AGGREGATES = {
@@ -262,7 +275,7 @@ def views(dialect: str, prefix: str = "") -> dict[str, str]:
     """Return the SELECT of every view, each after those it reads.
 
     What is current never depends on a clock: generations order the versions of an object, metagenerations
-    the rows of a version, and a removal wins over the generation it names.
+    and then revisions the rows of a version, and a removal wins over the generation it names.
 
     Parameters
     ----------
@@ -280,12 +293,14 @@ def views(dialect: str, prefix: str = "") -> dict[str, str]:
     attributes = (
         *("bucketId", "objectId", "objectUri", "objectGeneration", "eventType"),
         *("CloudPubSubDeadLetterSourceDeliveryCount", "dicomlakeCode", "dicomlakeReason"),
+        "dicomlakeRevision",
     )
     return {
         "instances_current": current.format(columns=columns, locator=words.locator, same=words.same, **names),
         **{view: _group_view(view, words, names["instances_current"]) for view in _GROUPS},
         "dead_letters": _DEAD_LETTERS.format(
             generation=words.integer.format("generation_text"),
+            revision=words.integer.format("revision_text"),
             delivery_count=words.integer.format("count_text"),
             removed=_REMOVED,
             **{name: words.attribute.format(name) for name in attributes},

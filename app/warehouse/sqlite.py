@@ -11,11 +11,12 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 from app.errors import BadQuery, ConfigError, RowsRejected, WarehouseUnavailable
+from app.makeable import check_makeable, looking
 from app.sqlite import code, connect, may_pass, transaction
 from app.types import Row
-from app.warehouse.schema import TABLES, Table, check_delete, check_row
+from app.warehouse.schema import TABLES, Column, Table, check_delete, check_row
 from app.warehouse.sql import column_ddl, ddl, views
-from app.warehouse.sqlite_reader import guard, read
+from app.warehouse.sqlite_reader import guard, read, run
 from app.warehouse.sqlite_values import to_values
 
 _PAGES_BETWEEN_CHECKPOINTS = 4000  # 16 MB; rows of 20 KB cost a third less than with SQLite's own 1000
@@ -36,6 +37,14 @@ def sqlite_errors(path: Path | None = None) -> Iterator[None]:
         raise WarehouseUnavailable(f"SQLite ({name})") from None
 
 
+@contextmanager
+def _folder_errors(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError) as exc:
+        raise ConfigError(f"warehouse.url: {folder} cannot be made ({type(exc).__name__})") from exc
+
+
 def _insert(table: Table) -> str:
     names = ", ".join(f'"{column.name}"' for column in table.columns)
     marks = ", ".join("?" * len(table.columns))
@@ -47,14 +56,23 @@ def _insert(table: Table) -> str:
 _INSERTS = {name: _insert(table) for name, table in TABLES.items()}
 
 
-def _update_table(connection: sqlite3.Connection, table: Table) -> None:
+def _missing_columns(connection: sqlite3.Connection, table: Table) -> list[Column]:
+    """Return what a table of an older version lacks; raises ConfigError for one of another program."""
     have = {name for _, name, *_ in connection.execute(f"PRAGMA table_info({table.name})")}
     missing = [column for column in table.columns if have and column.name not in have]
     if any(column.mode == "REQUIRED" for column in missing):
         raise ConfigError(f"warehouse.url: the file holds a table {table.name} that is not of this software")
-    for column in missing:
+    return missing
+
+
+def _update_table(connection: sqlite3.Connection, table: Table) -> None:
+    for column in _missing_columns(connection, table):
         connection.execute(f"ALTER TABLE {table.name} ADD COLUMN {column_ddl(column, 'sqlite')}")
+    made = dict(connection.execute("SELECT name, sql FROM sqlite_master WHERE type = 'index'"))
     for statement in ddl(table.name, "sqlite"):
+        for name, definition in made.items():
+            if f" {name} ON " in statement and definition != statement.replace("IF NOT EXISTS ", ""):
+                connection.execute(f"DROP INDEX {name}")  # that of an older version
         connection.execute(statement)
 
 
@@ -70,6 +88,8 @@ def _update_views(connection: sqlite3.Connection) -> None:
 class SqliteWarehouse:
     """Tables in a SQLite file in WAL mode: one writer behind a lock, a fresh read-only connection a query."""
 
+    dialect = "sqlite"
+
     def __init__(self, url: str) -> None:
         self._path = Path(url.partition(":")[2]).absolute()
         self._lock = threading.Lock()
@@ -77,12 +97,20 @@ class SqliteWarehouse:
         self._file: tuple[int, int] | None = None
         self._closed = False
 
+    @staticmethod
+    def check_settings(url: str) -> None:
+        """Raise ConfigError where `create` would; makes and changes nothing."""
+        path = Path(url.partition(":")[2]).absolute()
+        with _folder_errors(path.parent):
+            check_makeable(path.parent)
+        with sqlite_errors(path), looking(path) as connection:
+            for table in TABLES.values():
+                _missing_columns(connection, table)
+
     def create(self) -> None:
         """Make or update the file, its tables and views; raises ConfigError when it cannot be used."""
-        try:
+        with _folder_errors(self._path.parent):
             self._path.parent.mkdir(parents=True, exist_ok=True)
-        except (OSError, ValueError) as exc:
-            raise ConfigError(f"warehouse.url: {self._path.parent}: {type(exc).__name__}") from exc
         with self._lock, sqlite_errors(self._path):
             writer = self._open_writer()
             with transaction(writer):
@@ -114,6 +142,11 @@ class SqliteWarehouse:
         """
         with closing(self._open_reader()) as reader:
             return read(reader, sql, parameters or {}, time_limit_s)
+
+    def stream(self, sql: str, parameters: Mapping[str, object] | None = None) -> Iterator[dict[str, object]]:
+        """Yield the rows of one read-only statement; see Warehouse. They are those of one moment."""
+        with closing(self._open_reader()) as reader:
+            yield from run(reader, sql, parameters or {})
 
     def delete(self, table: str, column: str, values: Sequence[str]) -> int:
         """Remove rows by the value of a column; see Warehouse."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import sqlite3
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 
 from app.errors import BadQuery, DicomlakeError, WarehouseUnavailable
 from app.sqlite import code, may_pass
@@ -28,12 +30,18 @@ _READING = frozenset(
     {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE}
 )
 _READING_PRAGMAS = frozenset({"table_info", "table_xinfo", "table_list", "index_list", "index_info"})
+_FUNCTIONS = ("json_each", "json_tree", *(f"pragma_{name}" for name in _READING_PRAGMAS))
+"""Functions that a statement reads as tables."""
 
 
 def guard(reader: sqlite3.Connection) -> None:
     """Let a connection do nothing but read tables, and no value of it be larger than a whole result."""
     reader.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MAX_RESULT_BYTES)
     reader.execute("PRAGMA query_only = ON")
+    for function in _FUNCTIONS:
+        # A connection declares it at the first use, as a table: the authorizer would take that for a change.
+        with suppress(sqlite3.OperationalError):  # an older SQLite has fewer of them
+            reader.execute(f"SELECT 1 FROM {function} LIMIT 0")
     reader.set_authorizer(_allow)
 
 
@@ -44,15 +52,33 @@ def read(
 
     Raises BadQuery when it is wrong, not read-only or over a limit, WarehouseUnavailable when the file fails.
     """
+    rows, held = [], 0
+    try:
+        for row in run(reader, sql, parameters, time_limit_s):
+            held += sys.getsizeof(row) + sum(map(sys.getsizeof, row.values()))
+            if held > MAX_RESULT_BYTES:
+                text = f"the result is over {MAX_RESULT_BYTES >> 20} MiB; add LIMIT, or ask for fewer columns"
+                raise BadQuery(text)
+            rows.append(row)
+    except MemoryError:
+        raise BadQuery("the result does not fit in memory; add LIMIT") from None
+    return rows
+
+
+def run(
+    reader: sqlite3.Connection, sql: str, parameters: Mapping[str, object], time_limit_s: float = math.inf
+) -> Iterator[dict[str, object]]:
+    """Run a statement on a guarded connection and yield its rows; raises as `read`."""
     if type_of(sql) != "STRING" or "\0" in sql:
         raise BadQuery("the statement is not text")
     values = {name: parameter(name, value) for name, value in parameters.items()}
     end = time.monotonic() + time_limit_s
     reader.set_progress_handler(lambda: time.monotonic() > end, _STEPS_BETWEEN_CLOCKS)
     try:
-        return _rows(reader.execute(sql, values))
-    except MemoryError:
-        raise BadQuery("the result does not fit in memory; add LIMIT") from None
+        cursor = reader.execute(sql, values)
+        names = _distinct(column[0] for column in cursor.description or ())
+        for row in cursor:
+            yield dict(zip(names, row, strict=True))
     except (sqlite3.Error, sqlite3.Warning) as exc:
         if code(exc)[0] == sqlite3.SQLITE_INTERRUPT and time.monotonic() <= end:
             raise KeyboardInterrupt from None  # Ctrl-C came while the clock was read, where SQLite eats it
@@ -88,18 +114,6 @@ def _distinct(names: Iterable[str]) -> list[str]:
             free = f"{name}_{number}"
         found[free] = None
     return list(found)
-
-
-def _rows(cursor: sqlite3.Cursor) -> list[dict[str, object]]:
-    names = _distinct(column[0] for column in cursor.description or ())
-    rows, held, of_dict = [], 0, sys.getsizeof(dict.fromkeys(names))
-    for row in cursor:
-        held += of_dict + sum(map(sys.getsizeof, row))
-        if held > MAX_RESULT_BYTES:
-            text = f"the result is over {MAX_RESULT_BYTES >> 20} MiB; add LIMIT, or ask for fewer columns"
-            raise BadQuery(text)
-        rows.append(dict(zip(names, row, strict=True)))
-    return rows
 
 
 def _allow(action: int, first: str | None, *_: str | None) -> int:

@@ -29,6 +29,7 @@ from app.api.auth import (
 )
 from app.errors import ConfigError, TransientError
 from tests.conftest import lake_settings
+from tests.processes import PATIENCE_S, wait_until
 
 NOW = 1_800_000_000
 ACCOUNT = "push@p.iam.gserviceaccount.com"
@@ -182,10 +183,12 @@ def test_where_every_signature_is_checked_here_only_authorization_counts():
 
 
 class KeysServer(ThreadingHTTPServer):
-    """Counts who asks for keys, and fails them after a while."""
+    """Counts who asks for keys, and fails them, once it may answer."""
 
     def __init__(self):
         self.asked = 0
+        self.answering = threading.Event()
+        self.answering.set()
         super().__init__(("127.0.0.1", 0), KeysHandler)
         self.url = f"http://127.0.0.1:{self.server_port}/keys"
 
@@ -200,7 +203,7 @@ NO_KEYS = {
 class KeysHandler(BaseHTTPRequestHandler):
     def do_GET(self):
         self.server.asked += 1
-        time.sleep(0.3)
+        self.server.answering.wait(PATIENCE_S)
         answer = NO_KEYS.get(self.path.rpartition("/")[2])
         if answer is None:
             return self.send_error(503)
@@ -241,13 +244,13 @@ def test_an_answer_that_is_no_keys_is_an_outage_too(failing_keys, name):
 
 
 def test_a_known_key_waits_for_no_request_for_an_unknown_one(failing_keys):
+    failing_keys.answering.clear()
     keys = Keys(failing_keys.url, {"known": "key"}, time.monotonic() - KEYS_PAUSE_S - 1)
     with ThreadPoolExecutor(1) as pool:
         stranger = pool.submit(keys.claims, signed("unknown"))
-        while not failing_keys.asked:
-            time.sleep(0.01)
-        begin = time.monotonic()
+        assert wait_until(lambda: failing_keys.asked == 1)
         with pytest.raises(Unauthorized):  # the key was there; it is only none for this token
             keys.claims(signed("known"))
-        assert time.monotonic() - begin < 0.15
+        assert not stranger.done()
+        failing_keys.answering.set()
         assert isinstance(stranger.exception(), TransientError)

@@ -12,6 +12,7 @@ from app.bus import DeliveryPolicy
 from app.bus.local import LocalBus
 from app.types import Row
 from tests.bus.contract import Endpoint
+from tests.processes import PATIENCE_S
 
 QUICK = DeliveryPolicy(backoff_min_s=0.05, backoff_max_s=0.2, ack_deadline_s=30, concurrency=4)
 NOW = 1_700_000_000.0
@@ -44,7 +45,7 @@ class Clock:
         return self.now
 
 
-def until(fact: Callable[[], object], timeout_s: float = 10.0) -> None:
+def until(fact: Callable[[], object], timeout_s: float = PATIENCE_S) -> None:
     deadline = time.monotonic() + timeout_s
     while not fact():
         assert time.monotonic() < deadline

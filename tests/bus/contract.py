@@ -15,6 +15,7 @@ import pytest
 from app.bus import Bus
 from app.errors import DicomlakeError
 from app.types import Message, Reason, Row
+from tests.processes import PATIENCE_S
 
 Push = dict
 
@@ -30,7 +31,6 @@ class Endpoint:
 
     def __init__(self) -> None:
         self.pushes: list[Push] = []
-        self.times: list[float] = []
         self.most_at_once = self._at_once = self.connections = 0
         self.open = threading.Event()
         self.open.set()
@@ -47,7 +47,7 @@ class Endpoint:
         """Answer the next pushes with these."""
         self._script.extend(statuses)
 
-    def wait(self, count: int, timeout_s: float = 10.0) -> list[Push]:
+    def wait(self, count: int, timeout_s: float = PATIENCE_S) -> list[Push]:
         """Return the pushes as soon as there are `count`."""
         with self._changed:
             assert self._changed.wait_for(lambda: len(self.pushes) >= count, timeout_s), len(self.pushes)
@@ -62,12 +62,11 @@ class Endpoint:
     def receive(self, push: Push) -> int:
         with self._changed:
             self.pushes.append(push)
-            self.times.append(time.monotonic())
             self._at_once += 1
             self.most_at_once = max(self.most_at_once, self._at_once)
             status = self._script.popleft() if self._script else 204
             self._changed.notify_all()
-        self.open.wait(30)
+        self.open.wait(PATIENCE_S)
         with self._changed:
             self._at_once -= 1
         return status

@@ -89,7 +89,7 @@ class TestPubSubBus(BusContract):
 def test_message_refused_five_times_is_given_up_by_the_subscription(bus, subscribed, endpoint, dead_letters):
     endpoint.answer(503, 422, 500, 400, 429)
     message_id = bus.publish(note(b"\x01", objectId="a.dcm"))
-    endpoint.wait(5, timeout_s=30)  # a retry takes the emulator three seconds, whatever the retry policy
+    endpoint.wait(5)  # a retry takes the emulator three seconds, whatever the retry policy
     (row,) = dead_letters(1)
     assert [push["message"]["messageId"] for push in endpoint.pushes] == [message_id] * 5
     attributes = json.loads(row["attributes"])
@@ -167,7 +167,7 @@ def test_requeued_dead_letter_is_pushed_as_it_first_was(here, topic, letters, en
 
     with DeadLetterSubscription(here, letters, sink):
         services.bus.dead_letter(Message(b"\x00{}", event, "77", attempt=5), NOT_DICOM)
-        until(lambda: dlq.letters(services.warehouse))
+        until(lambda: list(dlq.letters(services.warehouse)))
         (letter,) = dlq.letters(services.warehouse)
         assert (letter["code"], letter["generation"], letter["delivery_count"]) == ("not_dicom", 7, 5)
         (line,) = dlq.requeue(services, [str(letter["message_id"])])
@@ -175,7 +175,7 @@ def test_requeued_dead_letter_is_pushed_as_it_first_was(here, topic, letters, en
     assert push["message"]["messageId"] == line["requeued_as"]
     assert push["message"]["data"] == "AHt9"
     assert push["message"]["attributes"] == event | {"objectUri": "gs://in/a.dcm"}
-    assert dlq.letters(services.warehouse) == []
+    assert list(dlq.letters(services.warehouse)) == []
     services.close()
 
 

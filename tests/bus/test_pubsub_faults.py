@@ -3,7 +3,6 @@
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -20,6 +19,7 @@ from app.types import Message, Reason
 from tests.bus.conftest import QUICK
 from tests.bus.contract import note
 from tests.parts import ROOT
+from tests.processes import PATIENCE_S
 
 TOPIC = "projects/p/topics/landing"
 LETTERS = "projects/p/topics/letters"
@@ -60,7 +60,7 @@ class Cloud:
 
     def _publish(self, request: PublishRequest, context: grpc.ServicerContext) -> PublishResponse:
         self.requests.append(request)
-        self.answering.wait(10)
+        self.answering.wait(PATIENCE_S)
         if self.failures:
             context.abort(self.failures.pop(0), "as told")
         return PublishResponse(message_ids=["41"])
@@ -158,7 +158,7 @@ def test_opening_loads_no_sdk():
 def test_sdk_that_is_not_installed_is_a_config_error(monkeypatch):
     monkeypatch.setitem(sys.modules, "google.pubsub_v1", None)
     monkeypatch.delitem(sys.modules, "app.bus.pubsub")
-    with pytest.raises(ConfigError, match=r"bus pubsub: needs dicomlake\[gcp\]"):
+    with pytest.raises(ConfigError, match=r"bus\.url pubsub: needs dicomlake\[gcp\]"):
         open_bus(f"pubsub:{TOPIC}", QUICK, print)
 
 
@@ -212,8 +212,6 @@ def test_silence_ends_as_unavailable_after_attempts_and_retries(bus, cloud, monk
     monkeypatch.setattr("app.bus.pubsub.ATTEMPT_S", 0.2)
     monkeypatch.setattr("app.bus.pubsub.RETRY_S", 0.8)
     cloud.answering.clear()
-    began = time.monotonic()
     with pytest.raises(BusUnavailable, match=f"^{TOPIC}: DeadlineExceeded$"):
         bus.publish(note(b"x"))
-    assert time.monotonic() - began < 5
-    assert len(cloud.requests) > 1
+    assert 1 < len(cloud.requests) <= 5

@@ -115,10 +115,10 @@ def test_broken_segments_are_refused(data):
 def test_segments_that_add_nothing_are_refused_before_they_are_repeated():
     # 65,535 discrete segments of no entries, and 12,000 repetitions of them all.
     data = np.array([0, 0] * 65535 + [2, 65535, 0, 0] * 12000, np.uint16)
-    begin = time.monotonic()
+    begin = time.process_time()
     with pytest.raises(Unrenderable):
         expand_segments(data, 65536)
-    assert time.monotonic() - begin < 1
+    assert time.process_time() - begin < 1
 
 
 def test_expansion_stops_at_the_announced_entries():

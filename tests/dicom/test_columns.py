@@ -47,6 +47,7 @@ def test_a_ct_fills_its_columns():
         "referring_physician_name": None,
         "protocol_name": None,
         "photometric_interpretation": "MONOCHROME2",
+        "patient_name_folded": "doe^jane",
         "patient_birth_date": date(1970, 1, 2),
         "study_date": date(2024, 1, 31),
         "series_date": None,
@@ -63,6 +64,37 @@ def test_a_ct_fills_its_columns():
         "slice_thickness": 2.5,
         "image_type": ["ORIGINAL", "PRIMARY", "AXIAL"],
     }
+
+
+@pytest.mark.parametrize(
+    ("name", "folded"),
+    [
+        ("Müller^Jürgen", "muller^jurgen"),
+        ("STRAẞE^Weiß", "strasse^weiss"),
+        ("ÅNGSTRÖM ^ Łukasz ^^^", "angstrom^łukasz"),
+        ("Nguyễn^Thị Ánh", "nguyen^thi anh"),
+        ("İpek", "ipek"),
+        ("Yamada^Tarou=山田^太郎=やまだ^たろう", "yamada^tarou=山田^太郎=やまた^たろう"),
+        ("ﾔﾏﾀﾞ^ﾀﾛｳ=山田^太郎", "ヤマタ^タロウ=山田^太郎"),
+        ("Hong^Gildong=洪^吉洞=홍^길동", "hong^gildong=洪^吉洞=홍^길동"),
+        ("=山田^太郎", "=山田^太郎"),
+        ("Ｄｏｅ^Ｊａｎｅ", "doe^jane"),
+        ("^Jane", "^jane"),
+    ],
+)
+def test_a_name_is_folded_for_searches_in_all_its_groups(name, folded):
+    row, _ = read(data.ct(SpecificCharacterSet="ISO_IR 192", PatientName=name))
+    assert row["patient_name_folded"] == folded
+
+
+@pytest.mark.parametrize("name", [None, "", "^^", " = "])
+def test_no_name_is_folded_to_null(name):
+    assert read(data.ct(PatientName=name))[0]["patient_name_folded"] is None
+
+
+def test_several_names_are_folded_each():
+    row, _ = of(0x00100010, "PN", b"Doe^Jane\\Roe^Rich")
+    assert row["patient_name_folded"] == "doe^jane\\roe^rich"
 
 
 def test_the_columns_are_those_of_the_contract_in_any_syntax():

@@ -249,7 +249,7 @@ def test_duplicate_elements_are_noted():
     dataset = data.parse(
         data.raw(NAME, data.element(0x00100020, "LO", b"A "), data.element(0x00100020, "LO", b"B "))
     )
-    assert dataset.duplicates == {0x00100020}
+    assert dataset.faults == ((0x00100020, "duplicate_tag"),)
 
 
 @given(st.binary(max_size=400))

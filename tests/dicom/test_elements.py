@@ -53,6 +53,21 @@ HOSTILE = {
     "values of empty fragments": data.element(0x00091010, "OB", EMPTY_ITEM + SEQUENCE_END, 0xFFFFFFFF)
     * (SIZE // 28),
     "stray delimiters": ITEM_END * (SIZE // 8),
+    "stray delimiters in a sequence": sequence((EMPTY_ITEM + ITEM_END) * (SIZE // 16)),
+    "items longer than their sequence": (data.element(0x0040A730, "SQ", ITEM + b"\x40\0\0\0")) * (SIZE // 20),
+    "sequences that go on": data.element(0x0040A730, "SQ", EMPTY_ITEM) + EMPTY_ITEM * (SIZE // 8),
+    "no VR": struct.pack("<HH2sH", 9, 0x1001, b"??", 0) * (SIZE // 8),
+    "no VR and no other form": struct.pack("<HH2sHL", 9, 0x1001, b"??", 9999, 9) * (SIZE // 12),
+    "implicit elements that look explicit": struct.pack("<HHL", 9, 0x1001, 0) * (SIZE // 8),
+    "values without an end": data.element(0x00091001, "UN", b"", 0xFFFFFFFF) * (SIZE // 12),
+    "texts without an end": data.element(0x00091001, "UT", b"text", 0xFFFFFFFF) * (SIZE // 16),
+    "values without an end in sequences": data.element(
+        0x0040A730, "SQ", ITEM + b"\x0c\0\0\0" + data.element(0x00091001, "UN", b"", 0xFFFFFFFF)
+    )
+    * (SIZE // 32),
+    "junk in sequences": data.element(0x0040A730, "SQ", EMPTY_ITEM + b"junk, no item") * (SIZE // 33),
+    "junk in sequences without an end": sequence(EMPTY_ITEM + b"\x10\0\x20\0LO\xff\xff") * (SIZE // 36),
+    "sequences without an end": data.element(0x0040A730, "SQ", EMPTY_ITEM, 0xFFFFFFFF) * (SIZE // 20),
 }
 
 

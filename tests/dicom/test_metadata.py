@@ -187,6 +187,38 @@ def test_text_outside_its_character_set_is_never_lost(terms, raw, text, codes):
     assert entry(0x00080080, "LO", raw, charset(terms)) == ({"vr": "LO", "Value": [text]}, codes)
 
 
+@pytest.mark.parametrize(
+    ("terms", "raw", "text"),
+    [
+        (b"ISO_IR 192", "aЖЖ".encode()[:-1], "aЖ\ufffd"),
+        (b"ISO_IR 192", "Ж小".encode()[:-1] + b" ", "Ж\ufffd"),
+        (b"ISO_IR 192", "Жя".encode()[:-1] + b"=Z", "Ж\ufffd=Z"),
+        (b"GB18030", b"\xcd\xf5^\xd0", "王^\ufffd"),  # Annex J.3
+        (b"GB18030", b"\xcd\xf5\x81\x30\x81", "王\ufffd"),
+        (b"GBK", b"\xcd\xf5\xd0 ", "王\ufffd"),
+        (b"\\ISO 2022 IR 149", b"Hong=\x1b$)C\xfb\xf3^\x1b$)C\xd1", "Hong=洪^\ufffd"),  # Annex I.2
+        (b"\\ISO 2022 IR 149", b"Hong=\x1b$)C\xfb\xf3^\x1b$)", "Hong=洪^\ufffd"),
+        (b"ISO 2022 IR 149", b"\xfb\xf3\xd1", "洪\ufffd"),
+        (b"\\ISO 2022 IR 58", b"Z=\x1b$)A\xcd\xf5\xd0", "Z=王\ufffd"),
+        (b"\\ISO 2022 IR 87", b"Y=\x1b$B;3E", "Y=山\ufffd"),  # Annex H.3.1
+        (b"\\ISO 2022 IR 87", b"Y=\x1b$B;3ED ", "Y=山田"),
+        (b"\\ISO 2022 IR 87", b"Y=\x1b$B;3ED\x1b(", "Y=山田\ufffd"),
+        (b"\\ISO 2022 IR 159", b"Y=\x1b$(D;3E", "Y=岦\ufffd"),
+        (b"", "ЖЖ".encode()[:-1], "Ж\ufffd"),
+    ],
+)
+@pytest.mark.parametrize(("tag", "vr"), [(0x00080080, "LO"), (0x00081030, "ST"), (0x00080050, "UT")])
+def test_a_text_cut_inside_a_character_keeps_the_whole_ones(terms, raw, text, tag, vr):
+    found, codes = entry(tag, vr, raw, charset(terms))
+    assert (found, codes) == ({"vr": vr, "Value": [text]}, ["invalid_text"])
+
+
+def test_a_name_cut_inside_a_character_keeps_the_whole_ones():
+    found = entry(0x00100010, "PN", "a=Жя".encode()[:-1], charset(b"ISO_IR 192"))
+    value = {"Alphabetic": "a", "Ideographic": "Ж\ufffd"}
+    assert found == ({"vr": "PN", "Value": [value]}, ["invalid_text"])
+
+
 SINGLE = (100, 101, 109, 110, 144, 127, 126, 138, 148, 203, 13, 166)
 TERMS = [f"ISO_IR {number}" for number in (*SINGLE, 192)] + ["GB18030", "GBK"]
 TERMS += [f"ISO 2022 IR {number}" for number in (6, *SINGLE, 87, 159, 149, 58)]

@@ -54,7 +54,7 @@ class CanaryService(Service):
                 stdout=log,
                 stderr=log,
             )
-        assert not wait or until(self.healthy, 20), self.log.read_text()
+        assert not wait or until(self.healthy), self.log.read_text()
         return self
 
     def answers(self, said, path, attempt=None):

@@ -60,7 +60,7 @@ def structure() -> dict[str, Kind]:
         "deflated_elements.dcm": (raw(million, syntax=deflated), "dead", "limit_exceeded"),
         "deflate_bomb.dcm": (head + deflated_zeros(1024)[0], "dead", "limit_exceeded"),
         "not_deflated.dcm": (head + UID, "dead", "bad_dataset"),
-        "fragments.dcm": (fragments, "dead", "limit_exceeded"),
+        "fragments.dcm": (fragments, "row", "truncated_pixel_data"),
     }
 
 

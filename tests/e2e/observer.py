@@ -4,37 +4,37 @@ import json
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 from tests.e2e.service import Service, until
 from tests.parts import ROOT
-from tests.processes import children
+from tests.processes import children, cpu_s
 
 WEIGH = """
 import os, signal, subprocess, sys
 server = subprocess.Popen([sys.executable, "-m", "app", "serve"])
 signal.signal(signal.SIGTERM, lambda *_: server.terminate())
 _, status, usage = os.wait4(server.pid, 0)
-print(usage.ru_maxrss // (1024 if sys.platform == "darwin" else 1), file=open(sys.argv[1], "w"))
+kib = usage.ru_maxrss // (1024 if sys.platform == "darwin" else 1)
+print(kib, usage.ru_utime + usage.ru_stime, file=open(sys.argv[1], "w"))
 sys.exit(os.waitstatus_to_exitcode(status))
 """
 
 
 class Weighed(Service):
-    """A service whose end tells the most memory that it or any process below it ever had.
+    """A service whose end tells the most memory of any of its processes, and the CPU seconds of all.
 
-    The kernel keeps that of each process and hands it on to who waits for its end, from parent to parent: no
+    The kernel keeps both of each process and hands it on to who waits for its end, from parent to parent: no
     worker is too short-lived. Only what began as a copy of the tests has weighed as much as they do, so
     something small stands between.
     """
 
     def start(self, wait: bool = True) -> "Weighed":
-        self.weight = self.lake.with_suffix(".kib")
+        self.weight = self.lake.with_suffix(".usage")
         with self.log.open("ab") as log:
             command = [sys.executable, "-c", WEIGH, str(self.weight)]
             self.process = subprocess.Popen(command, cwd=ROOT, env=self.env, stdout=log, stderr=log)
-        assert until(self.healthy, 20), self.log.read_text()
+        assert until(self.healthy), self.log.read_text()
         return self
 
     def server(self) -> int:
@@ -45,26 +45,28 @@ class Weighed(Service):
 class Observer(threading.Thread):
     """Asks for /health again and again, and looks at the memory of the server and its workers.
 
-    asked, silent: how often, and how often without a good answer within a second. gap_s: the longest time
-    between two good answers. peak_kib: of any process, as `end` knows it. own_kib: of the server.
+    asked, silent: how often, and how often without a good answer. busy_s: the most CPU seconds that the
+    server itself used between two good answers. peak_kib, cpu_s: the most memory of any process and the CPU
+    seconds of all, as `end` knows them. own_kib: of the server.
     """
 
     def __init__(self, service: Weighed) -> None:
         super().__init__(daemon=True)
         self.service, self.over = service, threading.Event()
         self.asked = self.silent = self.peak_kib = self.own_kib = 0
-        self.gap_s = 0.0
+        self.busy_s = self.cpu_s = 0.0
 
     def run(self) -> None:
-        answered = time.monotonic()
+        server = self.service.server()
+        answered_s = cpu_s(server)
         while not self.over.wait(0.02):
             self.weigh()
             self.asked += 1
             if not self.service.healthy():
                 self.silent += 1
                 continue
-            now = time.monotonic()
-            self.gap_s, answered = max(self.gap_s, now - answered), now
+            now_s = cpu_s(server)
+            self.busy_s, answered_s = max(self.busy_s, now_s - answered_s), now_s
 
     def weigh(self) -> None:
         """Look at the processes that are there."""
@@ -80,7 +82,8 @@ class Observer(threading.Thread):
         self.weigh()
         assert self.service.process.poll() is None, "the service has ended by itself"
         assert self.service.stop() == 0
-        self.peak_kib = max(self.peak_kib, int(self.service.weight.read_text()))
+        kib, cpu = self.service.weight.read_text().split()
+        self.peak_kib, self.cpu_s = max(self.peak_kib, int(kib)), float(cpu)
 
 
 def peak_kib(pid: int) -> int:

@@ -14,6 +14,7 @@ from pathlib import Path
 import httpx
 
 from tests.parts import ROOT
+from tests.processes import PATIENCE_S
 
 
 def free_port() -> int:
@@ -22,7 +23,7 @@ def free_port() -> int:
         return sock.getsockname()[1]
 
 
-def until(found: Callable[[], object], seconds: float) -> object:
+def until(found: Callable[[], object], seconds: float = PATIENCE_S) -> object:
     """Return the first true answer of `found`, or its last one after `seconds`."""
     end = time.monotonic() + seconds
     while not (answer := found()) and time.monotonic() < end:
@@ -36,10 +37,11 @@ def paths(root: Path) -> list[Path]:
 
 
 class Service:
-    """`dicomlake serve` over one lake folder."""
+    """`dicomlake serve` over one lake folder, of the code in the folder `code`."""
 
-    def __init__(self, lake: Path, **settings: object) -> None:
+    def __init__(self, lake: Path, code: Path = ROOT, **settings: object) -> None:
         self.lake = lake
+        self.code = code
         self.landing = lake / "landing"
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
@@ -66,15 +68,15 @@ class Service:
     def start(self, wait: bool = True) -> "Service":
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "app", "serve"], cwd=ROOT, env=self.env, stdout=log, stderr=log
+                [sys.executable, "-m", "app", "serve"], cwd=self.code, env=self.env, stdout=log, stderr=log
             )
         if wait:
-            assert until(self.healthy, 20), self.log.read_text()
+            assert until(self.healthy), self.log.read_text()
         return self
 
     def healthy(self) -> bool:
         try:
-            return httpx.get(f"{self.url}/health", timeout=1).status_code == 200
+            return httpx.get(f"{self.url}/health", timeout=PATIENCE_S).status_code == 200
         except httpx.HTTPError:
             return False
 
@@ -82,7 +84,7 @@ class Service:
         assert self.process is not None
         self.process.send_signal(how)
         try:
-            return self.process.wait(timeout=20)
+            return self.process.wait(timeout=PATIENCE_S)
         finally:
             self.process.kill()  # one that hangs must not outlive its test and hold its folders
 
@@ -90,7 +92,7 @@ class Service:
         """Run one `dicomlake` command on this lake."""
         return subprocess.run(
             [sys.executable, "-m", "app", *command],
-            cwd=ROOT,
+            cwd=self.code,
             env=self.env,
             capture_output=True,
             text=True,

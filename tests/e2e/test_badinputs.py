@@ -20,12 +20,13 @@ from tests.e2e.observer import Events, Observer, Weighed
 from tests.e2e.service import Service, paths, until
 from tests.parts import shared
 
-LIMIT_S, LIMIT_KIB = 15, 512 * 1024
+LIMIT_KIB = 512 * 1024
 OUTSIDE = [Path("/opt/escaped"), Path("/opt/pwned")]
 """What hostile names and preambles would make."""
 SETTINGS = {"delivery__permanent_attempts": 1}
 REFUSED = re.compile(r"(\d+) member\(s\) failed")
 OTHERWISE = {
+    "control/jpeg12_ok": "warn",  # its window leaves the picture nearly one grey, and is replaced
     "uid/missing_all": "warn",  # real files are like that, and have a picture
 }
 """Where this service ends otherwise than the manifest allows, and how it must."""
@@ -48,10 +49,6 @@ class Ended:
         for row in rows:
             found[row["object_uri"].removeprefix(self.prefix)].append(row)
         return found
-
-    def took_s(self) -> list[tuple[float, str]]:
-        """Return how long each object took, that for a free worker included; the slowest last."""
-        return sorted((line["took_s"], name) for name, lines in self.lines.items() for line in lines)
 
     def classes(self, case: dict) -> set[str]:
         """Return the classes that the end of a case can be called."""
@@ -94,25 +91,23 @@ def run(lake: Path, files: Iterator[tuple[str, bytes]], at_once: int) -> tuple[E
     return ended, observer
 
 
-def check(ended: Ended, observer: Observer, lake: Path, count: int) -> None:
-    """Check what holds whatever a file is."""
-    print(f"slowest {ended.took_s()[-5:]}")
+def check(ended: Ended, observer: Observer, lake: Path, count: int, cpu_s: float) -> None:
+    """Check what holds whatever a file is; all together may cost `cpu_s`, about twice what they do."""
+    print(f"CPU s: all {observer.cpu_s:.1f}, the server between two answers at most {observer.busy_s:.2f}")
     print(f"most MiB: a process {observer.peak_kib >> 10}, the server {observer.own_kib >> 10}")
-    print(
-        f"/health: {observer.asked} asked, {observer.silent} unanswered, longest gap {observer.gap_s:.2f} s"
-    )
+    print(f"/health: {observer.asked} asked, {observer.silent} unanswered")
     assert [name for name, lines in ended.lines.items() if len(lines) != 1] == []
     assert (len(ended.lines), ended.retried) == (count, [])
-    assert ended.took_s()[-1][0] < LIMIT_S
+    assert 0 < observer.cpu_s < cpu_s
     assert 0 < observer.peak_kib < LIMIT_KIB
-    assert (observer.silent, observer.gap_s < 2) == (0, True)
+    assert (observer.silent, observer.busy_s < 1) == (0, True)
     rows = [row for rows in ended.rows.values() for row in rows]
     assert ended.documents == len(rows)
     assert ended.pictures == sum(row["preview_error"] is None for row in rows)
     for document in (lake / "output").rglob("*.json"):
         json.loads(document.read_bytes(), parse_constant=refuse_constant)
     assert [path for path in OUTSIDE if path.exists()] == []
-    assert {path.name for path in lake.parent.iterdir()} == {lake.name, "lake.kib"}
+    assert {path.name for path in lake.parent.iterdir()} == {lake.name, "lake.usage"}
     assert {path.name for path in lake.iterdir() if not path.name.startswith("lake.db")} == {
         "landing",
         "output",
@@ -162,7 +157,7 @@ def test_every_file_ends_in_its_class(cases, tmp_path):
     print(f"{right} of {len(cases)} in an expected or allowed class, by a rule of our own {other}")
     assert wrong == []
     assert other == OTHERWISE
-    check(ended, observer, tmp_path / "lake", len(cases))
+    check(ended, observer, tmp_path / "lake", len(cases), cpu_s=60)
 
 
 def test_the_kinds_that_matter_end_as_they_must(tmp_path):
@@ -171,7 +166,7 @@ def test_the_kinds_that_matter_end_as_they_must(tmp_path):
     ended, observer = run(tmp_path / "lake", files, at_once=2)
     found = {name: outcome(ended.rows[name], ended.letters[name]) for name in made}
     assert found == {name: (how, code) for name, (_, how, code) in made.items()}
-    check(ended, observer, tmp_path / "lake", len(made))
+    check(ended, observer, tmp_path / "lake", len(made), cpu_s=45)
 
 
 def outcome(rows: list[dict], letters: list[dict]) -> tuple[str, str | None]:

@@ -21,6 +21,7 @@ from app import server
 from app.services import open_services
 from tests.conftest import lake_settings
 from tests.parts import shared
+from tests.processes import PATIENCE_S
 
 AUDIENCE, ACCOUNT = "https://dicomlake.example/push", "push@p.iam.gserviceaccount.com"
 CLASSES = {
@@ -70,12 +71,12 @@ def serving(settings):
         thread.start()
         yield services, sock.getsockname()[1]
         http.should_exit = True
-        thread.join(15)
+        thread.join(PATIENCE_S)
 
 
 def answer(port, request, body):
     """Send a request as it was written down; 0 stands for a connection that was closed instead."""
-    connection = HTTPConnection("127.0.0.1", port, timeout=10)
+    connection = HTTPConnection("127.0.0.1", port, timeout=PATIENCE_S)
     try:
         connection.putrequest(request["method"], "/", skip_accept_encoding=True)
         names = {name.lower() for name, _ in request["headers"]}
@@ -149,17 +150,17 @@ def test_every_push_ends_in_its_class(tmp_path):
             for request in requests:
                 body = (out / request["body_file"]).read_bytes()
                 put(landing, body)
-                begin = time.monotonic()
+                begin = time.process_time()
                 status = answer(port, request, body)
-                took = time.monotonic() - begin
+                cpu_s = time.process_time() - begin  # of the service too: it is a thread of this process
                 table[(request["expect"], status)] += 1
                 allowed = OTHERWISE.get(request["name"], CLASSES[request["expect"]])
                 if request["name"] in NO_PATHS or any(map(request["name"].startswith, NO_PATHS)):
                     allowed = allowed | {204, 400, 422}
                 if request["expect"] in ("refuse", "deny") and len(body) > 1_000_000:
                     allowed = allowed | {0}
-                if status not in allowed or took > 5:
-                    wrong.append((request["name"], request["expect"], status, round(took, 1)))
+                if status not in allowed or cpu_s > 2:
+                    wrong.append((request["name"], request["expect"], status, round(cpu_s, 1)))
             for (expect, status), count in sorted(table.items()):
                 print(f"{expect:8} {status:4} {count:5}")
             assert wrong == []

@@ -56,7 +56,7 @@ def forge(service):
 def test_no_name_forges_a_line_of_the_log(form, tmp_path):
     with Service(tmp_path / "lake", log__format=form, **PROMPT) as service:
         forge(service)
-        assert until(lambda: len(service.rows("SELECT * FROM dead_letters")) >= len(LANDED), 20)
+        assert until(lambda: len(service.rows("SELECT * FROM dead_letters")) >= len(LANDED))
         ingested = service.run(
             "--set", f"log.format={form}", "--set", "log.level=info", "ingest", service.landing
         )

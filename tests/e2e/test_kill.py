@@ -35,7 +35,7 @@ def test_ten_kills_while_500_files_arrive_lose_and_double_nothing(tmp_path):
     arriving.join()
     try:
         assert until(lambda: len(service.current()) == FILES, 90), len(service.current())
-        assert until(lambda: service.rows("SELECT count(*) AS n FROM queue")[0]["n"] == 0, 30)
+        assert until(lambda: service.rows("SELECT count(*) AS n FROM queue")[0]["n"] == 0)
         rows = service.rows("SELECT object_uri FROM instances_current")
         assert len({row["object_uri"] for row in rows}) == len(rows) == FILES
         assert service.rows("SELECT * FROM dead_letters") == []

@@ -22,7 +22,7 @@ def client(gcs: FakeGcs) -> Iterator[Any]:
     try:
         from google.cloud import storage
     except ModuleNotFoundError:
-        need("google-cloud-storage", False, "pip install dicomlake[gcp]")
+        need("google-cloud-storage", False, "make .venv/.test")
     opened = storage.Client(project=None)
     yield opened
     opened.close()

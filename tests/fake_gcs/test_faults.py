@@ -1,7 +1,5 @@
 """Faults look on the wire as they do in the field."""
 
-import time
-
 import httpx
 import pytest
 
@@ -70,11 +68,12 @@ def test_corrupt_body_and_wrong_hash_do_not_fit_together(fake: FakeGcs) -> None:
     assert wrong_hash.headers["x-goog-hash"] != right.headers["x-goog-hash"]
 
 
-def test_slow_body_takes_its_time(fake: FakeGcs) -> None:
+def test_slow_body_takes_its_time(fake: FakeGcs, monkeypatch: pytest.MonkeyPatch) -> None:
+    pauses: list[float] = []
+    monkeypatch.setattr("tests.fake_gcs.server.time.sleep", pauses.append)
     fake.fail("slow", seconds=0.02)
-    begun = time.monotonic()
     assert get(fake).content == DATA
-    assert time.monotonic() - begun >= 0.16  # eight pieces
+    assert pauses == [0.02] * 8
 
 
 def test_unknown_fault_is_a_mistake_of_the_test(gcs: FakeGcs) -> None:

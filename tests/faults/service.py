@@ -38,7 +38,7 @@ class FaultyService(Service):
                 stderr=log,
             )
         if wait:
-            assert until(self.healthy, 20), self.log.read_text()[-3000:]
+            assert until(self.healthy), self.log.read_text()[-3000:]
         return self
 
     def end(self) -> None:

@@ -24,10 +24,10 @@ def good(tmp_path_factory):
         for kind in (*KINDS, "good"):
             world.write(f"{kind}{len(world.objects)}.dcm", kind)
         world.write("gone.dcm", "good")
-        assert until(lambda: "gone.dcm" in service.current(), 20)
+        assert until(lambda: "gone.dcm" in service.current())
         world.delete("gone.dcm")
         world.save(lake / "model.json")
-        assert until(lambda: not service.queued() and not checker.check(lake).any(), 30), checker.check(lake)
+        assert until(lambda: not service.queued() and not checker.check(lake).any()), checker.check(lake)
     shutil.copytree(lake, lake.with_name("copy"))
     return lake
 

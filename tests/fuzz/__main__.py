@@ -12,7 +12,7 @@ from tests.fuzz.subject import Subject
 from tests.fuzz.subjects import SUBJECTS
 
 MOST_SHOWN = 20
-COLUMNS = ("mutants", "reached", "made", *KINDS, "slowest", "seconds")
+COLUMNS = ("mutants", "reached", "made", *KINDS, "most CPU", "seconds")
 
 
 def main(arguments: Sequence[str], subjects: Mapping[str, Subject] = SUBJECTS) -> int:
@@ -49,7 +49,7 @@ def line(name: str, result: Result) -> str:
     """Return the line of the table for a subject."""
     share = f"{result.reached / max(1, result.mutants):.0%}"
     counts = (result.mutants, share, result.made, *(result.count(kind) for kind in KINDS))
-    times = f"{result.slowest_s:9.2f}s {result.took_s:9.0f}s"
+    times = f"{result.most_cpu_s:9.2f}s {result.took_s:9.0f}s"
     codes = ", ".join(f"{code} {count}" for code, count in result.refused.most_common())
     return f"{name:20} {' '.join(f'{count:>10}' for count in counts)} {times}  {codes}"
 

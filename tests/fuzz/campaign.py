@@ -18,11 +18,11 @@ from tests.fuzz.subject import Ending, Subject, report
 CHUNK = 500
 MEMORY_BYTES, TIMEOUT_S = 1610612736, 60.0
 """Limits of a worker, as the service has them unless it is told otherwise."""
-SLOW_S = 15.0
-"""What one file may cost in the service."""
+SLOW_CPU_S = 15.0
+"""CPU seconds that one file may cost in the service."""
 KINDS = ("service", "crash", "timeout", "memory", "slow", "unforeseen")
 """What may be found: the pool of workers does not answer, a worker dies, hits the wall limit or the memory
-limit, takes longer than SLOW_S, or comes to an error that is not foreseen."""
+limit, takes more than SLOW_CPU_S, or comes to an error that is not foreseen."""
 
 LOST = {
     TransientError: "service",
@@ -45,7 +45,7 @@ class Result:
     made: int = 0
     refused: Counter[str] = field(default_factory=Counter)
     found: list[tuple[int, str, str]] = field(default_factory=list)
-    slowest_s: float = 0.0
+    most_cpu_s: float = 0.0
     took_s: float = 0.0
 
     def count(self, kind: str) -> int:
@@ -59,7 +59,7 @@ class Result:
         self.made += other.made
         self.refused += other.refused
         self.found += other.found
-        self.slowest_s = max(self.slowest_s, other.slowest_s)
+        self.most_cpu_s = max(self.most_cpu_s, other.most_cpu_s)
 
 
 @contextmanager
@@ -110,10 +110,10 @@ def _try(workers: Workers, subject: Subject, number: int, mutant: bytes, result:
     result.reached += ending.reached
     result.made += not ending.refused
     result.refused += Counter([ending.code] if ending.refused else [])
-    result.slowest_s = max(result.slowest_s, ending.took_s)
+    result.most_cpu_s = max(result.most_cpu_s, ending.cpu_s)
     if ending.starved:
         result.found.append((number, "memory", f"over {workers.memory_bytes} bytes"))
     if ending.unforeseen:
         result.found.append((number, "unforeseen", ending.unforeseen))
-    if ending.took_s > SLOW_S:
-        result.found.append((number, "slow", f"{ending.took_s:.1f} s"))
+    if ending.cpu_s > SLOW_CPU_S:
+        result.found.append((number, "slow", f"{ending.cpu_s:.1f} CPU s"))

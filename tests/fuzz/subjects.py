@@ -65,10 +65,8 @@ def unpacked(mutant: bytes) -> str:
     listing = archive.list_members(content, LIMITS)
     found: list[Instance | Refused] = []
     for batch in archive.batches(listing):
-        while batch:
-            part = archive.part(content, listing.kind, batch)
-            done = archive.describe_members(describe, part, PLAIN, LIMITS)
-            found, batch = [*found, *done], batch[len(done) :]
+        part = archive.part(content, listing.kind, batch)
+        found += archive.describe_members(describe, part, PLAIN, LIMITS)
     # Every fault of a member has a code of its own; the general one is of an error that nobody foresaw.
     assert not any(isinstance(one, Refused) and one.code == BadArchive.code for one in found)
     if listing.fault or not any(isinstance(one, Instance) for one in found):

@@ -96,7 +96,6 @@ def test_a_hang_ends_at_the_wall_limit():
     with pool(1, timeout_s=1.0) as workers:
         result = fuzz(workers, "made up", subject(hang), range(1))
     assert [found for _, found, _ in result.found] == ["timeout"]
-    assert 1 <= result.took_s < 15
 
 
 def test_a_pool_that_is_gone_is_the_death_of_the_service():

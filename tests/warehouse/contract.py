@@ -9,6 +9,7 @@ import pytest
 
 from app.errors import BadQuery, RowsRejected
 from app.warehouse import Warehouse
+from app.warehouse.queries import described, letters_by_event
 
 NOON = datetime(2026, 3, 1, 12, 0, 0, 250000, tzinfo=UTC)
 
@@ -184,6 +185,41 @@ class WarehouseContract:
         warehouse.append("instances", [instance_row("r3", object_uri="gs://b/other.dcm")])
         assert [row["row_id"] for row in warehouse.query("SELECT row_id FROM instances_current")] == ["r3"]
 
+    def test_what_is_described_is_told_by_the_version_that_is_current(self, warehouse: Warehouse):
+        archive, plain = "gs://b/x.zip", "gs://b/p.dcm"
+        rows = [
+            instance_row("a", plain, 5, metageneration=2, describe_key="k1"),
+            instance_row("b", plain, 5, metageneration=2, describe_key="k2", revision=7),
+            instance_row("c", archive, 3, member="1", describe_key="k1"),
+            instance_row("d", archive, 3, member="2", describe_key="k1", revision=9),
+            instance_row("e", "gs://b/gone.dcm", 1, describe_key="k1"),
+            instance_row("f", "gs://b/gone.dcm", 1, event_type="OBJECT_DELETE"),
+            instance_row("g", "gs://b/old.dcm", 1),
+            instance_row("h", "gs://b/unasked.dcm", 1, describe_key="k1"),
+        ]
+        warehouse.append("instances", rows)
+        uris = [plain, archive, "gs://b/gone.dcm", "gs://b/old.dcm", "gs://b/never'.dcm"]
+        found = {row["object_uri"]: row for row in warehouse.query(*described(uris))}
+        assert found.keys() == {plain, archive, "gs://b/old.dcm"}
+        version = ("generation", "metageneration", "revision")
+        assert [found[plain][name] for name in version] == [5, 2, 7]
+        assert [found[archive][name] for name in version] == [3, None, 9]
+        assert {uri: row["describe_key"] for uri, row in found.items()} == {
+            plain: "k2",
+            archive: "k1",
+            "gs://b/old.dcm": None,
+        }
+
+    def test_a_key_that_not_all_members_have_is_none(self, warehouse: Warehouse):
+        for number, keys in enumerate([("k1", "k2"), ("k1", None)]):
+            rows = [
+                instance_row(f"r{number}.{key}", f"gs://b/{number}.zip", member=str(key), describe_key=key)
+                for key in keys
+            ]
+            warehouse.append("instances", rows)
+        found = warehouse.query(*described(["gs://b/0.zip", "gs://b/1.zip"]))
+        assert [row["describe_key"] for row in found] == [None, None]
+
     def test_studies_and_series_count_what_is_current(self, warehouse: Warehouse):
         uids = {"study_instance_uid": "1.2", "patient_id": "P"}
         rows = [
@@ -240,6 +276,44 @@ class WarehouseContract:
         )
         found = warehouse.query("SELECT message_id FROM dead_letters ORDER BY message_id")
         assert [row["message_id"] for row in found] == ["m0", "m1", "m2", "undecodable"]
+
+    def test_a_stream_gives_the_rows_of_a_query_one_by_one(self, warehouse: Warehouse):
+        warehouse.append("dead_letter", [letter_row(f"m{i}", "{}") for i in range(5)])
+        sql = "SELECT message_id FROM dead_letter WHERE message_id <> :id ORDER BY message_id"
+        stream = warehouse.stream(sql, {"id": "m0"})
+        assert next(stream) == {"message_id": "m1"}
+        assert [row["message_id"] for row in stream] == ["m2", "m3", "m4"]
+
+    @pytest.mark.parametrize("sql", ["SELECT colour FROM instances", "DELETE FROM dead_letter", "7"])
+    def test_a_stream_of_what_is_no_reading_statement_is_a_bad_query(self, warehouse: Warehouse, sql):
+        with pytest.raises(BadQuery):
+            next(warehouse.stream(sql))
+
+    def test_letters_of_one_event_come_together_the_newest_last(self, warehouse: Warehouse):
+        later = NOON + timedelta(seconds=1)
+        warehouse.append(
+            "dead_letter",
+            [
+                letter_row("m1", event_attributes(), publish_time=later),
+                letter_row("m2", event_attributes()),
+                letter_row("m3", event_attributes(generation="2")),
+                letter_row("m4", "no JSON", publish_time=NOON - timedelta(seconds=1)),
+                letter_row("m5", event_attributes(eventType="")),
+                letter_row("m6", event_attributes("ct.dcmO", eventType="BJECT_FINALIZE")),
+            ],
+        )
+
+        def letters(chosen, **parameters):
+            sql = letters_by_event(warehouse.dialect, ["message_id", "data"], chosen)
+            rows = list(warehouse.stream(sql, parameters))
+            assert {row["data"] for row in rows} == {b"{}"}
+            return [row["message_id"] for row in rows], len({row["event"] for row in rows})
+
+        assert letters(":a, :b", a="m4", b="m1") == (["m4", "m2", "m1"], 2)
+        assert letters(":a", a="m5") == (["m5"], 1)
+        ids, events = letters("SELECT message_id FROM dead_letters")
+        assert (ids[0], sorted(ids), events) == ("m4", ["m1", "m2", "m3", "m4", "m5", "m6"], 5)
+        assert ids.index("m1") == ids.index("m2") + 1
 
     def test_delete_removes_dead_letters_by_value_and_says_how_many(self, warehouse: Warehouse):
         warehouse.append("dead_letter", [letter_row(f"m'{i}", "{}") for i in range(5)])

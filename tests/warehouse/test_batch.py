@@ -9,6 +9,7 @@ import pytest
 from app.errors import RowRejected, RowsRejected, WarehouseUnavailable
 from app.warehouse.batch import BatchedWarehouse
 from app.warehouse.sqlite import SqliteWarehouse
+from tests.processes import PATIENCE_S
 from tests.warehouse.contract import WarehouseContract, count, failure_row, instance_row
 
 MB = 1 << 20
@@ -25,7 +26,7 @@ class GatedWarehouse(SqliteWarehouse):
 
     def append(self, table, rows):
         self.batches.append([str(row.get("row_id", "")) for row in rows])
-        assert self.gates[table].wait(10)
+        assert self.gates[table].wait(PATIENCE_S)
         if self.faults and (fault := self.faults.pop(0)):
             raise fault
         super().append(table, rows)
@@ -57,7 +58,7 @@ def queue_up(pool, inner, batched, appends):
 
 
 def until(condition):
-    end = time.monotonic() + 10
+    end = time.monotonic() + PATIENCE_S
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.001)
@@ -160,7 +161,7 @@ def test_one_table_does_not_wait_for_another(pool, inner):
     batched.append("failures", [failure_row()])
     assert not slow.done()
     inner.gates["instances"].set()
-    slow.result(10)
+    slow.result(PATIENCE_S)
 
 
 def test_close_waits_for_rows_that_were_taken_and_takes_no_more(pool, inner):
@@ -173,8 +174,8 @@ def test_close_waits_for_rows_that_were_taken_and_takes_no_more(pool, inner):
         batched.append("instances", one("b"))
     assert not closing.done()
     inner.gates["instances"].set()
-    assert taken.result(10) is None
-    closing.result(10)
+    assert taken.result(PATIENCE_S) is None
+    closing.result(PATIENCE_S)
     with pytest.raises(WarehouseUnavailable):
         inner.query("SELECT 1")
 

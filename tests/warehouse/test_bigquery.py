@@ -34,6 +34,9 @@ class TestInsertAll(WarehouseContract):
     test_studies_and_series_count_what_is_current = None
     test_a_dead_letter_is_listed_with_its_last_failure_until_it_is_stored = None
     test_sixteen_threads_append_and_read_at_once = None
+    test_a_stream_gives_the_rows_of_a_query_one_by_one = None
+    test_a_stream_of_what_is_no_reading_statement_is_a_bad_query = None
+    test_letters_of_one_event_come_together_the_newest_last = None
     test_query_takes_parameters_of_every_scalar_type = None
     test_a_parameter_that_no_column_could_hold_is_a_bad_query = None
     test_a_statement_that_is_wrong_or_writes_is_a_bad_query = None
@@ -119,7 +122,7 @@ except ConfigError as exc:
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert result.stdout.strip() == (
-        "warehouse bigquery: needs dicomlake[gcp]; google.cloud.bigquery is not installed"
+        "warehouse.url bigquery: needs dicomlake[gcp]; google.cloud.bigquery is not installed"
     )
 
 

@@ -131,7 +131,7 @@ def test_bigquery_ddl_partitions_clusters_and_nests():
     assert "`pixel_spacing` ARRAY<FLOAT64>" in statement
     assert "`warnings` ARRAY<STRUCT<tag STRING, code STRING>>" in statement
     assert statement.endswith(
-        "PARTITION BY DATE(ingested_at)\n"
+        "PARTITION BY TIMESTAMP_TRUNC(ingested_at, MONTH)\n"
         "CLUSTER BY study_instance_uid, series_instance_uid, sop_instance_uid, modality"
     )
     assert ddl("failures", "bigquery")[0].endswith("PARTITION BY DATE(failed_at)")
@@ -142,6 +142,21 @@ def test_bigquery_views_name_their_tables_in_full():
     for name, select in views("bigquery", "project.dataset.").items():
         assert "`project.dataset.inst" in select, name
         assert "{" not in select, name
+
+
+def test_columns_of_later_versions_are_at_the_end_and_may_be_null():
+    added = [(c.name, c.type, c.mode) for c in TABLES["instances"].columns[-5:]]
+    assert added == [
+        ("collection", "STRING", "NULLABLE"),
+        ("revision", "INT64", "NULLABLE"),
+        ("describe_key", "STRING", "NULLABLE"),
+        ("dicom_uri", "STRING", "NULLABLE"),
+        ("patient_name_folded", "STRING", "NULLABLE"),
+    ]
+
+
+def test_a_row_store_keeps_the_document_behind_all_other_columns():
+    assert ddl("instances", "sqlite")[0].endswith('"patient_name_folded" TEXT,\n  "metadata" TEXT\n)')
 
 
 def test_terraform_schema_nests_records():

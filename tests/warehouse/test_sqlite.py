@@ -10,6 +10,7 @@ import pytest
 
 from app.errors import BadQuery, ConfigError, RowsRejected, WarehouseUnavailable
 from app.warehouse import open_warehouse
+from app.warehouse.queries import described
 from app.warehouse.sql import VIEWS
 from app.warehouse.sqlite import SqliteWarehouse, sqlite_errors
 from tests.warehouse.contract import NOON, WarehouseContract, count, failure_row, instance_row, letter_row
@@ -181,6 +182,23 @@ def test_a_database_of_an_older_version_is_brought_up_to_date(warehouse, raw, pa
     assert warehouse.query("SELECT * FROM studies") == []
 
 
+def test_an_index_of_an_older_version_is_made_anew(warehouse, raw):
+    raw.execute("DROP INDEX instances_by_object_uri")
+    raw.execute("CREATE INDEX instances_by_object_uri ON instances (object_uri, generation)")
+    warehouse.create()
+    columns = [row[2] for row in raw.execute("PRAGMA index_info(instances_by_object_uri)")]
+    assert columns[:2] == ["object_uri", "generation"]
+    assert {"revision", "describe_key"} <= set(columns)
+
+
+def test_what_is_described_is_found_without_reading_a_row(raw):
+    sql, parameters = described(["gs://b/ct.dcm", "gs://b/mr.dcm"])
+    plan = [row[3] for row in raw.execute(f"EXPLAIN QUERY PLAN {sql}", parameters)]
+    of_tables = [step for step in plan if " instances" in step or " i " in step or " j " in step]
+    assert len(of_tables) == 4
+    assert all("COVERING INDEX instances_by_object_uri (object_uri=?" in step for step in of_tables)
+
+
 def test_create_again_writes_nothing(warehouse, raw):
     before = raw.execute("PRAGMA data_version").fetchone()
     warehouse.create()
@@ -264,3 +282,33 @@ def test_rows_are_read_by_others_while_the_service_runs_and_after_it_closed(ware
     warehouse.close()
     with closing(SqliteWarehouse(f"sqlite:{path}")) as other:
         assert count(other, "dead_letter") == 1
+
+
+TAGS = '{"00100010": {"vr": "PN"}, "00400275": {"Value": [{"00400007": {"vr": "LO"}}]}}'
+
+
+@pytest.mark.parametrize(
+    ("sql", "found"),
+    [
+        ("SELECT key FROM json_each(:tags)", ["00100010", "00400275"]),
+        ("SELECT value FROM json_tree(:tags) WHERE key = 'vr'", ["PN", "LO"]),
+        ("SELECT name FROM pragma_table_info('failures') LIMIT 1", ["message_id"]),
+    ],
+)
+def test_functions_that_are_tables_are_read_at_their_first_use(tmp_path, sql, found):
+    warehouse = SqliteWarehouse(f"sqlite:{tmp_path / 'lake.db'}")
+    warehouse.create()
+    rows = warehouse.query(sql, {"tags": TAGS} if ":tags" in sql else {})
+    assert [value for row in rows for value in row.values()] == found
+    warehouse.close()
+
+
+@pytest.mark.parametrize(
+    "sql", ["CREATE VIRTUAL TABLE t USING fts5(a)", "SELECT * FROM pragma_database_list"]
+)
+def test_what_is_declared_lets_nothing_else_in(tmp_path, sql):
+    warehouse = SqliteWarehouse(f"sqlite:{tmp_path / 'lake.db'}")
+    warehouse.create()
+    with pytest.raises(BadQuery):
+        warehouse.query(sql)
+    warehouse.close()

@@ -38,8 +38,9 @@ def database(form="sqlite"):
 
 
 def add(connection, table, *rows):
-    marks = ", ".join("?" * len(TABLES[table].columns))
-    connection.executemany(f"INSERT INTO {table} VALUES ({marks})", [to_values(table, row) for row in rows])
+    names = [f'"{column.name}"' for column in TABLES[table].columns]
+    sql = f"INSERT INTO {table} ({', '.join(names)}) VALUES ({', '.join('?' * len(names))})"
+    connection.executemany(sql, [to_values(table, row) for row in rows])
 
 
 def current(form, *rows):
@@ -60,7 +61,7 @@ def ask(sql, **rows):
 EVENTS = st.lists(
     st.tuples(
         st.sampled_from(["gs://b/x", "gs://b/y.zip"]),
-        st.sampled_from(["finalize", "overwrite", "update", "delete", "archive"]),
+        st.sampled_from(["finalize", "overwrite", "update", "again", "delete", "archive"]),
         st.frozensets(st.sampled_from(["1.dcm", "2.dcm", "3.dcm"])),
     ),
     max_size=8,
@@ -75,6 +76,7 @@ def happen(events):
     rows, live = [], {}
     for number, (uri, action, members) in enumerate(events, 1):
         generation, metageneration, present = live.get(uri, (None, 0, {}))
+        revision = None
         if action in ("finalize", "overwrite"):
             if (
                 action == "overwrite" and generation is not None
@@ -85,17 +87,21 @@ def happen(events):
             continue
         elif action == "update":
             metageneration, names, kind = metageneration + 1, present, "OBJECT_METADATA_UPDATE"
+        elif action == "again":  # some members may fail with the settings of now
+            names, kind, revision = members & present.keys() or present, "OBJECT_FINALIZE", 1000 + number
         else:
             rows.append(instance_row(f"{number}-", uri, generation, event_type=f"OBJECT_{action.upper()}"))
             del live[uri]
             continue
-        live[uri] = generation, metageneration, {name: f"{number}{name}" for name in names}
+        kept = present if action == "again" else {}
+        live[uri] = generation, metageneration, {**kept, **{name: f"{number}{name}" for name in names}}
         rows += [
             instance_row(
                 f"{number}{name}",
                 uri,
                 generation,
                 metageneration=metageneration,
+                revision=revision,
                 member=name,
                 event_type=kind,
             )
@@ -147,6 +153,20 @@ class TestInstancesCurrent:
     def test_the_highest_metageneration_of_a_member_counts_and_null_is_lowest(self, form):
         rows = [instance_row(f"r{m}", metageneration=m) for m in (2, None, 10, 9)]
         assert current(form, *rows) == ["r10"]
+
+    def test_of_one_metageneration_the_highest_revision_counts_and_null_is_lowest(self, form):
+        rows = [instance_row(f"r{n}", metageneration=1, revision=n) for n in (1700000000, None, 0, 999)]
+        assert current(form, *rows) == ["r1700000000"]
+        assert current(form, *rows[1:]) == ["r999"]
+        assert current(form, *rows[1:3]) == ["r0"]
+
+    def test_a_later_metageneration_comes_before_any_revision(self, form):
+        again = instance_row("again", metageneration=1, revision=1700000000)
+        assert current(form, again, instance_row("update", metageneration=2)) == ["update"]
+
+    def test_a_revision_of_some_members_leaves_the_others(self, form):
+        rows = [instance_row(name, member=name) for name in ("1.dcm", "2.dcm")]
+        assert current(form, *rows, instance_row("again", member="2.dcm", revision=5)) == ["1.dcm", "again"]
 
     def test_rows_of_equal_rank_are_settled_by_their_id(self, form):
         assert current(form, instance_row("b"), instance_row("a"), instance_row("a")) == ["a"]
@@ -293,6 +313,15 @@ def test_a_letter_is_closed_once_its_version_was_removed_or_a_later_one_came(lat
     stored = instance_row("good", **EVENT, member="good.dcm")
     seen = [stored, instance_row("r", **{**EVENT, **later})]
     assert len(letters(letter_row("m1", event_attributes()), instances=seen)) == listed
+
+
+@pytest.mark.parametrize(
+    ("revision", "listed"), [(None, 1), (1699999999, 1), (1700000000, 0), (1700000001, 0)]
+)
+def test_a_letter_of_a_revision_is_closed_by_a_row_of_that_or_a_later_one(revision, listed):
+    again = letter_row("m1", event_attributes(dicomlakeRevision="1700000000"))
+    stored = [instance_row("first", **EVENT), instance_row("r", **EVENT, revision=revision)]
+    assert len(letters(again, instances=stored)) == listed
 
 
 def test_a_removal_that_failed_is_listed_while_its_version_is_there():

@@ -104,10 +104,11 @@ run "tables_are_as_the_code_says" {
   assert {
     condition = (
       google_bigquery_table.table["instances"].time_partitioning[0].field == "ingested_at" &&
-      google_bigquery_table.table["instances"].time_partitioning[0].type == "DAY" &&
+      google_bigquery_table.table["instances"].time_partitioning[0].type == "MONTH" &&
+      google_bigquery_table.table["failures"].time_partitioning[0].type == "DAY" &&
       google_bigquery_table.table["instances"].clustering == tolist(["study_instance_uid", "series_instance_uid", "sop_instance_uid", "modality"])
     )
-    error_message = "instances is partitioned by the day of ingested_at and clustered by the keys."
+    error_message = "instances is partitioned by the month of ingested_at and clustered by the keys."
   }
 
   # A partitioning column that is not there fails only at Google's; so does a wrong shape of dead letters.
@@ -146,6 +147,28 @@ run "views_come_from_the_generated_sql" {
       strcontains(view.view[0].query, "`demo.dicomlake.") && !strcontains(view.view[0].query, "$${") && !view.view[0].use_legacy_sql
     ])
     error_message = "Views read the tables of this dataset, in standard SQL."
+  }
+}
+
+run "only_owners_and_our_accounts_read_patients" {
+  assert {
+    condition     = [for one in google_bigquery_dataset.lake[0].access : [one.role, one.special_group]] == [["OWNER", "projectOwners"]]
+    error_message = "The dataset admits no viewers and editors of the project."
+  }
+
+  assert {
+    condition = { for one in google_storage_bucket_iam_binding.basic_roles : "${one.bucket} ${one.role}" => one.members } == {
+      for pair in setproduct(["demo-dicomlake-landing", "demo-dicomlake-artifacts"], ["BucketOwner", "BucketReader", "ObjectOwner", "ObjectReader"]) :
+      "${pair[0]} roles/storage.legacy${pair[1]}" => toset(["projectOwner:demo"])
+    }
+    error_message = "The buckets admit no viewers and editors of the project."
+  }
+}
+
+run "what_holds_no_data_can_be_replaced" {
+  assert {
+    condition     = !google_cloud_run_v2_service.service["ingest"].deletion_protection && google_bigquery_table.table["instances"].deletion_protection
+    error_message = "A service whose first start failed is replaced by the next apply; tables are protected."
   }
 }
 

@@ -92,6 +92,64 @@ run "objects_announced_twice" {
   expect_failures = [var.landing, var.delivery]
 }
 
+# "ct" would announce ct_001.dcm, which no folder ct/ holds: the service would ack it and the object would be lost.
+run "a_prefix_that_is_no_folder" {
+  command = plan
+
+  variables {
+    landing = { prefixes = ["ct"] }
+    topic   = "changes"
+  }
+
+  expect_failures = [var.landing, var.topic]
+}
+
+run "a_prefix_that_begins_with_a_slash" {
+  command = plan
+
+  variables {
+    landing = { prefixes = ["/in/"] }
+    dataset = { readers = ["allAuthenticatedUsers"] }
+  }
+
+  expect_failures = [var.landing, var.dataset]
+}
+
+run "a_prefix_with_two_slashes" {
+  command = plan
+
+  variables {
+    landing = { prefixes = ["in//x/", "ct/"] }
+    dataset = { readers = ["user:a@example.org"], create = false }
+  }
+
+  expect_failures = [var.landing, var.dataset]
+}
+
+run "owners_of_a_bucket_that_is_made_here" {
+  command = plan
+
+  variables {
+    landing  = { projects = ["other-project"] }
+    settings = { MAX_SIDE = "1" }
+  }
+
+  expect_failures = [var.landing, var.settings]
+}
+
+run "a_bucket_of_a_project_that_may_not_publish" {
+  variables {
+    landing = { existing = ["pacs"] }
+  }
+
+  override_data {
+    target = data.google_storage_bucket.existing
+    values = { project_number = 999 }
+  }
+
+  expect_failures = [google_storage_notification.landing]
+}
+
 run "a_filter_of_257_bytes" {
   command = plan
 

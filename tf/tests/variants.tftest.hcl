@@ -17,8 +17,19 @@ run "one_bucket_does_not_wake_itself" {
   }
 
   assert {
-    condition     = strcontains(output.next_steps, "gsutil cp FILE.dcm gs://demo-dicomlake/INPUT_FOLDER/\n")
+    condition     = strcontains(output.next_steps, "gcloud storage cp FILE.dcm gs://demo-dicomlake/INPUT_FOLDER/\n")
     error_message = "The example applies and names where to upload."
+  }
+}
+
+run "tables_made_by_day_stay_so" {
+  variables {
+    dataset = { instances_partition = "DAY" }
+  }
+
+  assert {
+    condition     = [for name in ["failures", "instances"] : google_bigquery_table.table[name].time_partitioning[0].type] == ["DAY", "DAY"]
+    error_message = "The table instances is partitioned as it was."
   }
 }
 
@@ -47,8 +58,8 @@ run "one_bucket_is_shared_by_prefix" {
   }
 
   assert {
-    condition     = [for one in google_storage_bucket_iam_member.listed : [one.bucket, one.role]] == [["lake", "roles/storage.legacyBucketReader"]]
-    error_message = "Who may not list is told 403 for an object that is gone."
+    condition     = google_storage_bucket_iam_binding.basic_roles["landing legacyBucketReader"].bucket == "lake" && google_storage_bucket_iam_binding.basic_roles["landing legacyBucketReader"].members == toset(["projectOwner:demo", "serviceAccount:${google_service_account.job["ingest"].email}"]) && length(google_storage_bucket_iam_member.listed) == 0
+    error_message = "The service may list: whoever may not gets 403 instead of 404 for an object that is gone."
   }
 
   assert {
@@ -106,6 +117,83 @@ run "buckets_that_exist_are_served" {
   }
 }
 
+run "a_bucket_of_another_project" {
+  variables {
+    landing = { existing = ["pacs"], projects = ["hospital"], prefixes = ["ct/"] }
+  }
+
+  override_data {
+    target = data.google_storage_project_service_account.owner["hospital"]
+    values = { email_address = "service-42@gs-project-accounts.iam.gserviceaccount.com" }
+  }
+
+  override_data {
+    target = data.google_storage_bucket.existing
+    values = { project_number = 42 }
+  }
+
+  assert {
+    condition = { for key, one in google_pubsub_topic_iam_member.storage_publishes : key => "${one.role} ${one.member}" } == {
+      own      = "roles/pubsub.publisher serviceAccount:service-123456789012@gs-project-accounts.iam.gserviceaccount.com"
+      hospital = "roles/pubsub.publisher serviceAccount:service-42@gs-project-accounts.iam.gserviceaccount.com"
+    }
+    error_message = "The Cloud Storage agent of the owning project publishes."
+  }
+
+  assert {
+    condition     = [for one in google_storage_bucket_iam_member.listed : [one.bucket, one.role]] == [["pacs", "roles/storage.legacyBucketReader"]]
+    error_message = "In a bucket that is not ours, the right to list is one more grant and displaces none."
+  }
+}
+
+run "colder_classes_are_announced" {
+  command = plan
+
+  variables {
+    landing = { lifecycle = [{ age_days = 90, storage_class = "COLDLINE" }] }
+  }
+
+  expect_failures = [check.colder_classes]
+}
+
+run "colder_classes_without_metadata_updates" {
+  command = plan
+
+  variables {
+    landing     = { lifecycle = [{ age_days = 90, storage_class = "COLDLINE" }, { age_days = 3650 }] }
+    event_types = ["OBJECT_FINALIZE", "OBJECT_DELETE", "OBJECT_ARCHIVE"]
+  }
+}
+
+run "basic_roles_as_google_has_them" {
+  variables {
+    restrict_basic_roles = false
+    landing              = { prefixes = ["in/"] }
+  }
+
+  assert {
+    condition     = length(google_storage_bucket_iam_binding.basic_roles) == 0 && length(google_bigquery_dataset.lake[0].access) == 0 && length(google_storage_bucket_iam_member.listed) == 1
+    error_message = "Nothing is restricted where that is not wanted."
+  }
+}
+
+run "named_readers_of_the_tables" {
+  variables {
+    dataset = { readers = ["user:a@example.org", "group:g@example.org", "serviceAccount:s@p.iam.gserviceaccount.com", "domain:example.org"] }
+  }
+
+  assert {
+    condition = toset([for one in google_bigquery_dataset.lake[0].access : [one.role, one.special_group, one.user_by_email, one.group_by_email, one.domain]]) == toset([
+      ["OWNER", "projectOwners", null, null, null],
+      ["READER", null, "a@example.org", null, null],
+      ["READER", null, null, "g@example.org", null],
+      ["READER", null, "s@p.iam.gserviceaccount.com", null, null],
+      ["READER", null, null, null, "example.org"],
+    ])
+    error_message = "Owners, and who is named."
+  }
+}
+
 run "eventarc_has_a_trigger_a_type" {
   variables {
     trigger = "eventarc"
@@ -142,8 +230,9 @@ run "eventarc_has_a_trigger_a_type" {
     condition = { for one in google_project_iam_member.eventarc : one.role => one.member } == {
       "roles/pubsub.publisher"       = "serviceAccount:service-123456789012@gs-project-accounts.iam.gserviceaccount.com"
       "roles/eventarc.eventReceiver" = "serviceAccount:${google_service_account.job["push"].email}"
+      "roles/eventarc.serviceAgent"  = "serviceAccount:service-123456789012@gcp-sa-eventarc.iam.gserviceaccount.com"
     }
-    error_message = "Eventarc needs two roles on the project."
+    error_message = "Eventarc needs three roles on the project."
   }
 
   assert {

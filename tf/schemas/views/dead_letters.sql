@@ -5,6 +5,7 @@ WITH decoded AS (
     JSON_VALUE(SAFE.PARSE_JSON(attributes), '$.objectUri') AS given_uri,
     JSON_VALUE(SAFE.PARSE_JSON(attributes), '$.objectGeneration') AS generation_text,
     JSON_VALUE(SAFE.PARSE_JSON(attributes), '$.eventType') AS event_type,
+    JSON_VALUE(SAFE.PARSE_JSON(attributes), '$.dicomlakeRevision') AS revision_text,
     JSON_VALUE(SAFE.PARSE_JSON(attributes), '$.CloudPubSubDeadLetterSourceDeliveryCount') AS count_text,
     JSON_VALUE(SAFE.PARSE_JSON(attributes), '$.dicomlakeCode') AS code,
     JSON_VALUE(SAFE.PARSE_JSON(attributes), '$.dicomlakeReason') AS reason
@@ -13,6 +14,7 @@ event AS (
   SELECT message_id, publish_time, subscription_name, bucket, object, event_type, code, reason,
     COALESCE(given_uri, 'gs://' || bucket || '/' || object) AS object_uri,
     SAFE_CAST(generation_text AS INT64) AS generation,
+    SAFE_CAST(revision_text AS INT64) AS revision,
     SAFE_CAST(count_text AS INT64) AS delivery_count
   FROM decoded),
 keyed AS (
@@ -46,4 +48,5 @@ AND COALESCE(s.last_generation <= l.generation, TRUE)
 AND COALESCE(s.removed_generation < l.generation, TRUE)
 AND NOT EXISTS (
   SELECT 1 FROM `${dataset}.instances` AS i WHERE i.object_uri = l.object_uri AND i.generation = l.generation
-  AND i.event_type = l.event_type AND i.member IS NULL)
+  AND i.event_type = l.event_type AND i.member IS NULL
+  AND COALESCE(i.revision, 0) >= COALESCE(l.revision, 0))

@@ -1,0 +1,80 @@
+"""Pure: values in, SQL text and its parameters out, in the words of each warehouse."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from app.warehouse.dialects import DIALECTS
+
+EVENT = ("bucketId", "objectId", "objectGeneration", "eventType")
+"""Attributes that together name an event."""
+
+
+def letters_by_event(dialect: str, columns: Sequence[str], chosen: str) -> str:
+    """Return the SELECT of all letters of the events that some letters are of.
+
+    Events come in the order of their oldest letter, the letters of one event together and the newest last.
+    The column `event` is the same for letters of one event; a letter that names no event is one of its own.
+
+    Parameters
+    ----------
+    dialect : name of one of DIALECTS
+    columns : columns of the table `dead_letter` to return beside `event`
+    chosen : what stands in the brackets of `message_id IN (...)`
+
+    Raises
+    ------
+    KeyError : there is no such dialect
+    """
+    words = DIALECTS[dialect]
+    text = words.types.get("STRING", "STRING")
+    attributes = ", ".join(f"{words.attribute.format(name)} AS {name}" for name in EVENT)
+    known = " AND ".join(f"{name} <> ''" for name in EVENT)
+    # Lengths first, so that two events never read alike when their names are joined.
+    lengths = " || ' ' || ".join(f"CAST(LENGTH({name}) AS {text})" for name in EVENT)
+    return f"""WITH named AS (SELECT *, {attributes} FROM dead_letter),
+keyed AS (
+  SELECT *, CASE WHEN {known} THEN {lengths} || ' ' || {" || ".join(EVENT)}
+    ELSE 'lone ' || message_id END AS event
+  FROM named)
+SELECT event, {", ".join(columns)} FROM (
+  SELECT *, MIN(publish_time) OVER (PARTITION BY event) AS since FROM keyed
+  WHERE event IN (SELECT event FROM keyed WHERE message_id IN ({chosen}))) AS letters
+ORDER BY since, event, publish_time, message_id"""
+
+
+_DESCRIBED = """SELECT object_uri, generation,
+  MAX(metageneration) AS metageneration, MAX(revision) AS revision,
+  CASE WHEN COUNT(describe_key) = COUNT(*) AND MIN(describe_key) = MAX(describe_key)
+    THEN MIN(describe_key) END AS describe_key
+FROM instances_current WHERE object_uri IN ({uris}) GROUP BY object_uri, generation"""
+
+_OF_VERSION = """SELECT member, revision, metadata_uri, preview_uri FROM {table}
+WHERE object_uri = :object_uri AND generation = :generation"""
+
+
+def described(uris: Sequence[str]) -> tuple[str, dict[str, str]]:
+    """Ask which version of each object has current rows, and by which settings.
+
+    Parameters
+    ----------
+    uris : at least one, some hundreds in one statement
+
+    Returns
+    -------
+    Statement and parameters; it answers with a row for each object that has any: its generation, the highest
+    metageneration and revision of its rows, and the `describe_key` that all of them have, else null
+    """
+    parameters = {f"uri{number}": uri for number, uri in enumerate(uris)}
+    return _DESCRIBED.format(uris=", ".join(f":{name}" for name in parameters)), parameters
+
+
+def rows_of_version(object_uri: str, generation: int, current: bool = False) -> tuple[str, dict[str, object]]:
+    """Ask which artifacts the rows of one object version name: of all of them, or of those that are current.
+
+    Returns
+    -------
+    Statement and parameters; it answers with member, revision, metadata_uri and preview_uri of each row
+    """
+    table = "instances_current" if current else "instances"
+    return _OF_VERSION.format(table=table), {"object_uri": object_uri, "generation": generation}
