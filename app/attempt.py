@@ -12,6 +12,7 @@ from typing import Protocol, TypeVar, cast
 from app.errors import BadArchive, DeadlineExceeded, InternalError, LimitExceeded
 from app.metrics import Metrics
 from app.types import Message, ObjectEvent
+from app.worker import Limits
 from app.workers import NONE, Workers
 
 T = TypeVar("T")
@@ -53,6 +54,23 @@ class Attempt:
         """Return `function(*args)` as a worker computes it; its seconds there count as the object's own."""
         with self._working() as begun:
             return workers.run(function, *args, wait_s=self.wait_s(), begun=begun)
+
+    def run_confined(
+        self,
+        workers: Workers,
+        limits: Limits,
+        function: Callable[..., T],
+        *args: object,
+        patience_s: float = math.inf,
+    ) -> T:
+        """Return the same within narrower limits, when the tasks of this kind before it are done.
+
+        patience_s: how long to wait for those, unless the delivery is patient.
+        """
+        wait_s = self.wait_s()
+        wait_s = None if wait_s is None else min(wait_s, patience_s)
+        with self._working() as begun:
+            return workers.run_confined(limits, function, *args, wait_s=wait_s, begun=begun)
 
     def stream(self, workers: Workers, function: Callable[..., Iterator[T]], *args: object) -> Generator[T]:
         """Yield what `function(*args)` yields in a worker, none after the deadline; close it to end early."""

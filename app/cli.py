@@ -22,7 +22,7 @@ from app.command import (
     settings_of,
     start,
 )
-from app.look import content_of, draw, in_worker
+from app.look import content_of, in_worker, picture_of
 from app.services import open_services
 from app.storage.folder import spelled
 from app.table import table
@@ -159,7 +159,7 @@ def render(ctx: click.Context, /, file: Path, output: Path, **options: Any) -> N
     settings = settings_of(
         ctx, preview__frame=frame, preview__window=options["window"], preview__max_side=options["max_side"]
     )
-    _write(output, in_worker(settings, draw, content_of(file), settings.describe_options().preview, moving))
+    _write(output, picture_of(settings, content_of(file), moving))
     emit({"preview": spelled(str(output))})
 
 

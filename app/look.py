@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import TypeVar
 
 from app.config import Settings, loader_variables
+from app.pages import PAGE_LIMITS
 from app.types import Content, ObjectRef, PreviewOptions
 from app.workers import Workers
 
@@ -32,8 +34,22 @@ def in_worker(settings: Settings, function: Callable[..., T], *args: object) -> 
         workers.close()
 
 
-def draw(content: Content, options: PreviewOptions, moving: bool = False) -> bytes:
-    """Return the preview of a file as PNG, or all its frames as GIF.
+def picture_of(settings: Settings, content: Content, moving: bool) -> bytes:
+    """Return the preview of a file as PNG, or all its frames as GIF; a PDF is drawn within PAGE_LIMITS."""
+    options, limits = settings.describe_options(), settings.workers
+    left = options.leaving_pdf()
+    with closing(
+        Workers(1, limits.memory_bytes, limits.timeout_s, environment=loader_variables())
+    ) as workers:
+        drawn = workers.run(draw, content, left.preview, moving)
+        if drawn is None:
+            drawn = workers.run_confined(PAGE_LIMITS, draw, content, options.preview, moving)
+    assert drawn is not None
+    return drawn
+
+
+def draw(content: Content, options: PreviewOptions, moving: bool = False) -> bytes | None:
+    """Return the preview of a file as PNG, or all its frames as GIF; None where options leave a PDF.
 
     Raises
     ------
@@ -41,7 +57,9 @@ def draw(content: Content, options: PreviewOptions, moving: bool = False) -> byt
     """
     from app.dicom.cine import cine
     from app.dicom.dataset import read_dataset
-    from app.dicom.preview import preview
+    from app.dicom.preview import preview, undrawn_pdf
 
     dataset = read_dataset(content, options.limits)
+    if undrawn_pdf(dataset, options) is not None:
+        return None
     return b"".join(cine(dataset, options)) if moving else preview(dataset, options)

@@ -22,6 +22,7 @@ from app.attempt import Attempt
 from app.dicom import describe
 from app.errors import BadArchive, LimitExceeded, NotDicom, PermanentError, WorkerCrashed
 from app.not_dicom import is_expected
+from app.pages import with_page
 from app.services import Services
 from app.types import Content, DescribeOptions, Instance
 
@@ -29,6 +30,8 @@ log = logging.getLogger("dicomlake")
 
 MAX_LOST = 16
 """So many members may cost their worker its life or its time; then the archive is given up."""
+MAX_OVERRUNS = 2
+"""After so many PDFs that take too much to draw, no more of them are drawn."""
 GROUP_BYTES, GROUP_MEMBERS, GROUP_S = 32 << 20, 1024, 10.0
 """Results are stored when they are this large, this many, or were this long in coming."""
 NAMED, NAME_LENGTH = 10, 60
@@ -45,11 +48,11 @@ class Members:
 
     def __init__(self, content: Content, attempt: Attempt, services: Services) -> None:
         self._content, self._attempt, self._services = content, attempt, services
-        self._options = services.settings.describe_options()
+        self._options = services.settings.describe_options().leaving_pdf()
         self._limits = services.settings.archive_limits()
         self._kind = Kind.OTHER
         self._fault = ""
-        self._good, self._lost = 0, 0
+        self._good, self._lost, self._overruns = 0, 0, 0
         self._refused: list[Refused] = []
         self._passed_over: list[str] = []
 
@@ -104,19 +107,37 @@ class Members:
         return group
 
     def _described(self, entries: Sequence[Entry]) -> Generator[Instance | Refused]:
-        """Yield what the members are, in order."""
+        """Yield what the members are, in order; but PDFs are drawn, and yielded, once their task is done.
+
+        Drawing them takes a worker, and the task holds one.
+        """
         while entries:
-            done = 0
+            done, room = 0, GROUP_BYTES
+            undrawn: list[Instance] = []
             try:
                 with closing(self._task(entries, self._options)) as found:
                     for one in found:
                         done += 1
-                        yield one
+                        if isinstance(one, Refused) or one.pdf is None:
+                            yield one
+                            continue
+                        undrawn.append(one)
+                        room -= len(one.document) + len(one.metadata) + len(one.pdf)
+                        if room < 0:
+                            break
             except (WorkerCrashed, LimitExceeded) as error:
                 if not done:
                     done = 1
                     yield self._alone(entries[0], error)
+            yield from map(self._with_page, undrawn)
             entries = entries[done:]
+
+    def _with_page(self, instance: Instance) -> Instance:
+        if self._overruns == MAX_OVERRUNS:
+            return replace(instance, pdf=None, preview_error=LimitExceeded.code)
+        drawn = with_page(instance, self._options.preview, self._attempt, self._services.workers)
+        self._overruns += drawn.preview_error == LimitExceeded.code
+        return drawn
 
     def _alone(self, entry: Entry, error: PermanentError) -> Instance | Refused:
         """Describe a member that cost its worker, without its preview."""

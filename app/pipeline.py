@@ -45,6 +45,7 @@ from app.errors import (
 )
 from app.members import Members
 from app.not_dicom import is_expected
+from app.pages import MAX_WAIT_S, with_page
 from app.rows import collection, event_row, failure_row, instance_row
 from app.services import Services
 from app.types import (
@@ -133,6 +134,8 @@ def ingest_object(
             return ingest_members(content, event, row, attempt, services)
         with attempt.step("describe"):
             instance = describe_safely(content, event, attempt, services)
+            correct(cost(content) + len(instance.pdf or b""))
+            instance = with_page(instance, options.preview, attempt, services.workers, MAX_WAIT_S)
         if instance.preview is None and instance.preview_error is None:
             row["describe_key"] = options.without_preview().key  # its picture may be of other settings
     except ObjectGone as gone:
@@ -253,7 +256,7 @@ def looks_packed(content: Content, attempt: Attempt, services: Services) -> bool
 def describe_safely(content: Content, event: ObjectEvent, attempt: Attempt, services: Services) -> Instance:
     """Describe a data set in a worker; a worker lost while rendering costs the picture, not the metadata."""
     run = partial(attempt.run, services.workers, describe, content)
-    options = services.settings.describe_options()
+    options = services.settings.describe_options().leaving_pdf()
     plain = options.without_preview()
     if event.type is EventType.METADATA_UPDATE and rendered(event.ref, services):
         instance: Instance = run(plain)

@@ -135,6 +135,7 @@ class Instance:
     columns: the typed columns of the table `instances` that come from the data set.
     metadata: JSON text for the column `metadata`. document: the PS3.18 Annex F JSON, UTF-8.
     preview: PNG bytes, or None with `preview_error` saying why. took_ms: milliseconds for `parse`, `render`.
+    pdf: a document whose first page is still to be drawn, where the options leave that to another process.
     """
 
     columns: Row
@@ -145,6 +146,7 @@ class Instance:
     warnings: tuple[DatasetWarning, ...] = ()
     took_ms: Mapping[str, Count] = field(default_factory=dict)
     member: str | None = None
+    pdf: bytes | None = None
 
     @property
     def decoder_failed(self) -> bool:
@@ -201,7 +203,8 @@ class PreviewOptions:
 
     max_side: longest side in pixels, 0 keeps the native size. frame: `representative`, `first` or a 1-based
     number. window: `auto` or `centre,width` in modality units. overlays: burn in 60xx overlay planes.
-    icc: convert to sRGB by the embedded profile.
+    icc: convert to sRGB by the embedded profile. draw_pdf: draw encapsulated documents here; else they are
+    left as `Instance.pdf`.
     """
 
     enabled: bool = True
@@ -210,6 +213,7 @@ class PreviewOptions:
     window: str = "auto"
     overlays: bool = False
     icc: bool = False
+    draw_pdf: bool = True
     limits: DatasetLimits = DEFAULT_LIMITS
 
 
@@ -244,6 +248,10 @@ class DescribeOptions:
     def without_preview(self) -> DescribeOptions:
         """Return the same without a preview."""
         return replace(self, preview=replace(self.preview, enabled=False))
+
+    def leaving_pdf(self) -> DescribeOptions:
+        """Return the same with the drawing of documents left to another process."""
+        return replace(self, preview=replace(self.preview, draw_pdf=False))
 
 
 @dataclass(frozen=True, slots=True)

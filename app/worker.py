@@ -13,15 +13,29 @@ import threading
 import time
 from collections.abc import Generator, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 from app.errors import DicomlakeError
 from app.ranges import Served
 from app.wire import SIZE, Line, Unreadable, read_packed
-from app.zygote import BEGUN, NUMBER, READY
+from app.zygote import BEGUN, NUMBER, ORDER, READY
 
 START_TIMEOUT_S = 60.0  # for the imports of the zygote and a fork
 CONTROL_TIMEOUT_S = 10.0  # for the death of a worker; past it the zygote is taken for broken and replaced
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a process may use.
+
+    memory_bytes: address space beyond what a fresh worker has. cpu_s: processor time, 0 for any.
+    abort_is_memory: the task's library calls abort() when it gets no memory.
+    """
+
+    memory_bytes: int
+    cpu_s: int = 0
+    abort_is_memory: bool = False
 
 
 class Worker:
@@ -30,13 +44,13 @@ class Worker:
     def __init__(self) -> None:
         self.alive = False
 
-    def start(self, zygote: Zygote) -> None:
+    def start(self, zygote: Zygote, limits: Limits) -> None:
         """Ask for a process; returns before it is there."""
         ours, theirs = socket.socketpair()
         self.line = Line(ours)
         self.stream = io.BufferedReader(self.line)
         with theirs:
-            self.number = zygote.fork(theirs)
+            self.number = zygote.fork(theirs, limits)
         self.zygote, self.tasks, self.ready, self.alive = zygote, 0, False, True
 
     def begin(self, task: list[bytes], limit_s: float) -> bool:
@@ -89,12 +103,12 @@ class Worker:
 class Zygote:
     """The server's end of the zygote: a number and a socket begin a worker, the number alone ends it."""
 
-    def __init__(self, memory_bytes: int, preload: tuple[str, ...], environment: Mapping[str, str]) -> None:
+    def __init__(self, preload: tuple[str, ...], environment: Mapping[str, str]) -> None:
         self.control, theirs = socket.socketpair()
         self.control.settimeout(CONTROL_TIMEOUT_S)
         self.lock = threading.Lock()
         self.last = 0
-        call = f"breed({theirs.fileno()}, {memory_bytes}, {preload!r})"
+        call = f"breed({theirs.fileno()}, {preload!r})"
         boot = f"import sys; sys.path[:] = sys.argv[1:]; from app.zygote import breed; {call}"
         # A session of its own: Ctrl-C in the terminal does not reach it, and the group can be killed whole.
         with theirs:
@@ -113,18 +127,19 @@ class Zygote:
         """Whether the process is there."""
         return self.process.poll() is None
 
-    def fork(self, line: socket.socket) -> int:
+    def fork(self, line: socket.socket, limits: Limits) -> int:
         """Ask for a worker that listens on `line`; returns its number, before it is there."""
         with self.lock:
             self.last += 1
-            socket.send_fds(self.control, [NUMBER.pack(self.last)], [line.fileno()])
+            order = ORDER.pack(self.last, limits.memory_bytes, limits.cpu_s)
+            socket.send_fds(self.control, [order], [line.fileno()])
             return self.last
 
     def kill(self, number: int) -> int | None:
         """Kill a worker and return its exit code; None when the zygote is gone, and so all its workers."""
         try:
             with self.lock:
-                self.control.sendall(NUMBER.pack(number))
+                self.control.sendall(ORDER.pack(number, 0, 0))
                 (exit_code,) = NUMBER.unpack(self.control.recv(NUMBER.size))
             return int(exit_code)
         except (OSError, struct.error):

@@ -22,13 +22,13 @@ from collections import deque
 from collections.abc import Callable, Generator, Mapping
 from concurrent.futures import Future
 from contextlib import closing, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar, cast
 
 from app.errors import DicomlakeError, LimitExceeded, Overloaded, TransientError, WorkerCrashed
 from app.ranges import Served
 from app.wire import Unreadable, pickled, returned_by
-from app.worker import Worker, Zygote
+from app.worker import Limits, Worker, Zygote
 
 T = TypeVar("T")
 NONE = object()
@@ -58,6 +58,7 @@ class Workers:
     _idle: list[Worker] = field(init=False, repr=False)
     _waiting: deque[Future[Worker]] = field(default_factory=deque, init=False, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
+    _confined: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
     _zygote: Zygote | None = field(default=None, init=False, repr=False)
     _closed: bool = field(default=False, init=False)
 
@@ -71,6 +72,7 @@ class Workers:
         *args: object,
         wait_s: float | None = None,
         begun: Callable[[], None] = lambda: None,
+        limits: Limits | None = None,
     ) -> T:
         """Return `function(*args)` as a worker computes it; callers wait for a free worker in order.
 
@@ -78,9 +80,10 @@ class Workers:
         Raises the task's own PermanentError, LimitExceeded (time, memory), WorkerCrashed, InternalError for
         any other error of the task, what the store of a content that is read in ranges raises, and
         TransientError when no worker can be had: Overloaded if none is free within `wait_s`, which the reads
-        must end in, too. `begun` is called once a worker has begun with it.
+        must end in, too. `begun` is called once a worker has begun with it. limits: narrower ones than those
+        of the pool; the task gets a process of its own.
         """
-        with closing(self.stream(function, *args, wait_s=wait_s, begun=begun)) as results:
+        with closing(self.stream(function, *args, wait_s=wait_s, begun=begun, limits=limits)) as results:
             result = next(results, NONE)
             if result is NONE or next(results, NONE) is not NONE:
                 raise WorkerCrashed("the worker gave another number of results than one")
@@ -92,6 +95,7 @@ class Workers:
         *args: object,
         wait_s: float | None = None,
         begun: Callable[[], None] = lambda: None,
+        limits: Limits | None = None,
     ) -> Generator[Any]:
         """Yield what `function(*args)` yields in a worker; as `run`, but each result may take `timeout_s`.
 
@@ -103,8 +107,10 @@ class Workers:
         worker = self._take(wait_s)
         keep = suspect = False
         try:
+            if limits:
+                self._restart(worker, limits)
             if not worker.begin(task, self.timeout_s):
-                self._restart(worker)  # it was not there, or died while idle: not the fault of this task
+                self._restart(worker, limits)  # it was not there, or died while idle: not the task's fault
                 if not worker.begin(task, self.timeout_s):
                     raise TransientError("no worker process starts")
             begun()
@@ -115,15 +121,35 @@ class Workers:
                     suspect = suspect or self.retire_if(result)
                     yield result
                     worker.line.deadline = time.monotonic() + self.timeout_s
-            keep = not suspect and worker.tasks < self.tasks_per_worker
+            keep = not (suspect or limits) and worker.tasks < self.tasks_per_worker
         except TimeoutError:
             raise LimitExceeded(f"took longer than {self.timeout_s:g} s") from None
         except Unreadable:
             raise WorkerCrashed("the worker's answer is malformed") from None
         except (EOFError, ConnectionError):
-            raise self._death(worker.stop()) from None
+            raise self._death(worker.stop(), limits) from None
         finally:
             self._give_back(worker, keep)
+
+    def run_confined(
+        self,
+        limits: Limits,
+        function: Callable[..., T],
+        *args: object,
+        wait_s: float | None = None,
+        begun: Callable[[], None] = lambda: None,
+    ) -> T:
+        """`run` within narrower limits, one such task at a time: where there are several workers, the others
+        are left for what needs none. Raises Overloaded, too, if another one takes longer than `wait_s`.
+        """
+        until = time.monotonic() + (math.inf if wait_s is None else wait_s)
+        if not self._confined.acquire(timeout=-1 if wait_s is None else wait_s):
+            raise Overloaded("another task of this kind was under way for too long")
+        try:
+            left_s = None if wait_s is None else max(0.0, until - time.monotonic())
+            return self.run(function, *args, wait_s=left_s, begun=begun, limits=limits)
+        finally:
+            self._confined.release()
 
     def warm(self) -> None:
         """Begin to start the processes; returns at once."""
@@ -174,10 +200,12 @@ class Workers:
             else:
                 self._idle.append(worker)
 
-    def _restart(self, worker: Worker) -> None:
+    def _restart(self, worker: Worker, limits: Limits | None = None) -> None:
         worker.stop()
         try:
-            worker.start(self._living_zygote())
+            limits = limits or Limits(self.memory_bytes)
+            memory_bytes = min(limits.memory_bytes, self.memory_bytes)
+            worker.start(self._living_zygote(), replace(limits, memory_bytes=memory_bytes))
         except OSError as exc:
             raise TransientError(f"no worker process starts: {type(exc).__name__}") from exc
 
@@ -186,13 +214,17 @@ class Workers:
             if self._closed:
                 raise Overloaded("shutting down")
             if self._zygote is None or not self._zygote.alive:
-                self._zygote = Zygote(self.memory_bytes, self.preload, self.environment)
+                self._zygote = Zygote(self.preload, self.environment)
             return self._zygote
 
-    def _death(self, exit_code: int | None) -> DicomlakeError:
+    def _death(self, exit_code: int | None, limits: Limits | None) -> DicomlakeError:
         if self._closed:
             return Overloaded("shutting down")
         if exit_code is None or exit_code == -signal.SIGTERM:  # no bytes do that, an operator does
             return TransientError("the worker was ended from outside")
+        if limits and exit_code == -signal.SIGXCPU:
+            return LimitExceeded(f"took more than {limits.cpu_s} s of processor time")
+        if limits and limits.abort_is_memory and exit_code == -signal.SIGABRT:
+            return LimitExceeded("out of memory")
         names = {-number: number.name for number in signal.Signals}
         return WorkerCrashed(f"the worker died: {names.get(exit_code, f'exit code {exit_code}')}")

@@ -1,6 +1,6 @@
 """The other side of app/workers.py: the zygote, which forks workers, and what a worker does.
 
-The zygote reads numbers from its control socket: with a socket attached, it forks a worker that listens on
+The zygote reads orders from its control socket: with a socket attached, it forks a worker that listens on
 that; alone, it kills the worker of that number and answers with its exit code. A worker says READY once, then
 to each pickled (function, arguments) BEGUN, then packed (True, result) for each result, and at the end () or
 (False, error); between them what it has to read of big contents (app/ranges.py). What both may do is little:
@@ -32,6 +32,8 @@ from app.wire import packed, unpickled
 
 READY, BEGUN = b"r", b"b"
 NUMBER = struct.Struct("!i")
+ORDER = struct.Struct("!iQi")
+"""A worker's number, its bytes of memory beyond a fresh one's, its seconds of processor time or 0 for any."""
 MAX_OPEN_FILES = 256
 PR_SET_PDEATHSIG = 1
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
@@ -40,7 +42,7 @@ KEPT_BYTES = 64 << 20
 """Free memory that a worker keeps for its next task: faulting it in again costs as much as drawing a CT."""
 
 
-def breed(control_fd: int, memory_bytes: int, preload: tuple[str, ...]) -> None:
+def breed(control_fd: int, preload: tuple[str, ...]) -> None:
     """Be the zygote: import, then fork and bury workers as the server asks, until the server is gone."""
     for number in (signal.SIGINT, signal.SIGTERM):  # it ends when the server does
         signal.signal(number, signal.SIG_IGN)
@@ -48,18 +50,18 @@ def breed(control_fd: int, memory_bytes: int, preload: tuple[str, ...]) -> None:
         importlib.import_module(name)
     _keep_memory()
     mapped = _mapped_bytes()
-    most = mapped + memory_bytes if mapped else 0
     close_files(_code())
     _mute()
     workers: dict[int, int] = {}
     control = socket.socket(fileno=control_fd)
     try:
         while True:
-            message, lines, _, _ = socket.recv_fds(control, NUMBER.size, 1)
-            (number,) = NUMBER.unpack(message)
+            message, lines, _, _ = socket.recv_fds(control, ORDER.size, 1)
+            number, memory_bytes, cpu_s = ORDER.unpack(message)
             if lines:
+                most = mapped + memory_bytes if mapped else 0
                 with socket.socket(fileno=lines[0]) as line, suppress(OSError):  # the server sees it close
-                    workers[number] = _fork(control, line, most)
+                    workers[number] = _fork(control, line, most, cpu_s)
             else:
                 control.sendall(NUMBER.pack(_bury(workers.pop(number, None))))
     finally:
@@ -116,21 +118,24 @@ def _bury(pid: int | None) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
-def _fork(control: socket.socket, line: socket.socket, most: int) -> int:
+def _fork(control: socket.socket, line: socket.socket, most: int, cpu_s: int) -> int:
     """Fork a worker and return its process id."""
     pid = os.fork()
     if pid == 0:
         try:
             control.close()
-            _confine(most)
+            _confine(most, cpu_s)
             _work(line)
         finally:
             os._exit(1)
     return pid
 
 
-def _confine(most: int) -> None:
-    """Set the limits of a worker, of address space to `most`, and leave it only the calls it needs."""
+def _confine(most: int, cpu_s: int) -> None:
+    """Set the limits of a worker, of address space to `most`, and leave it only the calls it needs.
+
+    At `cpu_s` the kernel sends SIGXCPU, which ends a worker whatever library it is in.
+    """
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     prctl = getattr(ctypes.CDLL(None), "prctl", None)
     if prctl is not None:
@@ -138,10 +143,13 @@ def _confine(most: int) -> None:
     limits = {resource.RLIMIT_CORE: 0, resource.RLIMIT_FSIZE: 0, resource.RLIMIT_NOFILE: MAX_OPEN_FILES}
     if most:
         limits[resource.RLIMIT_AS] = most
+    if cpu_s:
+        limits[resource.RLIMIT_CPU] = cpu_s
     for kind, limit in limits.items():
         hard = resource.getrlimit(kind)[1]
         limit = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
-        resource.setrlimit(kind, (limit, limit))
+        # At a hard limit of processor time the kernel sends SIGKILL, which says nothing.
+        resource.setrlimit(kind, (limit, hard if kind == resource.RLIMIT_CPU else limit))
     close_calls()
 
 

@@ -26,7 +26,8 @@ MAY_IMPORT = {
     "commit": VALUES,
     "events": VALUES | {"events"},
     "archive": VALUES | {"archive", "not_dicom"},
-    "members": VALUES | {"archive", "attempt", "dicom", "not_dicom", "services"},
+    "members": VALUES | {"archive", "attempt", "dicom", "not_dicom", "pages", "services"},
+    "pages": VALUES | {"attempt", "dicom", "worker", "workers"},
     "rows": VALUES | {"__init__"},
     "table": set(),
     "dicom": VALUES | {"dicom", "not_dicom"},
@@ -36,7 +37,7 @@ MAY_IMPORT = {
     "generate": {"config", "layers", "warehouse.generate"},
     "log": VALUES,
     "metrics": VALUES,
-    "attempt": VALUES | {"metrics", "workers"},
+    "attempt": VALUES | {"metrics", "worker", "workers"},
     "storage.__init__": VALUES | {"doors"},
     "warehouse.__init__": VALUES | {"doors"},
     "bus.__init__": VALUES | {"doors"},
@@ -53,7 +54,7 @@ MAY_IMPORT = {
     "services": VALUES | DOORS | {"admission", "config", "metrics", "workers"},
     "pipeline": VALUES
     | {"admission", "archive", "artifacts", "attempt", "dicom", "events", "members", "rows", "services"}
-    | {"not_dicom", "warehouse.queries"},
+    | {"not_dicom", "pages", "warehouse.queries"},
     "artifacts": VALUES | {"rows", "services", "warehouse.queries"},
     "dlq": VALUES | {"bulk", "pipeline", "services", "storage", "warehouse"},
     "bulk": VALUES | {"admission", "own_files", "pipeline", "services", "storage", "warehouse.queries"},
@@ -61,7 +62,7 @@ MAY_IMPORT = {
     "api": VALUES | {"__init__", "api", "config", "events", "log", "metrics", "pipeline", "services"},
     "server": VALUES | {"api", "config", "connection", "metrics", "sandbox", "services"},
     "connection": {"api.headers"},
-    "look": VALUES | {"config", "dicom", "workers"},
+    "look": VALUES | {"config", "dicom", "pages", "workers"},
     "command": VALUES | {"config", "log", "services", "warehouse"},
     "demo": VALUES | {"config", "server", "services", "table"},
     "cli": VALUES

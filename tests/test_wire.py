@@ -46,6 +46,7 @@ def there_and_back(value: object) -> object:
             (DatasetWarning("00100010", "bad_value"),),
             {"parse": 3},
             "a/1.dcm",
+            b"%PDF-1.7",
         ),
         Listing(Kind.ZIP, (Entry("a", 1, 2, 3, crc=4),), "archive_damaged"),
         (Refused("a", "bad"), [1, -(2**63), 2**64 - 1, 0.1, None, True, "\ud800 é", b"\0", {}, ((),)]),
@@ -156,7 +157,7 @@ def test_a_worker_that_says_nonsense_is_taken_for_dead_and_the_next_one_works(sa
 
 
 GOOD = {
-    "Instance": [{"modality": "CT"}, "{}", b"{}", b"\x89PNG", None, [], {"parse": 3}, None],
+    "Instance": [{"modality": "CT"}, "{}", b"{}", b"\x89PNG", None, [], {"parse": 3}, None, None],
     "DatasetWarning": ["00100010", "bad_value"],
     "Entry": ["a", 1, 2, 3, 4, 8, None, ""],
     "Listing": [{NAME: "Kind", VALUES: ["zip"]}, [], ""],
@@ -196,7 +197,7 @@ VALUES_OF = {
     "kind": {NAME: "Kind", VALUES: ["tar"]},
     "unknown kind": {NAME: "Kind", VALUES: ["exe"]},
     "error": {NAME: "error", VALUES: ["NotDicom", "no", "not_dicom"]},
-    "class": {NAME: "Instance", VALUES: [{}, "", b"", None, None, [], {}, None]},
+    "class": {NAME: "Instance", VALUES: [{}, "", b"", None, None, [], {}, None, None]},
 }
 TEXT = {*WORDS, "surrogate", "tag", "setting"}
 NUMBER = {"number", "huge"}
@@ -210,6 +211,7 @@ MAY = {
         {"tuple", "tuple of warnings"},
         {"map", "map of a number"},
         TEXT | {"null"},
+        {"bytes", "null"},
     ],
     "DatasetWarning": [{"tag"}, {"code"}],
     "Entry": [TEXT, NUMBER, NUMBER, NUMBER, NUMBER, NUMBER, NUMBER | {"null"}, {"code", "none"}],

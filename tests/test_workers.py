@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from app.errors import LimitExceeded, Overloaded, TransientError, Unrenderable, WorkerCrashed
+from app.worker import Limits
 from app.workers import Workers
 from tests import worker_tasks as tasks
 from tests.parts import need
@@ -315,3 +316,52 @@ def test_preload_that_fails_is_transient_and_told_on_standard_error(pool, capfd)
     with pytest.raises(TransientError):
         pool(preload=("app.no_such_room",)).run(tasks.double, 1)
     assert "No module named 'app.no_such_room'" in capfd.readouterr().err
+
+
+def test_confined_task_has_its_limits_and_the_next_one_those_of_the_pool(pool):
+    need("a limit on address space", sys.platform == "linux", "run on Linux")
+    workers = pool()
+    limits = Limits(memory_bytes=20 * MIB, cpu_s=1)
+    with pytest.raises(LimitExceeded, match=r"^out of memory$"):
+        workers.run_confined(limits, tasks.hold, 30 * MIB)
+    assert workers.run_confined(limits, tasks.hold, 10 * MIB) == 10485760
+    assert workers.run(tasks.hold, 30 * MIB) == 31457280
+
+
+def test_limits_of_a_confined_task_are_never_wider_than_those_of_the_pool(pool):
+    need("a limit on address space", sys.platform == "linux", "run on Linux")
+    with pytest.raises(LimitExceeded, match=r"^out of memory$"):
+        pool().run_confined(Limits(memory_bytes=512 * MIB), tasks.hold, 100 * MIB)
+
+
+def test_confined_task_ends_at_its_processor_time_whatever_library_it_is_in(pool):
+    workers = pool()
+    with pytest.raises(LimitExceeded, match=r"^took more than 1 s of processor time$"):
+        workers.run_confined(Limits(64 * MIB, cpu_s=1), pow, 3, 1 << 40)  # one call of C
+    assert workers.run(tasks.double, 2) == 4
+
+
+def test_abort_of_a_confined_task_is_a_matter_of_memory_where_that_is_said(pool):
+    workers = pool()
+    with pytest.raises(LimitExceeded, match=r"^out of memory$"):
+        workers.run_confined(Limits(64 * MIB, abort_is_memory=True), os.abort)
+    with pytest.raises(WorkerCrashed, match="SIGABRT"):
+        workers.run_confined(Limits(64 * MIB), os.abort)
+
+
+def test_confined_task_has_a_process_of_its_own(pool):
+    workers = pool()
+    pids = [workers.run(os.getpid), workers.run_confined(Limits(64 * MIB), os.getpid), workers.run(os.getpid)]
+    assert len(set(pids)) == 3
+
+
+def test_confined_tasks_run_one_at_a_time_and_leave_the_other_workers_free(pool):
+    workers = pool(count=2)
+    with ThreadPoolExecutor(4) as threads:
+        confined = [threads.submit(workers.run_confined, Limits(64 * MIB), tasks.nap, 0.3) for _ in range(4)]
+        assert wait_until(workers._confined.locked, 20)
+        assert [workers.run(tasks.double, number) for number in range(20)] == list(range(0, 40, 2))
+        with pytest.raises(Overloaded, match="under way"):
+            workers.run_confined(Limits(64 * MIB), tasks.double, 1, wait_s=0)
+        assert [one.result(20) for one in confined] == [0.3] * 4
+    assert (len(workers._idle), workers._confined.locked()) == (2, False)

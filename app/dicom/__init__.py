@@ -24,7 +24,7 @@ def describe(content: Content, options: DescribeOptions) -> Instance:
     """Return what one object says: columns, metadata, document and preview, a pure function of its bytes.
 
     But for `took_ms`, which the clock tells. A preview that cannot be made is None, with the reason in
-    `preview_error`.
+    `preview_error`; one that is left to another process is None too, with the document in `pdf`.
 
     Raises
     ------
@@ -39,10 +39,30 @@ def describe(content: Content, options: DescribeOptions) -> Instance:
     if (fault := _strictly(instance, options.metadata)) is not None:
         raise fault
     parsed = perf_counter()
-    png, error, overruled = _preview(dataset, options.preview)
+    png, error, overruled, pdf = _preview(dataset, options.preview)
     took = {"parse": _ms(parsed - began), "render": _ms(perf_counter() - parsed)}
     warnings = (*instance.warnings, *overruled)
-    return replace(instance, preview=png, preview_error=error, warnings=warnings, took_ms=took)
+    return replace(instance, preview=png, preview_error=error, warnings=warnings, took_ms=took, pdf=pdf)
+
+
+def draw_page(pdf: bytes, options: PreviewOptions) -> tuple[bytes, int]:
+    """Return the preview of an instance that `describe` returned with its `pdf`: a PNG, and its milliseconds.
+
+    Raises
+    ------
+    Unrenderable : with a code of PreviewError
+    LimitExceeded : it does not fit in memory
+    """
+    from app.dicom.document import draw_pdf
+    from app.dicom.geometry import fitting_size, resize
+    from app.dicom.png import encode_png
+    from app.dicom.unrenderable import DecodeFailed
+
+    began = perf_counter()
+    with permanent(DecodeFailed):
+        page = draw_pdf(pdf, options.max_side)
+        png = encode_png(resize(page, fitting_size(page.shape, 1.0, options.max_side)))
+    return png, _ms(perf_counter() - began)
 
 
 def describe_head(content: Content, options: DescribeOptions) -> tuple[Instance, PermanentError | None]:
@@ -94,18 +114,20 @@ def bulk_source(content: Content) -> str:
 
 def _preview(
     dataset: Dataset, options: PreviewOptions
-) -> tuple[bytes | None, str | None, tuple[DatasetWarning, ...]]:
-    """Return the preview, or why there is none, and the warnings of drawing it."""
+) -> tuple[bytes | None, str | None, tuple[DatasetWarning, ...], bytes | None]:
+    """Return the preview, or why there is none, the warnings of drawing it, and a PDF that was not drawn."""
     from app.dicom.png import encode_png
-    from app.dicom.preview import drawing
+    from app.dicom.preview import drawing, undrawn_pdf
 
     if not options.enabled:
-        return None, "disabled", ()
+        return None, "disabled", (), None
     try:
+        if (pdf := undrawn_pdf(dataset, options)) is not None:
+            return None, None, (), pdf
         drawn = drawing(dataset, options)
-        return encode_png(drawn.image), None, drawn.warnings
+        return encode_png(drawn.image), None, drawn.warnings, None
     except Unrenderable as exc:
-        return None, exc.code, ()
+        return None, exc.code, (), None
 
 
 def _ms(seconds: float) -> int:

@@ -6,15 +6,18 @@ in the text, and it raises on what a preview can do without.
 
 from __future__ import annotations
 
+import io
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
 import numpy as np
 from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset
+from pydicom.filereader import read_sequence_item
 
+from app.dicom.dataset import ObjectDataset
 from app.errors import BadDataset, permanent
 
 BINARY = {
@@ -35,6 +38,8 @@ BINARY = {
     "US or SS or OW": "u2",
 }
 """VR -> NumPy type of one value. Where the VR is ambiguous the value is read unsigned."""
+MAX_LETTERS = 20_000
+"""Of a text for a person: more than a page holds."""
 
 
 def has_value(dataset: Dataset, key: str | int) -> bool:
@@ -125,7 +130,8 @@ def readable(dataset: Dataset, keyword: str) -> str:
 
     Returns
     -------
-    empty if the element is absent, empty or cannot be read; control characters are left out
+    empty if the element is absent, empty or cannot be read; control characters are left out, and what follows
+    the first 20,000 letters
     """
     if keyword not in dataset:
         return ""
@@ -134,7 +140,7 @@ def readable(dataset: Dataset, keyword: str) -> str:
             values = [str(value) for value in _listed(dataset[keyword].value)]
     except BadDataset:
         return ""
-    lines = ", ".join(values).replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    lines = ", ".join(values)[:MAX_LETTERS].replace("\r\n", "\n").replace("\r", "\n").split("\n")
     return "\n".join("".join(filter(str.isprintable, line)) for line in lines).strip()
 
 
@@ -147,6 +153,29 @@ def items(dataset: Dataset, keyword: str) -> Sequence[Dataset]:
             return [item for item in dataset[keyword].value or () if isinstance(item, Dataset)]
     except BadDataset:
         return ()
+
+
+def each_item(dataset: Dataset, keyword: str) -> Iterator[Dataset]:
+    """Yield the items of a sequence, each read when it is asked for; it ends at one that cannot be read."""
+    found = element_as_it_lies(dataset, keyword)
+    if not isinstance(found, RawDataElement) or found.VR not in ("SQ", None):
+        yield from items(dataset, keyword)
+        return
+    value, encoding = found.value or b"", dataset.original_character_set
+    if found.value is None and isinstance(dataset, ObjectDataset) and dataset.buffer:  # left in the file
+        node = dataset.nodes[found.tag]
+        dataset.buffer.seek(node.offset)
+        value = dataset.buffer.read(node.length)
+    stream = io.BytesIO(value)
+    while stream.tell() < len(value):
+        try:
+            with permanent(BadDataset):
+                item = read_sequence_item(stream, found.is_implicit_VR, found.is_little_endian, encoding)
+        except BadDataset:
+            return
+        if item is None:
+            return
+        yield item
 
 
 def element(dataset: Dataset, key: str | int) -> DataElement | RawDataElement | None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import math
 from contextlib import closing
+from typing import TYPE_CHECKING
 
 import numpy as np
 from pydicom.dataelem import RawDataElement
@@ -11,6 +14,9 @@ from pydicom.dataset import Dataset
 
 from app.dicom.attributes import element_as_it_lies, octets, text
 from app.dicom.unrenderable import PreviewError, unrenderable
+
+if TYPE_CHECKING:
+    import pypdfium2
 
 MOST_BYTES = 64 << 20
 LONGEST_SIDE = 2048
@@ -31,11 +37,21 @@ def draw_document(dataset: Dataset, max_side: int) -> np.ndarray:
 
     Raises
     ------
-    Unrenderable : no_pixel_data where it is no PDF, bad_document, document_too_large
+    Unrenderable : as `encapsulated_pdf` and `draw_pdf`
 
     References
     ----------
     PS3.3 C.24.2 (Encapsulated Document), ISO 32000-1
+    """
+    return draw_pdf(encapsulated_pdf(dataset), max_side)
+
+
+def encapsulated_pdf(dataset: Dataset) -> bytes:
+    """Return the document, which nobody has opened yet.
+
+    Raises
+    ------
+    Unrenderable : no_pixel_data where it is no PDF, document_too_large
     """
     kind = text(dataset, "MIMETypeOfEncapsulatedDocument")
     if kind not in ("", "APPLICATION/PDF"):
@@ -46,16 +62,16 @@ def draw_document(dataset: Dataset, max_side: int) -> np.ndarray:
         found.length if isinstance(found, RawDataElement) else len(found.value if found else b"")
     ) > MOST_BYTES:
         raise unrenderable(PreviewError.DOCUMENT_TOO_LARGE, "the document is too large to be drawn")
-    return draw_pdf(octets(dataset, "EncapsulatedDocument"), max_side or LONGEST_SIDE)
+    return octets(dataset, "EncapsulatedDocument")
 
 
-def draw_pdf(data: bytes, side: int) -> np.ndarray:
+def draw_pdf(data: bytes, max_side: int) -> np.ndarray:
     """Draw the first page of a PDF.
 
     Parameters
     ----------
     data : the file
-    side : longest side of the result in pixels
+    max_side : longest side of the result in pixels, 0 for any
 
     Returns
     -------
@@ -64,6 +80,7 @@ def draw_pdf(data: bytes, side: int) -> np.ndarray:
     Raises
     ------
     Unrenderable : bad_document
+    MemoryError : some part of the page does not fit in memory
     """
     import pypdfium2  # few objects need it, and it maps a library of 7 MB
 
@@ -74,8 +91,26 @@ def draw_pdf(data: bytes, side: int) -> np.ndarray:
             if not (math.isfinite(longest) and longest > 0):
                 raise unrenderable(PreviewError.BAD_DOCUMENT, "the page has no size")
             # Sizes are rounded up, and a side one pixel too long would be resampled.
-            bitmap = page.render(scale=(side - 0.01) / longest, rev_byteorder=True)
+            bitmap = _render(page, scale=((max_side or LONGEST_SIDE) - 0.01) / longest)
             image: np.ndarray = bitmap.to_numpy()[:, :, :3].copy()
     except (pypdfium2.PdfiumError, IndexError):
         raise unrenderable(PreviewError.BAD_DOCUMENT, "the document cannot be read") from None
     return image
+
+
+def _render(page: pypdfium2.PdfPage, scale: float) -> pypdfium2.PdfBitmap:
+    """Draw a page as pypdfium2 does; but PDFium quietly leaves out what it gets no memory for."""
+    import pypdfium2
+    import pypdfium2.raw as pdfium
+
+    width, height = (math.ceil(length * scale) for length in page.get_size())
+    bitmap = pypdfium2.PdfBitmap.new_native(width, height, pdfium.FPDFBitmap_BGR, rev_byteorder=True)
+    bitmap.fill_rect((255, 255, 255, 255), 0, 0, width, height)
+    function = pdfium.FPDF_RenderPageBitmap
+    prototype = ctypes.CFUNCTYPE(function.restype, *function.argtypes, use_errno=True)
+    render = prototype(ctypes.cast(function, ctypes.c_void_p).value or 0)
+    ctypes.set_errno(0)
+    render(bitmap, page, 0, 0, width, height, 0, pdfium.FPDF_ANNOT | pdfium.FPDF_REVERSE_BYTE_ORDER)
+    if ctypes.get_errno() == errno.ENOMEM:  # malloc says so, and what succeeds does not take it back
+        raise MemoryError
+    return bitmap

@@ -10,7 +10,7 @@ from pydicom.dataset import Dataset
 
 from app.dicom.attributes import has_value, integer
 from app.dicom.color import rgb
-from app.dicom.document import draw_document
+from app.dicom.document import draw_document, encapsulated_pdf
 from app.dicom.frames import Frame
 from app.dicom.geometry import fitting_size, pixel_ratio, resize
 from app.dicom.grey import common_window, grey
@@ -81,7 +81,7 @@ def drawing(dataset: Dataset, options: PreviewOptions) -> Drawing:
     with rendering():
         frame_index = choose_frame(dataset, options.frame)
         if pixel_keyword(dataset) is None:
-            draw_page = next((draw for word, draw in PAGES.items() if has_value(dataset, word)), None)
+            draw_page = _how_to_draw(dataset)
             if draw_page is None:
                 raise unrenderable(PreviewError.NO_PIXEL_DATA, "the data set has nothing to draw")
             page = draw_page(dataset, options.max_side)
@@ -92,6 +92,25 @@ def drawing(dataset: Dataset, options: PreviewOptions) -> Drawing:
             image, voi = _render(dataset, options, frame_index, None)
         unusable = isinstance(voi, Window) and voi.replaces_unusable
         return Drawing(image, (WINDOW_UNUSABLE,) if unusable else ())
+
+
+def undrawn_pdf(dataset: Dataset, options: PreviewOptions) -> bytes | None:
+    """Return the PDF that `options.draw_pdf` leaves to `draw_page`; None where there is none to leave.
+
+    Raises
+    ------
+    Unrenderable : as `preview`, for what is wrong before the document is opened
+    """
+    with rendering():
+        drawn_here = options.draw_pdf or pixel_keyword(dataset) is not None
+        if drawn_here or _how_to_draw(dataset) is not draw_document:
+            return None
+        choose_frame(dataset, options.frame)
+        return encapsulated_pdf(dataset)
+
+
+def _how_to_draw(dataset: Dataset) -> Callable[[Dataset, int], np.ndarray] | None:
+    return next((draw for word, draw in PAGES.items() if has_value(dataset, word)), None)
 
 
 def render(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import groupby, islice
 
@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw
 from pydicom.dataset import Dataset
 from pydicom.uid import UID
 
-from app.dicom.attributes import items, readable, text
+from app.dicom.attributes import each_item, items, readable, text
 from app.dicom.page import font, is_writable, wrap, writable
 from app.dicom.unrenderable import PreviewError, unrenderable
 
@@ -28,7 +28,8 @@ PLAIN = {
 }
 """Value Type -> the element that says it."""
 REFERENCES = ("IMAGE", "COMPOSITE", "WAVEFORM")
-MOST_COUNTED = 10_000
+MAX_ITEMS = 1000
+"""Content items that are read; a page holds 51 lines."""
 HEIGHT, WIDTH, MARGIN = 1754, 1240, 80
 """A4 at 150 dots an inch, in pixels."""
 TITLE_SIZE, SIZE, NOTE_SIZE, LEADING = 34, 22, 18, 1.4
@@ -78,7 +79,7 @@ def draw_report(dataset: Dataset, max_side: int) -> np.ndarray:
 
 def content(dataset: Dataset, depth: int = 0) -> Iterator[Item]:
     """Yield the content items below a data set or item, depth first, in the order of the document."""
-    for item in items(dataset, "ContentSequence"):
+    for item in each_item(dataset, "ContentSequence"):
         yield Item(depth, meaning(item, "ConceptNameCodeSequence"), value(item))
         yield from content(item, depth + 1)
 
@@ -115,13 +116,14 @@ def meaning(item: Dataset, sequence: str) -> str:
     return next((readable(code, "CodeMeaning") for code in items(item, sequence)), "")
 
 
-def draw_page(title: str, subtitle: str, content: Iterator[Item]) -> np.ndarray:
+def draw_page(title: str, subtitle: str, content: Iterable[Item]) -> np.ndarray:
     """Write items on one page, and below them how many did not fit.
 
     Parameters
     ----------
     title, subtitle : the title may take two lines, the subtitle one
-    content : any number of items; equal ones that follow each other are written once
+    content : any number of items, of which 1000 are looked at; equal ones that follow each other are written
+        once
 
     Returns
     -------
@@ -132,19 +134,23 @@ def draw_page(title: str, subtitle: str, content: Iterator[Item]) -> np.ndarray:
         page.write(line, TITLE_SIZE)
     page.write(subtitle, SIZE, ink=PALE)
     page.y += SIZE
-    entries = ((item, sum(1 for _ in equal)) for item, equal in groupby(content))
-    for item, times in entries:
+    rest = iter(content)
+    looked_at = list(islice(rest, MAX_ITEMS))
+    is_cut = next(rest, None) is not None
+    entries = [(item, sum(1 for _ in equal)) for item, equal in groupby(looked_at)]
+    for number, (item, times) in enumerate(entries, 1):
         left = MARGIN + INDENT * min(item.depth, DEEPEST)
         text = ": ".join(filter(None, [item.name, item.value])) or "-"
-        lines = page.broken(text if times == 1 else f"{text} (x {times})", SIZE, left)
+        counted = f"{times} or more" if is_cut and number == len(entries) else str(times)
+        lines = page.broken(text if times == 1 else f"{text} (x {counted})", SIZE, left)
         room = page.lines_left()
         for line in lines[:room]:
             page.write(line, SIZE, left)
         if len(lines) > room:
-            page.end(1 + sum(1 for _ in islice(entries, MOST_COUNTED)))
+            page.end(1 + len(entries) - number, is_cut)
             break
     else:
-        page.end(0)
+        page.end(0, is_cut)
     return np.asarray(page.sheet)
 
 
@@ -167,11 +173,11 @@ class _Page:
     def lines_left(self) -> int:
         return max(0, (HEIGHT - 2 * MARGIN - self.y) // round(SIZE * LEADING))
 
-    def end(self, left_over: int) -> None:
-        """Write the notes at the foot."""
+    def end(self, left_over: int, is_cut: bool) -> None:
+        """Write the notes at the foot; is_cut: more are left over than were looked at."""
         self.y = HEIGHT - round(1.5 * MARGIN)
-        if left_over:
-            number = str(left_over) if left_over <= MOST_COUNTED else f"more than {MOST_COUNTED}"
+        if left_over or is_cut:
+            number = f"more than {left_over}" if is_cut else str(left_over)
             self.write(f"{number} more item(s) do not fit on this page", NOTE_SIZE, ink=PALE)
         if not self._as_said:
             note = "Letters that the font of this page lacks are boxes, or are without their accents."

@@ -28,7 +28,7 @@ class PreviewError(StrEnum):
     document_too_large             the encapsulated PDF is larger than 64 MiB
     bad_waveform                   samples of the waveform are missing, or of a kind that is not drawn
     decode_failed                  the decoder refused the frame
-    limit_exceeded                 over one of the settings `limits`, or too long to draw
+    limit_exceeded                 over one of the settings `limits`, or too much time, memory or data to draw
     out_of_memory                  the frame did not fit in the memory of the worker
     """
 

@@ -16,6 +16,8 @@ from app.dicom.unrenderable import PreviewError, unrenderable
 TYPES = {"SB": "i1", "UB": "u1", "SS": "i2", "US": "u2", "SL": "i4", "UL": "u4", "SV": "i8", "UV": "u8"}
 """Waveform Sample Interpretation -> NumPy type. Companded sound (MB, AB) is not drawn."""
 BIG_ENDIAN = "1.2.840.10008.1.2.2"
+MAX_SAMPLES = 16_000_000
+"""Of all channels that are drawn: 16 of 10 s at 100 kHz."""
 TO_MILLIVOLT = {"V": 1e3, "mV": 1.0, "uV": 1e-3, "nV": 1e-6}
 """UCUM codes of voltages."""
 
@@ -54,7 +56,7 @@ def read_recording(dataset: Dataset, seconds: float, samples: int, channels: int
 
     Raises
     ------
-    Unrenderable : bad_waveform
+    Unrenderable : bad_waveform, limit_exceeded
 
     References
     ----------
@@ -71,22 +73,25 @@ def read_recording(dataset: Dataset, seconds: float, samples: int, channels: int
     if len(data) < count * width * order.itemsize:
         raise unrenderable(PreviewError.BAD_WAVEFORM, "the waveform data end before the last sample")
     shown = min(count, max(samples, math.ceil(seconds * frequency)))
-    stored = np.frombuffer(data, order, shown * width).reshape(shown, width)[:, :channels].astype(np.float64)
-    padding = octets(group, "WaveformPaddingValue")[: order.itemsize]
-    if len(padding) == order.itemsize:
-        stored[stored == np.frombuffer(padding, order)[0]] = np.nan
+    if shown * min(width, channels) > MAX_SAMPLES:
+        raise unrenderable(PreviewError.LIMIT_EXCEEDED, "the waveform has too many samples to be drawn")
+    stored = np.frombuffer(data, order, shown * width).reshape(shown, width)[:, :channels]
     return Recording(
         readable(group, "MultiplexGroupLabel"), frequency, count / frequency, tuple(_channels(group, stored))
     )
 
 
 def _channels(group: Dataset, stored: np.ndarray) -> Iterator[Channel]:
+    padding = octets(group, "WaveformPaddingValue")[: stored.itemsize]
     definitions = items(group, "ChannelDefinitionSequence")
     for index in range(stored.shape[1]):
         definition = definitions[index] if index < len(definitions) else Dataset()
         scale = number(definition, "ChannelSensitivity", 1.0)
         scale *= number(definition, "ChannelSensitivityCorrectionFactor", 1.0)
-        values = stored[:, index] * scale + number(definition, "ChannelBaseline", 0.0)
+        values = stored[:, index].astype(np.float64)
+        if len(padding) == stored.itemsize:
+            values[values == np.frombuffer(padding, stored.dtype)[0]] = np.nan
+        values = values * scale + number(definition, "ChannelBaseline", 0.0)
         unit = ""
         for code in items(definition, "ChannelSensitivityUnitsSequence")[:1]:
             unit = readable(code, "CodeValue")

@@ -3,10 +3,12 @@
 import math
 
 import pytest
+from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
+from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from app.dicom import attributes
-from tests.data import apply, element, parse, raw
+from tests.data import apply, element, identity, parse, part10, raw
 
 ROWS, CENTER, DATA = 0x00280010, 0x00281050, 0x00283006
 
@@ -69,6 +71,22 @@ def test_empty_elements_have_no_value():
     assert attributes.has_value(read(), "Modality")
     assert not attributes.has_value(read(element(CENTER, "DS", b"")), "WindowCenter")
     assert not attributes.has_value(made(WindowCenter=None), "WindowCenter")
+
+
+@pytest.mark.parametrize("syntax", [ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian])
+def test_items_come_one_by_one_in_the_character_set_of_the_data_set(syntax):
+    inner = [
+        apply(Dataset(), TextValue=f"größer {n}", ContentSequence=[made(TextValue="ß")]) for n in range(3)
+    ]
+    dataset = parse(part10(identity(SpecificCharacterSet="ISO_IR 100", ContentSequence=inner), syntax))
+    one_by_one = attributes.each_item(dataset, "ContentSequence")
+    assert next(one_by_one).TextValue == "größer 0"
+    (deeper,) = attributes.each_item(next(one_by_one), "ContentSequence")
+    assert deeper.TextValue == "ß"
+    assert isinstance(dataset.get_item("ContentSequence"), RawDataElement)  # it was not read whole
+    assert len(list(one_by_one)) == 1
+    assert list(attributes.each_item(dataset, "WaveformSequence")) == []
+    assert list(attributes.each_item(made(ContentSequence=inner), "ContentSequence")) == inner
 
 
 def test_sequence_that_is_none_has_no_items():

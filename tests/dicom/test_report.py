@@ -1,5 +1,8 @@
 """Structured reports as a page of text."""
 
+import struct
+import time
+
 import numpy as np
 import pytest
 from pydicom.dataset import Dataset
@@ -91,6 +94,59 @@ def test_what_does_not_fit_is_counted_at_the_foot():
     assert (full[1600:] < 255).any()
     assert not (page(*items[:10])[1600:] < 255).any()
     assert not np.array_equal(full, page(*items, Item(0, "H", "100")))  # the number differs
+
+
+def words_at_the_foot(image: np.ndarray) -> int:
+    return int((image[1600:] < 255).sum())
+
+
+def test_of_a_long_report_a_thousand_items_are_looked_at():
+    numbered = [Item(0, "H", str(n)) for n in range(1001)]
+    asked = iter(numbered * 60)
+    cut = draw_page("Report", "", asked)
+    assert next(asked) == numbered[0]  # 1001 were taken, to see whether there are more than 1000
+    whole = page(*numbered[:1000])
+    assert np.array_equal(cut[:1600], whole[:1600])
+    assert words_at_the_foot(cut) > words_at_the_foot(whole)  # `more than` so many
+    same = Item(0, "H", "x")
+    assert np.array_equal(page(*[same] * 5000)[:1600], page(Item(0, "H", "x (x 1000 or more)"))[:1600])
+
+
+def report(text: str, items: int, length: int | None = None) -> bytes:
+    """Return a report of text items; the length of their sequence is what it is, or 0xFFFFFFFF, undefined."""
+    meaning = element(0x00080104, "LO", b"Finding ")
+    concept = element(0x0040A043, "SQ", struct.pack("<HHI", 0xFFFE, 0xE000, len(meaning)) + meaning)
+    content = bytearray()
+    for number in range(items):
+        value = text.format(number).encode()
+        item = element(0x0040A040, "CS", b"TEXT") + concept
+        item += element(0x0040A160, "UT", value + b" " * (len(value) % 2))
+        content += struct.pack("<HHI", 0xFFFE, 0xE000, len(item)) + item
+    if length is not None:
+        content += struct.pack("<HHI", 0xFFFE, 0xE0DD, 0)
+    return raw(
+        element(0x00080016, "UI", b"1.2.840.10008.5.1.4.1.1.88.11\0"),
+        element(0x0040A730, "SQ", bytes(content), length),
+    )
+
+
+LONG = "finding {} " + "of some length " * 20
+
+
+@pytest.mark.parametrize("length", [None, 0xFFFFFFFF])
+@pytest.mark.parametrize("text", ["finding {}", "finding", LONG], ids=["short", "equal", "left in the file"])
+def test_a_report_of_60000_items_costs_no_more_to_draw_than_its_page(text, length):
+    dataset = parse(report(text, 60_000, length))
+    before = time.process_time()
+    drawn = draw_picture(dataset, PreviewOptions(max_side=0))
+    assert time.process_time() - before < 0.5
+    first = draw_picture(parse(report(text, 1001, length)), PreviewOptions(max_side=0))
+    assert np.array_equal(drawn, first)
+
+
+def test_a_text_is_read_up_to_what_a_page_holds():
+    letters = element(0x0040A160, "UT", b"word " * 2_000_000)
+    assert len(readable(parse(raw(letters)), "TextValue")) == 19_999
 
 
 def test_report_is_a_page_and_a_key_object_selection_is_not():

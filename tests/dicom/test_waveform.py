@@ -96,6 +96,15 @@ def test_waveform_that_cannot_be_read_has_its_code(elements):
     assert caught.value.code == "bad_waveform"
 
 
+def test_waveform_of_too_many_samples_is_not_drawn():
+    """Ten seconds of a channel are drawn; 16 million samples are the limit."""
+    samples = np.zeros((16_000_001, 1), np.int16)
+    with pytest.raises(Unrenderable) as caught:
+        draw_picture(ecg(samples, SamplingFrequency=1_600_001), PreviewOptions())
+    assert caught.value.code == "limit_exceeded"
+    assert len(recording(ecg(samples[1:], SamplingFrequency=1_600_000)).channels[0].values) == 16_000_000
+
+
 def ink(image: np.ndarray) -> np.ndarray:
     return image.max(axis=-1) < 140  # darker than any line of the paper
 

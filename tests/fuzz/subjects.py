@@ -136,7 +136,7 @@ def _requests() -> tuple[bytes, ...]:
 
 
 SUBJECTS: dict[str, Subject] = CODESTREAMS | {
-    "pdf": Subject(_documents, drawn_page, ("pypdfium2.raw:FPDF_RenderPageBitmap",)),
+    "pdf": Subject(_documents, drawn_page, ("app.dicom.document:_render",)),
     "drawing": Subject(
         drawings, draw_file, ("app.dicom.preview:picture",), spoil=partial(mutant, head=_preamble)
     ),
