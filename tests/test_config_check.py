@@ -4,6 +4,7 @@ import os
 import shutil
 import socket
 import sqlite3
+import tempfile
 from contextlib import closing
 from pathlib import Path
 
@@ -180,10 +181,26 @@ def test_a_folder_that_is_gone_with_objects_known_in_it_is_refused(here):
     )
 
 
-def test_a_folder_that_this_user_may_not_use_is_refused(here):
-    if os.geteuid() == 0:
-        pytest.skip("root may use any folder")
-    (here / "closed").mkdir(mode=0o500)
+@pytest.fixture
+def nobody(monkeypatch):
+    """Be a user whom permissions bind, in an empty folder of that user."""
+    assert_refused({"api.port": "many"}, "api.port")  # imports all, which that user may not read
+    with tempfile.TemporaryDirectory() as folder:
+        monkeypatch.chdir(folder)
+        if os.geteuid() != 0:
+            yield Path(folder)
+            return
+        os.chown(folder, 65534, 65534)
+        os.setresuid(65534, 65534, 0)  # the real one too, by which os.access judges
+        try:
+            yield Path(folder)
+        finally:
+            os.setresuid(0, 0, 0)
+            monkeypatch.undo()
+
+
+def test_a_folder_that_this_user_may_not_use_is_refused(nobody):
+    (nobody / "closed").mkdir(mode=0o500)
     assert_refused({"artifacts.url": "file:closed"}, "Error: artifacts.url: ", "cannot be written")
     assert_refused({"warehouse.url": "sqlite:closed/a/lake.db"}, "Error: warehouse.url: ", "cannot be made")
 

@@ -51,7 +51,8 @@ def structure() -> dict[str, Kind]:
     deflated = DeflatedExplicitVRLittleEndian
     head = raw(syntax=deflated)[:-2]
     million = b"".join(struct.pack("<HH2sH", 9 + 2 * (n >> 16), n & 0xFFFF, b"LO", 0) for n in range(COUNT))
-    fragments = image(b"", JPEG_BASELINE)[:-8] + b"\xfe\xff\0\xe0\0\0\0\0" * COUNT
+    whole, end = image(b"", JPEG_BASELINE), b"\xfe\xff\xdd\xe0\0\0\0\0"
+    items = b"\xfe\xff\0\xe0\0\0\0\0" * COUNT
     return {
         "cut.dcm": (ct()[:-50], "dead", "truncated"),
         "depth.dcm": (raw(OPEN * 100_000), "dead", "limit_exceeded"),
@@ -60,7 +61,8 @@ def structure() -> dict[str, Kind]:
         "deflated_elements.dcm": (raw(million, syntax=deflated), "dead", "limit_exceeded"),
         "deflate_bomb.dcm": (head + deflated_zeros(1024)[0], "dead", "limit_exceeded"),
         "not_deflated.dcm": (head + UID, "dead", "bad_dataset"),
-        "fragments.dcm": (fragments, "row", "truncated_pixel_data"),
+        "fragments.dcm": (whole[: whole.index(end)] + items, "dead", "limit_exceeded"),
+        "items_after_the_pixels.dcm": (whole + items, "row", "truncated_pixel_data"),
     }
 
 
