@@ -64,7 +64,7 @@ from app.types import (
 from app.warehouse.queries import rows_of_version
 
 AHEAD_S = 86_400
-"""How far the clock of whoever asks to describe a version again may be ahead of ours."""
+"""Seconds by which the clock of the sender of a revision may be ahead of ours."""
 REMOVALS = (EventType.DELETE, EventType.ARCHIVE)
 OVERLOADED_ATTEMPTS = 10
 """From this delivery on, `overloaded` is recorded in `failures`: half of the default attempts are used up."""

@@ -234,7 +234,7 @@ def _returned_by(function: Callable[..., object]) -> Check:
 
 
 def _is(hint: Any) -> Check:
-    """Return what tells whether a value is of an annotated type; of one that is not known here, any is."""
+    """Return what tells whether a value matches an annotated type; an unknown type accepts any value."""
     origin, arguments = get_origin(hint), get_args(hint)
     if origin is Annotated:
         base, (_, rule) = _is(arguments[0]), arguments

@@ -32,7 +32,7 @@ DEPTH_TIMEOUT_S = 1.0
 class Probe(Generic[T]):
     """A question that may block, asked from the event loop.
 
-    It runs in a thread of its own, and whoever asks while it runs waits for the same answer. So a part that
+    It runs in a thread of its own; callers that ask while it runs wait for the same answer. So a part that
     hangs holds one thread, however often it is asked; a daemon, so that it does not hold up the exit either.
     """
 

@@ -121,7 +121,7 @@ def describe_members(
 ) -> Iterator[Instance | Refused]:
     """Yield what the entries are, in order; after a decoder's fault the others are for a fresh process.
 
-    A decoder that fails may leak memory. Of a gzip the next process would inflate all of it again, so there
+    A decoder that fails may leak memory. For a gzip the next process would inflate all of it again, so there
     one goes on until a member gets no memory, which is left to the next, too.
     """
     leaked = False

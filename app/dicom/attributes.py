@@ -39,7 +39,7 @@ BINARY = {
 }
 """VR -> NumPy type of one value. Where the VR is ambiguous the value is read unsigned."""
 MAX_LETTERS = 20_000
-"""Of a text for a person: more than a page holds."""
+"""Maximum letters of a text that is drawn: more than a page holds."""
 
 
 def has_value(dataset: Dataset, key: str | int) -> bool:

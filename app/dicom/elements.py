@@ -187,7 +187,7 @@ class Scanner(Mending):
     def last_frame(self, node: Node, offset: int, length: int, frame: Open) -> int:
         """Return where the last frame begins by an offset table that holds good, else where the first does.
 
-        So the frames between are passed over; who wants one of them checks its fragments.
+        So the frames between are passed over; the fragments of one are checked when it is read.
         """
         start = offset + length
         table = next((other for other in frame.nodes[-4:] if other.tag == EXTENDED_OFFSET_TABLE), None)
@@ -222,7 +222,7 @@ class Scanner(Mending):
         return self.source.value(offset, min(end - offset, 64)).decode("latin-1").strip(" \0")
 
     def is_zero(self, position: int, end: int) -> bool:
-        """Say whether nothing but zero bytes follows; where they end is kept for who asks again before."""
+        """Say whether nothing but zero bytes follows; their end is kept for the next call."""
         if not self.nonzero <= position:
             return False
         last = self.last_filled(position, end, b"\0")

@@ -75,7 +75,7 @@ def _by_offsets(
     if not start <= begin <= end <= pixels.size:
         return None
     tag = _item_head(pixels, begin)[0] if begin < end else SEQUENCE_END
-    # A frame may have no fragment at all. Of a table that was never filled in, that would hold for all.
+    # A frame may have no fragment at all; in a table that was never filled in, every frame would have none.
     left_out = tag == SEQUENCE_END and offsets[0] < offsets[-1] and bool((offsets[1:] >= offsets[:-1]).all())
     return (begin, end) if tag == ITEM or left_out else None
 

@@ -17,7 +17,7 @@ TYPES = {"SB": "i1", "UB": "u1", "SS": "i2", "US": "u2", "SL": "i4", "UL": "u4",
 """Waveform Sample Interpretation -> NumPy type. Companded sound (MB, AB) is not drawn."""
 BIG_ENDIAN = "1.2.840.10008.1.2.2"
 MAX_SAMPLES = 16_000_000
-"""Of all channels that are drawn: 16 of 10 s at 100 kHz."""
+"""Maximum samples of all channels that are drawn: 16 channels of 10 s at 100 kHz."""
 TO_MILLIVOLT = {"V": 1e3, "mV": 1.0, "uV": 1e-3, "nV": 1e-6}
 """UCUM codes of voltages."""
 
