@@ -218,7 +218,7 @@ def test_the_command_line_waits_for_room_and_stores_all(tmp_path):
     lines = []
     with closing(open_services(lake_settings(tmp_path, workers__inflight_bytes=1))) as services:
         assert bulk.ingest([tmp_path / "files"], services, lines.append) == {"files": 8, "stored": 8}
-        with services.budget.hold(1), pytest.raises(Overloaded), services.budget.hold(1):
+        with services.budget.hold(1), pytest.raises(Overloaded), services.budget.hold(1, wait_s=0):
             pass
 
 
