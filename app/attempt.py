@@ -11,7 +11,7 @@ from typing import Protocol, TypeVar, cast
 
 from app.errors import BadArchive, DeadlineExceeded, InternalError, LimitExceeded
 from app.metrics import Metrics
-from app.types import Message, ObjectEvent
+from app.types import Message, ObjectEvent, Stage
 from app.worker import Limits
 from app.workers import NONE, Workers
 
@@ -41,7 +41,7 @@ class Attempt:
     def __init__(self, message: Message, deadline_s: float, metrics: Metrics, patient: bool = False) -> None:
         self.message = message
         self.event: ObjectEvent | None = None
-        self.stage = ""
+        self.stage = Stage.EVENT
         self.took_ms: dict[str, int] = {}
         self.stored: int | None = None
         self._metrics = metrics
@@ -115,7 +115,7 @@ class Attempt:
             self._end += seconds
 
     @contextmanager
-    def step(self, stage: str) -> Iterator[None]:
+    def step(self, stage: Stage) -> Iterator[None]:
         """Run one step; it is not begun too late.
 
         Raises DeadlineExceeded; BadArchive (`limit_exceeded`) where most of the time went into the members of

@@ -24,7 +24,7 @@ from app.errors import BadArchive, LimitExceeded, NotDicom, PermanentError, Work
 from app.not_dicom import is_expected
 from app.pages import with_page
 from app.services import Services
-from app.types import Content, DescribeOptions, Instance
+from app.types import Content, DescribeOptions, Instance, Stage
 
 log = logging.getLogger("dicomlake")
 
@@ -59,7 +59,7 @@ class Members:
     def groups(self) -> Generator[list[Instance]]:
         """Yield the instances, as many as are to be stored at once; close it to free the worker early."""
         attempt = self._attempt
-        with attempt.step("describe"):
+        with attempt.step(Stage.DESCRIBE):
             listing = attempt.run(self._services.workers, archive.list_members, self._content, self._limits)
         self._kind, self._fault = listing.kind, listing.fault
         for batch in archive.batches(listing):
@@ -83,7 +83,7 @@ class Members:
 
     def check(self) -> None:
         """Log what was passed over; raise BadArchive if any member is lost, NotDicom if there was none."""
-        self._attempt.stage = "describe"
+        self._attempt.stage = Stage.DESCRIBE
         if self._passed_over:
             names = json.dumps([label[:NAME_LENGTH] for label in self._passed_over[:NAMED]])
             facts = {"count": len(self._passed_over), "member": names}
@@ -96,7 +96,7 @@ class Members:
 
     def _group(self, found: Iterator[Instance | Refused]) -> list[Instance | Refused]:
         group: list[Instance | Refused] = []
-        with self._attempt.step("describe"):
+        with self._attempt.step(Stage.DESCRIBE):
             room, until = GROUP_BYTES, time.monotonic() + GROUP_S
             for one in found:
                 group.append(one)

@@ -59,6 +59,7 @@ from app.types import (
     Outcome,
     Reason,
     Row,
+    Stage,
     Status,
 )
 from app.warehouse.queries import rows_of_version
@@ -80,7 +81,7 @@ def handle(message: Message, services: Services, how: GiveUp = GiveUp.WHEN_DUE) 
     attempt = Attempt(message, services.settings.delivery.deadline_s, services.metrics, patient)
     try:
         with services.metrics.in_flight(), internal():
-            with attempt.step("event"):
+            with attempt.step(Stage.EVENT):
                 attempt.event = events.object_event(message)
             outcome = ingest(attempt.event, attempt, services)
     except DicomlakeError as error:
@@ -124,7 +125,7 @@ def ingest_object(
 ) -> Outcome:
     """Fetch one object and make its row and artifacts; `correct` is told how many bytes it holds."""
     try:
-        with attempt.step("read"):
+        with attempt.step(Stage.READ):
             content = fetch(event, services)
             correct(cost(content))
             packed = looks_packed(content, attempt, services)
@@ -132,7 +133,7 @@ def ingest_object(
         row |= {"size_bytes": content.size, "crc32c": content.crc32c, "describe_key": options.key}
         if packed:
             return ingest_members(content, event, row, attempt, services)
-        with attempt.step("describe"):
+        with attempt.step(Stage.DESCRIBE):
             instance = describe_safely(content, event, attempt, services)
             correct(cost(content) + len(instance.pdf or b""))
             instance = with_page(instance, options.preview, attempt, services.workers, MAX_WAIT_S)
@@ -145,10 +146,10 @@ def ingest_object(
         if is_expected(event.ref.name, services.settings.source.expect, isinstance(error, PlainText)):
             raise
         return Outcome(Status.IGNORED, error.code)
-    with attempt.step("write"):
+    with attempt.step(Stage.WRITE):
         written = write_artifacts(event.ref, event.revision, instance, services)
     stored = instance_row(row, event, instance, written, attempt.took_ms)
-    with attempt.step("append"):
+    with attempt.step(Stage.APPEND):
         if refused := append_rows(event, [stored], services):
             raise RowsRejected(refused)
     return settle(event, Outcome(Status.STORED, instances=(stored,)), {None}, services)
@@ -165,13 +166,13 @@ def ingest_members(
     pool = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="members")
     with pool, closing(members.groups()) as groups:
         for instances in groups:
-            with attempt.step("write"):
+            with attempt.step(Stage.WRITE):
                 written = list(pool.map(write, instances))
             rows = [
                 instance_row(row, event, instance, uris, attempt.took_ms)
                 for instance, uris in zip(instances, written, strict=True)
             ]
-            with attempt.step("append"):
+            with attempt.step(Stage.APPEND):
                 refused = append_rows(event, rows, services)
             members.refuse(Refused(str(rows[index]["member"]), RowsRejected.code) for index in refused)
             attempt.stored += len(rows) - len(refused)
@@ -275,9 +276,9 @@ def remove(event: ObjectEvent, row: Row, attempt: Attempt, services: Services) -
 
     An overwrite's event too: the tombstone hides that version only, whatever comes before or after it.
     """
-    with attempt.step("append"):
+    with attempt.step(Stage.APPEND):
         services.warehouse.append("instances", [row])
-    with attempt.step("write"):
+    with attempt.step(Stage.WRITE):
         remove_artifacts(event.ref, services)
     return Outcome(Status.DELETED)
 

@@ -287,6 +287,16 @@ class GiveUp(Enum):
     SILENTLY = "silently"
 
 
+class Stage(StrEnum):
+    """The steps of a delivery, in order."""
+
+    EVENT = "event"
+    READ = "read"
+    DESCRIBE = "describe"
+    WRITE = "write"
+    APPEND = "append"
+
+
 class Status(StrEnum):
     """How an event ended when it did not fail."""
 

@@ -1,4 +1,5 @@
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,6 +10,8 @@ from pydicom.data import get_testdata_file
 from app import __version__
 from app.api import create_app
 from app.errors import BusUnavailable, Overloaded, StorageUnavailable, WarehouseUnavailable
+from app.metrics import TOTAL
+from app.types import Stage
 from tests.faults import broken
 from tests.pushes import attributes, resource, wrapped
 
@@ -347,3 +350,11 @@ def test_ready_names_the_part_that_does_not_answer(services):
         "bus_unavailable",
         "ok",
     )
+
+
+def test_every_stage_that_the_metrics_list_is_a_step_that_events_take(client, services, landed):
+    client.post("/", json=wrapped(landed))
+    text = client.get("/metrics").text
+    stages = set(re.findall(r'dicomlake_stage_seconds_count\{stage="(\w+)"\}', text))
+    assert stages == {"event", "read", "describe", "write", "append", "total"}
+    assert stages == {*Stage, TOTAL}
