@@ -15,8 +15,17 @@ def dead_letter(message: Message, now: datetime, reason: Reason | None = None) -
 
     The id stays, so that the same message given up twice is one dead letter wherever ids are compared.
     """
-    attributes = dict(message.attributes) | added_attributes(message, now, reason)
+    attributes = kept_attributes(message, reason) | added_attributes(message, now, reason)
     return Message(message.data, attributes, message.message_id, now)
+
+
+def kept_attributes(message: Message, reason: Reason | None) -> dict[str, str]:
+    """Return the attributes that a dead letter keeps of the message: with a reason, all but `objectUri`.
+
+    The reason has the address of the object; the sender may have named any other.
+    """
+    dropped = () if reason is None else ("objectUri",)
+    return {name: value for name, value in message.attributes.items() if name not in dropped}
 
 
 def added_attributes(message: Message, now: datetime, reason: Reason | None = None) -> dict[str, str]:
@@ -38,7 +47,7 @@ def _reason(message: Message, reason: Reason) -> dict[str, str]:
     text = _text(reason.text).encode()[:MAX_ATTRIBUTE_BYTES].decode(errors="ignore")
     added = {"dicomlakeCode": reason.code, "dicomlakeReason": text}
     uri = _text(reason.object_uri)
-    if 0 < len(uri.encode()) <= MAX_ATTRIBUTE_BYTES and "objectUri" not in message.attributes:
+    if 0 < len(uri.encode()) <= MAX_ATTRIBUTE_BYTES:
         added["objectUri"] = uri
     added["dicomlakeMessageId"] = _text(message.message_id)
     return added

@@ -17,7 +17,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from app.bus import DeadLetterSink, DeliveryPolicy
-from app.bus.letters import added_attributes
+from app.bus.letters import added_attributes, kept_attributes
 from app.errors import BadEvent, BusUnavailable, ConfigError
 from app.types import Message, Reason
 
@@ -92,7 +92,8 @@ class PubSubBus:
         if not self._dead_letter_topic:
             raise BusUnavailable("bus.dead_letter_topic is not set")
         now = datetime.fromtimestamp(self._clock(), UTC)
-        attributes = _with_added(message, added_attributes(message, now, reason))
+        kept = kept_attributes(message, reason)
+        attributes = _with_added(kept, added_attributes(message, now, reason))
         try:
             self._publish(self._dead_letter_topic, Message(message.data, attributes, ""))
         except BadEvent as exc:  # it has no room for the reason; Pub/Sub moves it without one
@@ -214,9 +215,9 @@ def _fits(name: str, value: str) -> bool:
         return False
 
 
-def _with_added(message: Message, added: dict[str, str]) -> dict[str, str]:
-    """Return the attributes of a dead letter: all of the message's, and of ours what there is room for."""
-    attributes = dict(message.attributes)
+def _with_added(kept: dict[str, str], added: dict[str, str]) -> dict[str, str]:
+    """Return the attributes of a dead letter: those kept, and those added for which there is room."""
+    attributes = dict(kept)
     for name, value in added.items():
         if _fits(name, value) and (name in attributes or len(attributes) < MAX_ATTRIBUTES):
             attributes[name] = value

@@ -29,7 +29,10 @@ class Storage(Protocol):
         ...
 
     def uri(self, name: str, bucket: str = "") -> str:
-        """Return the address of an object, `gs://bucket/name` or `file:///abs/path`."""
+        """Return the address of an object, `gs://bucket/name` or `file:///abs/path`.
+
+        `bucket` may be one that is not served here: an event that is refused names it.
+        """
         ...
 
     def fetch(self, ref: ObjectRef, size: int | None = None, crc32c: str | None = None) -> Content:

@@ -82,7 +82,12 @@ class LocalStorage:
             _check_rights(root, writable=index is None)
 
     def uri(self, name: str, bucket: str = "") -> str:
-        """Return `file://` and the absolute path as it is, not percent-encoded."""
+        """Return `file://` and the absolute path as it is, not percent-encoded.
+
+        An object of another bucket is none of this folder's, whatever its name.
+        """
+        if bucket not in ("", self.bucket, MACHINE):
+            return f"gs://{bucket}/{name}"
         root = "/" if bucket == MACHINE != self.bucket else str(self.root)
         return f"file://{root.rstrip('/')}/{name}"
 

@@ -128,6 +128,22 @@ def test_an_event_of_a_foreign_bucket_is_refused(client, services, landed):
     answer = client.post("/", json=push)
     assert (answer.status_code, answer.json()["code"]) == (400, "bad_event")
     assert "elsewhere" not in answer.text
+    assert [row["object_uri"] for row in rows(services, "failures")] == ["gs://elsewhere/mr.dcm"]
+
+
+def test_a_letter_of_a_foreign_bucket_names_that_bucket_whatever_its_sender_says(client, services, landed):
+    push = wrapped(landed, 5)
+    push["message"]["data"] = ""
+    push["message"]["attributes"] |= {"bucketId": "elsewhere", "objectUri": services.source.uri("mr.dcm")}
+    assert client.post("/", json=push).status_code == 204
+    assert [row["object_uri"] for row in rows(services, "dead_letters")] == ["gs://elsewhere/mr.dcm"]
+
+
+def test_a_letter_that_is_no_event_has_no_address_of_its_senders(client, services, landed):
+    push = wrapped(landed, 5)
+    push["message"]["attributes"] = {"objectUri": services.source.uri("mr.dcm")}
+    assert client.post("/", json=push).status_code == 204
+    assert [row["object_uri"] for row in rows(services, "dead_letters")] == [None]
 
 
 def test_a_body_over_the_limit_is_refused_whether_announced_or_not(client):

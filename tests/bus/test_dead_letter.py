@@ -110,9 +110,14 @@ def test_dead_letter_names_the_subscription_it_came_by(bus, sink):
     assert attributes["CloudPubSubDeadLetterSourceSubscriptionProject"] == "p"
 
 
-def test_object_uri_of_the_message_is_kept(bus, sink):
-    bus.dead_letter(Message(b"", {"objectUri": "gs://b/mine"}, "7"), Reason("c", "t", "gs://b/other"))
-    assert json.loads(sink.rows[0]["attributes"])["objectUri"] == "gs://b/mine"
+@pytest.mark.parametrize(
+    ("address", "kept"),
+    [("gs://b/ours", "gs://b/ours"), ("", None), ("gs://b/" + "x" * 1024, None)],
+    ids=["ours", "none", "too long"],
+)
+def test_object_uri_of_the_sender_is_never_kept(bus, sink, address, kept):
+    bus.dead_letter(Message(b"", {"objectUri": "gs://b/theirs"}, "7"), Reason("c", "t", address))
+    assert json.loads(sink.rows[0]["attributes"]).get("objectUri") == kept
 
 
 def test_object_uri_is_left_out_where_an_attribute_cannot_hold_it(bus, sink):

@@ -88,6 +88,8 @@ def test_whole_machine_is_the_bucket_localhost(tmp_path: Path) -> None:
     assert machine.fetch(machine.find(name)).data == b"x"
     landing = LocalStorage(f"file:{tmp_path}/landing", None)
     assert landing.uri(name, "localhost") == f"file://{tmp_path}/a.dcm"
+    assert machine.uri("a.dcm", "elsewhere") == "gs://elsewhere/a.dcm"
+    assert landing.uri("a.dcm", "elsewhere") == "gs://elsewhere/a.dcm"
 
 
 @pytest.mark.parametrize(
