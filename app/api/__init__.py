@@ -10,7 +10,7 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 from starlette.types import ASGIApp
 
-from app import __version__
+from app import __version__, events
 from app.api import auth, docs, health, push
 from app.api.headers import with_headers
 from app.errors import (
@@ -79,11 +79,12 @@ async def _nack(request: Request, error: Exception) -> JSONResponse:
     if not getattr(request.state, "handled", False):  # else the pipeline has told
         log.warning("refused", extra={"code": error.code, "http_status": status})
         request.app.state.services.metrics.event(None, FAILED, error.code, 0.0)
-    body = {
+    body = getattr(request.state, "body", b"")
+    answer = {
         "code": error.code,
         "message": error.text,
-        "message_id": getattr(request.state, "message_id", None),
+        "message_id": getattr(request.state, "message_id", None) or events.given_id(request.headers, body),
         "permanent": isinstance(error, PermanentError),
     }
     headers = {"WWW-Authenticate": "Bearer"} if status == 401 else None
-    return JSONResponse(body, status, headers)
+    return JSONResponse(answer, status, headers)

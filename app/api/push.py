@@ -131,6 +131,7 @@ async def read_body(request: Request) -> bytes:
 def push(request: Request, body: Annotated[bytes, Depends(read_body)]) -> None:
     """Take a Pub/Sub push, wrapped or not, or a CloudEvent; answer when all of it is stored."""
     services: Services = request.app.state.services
+    request.state.body = body
     with internal():
         message = events.message_from_request(request.headers, body)
     request.state.message_id = message.message_id

@@ -10,16 +10,20 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import unquote
 
 from app.errors import BadEvent
-from app.events.strictjson import check, join_path, read_json
+from app.events.strictjson import check, join_path, peek_json, read_json
 from app.types import REVISION, EventType, Message
 
 MAX_ATTEMPT = 1_000_000
+MAX_ID = 1024
+STRUCTURED = "application/cloudevents+json"
+UNWRAPPED_ID = "x-goog-pubsub-message-id"
 
 _KINDS = {
     "finalize": EventType.FINALIZE,
@@ -39,6 +43,7 @@ UNWRAPPED_ATTRIBUTES = (
     REVISION,
 )
 
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _DIGITS = re.compile(r"[0-9]{1,7}")
 _TRACE = re.compile(r"(?:00-)?(?!0{32})([0-9a-f]{32})(?:[-/;].*)?")
 
@@ -70,6 +75,34 @@ def message_from_request(headers: Mapping[str, str], body: bytes) -> Message:
     message_id = message.message_id or hashlib.sha256(body).hexdigest()
     correlation_id = _correlation_id(message.attributes, headers) or message_id
     return replace(message, message_id=message_id, correlation_id=correlation_id)
+
+
+def given_id(headers: Mapping[str, str], body: bytes = b"") -> str | None:
+    """Return the id that a request gives its message; None when it gives none that can be read.
+
+    For the answer to a request that is refused: apart from the id, nothing in it has to be right.
+
+    Parameters
+    ----------
+    headers, body : as in `message_from_request`; the body may be missing
+    """
+    try:
+        headers = _lowered(headers)
+    except BadEvent:
+        return None
+    event: Any = {name[3:]: _ce_value(value) for name, value in headers.items() if name.startswith("ce-")}
+    push = peek_json(body)
+    if _media_type(headers) == STRUCTURED:
+        event = push if isinstance(push, dict) else {}
+        push = event.get("data")
+        with suppress(BadEvent, TypeError):
+            push = peek_json(_from_base64(event["data_base64"], "")) if "data_base64" in event else push
+    message = push.get("message") if isinstance(push, dict) else None
+    message = message if isinstance(message, dict) else {}
+    given = (
+        message.get("messageId"), message.get("message_id"), headers.get(UNWRAPPED_ID), event.get("id")
+    )  # fmt: skip
+    return next((value for value in given if _is_id(value)), None)
 
 
 def check_attributes(attributes: Mapping[str, str]) -> None:
@@ -113,10 +146,19 @@ def _utf8(value: str) -> str:
         return value
 
 
+def _media_type(headers: Mapping[str, str]) -> str:
+    return headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+def _is_id(value: object) -> bool:
+    """Tell whether a value is text that an answer can hold."""
+    return isinstance(value, str) and 0 < len(value) <= MAX_ID and not _SURROGATE.search(value)
+
+
 def _message(headers: Mapping[str, str], body: bytes) -> Message:
     """Tell the forms apart by what only they have."""
-    media = headers.get("content-type", "").partition(";")[0].strip().lower()
-    if media == "application/cloudevents+json":
+    media = _media_type(headers)
+    if media == STRUCTURED:
         return _from_structured(read_json(body, "body"))
     if media.startswith("application/cloudevents"):
         raise BadEvent("headers.content-type: is not the format of a single CloudEvent in JSON")
@@ -124,7 +166,7 @@ def _message(headers: Mapping[str, str], body: bytes) -> Message:
         event = {name[3:]: _ce_value(value) for name, value in headers.items() if name.startswith("ce-")}
         check(event, "cloudevent.json", "")
         return _from_cloudevent(event, body, "body")
-    if "x-goog-pubsub-message-id" in headers:
+    if UNWRAPPED_ID in headers:
         return _from_unwrapped(headers, body)
     return _from_push(read_json(body, "body"), "")
 
@@ -149,7 +191,7 @@ def _from_unwrapped(headers: Mapping[str, str], body: bytes) -> Message:
     return Message(
         data=body,
         attributes={name: headers[name.lower()] for name in UNWRAPPED_ATTRIBUTES if name.lower() in headers},
-        message_id=headers["x-goog-pubsub-message-id"],
+        message_id=headers[UNWRAPPED_ID],
         publish_time=read_time(headers.get("x-goog-pubsub-publish-time")),
         attempt=_attempt(int(attempt)) if _DIGITS.fullmatch(attempt) else None,
         subscription=headers.get("x-goog-pubsub-subscription-name", ""),

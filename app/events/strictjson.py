@@ -70,6 +70,20 @@ def read_json(text: bytes, path: str) -> Any:
     return value
 
 
+def peek_json(text: bytes) -> Any:
+    """Parse JSON that need not be strict, within the same bounds; None when that cannot be done.
+
+    Parameters
+    ----------
+    text : bytes, of any length
+    """
+    try:
+        _check_shape(text, "")
+        return json.loads(text)
+    except (BadEvent, ValueError):
+        return None
+
+
 def check(value: object, schema: str, root: str) -> None:
     """Refuse what a schema does not allow; each schema is read and compiled once.
 

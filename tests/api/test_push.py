@@ -374,3 +374,56 @@ def test_every_stage_that_the_metrics_list_is_a_step_that_events_take(client, se
     stages = set(re.findall(r'dicomlake_stage_seconds_count\{stage="(\w+)"\}', text))
     assert stages == {"event", "read", "describe", "write", "append", "total"}
     assert stages == {*Stage, TOTAL}
+
+
+def pubsub(message, **top):
+    return json.dumps({"message": message, **top}).encode()
+
+
+RELAYED = "google.cloud.pubsub.topic.v1.messagePublished"
+STORED = "google.cloud.storage.object.v1.finalized"
+BINARY = {"ce-id": "13", "ce-specversion": "1.0", "ce-source": "//x", "ce-type": STORED}
+UNWRAPPED = {"x-goog-pubsub-message-id": "12"}
+STRUCTURED = {"content-type": "application/cloudevents+json"}
+BAD_PUSH = {"message": {"messageId": "9", "data": 1}}
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "body", "message_id"),
+    [
+        (400, {}, pubsub({"attributes": {}, "messageId": "9"}), "9"),
+        (400, {}, pubsub({"attributes": {"a": 1}, "messageId": "9"}), "9"),
+        (400, {}, pubsub({"attributes": [], "message_id": "9"}), "9"),
+        (400, {}, pubsub({"messageId": 9, "message_id": "9"}), "9"),
+        (400, {}, pubsub({"data": "*", "messageId": "9"}), "9"),
+        (400, {}, pubsub({"attributes": {"a": "x" * 1025}, "messageId": "9"}), "9"),
+        (400, {}, pubsub({"messageId": "9"}, subscription=1), "9"),
+        (400, {}, b'{"message": {"messageId": "9"}, "message": {"messageId": "9"}}', "9"),
+        (400, {}, b'{"message": {"messageId": "9", "data": NaN}}', "9"),
+        (415, UNWRAPPED | {"content-encoding": "gzip"}, b"x", "12"),
+        (413, UNWRAPPED, b" " * 11_000_001, "12"),
+        (403, UNWRAPPED | {"origin": "null"}, b"{}", "12"),
+        (400, UNWRAPPED | {"objectId": "x" * 1025}, b"{}", "12"),
+        (400, UNWRAPPED, b"{}", "12"),
+        (400, {**BINARY, "ce-source": ""}, b"{}", "13"),
+        (400, {**BINARY, "ce-type": "x"}, b"{}", "13"),
+        (400, {**BINARY, "ce-id": '"%313"'}, b"{}", "13"),
+        (400, BINARY, b"{", "13"),
+        (400, {**BINARY, "ce-type": RELAYED}, pubsub({"attributes": [], "messageId": "9"}), "9"),
+        (400, {**BINARY, "ce-type": RELAYED}, pubsub({"attributes": []}), "13"),
+        (400, STRUCTURED, json.dumps({"id": "14"}).encode(), "14"),
+        (400, STRUCTURED, json.dumps(structured("x", {})).encode(), "14"),
+        (400, STRUCTURED, json.dumps(structured(STORED, {"name": 1})).encode(), "14"),
+        (400, STRUCTURED, json.dumps(structured(RELAYED, BAD_PUSH)).encode(), "9"),
+        (400, STRUCTURED, b'{"id": "14", "data_base64": "eyJtZXNzYWdlIjp7Im1lc3NhZ2VJZCI6IjkifX0="}', "9"),
+        (400, {}, b"nonsense", None),
+        (400, {}, b"[[]]", None),
+        (400, {}, b'{"message": []}', None),
+        (400, {}, b'{"message": {"messageId": "\\ud800"}}', None),
+        (400, {}, pubsub({"messageId": "9" * 1025}), None),
+        (400, {}, b'{"message": {"messageId": "9", "data": ' + b"[" * 100_000, None),
+    ],
+)  # fmt: skip
+def test_every_refusal_has_the_message_id_that_came(client, status, headers, body, message_id):
+    answer = client.post("/", content=body, headers={"content-type": "application/json"} | headers)
+    assert (answer.status_code, answer.json()["message_id"]) == (status, message_id)
