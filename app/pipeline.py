@@ -108,6 +108,7 @@ def ingest(event: ObjectEvent, attempt: Attempt, services: Services) -> Outcome:
         "collection": collection(event.ref.name.removeprefix(prefix)),
     }
     if event.type in REMOVALS:
+        check_removal(event, row, services)
         return remove(event, row, attempt, services)
     services.space.check()
     with ExitStack() as held:
@@ -269,6 +270,18 @@ def describe_safely(content: Content, event: ObjectEvent, attempt: Attempt, serv
             raise
         instance = run(plain)
         return replace(instance, preview_error=error.code)
+
+
+def check_removal(event: ObjectEvent, row: Row, services: Services) -> None:
+    """Refuse the removal of a version that never was: it would hide all that come later, for good.
+
+    A version that the store cannot know, such as a file pushed by hand before the watcher saw it, has a row.
+    """
+    if services.source.had(event.ref, services.now()):
+        return
+    of_version = rows_of_version(str(row["object_uri"]), event.ref.generation)
+    if not services.warehouse.query(*of_version):
+        raise BadEvent("message.attributes.objectGeneration: is no version that this object ever had")
 
 
 def remove(event: ObjectEvent, row: Row, attempt: Attempt, services: Services) -> Outcome:

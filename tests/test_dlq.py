@@ -20,6 +20,7 @@ NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 def bad(services):
     """A file that is no DICOM although its name says so, as an object."""
     (services.source.root / "bad.dcm").write_bytes(b"just a text")
+    services.source.remember("bad.dcm", services.source.current("bad.dcm"))
     return services.source.find("bad.dcm")
 
 
@@ -63,6 +64,7 @@ def test_a_letter_of_a_revision_is_requeued_as_that(services, bad):
 @pytest.mark.parametrize("kind", [EventType.DELETE, EventType.ARCHIVE])
 def test_a_letter_whose_file_was_removed_is_listed_no_more(services, bad, kind):
     handle(services, bad)
+    (services.source.root / "bad.dcm").unlink()
     assert handle(services, bad, kind).status is Status.DELETED
     assert list(dlq.letters(services.warehouse)) == []
 

@@ -232,6 +232,7 @@ def test_a_delete_hides_all_members_and_removes_their_artifacts(services, name):
     ref = land(services, name, zipped(files))
     assert handle(services, ref).stored == 7
     assert len(artifacts(services)) == len(kept) + 13
+    (services.source.root / name).unlink()
     handle(services, ref, EventType.DELETE)
     assert [row["member"] for row in rows(services)] == [None]
     tombstones = [row for row in rows(services, "instances") if row["event_type"] == "OBJECT_DELETE"]
@@ -374,6 +375,7 @@ def test_a_member_of_a_long_name_has_artifacts_that_go_with_the_archive(services
     stored = [found.name for found in services.artifacts.list()]
     assert len(stored) == 4
     assert max(len(name.encode()) for name in stored) < 1024
+    (services.source.root / "x.zip").unlink()
     handle(services, ref, EventType.DELETE)
     assert list(services.artifacts.list()) == []
 

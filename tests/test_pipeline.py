@@ -1,6 +1,7 @@
 """One event through the pipeline, on real storage, warehouse and workers: what comes of a step that fails."""
 
 import ctypes
+import os
 import re
 import time
 from dataclasses import replace
@@ -10,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from app import pipeline
-from app.errors import DeadlineExceeded, RowsRejected, StorageUnavailable
+from app.errors import BadEvent, DeadlineExceeded, RowsRejected, StorageUnavailable
 from app.storage.telling import notification
-from app.types import EventType, Status
+from app.types import EventType, ObjectRef, Status
 from tests import data
 from tests.archives import zipped
 from tests.conftest import lake_settings
@@ -43,8 +44,16 @@ def changed(services, **given):
 
 @pytest.fixture
 def ct(services):
-    (services.source.root / "ct.dcm").write_bytes(data.ct())
-    return services.source.find("ct.dcm")
+    return put(services, "ct.dcm", data.ct())
+
+
+def put(services, name, content):
+    """Write a file that the watcher then sees."""
+    file = services.source.root / name
+    file.parent.mkdir(exist_ok=True)
+    file.write_bytes(content)
+    services.source.remember(name, services.source.current(name))
+    return services.source.find(name)
 
 
 def handle(services, ref, kind=EventType.FINALIZE, metageneration=1):
@@ -90,7 +99,9 @@ def test_every_row_has_its_collection_and_a_stored_one_the_key_of_its_settings(s
     assert {name: row["collection"] for name, row in found.items()} == names
     assert {row["describe_key"] for row in found.values()} == {key}
     assert {(row["revision"], row["dicom_uri"]) for row in found.values()} == {(None, None)}
-    handle(services, services.source.find("acme/x.zip"), EventType.DELETE)
+    gone = services.source.find("acme/x.zip")
+    (services.source.root / "acme/x.zip").unlink()
+    handle(services, gone, EventType.DELETE)
     (gone,) = [row for row in rows(services, "instances") if row["event_type"] == "OBJECT_DELETE"]
     assert (gone["collection"], gone["describe_key"]) == ("acme", None)
 
@@ -166,9 +177,9 @@ def test_a_file_removed_while_it_is_described_leaves_nothing(services, ct):
 
 
 def test_what_a_killed_delivery_wrote_of_a_file_that_then_went_is_removed(services, ct):
+    (services.source.root / "ct.dcm").unlink()
     handle(services, ct, EventType.DELETE)  # handled while the delivery that dies is under way
     services.artifacts.write(f"metadata/ct.dcm.{ct.generation}.json", b"{}", "application/dicom+json")
-    (services.source.root / "ct.dcm").unlink()
     assert handle(services, ct).status is Status.SUPERSEDED
     assert artifacts(services) == []
 
@@ -215,6 +226,7 @@ def test_a_removal_spares_the_objects_of_a_folder_called_as_the_object_and_its_g
     handle(services, services.source.find(f"{folder.name}/other"))
     before = artifacts(services)
     handle(services, ct)
+    (services.source.root / "ct.dcm").unlink()
     handle(services, ct, EventType.DELETE)
     assert artifacts(services) == before
     assert len(before) == 2
@@ -231,10 +243,74 @@ def test_a_version_with_a_lower_generation_than_what_it_replaced_is_stored_with_
     assert (line.levelname, line.warning) == ("WARNING", "generations_fall")
 
 
-def test_a_removal_before_its_object_hides_it(services, ct):
-    assert handle(services, ct, EventType.DELETE).status is Status.DELETED
-    handle(services, ct)
+def test_a_removal_that_overtakes_its_object_hides_it(services, ct):
+    def run(*task, **limits):
+        described = services.workers.run(*task, **limits)
+        (services.source.root / "ct.dcm").unlink()
+        assert handle(services, ct, EventType.DELETE).status is Status.DELETED
+        return described
+
+    handle(replace(services, workers=Around(services.workers, run=run)), ct)
+    assert len(rows(services, "instances")) == 2
     assert rows(services) == []
+
+
+REMOVALS = [EventType.DELETE, EventType.ARCHIVE]
+
+
+@pytest.mark.parametrize("kind", REMOVALS)
+@pytest.mark.parametrize("later_ns", [0, 1, 10**18])
+def test_a_removal_of_a_file_that_is_there_is_no_event(services, ct, kind, later_ns):
+    handle(services, ct)
+    with pytest.raises(BadEvent, match=r"still there|ever had"):
+        handle(services, replace(ct, generation=ct.generation + later_ns), kind)
+    assert [row["event_type"] for row in rows(services, "instances")] == ["OBJECT_FINALIZE"]
+    assert len(rows(services)) == 1
+
+
+@pytest.mark.parametrize("kind", REMOVALS)
+def test_a_removal_of_a_version_that_never_was_hides_nothing_that_comes_later(services, kind):
+    with pytest.raises(BadEvent):
+        handle(services, ObjectRef(services.source.bucket, "ct.dcm", 4 * 10**18), kind)
+    handle(services, put(services, "ct.dcm", data.ct()))
+    (services.source.root / "ct.dcm").unlink()
+    with pytest.raises(BadEvent):
+        handle(services, ObjectRef(services.source.bucket, "ct.dcm", 4 * 10**18), kind)
+    assert len(rows(services)) == 1
+
+
+def test_the_removals_of_all_versions_that_were_are_taken_in_any_order(services, ct):
+    handle(services, ct)
+    later = put(services, "ct.dcm", data.ct(Rows=4))
+    assert handle(services, ct, EventType.DELETE).status is Status.DELETED
+    handle(services, later)
+    assert len(rows(services)) == 1
+    (services.source.root / "ct.dcm").unlink()
+    assert handle(services, later, EventType.DELETE).status is Status.DELETED
+    assert handle(services, ct, EventType.DELETE).status is Status.DELETED
+    assert rows(services) == []
+
+
+def test_a_file_of_a_far_year_is_stored_and_removed_as_any_other(services):
+    put(services, "ct.dcm", data.ct())
+    os.utime(services.source.root / "ct.dcm", (4_070_908_800, 4_070_908_800))  # 2099-01-01
+    services.source.remember("ct.dcm", services.source.current("ct.dcm"))
+    ref = services.source.find("ct.dcm")
+    assert ref.generation == 4_070_908_800 * 10**9
+    assert handle(services, ref).status is Status.STORED
+    (services.source.root / "ct.dcm").unlink()
+    assert handle(services, ref, EventType.DELETE).status is Status.DELETED
+    assert rows(services) == []
+
+
+def test_a_removal_of_what_was_pushed_by_hand_is_known_by_its_row(services):
+    (services.source.root / "ct.dcm").write_bytes(data.ct())
+    ref = services.source.find("ct.dcm")
+    handle(services, ref)
+    (services.source.root / "ct.dcm").unlink()
+    assert handle(services, ref, EventType.DELETE).status is Status.DELETED
+    with pytest.raises(BadEvent):
+        handle(services, replace(ref, generation=ref.generation + 1), EventType.DELETE)
 
 
 def test_an_object_outside_the_prefix_of_the_source_is_none_of_our_business(services, ct):

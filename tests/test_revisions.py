@@ -37,6 +37,13 @@ def handle(services, ref, revision=None, kind=EventType.FINALIZE, metageneration
     return pipeline.handle(told, services, how)
 
 
+def remove(services, ref):
+    """Remove a file that the watcher saw."""
+    services.source.remember(ref.name, services.source.current(ref.name))
+    (services.source.root / ref.name).unlink()
+    assert handle(services, ref, kind=EventType.DELETE).status is Status.DELETED
+
+
 def rows(services, table="instances_current"):
     return services.warehouse.query(f"SELECT * FROM {table} ORDER BY object_uri, member, revision")
 
@@ -196,7 +203,7 @@ def test_a_delete_removes_every_revision(services, name):
         f"metadata/{artifact_path(f'{name}.{ref.generation}')}.r{SECOND}.json", b"{}", ""
     )
     assert len(artifacts(services)) == 3
-    handle(services, ref, kind=EventType.DELETE)
+    remove(services, ref)
     assert artifacts(services) == []
 
 
@@ -211,7 +218,7 @@ def test_a_revision_of_an_archive_is_one_of_each_member(services):
     assert {row["member"]: row["revision"] for row in rows(services)} == {name: FIRST for name, _ in files}
     for row in rows(services):
         assert json.loads(Path(row["metadata_uri"].removeprefix("file://")).read_text())
-    handle(services, ref, kind=EventType.DELETE)
+    remove(services, ref)
     assert artifacts(services) == []
 
 
@@ -253,7 +260,7 @@ def test_objects_that_are_called_as_a_revision_are_spared(services, packed):
     handle(services, ref, FIRST)
     handle(services, ref, SECOND)
     assert len(artifacts(services)) == len(kept) + 2
-    handle(services, ref, kind=EventType.DELETE)
+    remove(services, ref)
     assert artifacts(services) == kept
 
 
@@ -267,7 +274,7 @@ def test_a_member_and_an_object_never_share_a_document(services):
     handle(services, archive)
     uris = {row["metadata_uri"] for row in rows(services)}
     assert len(uris) == 2
-    handle(services, archive, kind=EventType.DELETE)
+    remove(services, archive)
     (row,) = rows(services)
     assert json.loads(Path(row["metadata_uri"].removeprefix("file://")).read_text())["00080018"]["Value"] == [
         "1.2.3"
@@ -292,14 +299,14 @@ def test_an_archive_that_was_stored_before_there_were_revisions_goes_by_the_old_
     assert len(artifacts(services)) == len(kept) + 4
     assert not (set(old) - set(kept)) & set(artifacts(services))
     services.artifacts.write(f"metadata/{folder}/a/1.dcm.json", b"{}", "")
-    handle(services, ref, kind=EventType.DELETE)
+    remove(services, ref)
     assert artifacts(services) == kept
 
 
 def test_an_object_with_an_escaped_sign_that_was_stored_before_goes_by_its_old_name(services):
     ref = land(services, "a^b.dcm")
     services.artifacts.write(f"metadata/a^b.dcm.{ref.generation}.json", b"{}", "")
-    handle(services, ref, kind=EventType.DELETE)
+    remove(services, ref)
     assert artifacts(services) == []
     clash = land(services, "a^5eb.dcm")
     land(services, "a^b.dcm")
@@ -307,7 +314,7 @@ def test_an_object_with_an_escaped_sign_that_was_stored_before_goes_by_its_old_n
     other = services.source.find("a^b.dcm")
     assert other.generation == clash.generation
     handle(services, other)
-    handle(services, clash, kind=EventType.DELETE)
+    remove(services, clash)
     assert artifacts(services) == names(f"a^5eb.dcm.{clash.generation}")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
@@ -47,6 +48,13 @@ class Storage(Protocol):
         """Tell whether this generation is still the object's current one, of this metageneration if given.
 
         Where the store has no metagenerations, as a folder, the generation alone decides.
+        """
+        ...
+
+    def had(self, ref: ObjectRef, now: datetime) -> bool:
+        """Tell whether a version that a removal names may have been there, as far as the store can tell.
+
+        Raises BadEvent when it is still there.
         """
         ...
 

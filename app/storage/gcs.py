@@ -12,6 +12,7 @@ import threading
 from collections.abc import Collection, Iterator
 from contextlib import suppress
 from dataclasses import replace
+from datetime import datetime, timedelta
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -33,6 +34,8 @@ PAGE_OBJECTS = 1000
 CACHE_CONTROL = "private, no-store"
 """Of what we write, for it is about patients: no browser or proxy keeps it, whoever may read the bucket."""
 ESCAPED = "%~"
+CLOCKS = timedelta(days=1)
+"""How much the clocks of Cloud Storage and of this machine may differ."""
 LIST_FIELDS = "items(name,generation),nextPageToken"
 
 _ONCE = {"timeout": TIMEOUT_S, "retry": None}  # `tried` does the retries
@@ -87,6 +90,10 @@ class GcsStorage:
             return False
         same = metageneration is None or int(live.metageneration) == metageneration
         return int(live.generation) == ref.generation and same
+
+    def had(self, ref: ObjectRef, now: datetime) -> bool:
+        """Tell whether this generation is not of the future: Cloud Storage gives the time in microseconds."""
+        return ref.generation <= (now + CLOCKS).timestamp() * 1_000_000
 
     def open(self, ref: ObjectRef) -> BinaryIO:
         """Return a seekable stream of this generation; of a gzip-encoded object, of what it holds."""

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
@@ -117,6 +118,17 @@ class LocalStorage:
             return self.find(ref.name) == ref
         except ObjectGone:
             return False
+
+    def had(self, ref: ObjectRef, now: datetime) -> bool:
+        """Tell whether the index knows this version of a file, or a later one.
+
+        Raises BadEvent when it is still there. The clock proves nothing: a file's generation is its
+        modification time, which may be in a far year.
+        """
+        if self.is_live(ref):
+            raise BadEvent("message.attributes.objectGeneration: names a version that is still there")
+        seen = self._index.get(ref.name) if self._index else None
+        return seen is not None and ref.generation <= seen.generation
 
     def open(self, ref: ObjectRef) -> BinaryIO:
         """Return a seekable stream of this generation; raises ObjectGone also once the file changes."""

@@ -85,7 +85,12 @@ def test_structured_cloud_events_are_stored(client, services, landed):
 
 def test_a_delete_is_a_tombstone(client, services, landed):
     assert client.post("/", json=wrapped(landed)).status_code == 204
-    assert client.post("/", json=wrapped(landed, event_type="OBJECT_DELETE")).status_code == 204
+    removal = wrapped(landed, event_type="OBJECT_DELETE")
+    answer = client.post("/", json=removal)
+    assert (answer.status_code, answer.json()["code"]) == (400, "bad_event")  # it is still there
+    assert len(rows(services)) == 1
+    landed.unlink()
+    assert client.post("/", json=removal).status_code == 204
     assert rows(services) == []
     assert len(rows(services, "instances")) == 2
 

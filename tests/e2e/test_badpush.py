@@ -45,7 +45,10 @@ OTHERWISE = {
     },
     "data/size_5tb": {422, 503},
     "attr/event_OBJECT_METADATA_UPDATE": {204},
-    "attr/overwritten_by": {204},
+    # what they say is removed is there
+    "attr/event_OBJECT_DELETE": {400},
+    "attr/event_OBJECT_ARCHIVE": {400},
+    "attr/overwritten_by": {400},
 }
 
 

@@ -10,6 +10,8 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from types import ModuleType
 
@@ -534,6 +536,28 @@ def test_upload_becomes_a_row_and_delete_a_tombstone(
     assert handle(messages[0], services).status is Status.SUPERSEDED
     assert gcs.buckets["output"].live == {}
     assert services.warehouse.query("select 1 from instances_current") == []
+
+
+def test_a_removal_of_a_generation_of_the_day_after_tomorrow_is_no_event(
+    messages: list[Message], services: Services
+) -> None:
+    noon = datetime(2026, 3, 1, 12, tzinfo=UTC)
+    microseconds = 1_772_366_400_000_000  # of that noon since 1970
+    then = replace(services, now=lambda: noon)
+    for generation, kind in ((microseconds, "OBJECT_DELETE"), (1, "OBJECT_ARCHIVE")):
+        assert handle(removal(kind, generation + 86_400_000_000), then).status is Status.DELETED
+    for kind in ("OBJECT_DELETE", "OBJECT_ARCHIVE"):
+        with pytest.raises(BadEvent, match="objectGeneration: is no version that this object ever had"):
+            handle(removal(kind, microseconds + 86_400_000_001), then)
+        with pytest.raises(BadEvent):
+            handle(removal(kind, 2**63 - 1), then)
+    assert services.warehouse.query("select count(*) as n from instances") == [{"n": 2}]
+
+
+def removal(kind: str, generation: int) -> Message:
+    attributes = {"eventType": kind, "bucketId": "landing", "objectId": "ct.dcm"}
+    attributes |= {"objectGeneration": str(generation), "payloadFormat": "NONE"}
+    return Message(b"", attributes, "1")
 
 
 def test_of_a_big_object_only_what_is_needed_is_read(
