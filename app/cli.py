@@ -55,8 +55,7 @@ def serve(ctx: click.Context, host: str | None, port: int | None) -> None:
     from app import server
 
     settings = settings_of(ctx, server.faults, api__host=host, api__port=port)
-    sock = server.listen(settings.api.host, settings.api.port)
-    with sock:
+    with server.listen(settings.api.host, settings.api.port) as sock:
         server.serve(open_services(settings), sock)
 
 
@@ -68,10 +67,12 @@ def serve(ctx: click.Context, host: str | None, port: int | None) -> None:
 def demo(ctx: click.Context, once: bool, keep: Path | None, port: int | None) -> None:
     """Start the service and drop pydicom's sample files into the landing folder."""
     from app import demo as room
+    from app import server
 
     with room.lake(once, keep) as places:
         ctx.obj = {**places, **ctx.obj}
-        if not room.run(settings_of(ctx, api__port=port), once, emit):
+        settings = settings_of(ctx, server.faults, api__port=port)
+        if not room.run(settings, once, emit):
             ctx.exit(1)
 
 

@@ -193,9 +193,10 @@ class Api(Section):
     host: str = Field(description="address to listen on")
     port: int = Field(ge=0, le=65535, description="port to listen on; 0 = any free one")
     serve: Literal["all", "ingest", "browse"] = Field(description="which routes")
-    auth: Literal["none", "iam", "oidc"] = Field(
-        description="who may push: anyone; whom the platform let in; a valid token"
+    auth: Literal["none", "platform", "iam", "oidc"] = Field(
+        description="who may push: anyone; whom Cloud Run let in; the same by its claims; by a valid token"
     )
+    insecure: bool = Field(description="let anyone push beyond 127.0.0.1, where api.auth is none")
     audience: str = Field(description="audience that the token of a push must have")
     service_accounts: tuple[str, ...] = Field(description="accounts that may push, by e-mail address")
     keys_url: str = Field(description="where the keys are that tokens are signed with")

@@ -38,7 +38,7 @@ def faults(settings: Settings) -> Iterator[str]:
     api = settings.api
     yield from services_faults(settings, serving=True)
     yield from broken(
-        (("api.auth", partial(check_gate, api)), ("api.host", partial(_check_address, api.host, api.port)))
+        (("api.host", partial(_check_address, api.host, api.port)), ("api.auth", partial(check_gate, api)))
     )
 
 

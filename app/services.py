@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import posixpath
+import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -34,7 +35,7 @@ class Services:
     """All that a running dicomlake holds open.
 
     own_prefixes: by bucket that is read, what names of our own artifacts there begin with. index: the file in
-    which generations of files are kept.
+    which generations of files are kept. push_secret: new at each start; with it the embedded queue pushes.
     """
 
     settings: Settings
@@ -48,6 +49,7 @@ class Services:
     space: Space
     own_prefixes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     index: Path | None = None
+    push_secret: str = field(default_factory=secrets.token_urlsafe, repr=False)
     now: Callable[[], datetime] = _now
 
     def start(self, endpoint: str) -> None:
@@ -55,7 +57,7 @@ class Services:
         if self.settings.api.serve == "browse":
             return
         self.workers.warm()
-        self.bus.start(endpoint)
+        self.bus.start(endpoint, self.push_secret)
         self.source.watch(self.bus.publish)
 
     def close(self) -> None:

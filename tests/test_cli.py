@@ -278,3 +278,13 @@ def test_a_bug_of_ours_shows_itself(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["dicomlake"])
     with pytest.raises(ZeroDivisionError):
         run(broken)
+
+
+@pytest.mark.parametrize("words", [("serve",), ("demo", "--once")])
+def test_a_service_for_anyone_on_all_addresses_is_not_started(here, words):
+    process = begin(here, "--set", "api.host=0.0.0.0", "--set", "api.port=0", *words)
+    said, why = process.communicate(timeout=60)
+    assert (process.returncode, said) == (2, "")
+    assert why.count("\n") == 1
+    assert why.startswith("Error: api.auth none: anyone who can reach api.host '0.0.0.0' could push; ")
+    assert list(here.iterdir()) == []

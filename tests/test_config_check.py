@@ -65,6 +65,7 @@ def assert_refused(settings, *sentences):
         ({"bus.url": "local:"}, "Error: bus.url 'local:' has no known scheme"),
         ({"api.auth": "iam"}, "Error: api.auth iam: needs api.audience and api.service_accounts"),
         ({"api.auth": "oidc", "api.audience": "x"}, "Error: api.auth oidc: needs api.audience and api.serv"),
+        ({"api.host": "0.0.0.0"}, "Error: api.auth none: anyone who can reach api.host '0.0.0.0' could push"),
         ({"artifacts.url": "file:./lake/landing", "artifacts.images": ""}, "overlap: previews would be read"),
         (CLOUD | {"source.url": "gs://output/images/x"}, "overlap: previews would be read as new objects"),
         ({"preview.window": "40,0"}, "Error: preview.window (from command line): is neither auto nor"),

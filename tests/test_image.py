@@ -11,6 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from app.api.auth import open_gate
+from app.config import load
+from app.errors import ConfigError
 from app.layers import defaults
 from tests.parts import ROOT, need
 
@@ -107,6 +110,17 @@ def test_every_setting_named_exists(text):
     named = set(re.findall(r"DICOMLAKE__([A-Z_]+)", text))
     assert named
     assert named - known == set()
+
+
+def test_the_service_of_the_compose_file_starts_and_the_image_alone_lets_nobody_in():
+    need("PyYAML", find_spec("yaml") is not None, "pip install pyyaml")
+    import yaml
+
+    (host,) = re.findall(r"(DICOMLAKE__API__HOST)=(\S+)", DOCKERFILE)
+    with pytest.raises(ConfigError, match=r"api\.auth none"):
+        open_gate(load(dict([host])).settings.api)
+    service = yaml.safe_load(COMPOSE)["services"]["dicomlake"]
+    assert open_gate(load(dict([host]) | service["environment"]).settings.api) is None
 
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)

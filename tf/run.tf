@@ -17,14 +17,14 @@ locals {
   audience = "${var.name}-ingest.${var.project_id}"
 
   # Cloud Run lets only the push account in; the service checks the same again, for the day that a grant is too
-  # wide. Eventarc's tokens have the address as their audience, so there Cloud Run alone decides.
+  # wide. Eventarc's tokens have the address as their audience, so there Cloud Run alone decides, as for browse.
   auth = {
-    ingest = { for key, value in {
+    ingest = merge({ API__AUTH = "platform" }, { for key, value in {
       API__AUTH             = "iam"
       API__AUDIENCE         = local.audience
       API__SERVICE_ACCOUNTS = jsonencode([local.emails.push])
-    } : key => value if var.trigger == "pubsub" }
-    browse = {}
+    } : key => value if var.trigger == "pubsub" })
+    browse = { API__AUTH = "platform" }
   }
 
   # What follows from resources and variables, the same for all services.

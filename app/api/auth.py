@@ -1,6 +1,7 @@
 """Who may push: the OIDC token that Pub/Sub and Eventarc send, checked before the body is read.
 
 `oidc`: the service is reachable by anyone, so everything is checked here, the signature first.
+`platform`: Cloud Run has checked the token and the invoker's right, and nothing is checked here.
 `iam`: Cloud Run has checked the token and the invoker's right, and put a placeholder where the signature was;
 so the claims are checked here, and that somebody checked the signature is trusted. Of two tokens it has
 checked one.
@@ -9,11 +10,13 @@ checked one.
 from __future__ import annotations
 
 import base64
+import hmac
 import json
 import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 from typing import Any
 
 import httpx
@@ -23,6 +26,7 @@ from starlette.datastructures import Headers
 from app.config import Api
 from app.errors import ConfigError, DicomlakeError, TransientError
 from app.services import Services
+from app.types import PUSH_SECRET
 
 ISSUERS = ("https://accounts.google.com", "accounts.google.com")
 LEEWAY_S = 30
@@ -198,9 +202,12 @@ class Gate:
 
 
 def open_gate(api: Api) -> Gate | None:
-    """Return the gate that `api.auth` asks for, None for `none`; raises as `check_gate`."""
+    """Return the gate that `api.auth` asks for; None where it lets in whoever gets here.
+
+    Raises as `check_gate`.
+    """
     check_gate(api)
-    if api.auth == "none":
+    if api.auth in ("none", "platform"):
         return None
     keys = Keys(api.keys_url) if api.auth == "oidc" else None
     return Gate(Rules(api.audience, api.service_accounts), keys)
@@ -208,7 +215,12 @@ def open_gate(api: Api) -> Gate | None:
 
 def check_gate(api: Api) -> None:
     """Raise ConfigError for settings with which a gate could not tell a friend from a stranger."""
-    if api.auth == "none":
+    if api.auth == "none" and not api.insecure and not _is_loopback(api.host):
+        raise ConfigError(
+            f"api.auth none: anyone who can reach api.host {api.host!r} could push; choose another api.auth,"
+            " let api.host be 127.0.0.1, or set api.insecure to true"
+        )
+    if api.auth in ("none", "platform"):
         return
     if not api.audience or not api.service_accounts:
         raise ConfigError(f"api.auth {api.auth}: needs api.audience and api.service_accounts")
@@ -220,9 +232,23 @@ def check_gate(api: Api) -> None:
             raise ConfigError(f"api.auth oidc: needs dicomlake[gcp]; {exc.name} is not installed") from exc
 
 
+def is_own_push(headers: Headers, secret: str) -> bool:
+    """Tell whether a push comes from the queue of this very service."""
+    given = headers.getlist(PUSH_SECRET)
+    return len(given) == 1 and hmac.compare_digest(given[0].encode(), secret.encode())
+
+
+def _is_loopback(host: str) -> bool:
+    """Tell whether only this machine reaches an address; of a name other than `localhost` nobody knows."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
+
+
 def authorize(request: Request) -> None:
-    """Let a request pass or refuse it, before its body is read."""
+    """Let a request pass or refuse it, before its body is read; our own queue has a secret for a token."""
     gate: Gate | None = request.app.state.gate
     services: Services = request.app.state.services
-    if gate is not None:
+    if gate is not None and not is_own_push(request.headers, services.push_secret):
         gate.check(request.headers, services.now().timestamp())

@@ -39,8 +39,11 @@ class Bus(Protocol):
         """Give a message up, with its reason; returns once that is durable, else raises BusUnavailable."""
         ...
 
-    def start(self, endpoint: str) -> None:
-        """Begin to push to `endpoint`, where the bus runs inside this service; returns at once."""
+    def start(self, endpoint: str, secret: str = "") -> None:
+        """Begin to push to `endpoint`, where the bus runs inside this service; returns at once.
+
+        Each push carries `secret`, so that the endpoint knows it from others.
+        """
         ...
 
     def depth(self) -> int | None:

@@ -87,12 +87,13 @@ class LocalBus:
         if letter is not None:  # else this message is a dead letter already, and on its way
             self._carry(letter)
 
-    def start(self, endpoint: str) -> None:
+    def start(self, endpoint: str, secret: str = "") -> None:
         """Begin to push to `endpoint`; leases that a killed process left behind are over at once.
 
+        Each push carries `secret`, so that the endpoint knows it from others.
         Raises ConfigError when another service serves this queue.
         """
-        pusher = Pusher(endpoint, self._policy.ack_deadline_s)
+        pusher = Pusher(endpoint, self._policy.ack_deadline_s, secret)
         self._lock = _lock(self._path.with_name(self._path.name + ".lock"))
         self._queue.release(self._clock())
         self._reserve()

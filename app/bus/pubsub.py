@@ -99,7 +99,7 @@ class PubSubBus:
         except BadEvent as exc:  # it has no room for the reason; Pub/Sub moves it without one
             raise BusUnavailable(f"the dead letter does not fit: {exc.text}") from exc
 
-    def start(self, endpoint: str) -> None:
+    def start(self, endpoint: str, secret: str = "") -> None:
         """Do nothing: the subscription pushes."""
 
     def depth(self) -> None:

@@ -22,7 +22,7 @@ from socket import SHUT_RDWR
 from urllib.parse import urlsplit
 
 from app.errors import BusUnavailable, ConfigError, InternalError, internal
-from app.types import Message
+from app.types import PUSH_SECRET, Message
 
 log = logging.getLogger("dicomlake.bus")
 
@@ -70,13 +70,14 @@ class Pusher:
     followed: the endpoint is this very service.
     """
 
-    def __init__(self, endpoint: str, deadline_s: float) -> None:
+    def __init__(self, endpoint: str, deadline_s: float, secret: str = "") -> None:
         url = urlsplit(endpoint)
         if url.scheme != "http" or not url.hostname:
             raise ConfigError(f"the endpoint {endpoint!r} of the embedded queue is no http: URL")
         self._address = url.hostname, url.port or 80
         self._path = (url.path or "/") + (f"?{url.query}" if url.query else "")
         self._deadline_s = deadline_s
+        self._headers = {"Content-Type": "application/json"} | ({PUSH_SECRET: secret} if secret else {})
         self._lock = threading.Lock()
         self._idle: list[tuple[float, HTTPConnection]] = []
         self._busy: set[HTTPConnection] = set()
@@ -128,7 +129,7 @@ class Pusher:
         return connection
 
     def _post(self, connection: HTTPConnection, body: bytes) -> int:
-        connection.request("POST", self._path, body, {"Content-Type": "application/json"})
+        connection.request("POST", self._path, body, self._headers)
         response = connection.getresponse()
         response.read(ANSWER_BYTES)
         if response.status < 200 or not response.isclosed():

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import logging
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -9,11 +10,13 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import httpx
 import jwt
 import pytest
 from fastapi.testclient import TestClient
 from starlette.datastructures import Headers
 
+from app import server
 from app.api import create_app
 from app.api.auth import (
     KEYS_PAUSE_S,
@@ -28,6 +31,8 @@ from app.api.auth import (
     open_gate,
 )
 from app.errors import ConfigError, TransientError
+from app.services import open_services
+from tests import data
 from tests.conftest import lake_settings
 from tests.processes import PATIENCE_S, wait_until
 
@@ -254,3 +259,77 @@ def test_a_known_key_waits_for_no_request_for_an_unknown_one(failing_keys):
         assert not stranger.done()
         failing_keys.answering.set()
         assert isinstance(stranger.exception(), TransientError)
+
+
+@pytest.fixture
+def guarded(tmp_path):
+    """A lake in a folder that takes pushes with a token of the account alone."""
+    settings = lake_settings(
+        tmp_path, api__auth="iam", api__audience=RULES.audience, api__service_accounts=[ACCOUNT]
+    )
+    services = open_services(settings)
+    yield services
+    services.close()
+
+
+def test_the_embedded_queue_may_push_where_others_need_a_token(guarded, caplog):
+    caplog.set_level(logging.DEBUG)
+    with server.listen("127.0.0.1", 0) as sock:
+        http = server.make_server(guarded)
+        thread = threading.Thread(target=server.run, args=(http, guarded, sock))
+        thread.start()
+        (guarded.source.root / "ct.dcm").write_bytes(data.ct())
+        stored = wait_until(lambda: bool(guarded.warehouse.query("SELECT 1 FROM instances")))
+        stranger = httpx.post(f"http://127.0.0.1:{sock.getsockname()[1]}/", json={})
+        http.should_exit = True
+        thread.join(PATIENCE_S)
+    assert stored
+    assert stranger.status_code == 401
+    assert guarded.push_secret not in caplog.text
+
+
+def test_only_the_secret_of_this_start_lets_a_push_in(guarded, tmp_path):
+    client = TestClient(create_app(guarded), headers={"content-type": "application/json"})
+    other = open_services(lake_settings(tmp_path / "other"))
+    other.close()
+
+    def post(*secrets):
+        headers = [("X-Dicomlake-Push-Secret", secret) for secret in secrets]
+        return client.post("/", content=b"no event", headers=headers).status_code
+
+    ours = guarded.push_secret
+    assert len(ours) >= 32
+    assert post(ours) == 400  # let in, and then no event
+    for wrong in ((), ("",), (ours[:-1],), (f"{ours}x",), (other.push_secret,), (ours, ours)):
+        assert post(*wrong) == 401
+    assert post("é".encode()) == 401
+    assert ours not in repr(guarded)
+
+
+FAR = ["0.0.0.0", "::", "", "192.0.2.1", "fe80::1", "lake.example", "127.0.0.1.example", "localhost.example"]
+
+
+@pytest.mark.parametrize("host", FAR)
+@pytest.mark.parametrize("serve", ["all", "ingest", "browse"])
+def test_a_service_that_anyone_may_push_to_listens_on_loopback_alone(tmp_path, host, serve):
+    settings = lake_settings(tmp_path, api__host=host, api__serve=serve)
+    with pytest.raises(ConfigError, match=r"api\.auth none: .*api\.host .*api\.insecure"):
+        open_gate(settings.api)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "::1", "localhost", "LocalHost"])
+def test_on_loopback_no_token_is_needed(tmp_path, host):
+    assert open_gate(lake_settings(tmp_path, api__host=host).api) is None
+
+
+@pytest.mark.parametrize("more", [{"api__auth": "platform"}, {"api__insecure": True}])
+def test_it_starts_elsewhere_where_the_platform_checks_or_somebody_wished_it(tmp_path, more):
+    assert open_gate(lake_settings(tmp_path, api__host="0.0.0.0", **more).api) is None
+
+
+def test_the_platform_alone_lets_in_under_any_name(services):
+    api = services.settings.api.model_copy(update={"auth": "platform", "host": "0.0.0.0"})
+    app = create_app(replace(services, settings=services.settings.model_copy(update={"api": api})))
+    for address in ("http://lake.example", "http://127.0.0.1"):
+        client = TestClient(app, base_url=address, headers={"content-type": "application/json"})
+        assert client.post("/", content=b"no event", headers={"host": "lake.example"}).status_code == 400

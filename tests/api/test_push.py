@@ -205,7 +205,7 @@ def test_what_no_other_page_sent_is_taken(client, landed, site):
 
 def push_to(services, landed, hosts, url="http://127.0.0.1", **settings):
     """Push with these Host headers over a connection to the address in `url`."""
-    api = services.settings.api.model_copy(update=settings)
+    api = services.settings.api.model_copy(update={"insecure": True, **settings})
     served = replace(services, settings=services.settings.model_copy(update={"api": api}))
     headers = [("host", host) for host in hosts]
     return TestClient(create_app(served), base_url=url).post("/", json=wrapped(landed), headers=headers)

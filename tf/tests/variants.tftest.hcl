@@ -222,7 +222,7 @@ run "eventarc_has_a_trigger_a_type" {
   }
 
   assert {
-    condition     = [for env in google_cloud_run_v2_service.service["ingest"].template[0].containers[0].env : env.name if startswith(env.name, "DICOMLAKE__API__")] == ["DICOMLAKE__API__HOST", "DICOMLAKE__API__SERVE"]
+    condition     = [for env in google_cloud_run_v2_service.service["ingest"].template[0].containers[0].env : "${env.name}=${env.value}" if startswith(env.name, "DICOMLAKE__API__")] == ["DICOMLAKE__API__AUTH=platform", "DICOMLAKE__API__HOST=0.0.0.0", "DICOMLAKE__API__SERVE=ingest"]
     error_message = "Tokens of Eventarc have another audience: Cloud Run alone checks them."
   }
 
@@ -278,7 +278,7 @@ run "browse_only_reads" {
   }
 
   assert {
-    condition     = contains([for env in google_cloud_run_v2_service.service["browse"].template[0].containers[0].env : "${env.name}=${env.value}"], "DICOMLAKE__API__SERVE=browse") && google_cloud_run_v2_service.service["browse"].template[0].service_account == google_service_account.job["browse"].email
+    condition     = [for env in google_cloud_run_v2_service.service["browse"].template[0].containers[0].env : "${env.name}=${env.value}" if startswith(env.name, "DICOMLAKE__API__")] == ["DICOMLAKE__API__AUTH=platform", "DICOMLAKE__API__HOST=0.0.0.0", "DICOMLAKE__API__SERVE=browse"] && google_cloud_run_v2_service.service["browse"].template[0].service_account == google_service_account.job["browse"].email
     error_message = "It serves no pushes, under its own account."
   }
 
