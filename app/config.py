@@ -33,6 +33,7 @@ Prefix = Annotated[
     str, Field(pattern=r"^([A-Za-z0-9_-][A-Za-z0-9_.-]*/)*$", description="ends in /, or empty")
 ]
 
+WINDOW = "auto, or centre,width in the units of the image, such as 40,400; the width is above 0"
 LOADER = ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "DYLD_FALLBACK_LIBRARY_PATH", "PYTHONHOME")
 
 
@@ -107,10 +108,13 @@ class Preview(Section):
 
     enabled: bool = Field(description="make a preview")
     max_side: int = Field(ge=0, description="longest side in pixels; 0 = native size")
-    frame: str = Field(pattern=r"^(representative|first|[1-9][0-9]*)$", description="which frame, from 1")
+    frame: str = Field(
+        pattern=r"^(representative|first|[1-9][0-9]*)$",
+        description="representative, first, or the number of a frame, from 1",
+    )
     window: str = Field(
         pattern=r"^(auto|-?[0-9.]+(e-?[0-9]+)?,[0-9.]+(e-?[0-9]+)?)$",
-        description="auto, or centre,width in the units of the image",
+        description=WINDOW,
     )
     overlays: bool = Field(description="burn in overlay planes")
     icc: bool = Field(description="convert colours to sRGB by the embedded profile")
@@ -119,7 +123,7 @@ class Preview(Section):
     @classmethod
     def _has_width(cls, value: str) -> str:
         if value != "auto" and window_values(value) is None:
-            raise ValueError("is neither auto nor two numbers `centre,width` with a width above 0")
+            raise ValueError(f"is not of this form: {WINDOW}")
         return value
 
 

@@ -93,7 +93,7 @@ def validated(
             for error in exc.errors():
                 section, *key = map(str, error["loc"][:2])
                 if key or not any(known.startswith(f"{section}.") for known in faults):
-                    faults.setdefault(".".join([section, *key]), _fault(error, origins))
+                    faults.setdefault(".".join([section, *key]), _fault(error, origins, model))
                 if section not in defaults:
                     values.pop(section, None)
                 elif key:
@@ -105,11 +105,18 @@ def validated(
                     values[section] = defaults[section]
 
 
-def _fault(error: Any, origins: Mapping[str, str]) -> str:
-    """Return one of pydantic's errors as a sentence: the setting, the layer it came from, what is wrong."""
+def _fault(error: Any, origins: Mapping[str, str], model: type[BaseModel]) -> str:
+    """Return one of pydantic's errors as a sentence: the setting, the layer it came from, what is wrong.
+
+    A value that does not match a pattern is explained by the description of its setting, not by the pattern.
+    """
     path = ".".join(str(part) for part in error["loc"])
     origin = origins.get(".".join(str(part) for part in error["loc"][:2]), "")
     said = error["msg"].removeprefix("Value error, ")
+    if error["type"] == "string_pattern_mismatch":
+        section, key = error["loc"][:2]
+        keys: Any = model.model_fields[section].annotation
+        said = f"is not of this form: {keys.model_fields[key].description}"
     text = {"extra_forbidden": "is no setting", "missing": "is missing"}.get(
         error["type"], said[0].lower() + said[1:]
     )

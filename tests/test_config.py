@@ -69,9 +69,34 @@ def test_port_is_honoured_below_the_own_variable():
             {"DICOMLAKE__SOURCE__EXPECT": "("},
             "source.expect (from DICOMLAKE__SOURCE__EXPECT): is not a regular",
         ),
-        ({"DICOMLAKE__PREVIEW__WINDOW": "wide"}, "preview.window"),
+        *(
+            (
+                {"DICOMLAKE__PREVIEW__WINDOW": window},
+                "preview.window (from DICOMLAKE__PREVIEW__WINDOW): is not of this form: auto, or centre,width"
+                " in the units of the image, such as 40,400; the width is above 0",
+            )
+            for window in (
+                "wide",
+                "40",
+                "40,",
+                "40,-1",
+                "40,0",
+                "1e400,1",
+                "1.2.3,4",
+                "nan,1",
+                "40,400,SIGMOID",
+            )
+        ),
+        (
+            {"DICOMLAKE__PREVIEW__FRAME": "0"},
+            "is not of this form: representative, first, or the number of a frame, from 1",
+        ),
         ({"DICOMLAKE__METADATA__KEYS": "name"}, "metadata.keys"),
-        ({"DICOMLAKE__ARTIFACTS__IMAGES": "../x/"}, "artifacts.images"),
+        (
+            {"DICOMLAKE__ARTIFACTS__IMAGES": "../x/"},
+            "artifacts.images (from DICOMLAKE__ARTIFACTS__IMAGES): is not of this form: prefix of PNG"
+            " previews; ends in /, or empty",
+        ),
         ({"DICOMLAKE__DELIVERY__DEADLINE_S": "0"}, "delivery.deadline_s"),
         # What a timer or the system does not take would fail every event instead of the start.
         ({"DICOMLAKE__DELIVERY__ACK_DEADLINE_S": "Infinity"}, "delivery.ack_deadline_s"),
@@ -154,3 +179,11 @@ def test_settings_that_do_not_fit_together_stop_the_start(arguments, sentence):
 )
 def test_settings_that_just_fit_together_start(arguments):
     config.load({}, arguments)
+
+
+@pytest.mark.parametrize(
+    "window",
+    ["auto", "40,400", "-40.5,.5", "0,1", "0.0,0.1", ".5,1.", "1e3,1e-3", "1234.5e-2,10e1", "-0,001"],
+)
+def test_a_window_is_two_numbers(window):
+    assert config.load({}, {"preview.window": window}).settings.preview.window == window
