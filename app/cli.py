@@ -105,15 +105,22 @@ FILE = click.argument("file", type=click.Path(exists=True, dir_okay=False, path_
 @cli.command()
 @FILE
 @click.option("--flat", is_flag=True, help="The row's columns instead.")
+@click.option("--names", is_flag=True, help="Keywords beside tags.")
 @click.pass_context
-def dump(ctx: click.Context, file: Path, flat: bool) -> None:
+def dump(ctx: click.Context, file: Path, flat: bool, names: bool) -> None:
     """Print the DICOM JSON of a file, or of as much as can be read."""
     from app.dicom import describe_head
 
+    if flat and names:
+        raise click.UsageError("the columns of --flat have names: leave out --names")
     settings = settings_of(ctx)
     instance, fault = in_worker(settings, describe_head, content_of(file), settings.describe_options())
     if flat:
         emit(instance.columns)
+    elif names:
+        from app.dicom.keywords import with_keywords  # late, with pydicom
+
+        click.echo(with_keywords(instance.document).decode())
     else:
         click.echo(instance.document.decode())
     if fault is not None:

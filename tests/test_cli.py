@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 from pydicom.data import get_testdata_file
+from pydicom.dataset import Dataset
 
 from app.cli import cli
 from app.command import masked, run
@@ -288,3 +289,27 @@ def test_a_service_for_anyone_on_all_addresses_is_not_started(here, words):
     assert why.count("\n") == 1
     assert why.startswith("Error: api.auth none: anyone who can reach api.host '0.0.0.0' could push; ")
     assert list(here.iterdir()) == []
+
+
+def test_names_are_shown_beside_tags(say, here):
+    item = Dataset()
+    item.ScheduledProcedureStepID = "S1"
+    item.add_new(0x00090010, "LO", "MAKER")
+    raw = data.ct(RequestAttributesSequence=[item])
+    Path("x.dcm").write_bytes(raw)
+    status, said, _ = say("dump", "x.dcm", "--names")
+    named = json.loads(said)
+    assert status == 0
+    assert named["00080060"] == {"keyword": "Modality", "vr": "CS", "Value": ["CT"]}
+    assert list(named["00080060"]) == ["keyword", "vr", "Value"]
+    (inner,) = named["00400275"]["Value"]
+    assert named["00400275"]["keyword"] == "RequestAttributesSequence"
+    assert inner["00400009"] == {"keyword": "ScheduledProcedureStepID", "vr": "SH", "Value": ["S1"]}
+    assert inner["00090010"] == {"vr": "LO", "Value": ["MAKER"]}
+    assert named["00100010"]["Value"] == [{"Alphabetic": "Doe^Jane"}]
+
+
+def test_names_are_in_the_columns_anyway(say):
+    status, said, why = say("dump", CT, "--names", "--flat")
+    assert (status, said) == (2, "")
+    assert "leave out --names" in why
