@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -34,6 +35,10 @@ def _assignments(_: click.Context, __: click.Parameter, values: Iterable[str]) -
     if wrong := next((key for key, sign, _value in pairs if not sign or "." not in key), None):
         raise click.BadParameter(f"{wrong}: write it as section.key=value")
     return {key: value for key, _sign, value in pairs}
+
+
+SHOWN = ("message_id", "publish_time", "object_uri", "code", "reason")
+"""Columns of a dead letter that a person looks at first."""
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -195,10 +200,14 @@ def dlq_group() -> None:
 @dlq_group.command("list")
 @click.pass_context
 def dlq_list(ctx: click.Context) -> None:
-    """Print the open dead letters, oldest first."""
+    """Print the open dead letters, oldest first: a table in a terminal, else JSON lines."""
     with reading(ctx) as warehouse:
-        for row in dlq.letters(warehouse):
-            emit(row)
+        letters = dlq.letters(warehouse)
+        if sys.stdout.isatty():
+            click.echo(table([{name: letter[name] for name in SHOWN} for letter in letters]))
+            return
+        for letter in letters:
+            emit(letter)
 
 
 @dlq_group.command("show")

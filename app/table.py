@@ -11,12 +11,17 @@ def table(rows: Sequence[Mapping[str, object]]) -> str:
     """Return rows as aligned columns under their names; characters that cannot be seen are escaped."""
     if not rows:
         return "(no rows)"
-    cells = [[_plain(name) for name in rows[0]]] + [
-        ["" if value is None else _plain(str(value)) for value in row.values()] for row in rows
-    ]
+    cells = [[_plain(name) for name in rows[0]]] + [[_cell(value) for value in row.values()] for row in rows]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     lines = ["  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip() for line in cells]
     return "\n".join([lines[0], "  ".join("-" * width for width in widths), *lines[1:]])
+
+
+def _cell(value: object) -> str:
+    """Return a value as a cell: nothing for null, two quotes for the empty text."""
+    if value is None:
+        return ""
+    return "''" if value == "" else _plain(str(value))
 
 
 def _plain(text: str) -> str:

@@ -2,11 +2,13 @@
 
 import json
 import os
+import pty
 import re
 import signal
 import socket
 import subprocess
 import sys
+import termios
 import time
 from contextlib import closing, suppress
 from datetime import UTC, datetime
@@ -88,7 +90,7 @@ def test_without_a_lake_reading_says_so_and_makes_none(say, here, words):
 def test_bytes_are_base64_in_a_table_and_in_json(lake):
     sql = "SELECT x'00ff' AS b, x'' AS e, NULL AS n, 'ä' AS t"
     assert json.loads(lake("query", "--json", sql)[1]) == [{"b": "AP8=", "e": "", "n": None, "t": "ä"}]
-    assert lake("query", sql)[1].splitlines()[2].split() == ["AP8=", "ä"]
+    assert lake("query", sql)[1].splitlines()[2].split() == ["AP8=", "''", "ä"]
 
 
 def test_columns_of_one_name_are_both_shown(lake):
@@ -313,3 +315,21 @@ def test_names_are_in_the_columns_anyway(say):
     status, said, why = say("dump", CT, "--names", "--flat")
     assert (status, said) == (2, "")
     assert "leave out --names" in why
+
+
+def test_dead_letters_are_a_table_in_a_terminal_and_json_lines_in_a_pipe(lake, here):
+    (letter,) = [json.loads(line) for line in lake("dlq", "list")[1].splitlines()]
+    ours, theirs = pty.openpty()
+    termios.tcsetattr(theirs, termios.TCSANOW, [0, 0, *termios.tcgetattr(theirs)[2:]])  # lines as they are
+    process = begin(here, "dlq", "list", stdout=theirs)
+    os.close(theirs)
+    shown = b""
+    with suppress(OSError):  # as Linux ends a terminal
+        while piece := os.read(ours, 65536):
+            shown += piece
+    os.close(ours)
+    assert (process.communicate(timeout=60)[1], process.returncode) == ("", 0)
+    head, _, line = shown.decode().splitlines()
+    assert head.split() == ["message_id", "publish_time", "object_uri", "code", "reason"]
+    assert line.split()[0] == letter["message_id"]
+    assert line.split()[2:4] == [letter["object_uri"], "not_dicom"]

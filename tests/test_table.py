@@ -39,3 +39,7 @@ def test_what_is_no_character_to_see_is_escaped_and_all_else_is_shown(value, sho
 
 def test_a_column_may_be_called_anything():
     assert table([{"\x1b[2J": 1}]).splitlines()[0] == r"\u001b[2J"
+
+
+def test_null_and_the_empty_text_differ():
+    assert table([{"null": None, "empty": "", "end": 1}]).splitlines()[2] == "      ''     1"
