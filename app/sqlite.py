@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from app.errors import ConfigError
+from app.private import make_file
 
 BUSY_S = 30.0
 """How long to wait for another connection that writes."""
@@ -19,11 +23,28 @@ _MAY_PASS = frozenset(
         *(sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL, sqlite3.SQLITE_NOMEM),
     }
 )
+_LOCKED = "another process has locked the file; end it or try again"
+_SENTENCES = {
+    sqlite3.SQLITE_BUSY: _LOCKED,
+    sqlite3.SQLITE_LOCKED: _LOCKED,
+    sqlite3.SQLITE_READONLY: "this user may not write the file",
+    sqlite3.SQLITE_CANTOPEN: "the file cannot be opened; see the rights to it and to its folder",
+    sqlite3.SQLITE_FULL: "the disk is full",
+}
 
 
 def connect(path: Path, read_only: bool = False) -> sqlite3.Connection:
-    """Open the file in WAL mode, made if need be; a commit is on the disk when it returns."""
+    """Open the file in WAL mode, made if need be; a commit is on the disk when it returns.
+
+    The files that SQLite makes beside it are as private as it is. Raises ConfigError for a file to write that
+    this user may only read: SQLite would fail at the first change.
+    """
     uri = f"{path.absolute().as_uri()}?mode={'ro' if read_only else 'rwc'}"
+    if not read_only:
+        with suppress(OSError):  # SQLite has the error for it
+            make_file(path)
+        if os.path.exists(path) and not os.access(path, os.W_OK):
+            raise ConfigError(f"{path} cannot be written; give this user the right to write the file")
     connection = sqlite3.connect(uri, uri=True, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
     if read_only:
         return connection
@@ -67,6 +88,12 @@ def code(exc: BaseException) -> tuple[int, str]:
     # The low byte is the primary code, of which there are refinements such as SQLITE_IOERR_READ.
     number = getattr(exc, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
     return number, getattr(exc, "sqlite_errorname", type(exc).__name__)
+
+
+def reason(exc: BaseException) -> str:
+    """Return the code of an error and, where it tells, what is wrong and what to do."""
+    number, name = code(exc)
+    return f"{name}: {_SENTENCES[number]}" if number in _SENTENCES else name
 
 
 def may_pass(exc: BaseException) -> bool:

@@ -68,7 +68,7 @@ def test_a_file_that_stays_busy_is_unavailable_and_no_fault_of_the_configuration
     path, reader, opened, unavailable, monkeypatch
 ):
     monkeypatch.setattr(sqlite, "BUSY_S", 0.1)
-    with pytest.raises(unavailable, match="SQLITE_BUSY"):
+    with pytest.raises(unavailable, match="SQLITE_BUSY: another process has locked the file; end it"):
         opened(path)
 
 

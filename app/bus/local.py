@@ -25,6 +25,7 @@ from app.bus.letters import dead_letter
 from app.bus.push import Pump, Pusher, Verdict, push_body
 from app.bus.queue import DEAD_LETTER, MAIN, Queue, QueueStats, check_file
 from app.errors import BadEvent, BusUnavailable, ConfigError, DicomlakeError, OutOfSpace
+from app.private import FILE_MODE
 from app.types import Message, Reason, Row
 
 log = logging.getLogger("dicomlake.bus")
@@ -247,7 +248,7 @@ def _extra(message: Message) -> dict[str, object]:
 def _lock(path: Path) -> int:
     """Take the lock of the one process that delivers; the system frees it when that process ends."""
     try:
-        lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -7,6 +7,7 @@ so a lease that nobody ends becomes due again by itself. Times are arguments, in
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 import threading
 from collections.abc import Iterator, Mapping
@@ -19,7 +20,8 @@ from typing import Any
 from app.commit import GroupCommit
 from app.errors import BusUnavailable, ConfigError
 from app.makeable import check_makeable, looking
-from app.sqlite import code, connect, may_pass, transaction
+from app.private import make_folder
+from app.sqlite import connect, may_pass, reason, transaction
 from app.types import Message
 
 MAIN = "main"
@@ -111,11 +113,10 @@ def sqlite_errors(path: Path | None = None) -> Iterator[None]:
     try:
         yield
     except (sqlite3.Error, sqlite3.Warning) as exc:
-        name = code(exc)[1]
         if path is not None and not may_pass(exc):
-            text = f"bus.url: {path} cannot hold the queue ({name}); give bus.url another file"
+            text = f"bus.url: {path} cannot hold the queue ({reason(exc)}); give bus.url another file"
             raise ConfigError(text) from exc
-        raise BusUnavailable(f"the queue does not answer: {name}") from exc
+        raise BusUnavailable(f"the queue does not answer: {reason(exc)}") from exc
 
 
 @contextmanager
@@ -142,11 +143,11 @@ class Queue:
     """
 
     def __init__(self, path: Path, horizon_s: float) -> None:
-        self._horizon_s = horizon_s
+        self._path, self._horizon_s = path, horizon_s
         self._reading = threading.Lock()
         self._commits: GroupCommit[tuple[Statement, ...], Rows] = GroupCommit(self._commit, BusUnavailable)
         with _folder_errors(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(path.parent)
         with sqlite_errors(path):
             self._writer, self._reader = connect(path), connect(path)
             self._writer.executescript(SCHEMA)
@@ -208,8 +209,10 @@ class Queue:
         return QueueStats(waiting, leased, dead_letters, max(0.0, now - oldest) if oldest else 0.0)
 
     def check(self) -> None:
-        """Raise BusUnavailable unless the file can be read."""
+        """Raise BusUnavailable unless the file can be read and written."""
         self._read("SELECT id FROM queue LIMIT 1", {})
+        if not os.access(self._path, os.W_OK):
+            raise BusUnavailable("the file of the queue has become read-only, or is gone")
 
     def close(self) -> None:
         """Close the file; what is called later raises BusUnavailable."""

@@ -22,6 +22,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from app.errors import ObjectGone, StorageUnavailable
+from app.private import FILE_MODE, FOLDER_MODE, make_folder
 from app.storage.index import Stamp, stamp
 
 SEGMENT_BYTES, NAME_BYTES = 255, 2048
@@ -112,13 +113,13 @@ def open_folder(root: Path, segments: Sequence[str], make: bool = False) -> Iter
     flags = FOLDER if make else PASS
     with os_errors():
         if make:
-            os.makedirs(root, exist_ok=True)
+            make_folder(root)
         here = os.open(root, flags)
     try:
         for segment in segments:
             if make:
                 with suppress(FileExistsError):
-                    os.mkdir(segment, dir_fd=here)
+                    os.mkdir(segment, FOLDER_MODE, dir_fd=here)
                     _sync_folder(here)
             inner = os.open(segment, flags | os.O_NOFOLLOW, dir_fd=here)
             os.close(here)
@@ -249,7 +250,7 @@ def write_file(root: Path, path: str, data: bytes) -> None:
 
 def _replace(folder: int, name: str, data: bytes) -> None:
     temp = f".dicomlake-{secrets.token_hex(8)}.part"
-    descriptor = os.open(temp, CREATE, 0o666, dir_fd=folder)
+    descriptor = os.open(temp, CREATE, FILE_MODE, dir_fd=folder)
     try:
         with open(descriptor, "wb", buffering=0) as stream:
             view = memoryview(data)

@@ -20,7 +20,7 @@ from typing import Any
 from app.commit import GroupCommit
 from app.errors import ConfigError, StorageUnavailable
 from app.makeable import looking
-from app.sqlite import code, connect, may_pass, transaction
+from app.sqlite import connect, may_pass, reason, transaction
 
 LATEST = 2**63 - 2**32
 """Highest time taken for a generation: 64 signed bits hold it, and some steps more."""
@@ -114,8 +114,8 @@ def index_errors(path: Path | None = None) -> Iterator[None]:
         yield
     except sqlite3.Error as exc:
         if path is not None and not may_pass(exc):
-            raise ConfigError(f"the index {path} cannot be opened ({code(exc)[1]})") from exc
-        raise StorageUnavailable(f"the index of the folder fails ({code(exc)[1]})") from exc
+            raise ConfigError(f"the index {path} cannot be opened ({reason(exc)})") from exc
+        raise StorageUnavailable(f"the index of the folder fails ({reason(exc)})") from exc
 
 
 def check_index(path: Path) -> None:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from app.errors import BadEvent, ConfigError, DicomlakeError, ObjectGone, ShortRead, StorageUnavailable
 from app.makeable import check_makeable
+from app.private import make_folder
 from app.storage import BIG_BYTES, Publish
 from app.storage.folder import (
     delete_file,
@@ -57,11 +58,11 @@ class LocalStorage:
         if index is not None:
             _check_there(self.root, index)
         with _folder_errors(self.root):
-            self.root.mkdir(parents=True, exist_ok=True)
+            make_folder(self.root)
         _check_rights(self.root, writable=index is None)
         if index is not None:
             with _index_folder_errors(index):
-                index.parent.mkdir(parents=True, exist_ok=True)
+                make_folder(index.parent)
         self._index = Index(index, self.root) if index else None
 
     @staticmethod
@@ -185,9 +186,14 @@ class LocalStorage:
         self._watcher.start()
 
     def check(self) -> None:
-        """Raise StorageUnavailable unless the folder can be listed and its watcher, if any, lives."""
+        """Raise StorageUnavailable unless the folder can be listed and its watcher, if any, lives.
+
+        One without an index is not a source, so it has to take what is written.
+        """
         with os_errors(), os.scandir(self.root):
             pass
+        if self._index is None and not os.access(self.root, os.W_OK | os.X_OK):
+            raise StorageUnavailable("the folder has become read-only")
         if self._watcher and not self._watcher.alive():
             raise StorageUnavailable("the watcher of the folder has stopped")
 

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from app.errors import BadQuery, ConfigError, RowsRejected, WarehouseUnavailable
 from app.makeable import check_makeable, looking
-from app.sqlite import code, connect, may_pass, transaction
+from app.private import make_folder
+from app.sqlite import connect, may_pass, reason, transaction
 from app.types import Row
 from app.warehouse.schema import TABLES, Column, Table, check_delete, check_row
 from app.warehouse.sql import column_ddl, ddl, views
@@ -31,10 +32,9 @@ def sqlite_errors(path: Path | None = None) -> Iterator[None]:
     try:
         yield
     except (sqlite3.Error, sqlite3.Warning) as exc:
-        name = code(exc)[1]
         if path is not None and not may_pass(exc):
-            raise ConfigError(f"warehouse.url: {path} is no database to use ({name})") from None
-        raise WarehouseUnavailable(f"SQLite ({name})") from None
+            raise ConfigError(f"warehouse.url: {path} is no database to use ({reason(exc)})") from None
+        raise WarehouseUnavailable(f"SQLite ({reason(exc)})") from None
 
 
 @contextmanager
@@ -85,6 +85,21 @@ def _update_views(connection: sqlite3.Connection) -> None:
             connection.execute(statement)
 
 
+def _check_readable(path: Path) -> None:
+    """Raise ConfigError unless there is a file that this user may read."""
+    try:
+        os.stat(path)
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        text = f"there is no warehouse yet at {path}; run `dicomlake serve` or `dicomlake ingest` first"
+        raise ConfigError(text) from None
+    except OSError:
+        readable = False
+    else:
+        readable = os.access(path, os.R_OK)
+    if not readable:
+        raise ConfigError(f"{path} cannot be read; give this user the right to read it")
+
+
 class SqliteWarehouse:
     """Tables in a SQLite file in WAL mode: one writer behind a lock, a fresh read-only connection a query."""
 
@@ -110,7 +125,7 @@ class SqliteWarehouse:
     def create(self) -> None:
         """Make or update the file, its tables and views; raises ConfigError when it cannot be used."""
         with _folder_errors(self._path.parent):
-            self._path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(self._path.parent)
         with self._lock, sqlite_errors(self._path):
             writer = self._open_writer()
             with transaction(writer):
@@ -157,11 +172,13 @@ class SqliteWarehouse:
             return writer.execute(sql, [json.dumps(list(values))]).rowcount
 
     def check(self) -> None:
-        """Raise WarehouseUnavailable unless the tables can be read."""
+        """Raise WarehouseUnavailable unless the tables can be read and the file be written."""
         try:
             self.query("SELECT 1 FROM instances LIMIT 1")
         except BadQuery as exc:
             raise WarehouseUnavailable(exc.text) from exc
+        if not os.access(self._path, os.W_OK):
+            raise WarehouseUnavailable("the database file has become read-only")
 
     def close(self) -> None:
         """Close the writer; every later call fails."""
@@ -179,11 +196,8 @@ class SqliteWarehouse:
     def _open_reader(self) -> sqlite3.Connection:
         with sqlite_errors():
             self._check_file()
-            if self._file is None and self._identity() is None:
-                raise ConfigError(
-                    f"there is no warehouse yet at {self._path};"
-                    " run `dicomlake serve` or `dicomlake ingest` first"
-                )
+            if self._file is None:
+                _check_readable(self._path)
             reader = self._connect(read_only=True)
             guard(reader)
             return reader

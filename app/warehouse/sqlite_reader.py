@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 
 from app.errors import BadQuery, DicomlakeError, WarehouseUnavailable
-from app.sqlite import code, may_pass
+from app.sqlite import code, may_pass, reason
 from app.warehouse.schema import type_of
 from app.warehouse.sqlite_values import parameter
 
@@ -90,7 +90,7 @@ def _query_error(
 ) -> DicomlakeError:
     number, name = code(exc)
     if number in _BROKEN or may_pass(exc):
-        return WarehouseUnavailable(f"SQLite ({name})")
+        return WarehouseUnavailable(f"SQLite ({reason(exc)})")
     if number == sqlite3.SQLITE_INTERRUPT:
         return BadQuery("the statement took too long")
     if number == sqlite3.SQLITE_TOOBIG:

@@ -287,13 +287,14 @@ def test_full_disk_is_transient_and_leaves_no_trace(tmp_path: Path) -> None:
         subprocess.run(["umount", str(disk)], check=True)
 
 
-def test_written_file_has_the_mode_of_the_umask(storage: LocalStorage) -> None:
-    mask = os.umask(0o027)
+def test_written_file_is_for_its_owner_alone_whatever_the_umask(storage: LocalStorage) -> None:
+    mask = os.umask(0o000)
     try:
-        storage.write("a", b"x", "")
+        storage.write("a/b", b"x", "")
     finally:
         os.umask(mask)
-    assert stat.S_IMODE((storage.root / "a").stat().st_mode) == 0o640
+    modes = [stat.S_IMODE((storage.root / name).stat().st_mode) for name in ("a", "a/b")]
+    assert modes == [0o700, 0o600]
 
 
 def test_delete_removes_empty_folders_but_not_the_root(storage: LocalStorage, put: Put) -> None:
