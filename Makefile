@@ -23,11 +23,11 @@ endef
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-demo: $(VENV)/.run ## start the service, drop sample files, keep serving until Ctrl-C
-	$(BIN)/dicomlake demo
+demo: $(VENV)/.run ## start the service, drop sample files, keep serving until Ctrl-C; with PORT=N on that port
+	$(BIN)/dicomlake demo$(if $(PORT), --port $(PORT))
 
-run: $(VENV)/.run ## start the service on ./lake
-	$(BIN)/dicomlake serve
+run: $(VENV)/.run ## start the service on ./lake; with PORT=N on that port
+	$(BIN)/dicomlake serve$(if $(PORT), --port $(PORT))
 
 test: $(VENV)/.test ## run the whole test suite
 	$(BIN)/pytest -n 2 --dist loadgroup

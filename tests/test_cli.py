@@ -4,6 +4,7 @@ import json
 import os
 import pty
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -196,7 +197,20 @@ def test_the_port_of_the_demo_can_be_chosen(say):
         port = taken.getsockname()[1]
         status, _, why = say("demo", "--once", "--port", str(port))
     assert status == 2
-    assert why.startswith(f"Error: port {port} on 127.0.0.1 is in use")
+    assert why == (
+        f"Error: port {port} on 127.0.0.1 is in use; stop what uses it or choose another with --port N"
+        " (make demo PORT=N)\n"
+    )
+
+
+def test_make_takes_a_port_too():
+    need("make", shutil.which("make") is not None, "install make")
+    for target, command in (("demo", "dicomlake demo"), ("run", "dicomlake serve")):
+        for given, words in (([], command), (["PORT=9"], f"{command} --port 9")):
+            told = subprocess.run(
+                ["make", "-n", target, *given], cwd=ROOT, capture_output=True, text=True, check=True
+            )
+            assert told.stdout.splitlines()[-1].removeprefix(".venv/bin/").strip() == words
 
 
 def test_passwords_in_urls_are_shown_nowhere(say):

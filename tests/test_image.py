@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from app import bus, storage, warehouse
 from app.api.auth import open_gate
 from app.config import load
 from app.errors import ConfigError
@@ -84,6 +85,13 @@ def test_the_locks_hold_what_the_project_asks_for():
     assert requirements("requirements.build.lock").keys() == {"flit-core"}
 
 
+def test_every_extra_is_of_a_backend_that_there_is():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    doors = (bus.BACKENDS, storage.BACKENDS, warehouse.BACKENDS)
+    named = {extra for backends in doors for _, _, extra in backends.values() if extra}
+    assert project["optional-dependencies"].keys() == named | {"test"}
+
+
 def test_what_runs_is_what_was_tested():
     tested = requirements("requirements.test.lock")
     run = requirements("requirements.gcp.lock")
@@ -113,7 +121,7 @@ def test_every_setting_named_exists(text):
 
 
 def test_the_service_of_the_compose_file_starts_and_the_image_alone_lets_nobody_in():
-    need("PyYAML", find_spec("yaml") is not None, "pip install pyyaml")
+    need("PyYAML", find_spec("yaml") is not None, "make .venv/.test")
     import yaml
 
     (host,) = re.findall(r"(DICOMLAKE__API__HOST)=(\S+)", DOCKERFILE)
