@@ -17,6 +17,7 @@ from app.errors import ConfigError, TransientError
 from app.metrics import Metrics
 from app.storage import Storage, check_storage, open_storage
 from app.types import Instance, Row
+from app.upgrade import move_queue
 from app.warehouse import Warehouse, check_warehouse, open_warehouse
 from app.warehouse.batch import BatchedWarehouse
 from app.workers import Workers
@@ -73,6 +74,8 @@ def open_services(settings: Settings) -> Services:
     if found := list(faults(settings)):
         raise ConfigError("; ".join(found))
     index = _index(settings)
+    if settings.bus.url.startswith("local:") and index:
+        move_queue(index)
     with ExitStack() as opened:
         source = open_storage("source", settings.source.url, index, settings.source.buckets)
         opened.callback(source.close)

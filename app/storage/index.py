@@ -37,6 +37,7 @@ ADDED = {
     "again": "INTEGER NOT NULL DEFAULT 0",
 }
 """Columns that the table of the first release lacks."""
+TABLE_COLUMNS = "SELECT name FROM pragma_table_info('landing')"
 COLUMNS = "name, generation, mtime_ns, size, inode, ctime_ns, live, crc32c, told, replaced, again"
 GET = f"SELECT {COLUMNS} FROM landing WHERE root = ? AND name = ?"
 LIVE = f"SELECT {COLUMNS} FROM landing WHERE root = ? AND live"
@@ -195,14 +196,29 @@ class Index:
 
 def _create(connection: sqlite3.Connection) -> None:
     """Make the table, or add what an older one lacks."""
-    columns = "SELECT name FROM pragma_table_info('landing')"
-    if ADDED.keys() <= {name for (name,) in connection.execute(columns)}:
+    if ADDED.keys() <= {name for (name,) in connection.execute(TABLE_COLUMNS)}:
         return
     with transaction(connection):
-        connection.execute(TABLE)
-        there = {name for (name,) in connection.execute(columns)}
-        for name in ADDED.keys() - there:
-            connection.execute(f"ALTER TABLE landing ADD COLUMN {name} {ADDED[name]}")
+        _make_table(connection)
+
+
+def _make_table(connection: sqlite3.Connection) -> None:
+    connection.execute(TABLE)
+    there = {name for (name,) in connection.execute(TABLE_COLUMNS)}
+    for name in ADDED.keys() - there:
+        connection.execute(f"ALTER TABLE landing ADD COLUMN {name} {ADDED[name]}")
+
+
+def copy_index(old: sqlite3.Connection, new: sqlite3.Connection) -> None:
+    """Add what one file knows of all folders to another; what that one knows already is not undone."""
+    for connection in (old, new):
+        _make_table(connection)
+    new.executemany(PUT, old.execute(f"SELECT root, {COLUMNS} FROM landing"))
+
+
+def drop_index(connection: sqlite3.Connection) -> None:
+    """Remove what a file knows of all folders."""
+    connection.execute("DROP TABLE landing")
 
 
 def _values(seen: Seen) -> tuple[object, ...]:
