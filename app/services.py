@@ -15,7 +15,7 @@ from app.bus import Bus, DeliveryPolicy, check_bus, open_bus
 from app.config import SECTIONS, Settings, loader_variables
 from app.errors import ConfigError, TransientError
 from app.metrics import Metrics
-from app.storage import Storage, check_storage, open_storage
+from app.storage import Storage, WatchOptions, check_storage, open_storage
 from app.types import Instance, Row
 from app.upgrade import move_queue
 from app.warehouse import Warehouse, check_warehouse, open_warehouse
@@ -57,7 +57,7 @@ class Services:
             return
         self.workers.warm()
         self.bus.start(endpoint)
-        self.source.watch(self.bus.publish)
+        self.source.watch(self.bus.publish, WatchOptions(self.settings.source.settle_s))
 
     def close(self) -> None:
         """Close in the order of the flow: no new events, then no pushes, then workers, rows and stores."""

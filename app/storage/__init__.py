@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
@@ -13,6 +14,19 @@ BIG_BYTES = 64 * 2**20
 """Above this size an object is read in ranges instead of into memory."""
 Publish = Callable[[Message], object]
 """Take a notification; return only when it is durable."""
+
+
+@dataclass(frozen=True, slots=True)
+class WatchOptions:
+    """How a store is watched that does not publish by itself.
+
+    settle_s: a file is complete when nothing changed for so many seconds.
+    """
+
+    settle_s: float = 0.3
+
+
+WATCH = WatchOptions()
 
 
 class Storage(Protocol):
@@ -63,7 +77,7 @@ class Storage(Protocol):
         """Yield the live objects whose names begin with `prefix`, in order of name."""
         ...
 
-    def watch(self, publish: Publish) -> None:
+    def watch(self, publish: Publish, options: WatchOptions = WATCH) -> None:
         """Begin to publish notifications of changes, where the store does not do so; returns at once."""
         ...
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from app.errors import BadEvent, ConfigError, DicomlakeError, ObjectGone, ShortRead, StorageUnavailable
 from app.makeable import check_makeable
-from app.storage import BIG_BYTES, Publish
+from app.storage import BIG_BYTES, WATCH, Publish, WatchOptions
 from app.storage.folder import (
     delete_file,
     file_name,
@@ -157,14 +157,14 @@ class LocalStorage:
             if is_object_name(name):
                 yield ObjectRef(self.bucket, name, self._generation(name, found))
 
-    def watch(self, publish: Publish) -> None:
+    def watch(self, publish: Publish, options: WatchOptions = WATCH) -> None:
         """Publish what changed since the last run, then every change; each complete file once."""
         from app.storage.watcher import Watcher  # only a service that watches pays for its library
 
         if self._index is None:
             raise ConfigError(f"{self.root} cannot be watched without an index")
         _check_watchable(self.root)
-        self._watcher = Watcher(self, self._index, publish)
+        self._watcher = Watcher(self, self._index, publish, options)
         self._watcher.start()
 
     def check(self) -> None:

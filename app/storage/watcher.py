@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING
 from watchfiles import watch
 
 from app.errors import InternalError, ObjectGone, StorageUnavailable, TransientError, internal
-from app.storage import Publish
+from app.storage import Publish, WatchOptions
 from app.storage.folder import TEMP, is_event_name, os_errors, probe, spelled, stat_file, walk
 from app.storage.hints import below, folders, used_up
 from app.storage.index import Index, Seen, Stamp
@@ -40,7 +40,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("dicomlake.watcher")
 
-QUIET_S = 0.3
 RESCAN_S = 60.0
 POLL_S = 1.0
 """Between scans while the operating system gives no hints."""
@@ -57,8 +56,9 @@ library holds up all threads while it walks all folders, and those behind links 
 class Watcher:
     """Watches one folder until closed. One thread listens for hints, one looks, waits and publishes."""
 
-    def __init__(self, storage: LocalStorage, index: Index, publish: Publish) -> None:
+    def __init__(self, storage: LocalStorage, index: Index, publish: Publish, options: WatchOptions) -> None:
         self._storage, self._index, self._publish = storage, index, publish
+        self._settle_s = options.settle_s
         self._hints: SimpleQueue[str] = SimpleQueue()
         self._waiting: dict[str, tuple[Stamp | None, float]] = {}  # in order of time: every wait is as long
         self._stop = threading.Event()
@@ -232,7 +232,11 @@ class Watcher:
             return None
 
     def _wait(self, name: str, found: Stamp | None) -> None:
-        self._waiting.setdefault(name, (found, monotonic() + QUIET_S))
+        """Let a name wait; one that waits already begins anew when it has changed meanwhile."""
+        before, due = self._waiting.get(name, (None, 0.0))
+        if not due or before != found:
+            self._waiting.pop(name, None)
+            self._waiting[name] = (found, monotonic() + self._settle_s)
 
     def _settle(self) -> None:
         """Decide on the names that waited long enough; not on all at once, hints are taken in between."""
