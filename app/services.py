@@ -35,7 +35,8 @@ class Services:
     """All that a running dicomlake holds open.
 
     own_prefixes: by bucket that is read, what names of our own artifacts there begin with. index: the file in
-    which generations of files are kept.
+    which generations of files are kept. accept_removals: files that are gone at the start were removed, even
+    where it looks as if a disk were.
     """
 
     settings: Settings
@@ -50,6 +51,7 @@ class Services:
     own_prefixes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     index: Path | None = None
     now: Callable[[], datetime] = _now
+    accept_removals: bool = False
 
     def start(self, endpoint: str) -> None:
         """Begin to watch the source and to push to `endpoint`, where the backends do that themselves."""
@@ -57,7 +59,8 @@ class Services:
             return
         self.workers.warm()
         self.bus.start(endpoint)
-        self.source.watch(self.bus.publish, WatchOptions(self.settings.source.settle_s))
+        options = WatchOptions(self.settings.source.settle_s, self.accept_removals)
+        self.source.watch(self.bus.publish, options)
 
     def close(self) -> None:
         """Close in the order of the flow: no new events, then no pushes, then workers, rows and stores."""

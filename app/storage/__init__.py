@@ -20,10 +20,12 @@ Publish = Callable[[Message], object]
 class WatchOptions:
     """How a store is watched that does not publish by itself.
 
-    settle_s: a file is complete when nothing changed for so many seconds.
+    settle_s: a file is complete when nothing changed for so many seconds. accept_removals: what is gone at
+    the start was removed, even if it is all that was known of a folder.
     """
 
     settle_s: float = 0.3
+    accept_removals: bool = False
 
 
 WATCH = WatchOptions()

@@ -30,6 +30,13 @@ TABLE = """CREATE TABLE IF NOT EXISTS landing (
     size INTEGER NOT NULL, inode INTEGER NOT NULL, ctime_ns INTEGER NOT NULL, live INTEGER NOT NULL,
     PRIMARY KEY (root, name)
 ) WITHOUT ROWID"""
+BESIDE = """CREATE TABLE IF NOT EXISTS held_removal (
+    root TEXT NOT NULL, name TEXT NOT NULL, folder TEXT NOT NULL, PRIMARY KEY (root, name)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS mount_point (
+    root TEXT NOT NULL, folder TEXT NOT NULL, PRIMARY KEY (root, folder)
+) WITHOUT ROWID"""
+"""What app/storage/removals.py remembers."""
 ADDED = {
     "crc32c": "TEXT",
     "told": "INTEGER NOT NULL DEFAULT 1",
@@ -137,7 +144,7 @@ class Index:
     """The table `landing` of one folder. Safe to call from several threads and beside other processes."""
 
     def __init__(self, path: Path, root: Path) -> None:
-        self._root = str(root)
+        self.path, self._root = path, str(root)
         with index_errors(path):
             # Two connections, so that a reader never waits for a writer that waits for another process.
             self._writer, self._reader = connect(path), connect(path)
@@ -195,15 +202,18 @@ class Index:
 
 
 def _create(connection: sqlite3.Connection) -> None:
-    """Make the table, or add what an older one lacks."""
-    if ADDED.keys() <= {name for (name,) in connection.execute(TABLE_COLUMNS)}:
+    """Make the tables, or add what older ones lack."""
+    names = "SELECT count(*) FROM sqlite_master WHERE name IN ('landing', 'held_removal', 'mount_point')"
+    whole = ADDED.keys() <= {name for (name,) in connection.execute(TABLE_COLUMNS)}
+    if whole and connection.execute(names).fetchone() == (3,):
         return
     with transaction(connection):
-        _make_table(connection)
+        _make_tables(connection)
 
 
-def _make_table(connection: sqlite3.Connection) -> None:
-    connection.execute(TABLE)
+def _make_tables(connection: sqlite3.Connection) -> None:
+    for statement in (TABLE, *BESIDE.split(";")):
+        connection.execute(statement)
     there = {name for (name,) in connection.execute(TABLE_COLUMNS)}
     for name in ADDED.keys() - there:
         connection.execute(f"ALTER TABLE landing ADD COLUMN {name} {ADDED[name]}")
@@ -212,13 +222,18 @@ def _make_table(connection: sqlite3.Connection) -> None:
 def copy_index(old: sqlite3.Connection, new: sqlite3.Connection) -> None:
     """Add what one file knows of all folders to another; what that one knows already is not undone."""
     for connection in (old, new):
-        _make_table(connection)
+        _make_tables(connection)
     new.executemany(PUT, old.execute(f"SELECT root, {COLUMNS} FROM landing"))
+    held = old.execute("SELECT root, name, folder FROM held_removal")
+    new.executemany("INSERT OR IGNORE INTO held_removal VALUES (?, ?, ?)", held)
+    mounts = old.execute("SELECT root, folder FROM mount_point")
+    new.executemany("INSERT OR IGNORE INTO mount_point VALUES (?, ?)", mounts)
 
 
 def drop_index(connection: sqlite3.Connection) -> None:
     """Remove what a file knows of all folders."""
-    connection.execute("DROP TABLE landing")
+    for table in ("landing", "held_removal", "mount_point"):
+        connection.execute(f"DROP TABLE {table}")
 
 
 def _values(seen: Seen) -> tuple[object, ...]:

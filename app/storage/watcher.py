@@ -32,6 +32,8 @@ from app.storage import Publish, WatchOptions
 from app.storage.folder import TEMP, is_event_name, os_errors, probe, spelled, stat_file, walk
 from app.storage.hints import below, folders, used_up
 from app.storage.index import Index, Seen, Stamp
+from app.storage.mounts import mount_points
+from app.storage.removals import Removals
 from app.storage.telling import messages
 from app.storage.versions import version
 
@@ -58,7 +60,8 @@ class Watcher:
 
     def __init__(self, storage: LocalStorage, index: Index, publish: Publish, options: WatchOptions) -> None:
         self._storage, self._index, self._publish = storage, index, publish
-        self._settle_s = options.settle_s
+        self._settle_s, self._accept = options.settle_s, options.accept_removals
+        self.removals = Removals(index.path, storage.root, 2 * (RESCAN_S + options.settle_s))
         self._hints: SimpleQueue[str] = SimpleQueue()
         self._waiting: dict[str, tuple[Stamp | None, float]] = {}  # in order of time: every wait is as long
         self._stop = threading.Event()
@@ -74,6 +77,8 @@ class Watcher:
 
     def start(self) -> None:
         """Start both threads and return."""
+        if self._accept:
+            self.removals.accept()
         for thread in self._threads:
             thread.start()
 
@@ -87,6 +92,7 @@ class Watcher:
         self._hints.put("")
         for thread in self._threads:
             thread.join(1.0)
+        self.removals.close()
 
     def _listen(self) -> None:
         while not self._stop.is_set():
@@ -103,9 +109,12 @@ class Watcher:
             self._stop.wait(max(POLL_S / 2, SCAN_SHARE * took))
 
     def _follow(self) -> None:
-        """Pass hints on until the folder is replaced by another; an empty hint asks for a full scan."""
+        """Pass hints on until the folder is replaced by another; an empty hint asks for a full scan.
+
+        Until a disk is mounted or unmounted, too: of that there is no hint, nor of what is done on it then.
+        """
         root = self._storage.root
-        watched, listening, look_at = os.stat(root), False, 0.0
+        watched, mounts, listening, look_at = os.stat(root), mount_points(root), False, 0.0
         for changes in watch(
             root,
             watch_filter=None,
@@ -120,6 +129,8 @@ class Watcher:
             if monotonic() >= look_at:
                 if used_up(root):
                     raise OSError(ENOSPC, "no more watches")
+                if mount_points(root) != mounts:
+                    return
                 look_at = monotonic() + POLL_S
             if not listening:
                 listening = self._listening = True
@@ -166,6 +177,8 @@ class Watcher:
             found = self._state(hint)
             self._wait(hint, found)
             if found is None:
+                if not os.path.lexists(self._storage.root / hint):
+                    self.removals.hint(hint)
                 # It is or was a folder, maybe. What came before it was listened to gave no hint: look twice.
                 if not any(above in self._waiting for above in folders(hint)):
                     self._scan(f"{hint}/")
@@ -173,10 +186,12 @@ class Watcher:
 
     def _scan_all(self) -> None:
         started = monotonic()
+        self.removals.begin_scan()
         unnamed = self._scan("")
         if self._stop.is_set():
             return
-        self._scanned, self._held_up = True, False
+        self.removals.end_scan()
+        self._scanned, self._held_up, self._accept = True, False, False
         for name in sorted(unnamed - self._unnamed):
             log.warning("left out, the name can be no object name", extra={"object": spelled(name)})
         self._unnamed = unnamed
@@ -193,6 +208,7 @@ class Watcher:
             if self._stop.is_set():
                 return unnamed
             seen = known.pop(name, None)
+            self._found(name)
             if not is_event_name(name):
                 unnamed.add(name)
             elif seen is None or not seen.told:
@@ -204,9 +220,16 @@ class Watcher:
                 else:
                     touched[name] = replace(seen, stamp=found)
         for name in known:
-            self._wait(name, None)
+            if self._accept:
+                self.removals.hint(name)
+            if not self.removals.is_held(name):
+                self._wait(name, None)
         self._index.put(touched)
         return unnamed
+
+    def _found(self, name: str) -> None:
+        if self.removals.seen(name):  # what is really gone of its folder is for a scan to see
+            self._hints.put("")
 
     def _scan_due(self, folder: str) -> None:
         """Scan a folder that waited, and so all folders below it that have waited long enough by now."""
@@ -241,6 +264,7 @@ class Watcher:
     def _settle(self) -> None:
         """Decide on the names that waited long enough; not on all at once, hints are taken in between."""
         changes: dict[str, Seen] = {}
+        self.removals.begin()
         enough = monotonic() + BATCH_S
         for name, (before, due) in list(islice(self._waiting.items(), BATCH)):
             if due > monotonic() or monotonic() > enough or self._stop.is_set():
@@ -274,7 +298,9 @@ class Watcher:
     def _change(self, name: str, found: Stamp | None) -> Seen | None:
         if found is None:
             live = self._storage.last(name)
-            return replace(live, live=False) if live else None
+            return replace(live, live=False) if live and self.removals.check(name) else None
+        self._found(name)
+        self.removals.check(name)
         seen = version(self._storage.root, name, found, self._index)
         return None if seen.told else seen
 
@@ -288,6 +314,7 @@ class Watcher:
                 told[name] = replace(seen, told=True, replaced=())
         finally:
             self._index.put(told)
+            self.removals.removed([name for name, seen in told.items() if not seen.live])
 
     def _tell(self, name: str, seen: Seen) -> None:
         bucket, uri = self._storage.bucket, self._storage.uri(name)
