@@ -109,10 +109,11 @@ class Removals:
         Asked for new files too: once they are known objects, the folder is not one of which all are gone.
         """
         with self._lock:
-            if self._is_hinted(name):
-                return True
+            if name in self._held or self._is_hinted(name):
+                return self._is_hinted(name)
+            held = tuple(set(self._held.values()))
             for folder in self._folders(name):
-                if folder not in self._whole:
+                if folder not in self._whole and not folder.startswith(held):
                     if missing := self._missing(folder):
                         self._hold(folder, missing)
                     else:

@@ -30,7 +30,7 @@ from watchfiles import watch
 from app.errors import InternalError, ObjectGone, StorageUnavailable, TransientError, internal
 from app.storage import Publish, WatchOptions
 from app.storage.folder import TEMP, is_event_name, os_errors, probe, spelled, stat_file, walk
-from app.storage.hints import below, folders, used_up
+from app.storage.hints import below, folders, must_poll, used_up
 from app.storage.index import Index, Seen, Stamp
 from app.storage.mounts import mount_points
 from app.storage.removals import Removals
@@ -64,7 +64,7 @@ class Watcher:
         self.removals = Removals(index.path, storage.root, 2 * (RESCAN_S + options.settle_s))
         self._hints: SimpleQueue[str] = SimpleQueue()
         self._waiting: dict[str, tuple[Stamp | None, float]] = {}  # in order of time: every wait is as long
-        self._stop = threading.Event()
+        self._stop, self._polls = threading.Event(), must_poll()
         self._listening: bool | None = None  # not known yet
         self._started_at = inf
         self._scanned = self._held_up = self._at_fault = False
@@ -125,6 +125,7 @@ class Watcher:
             stop_event=self._stop,
             raise_interrupt=False,
             ignore_permission_denied=True,
+            force_polling=self._polls,
         ):
             if monotonic() >= look_at:
                 if used_up(root):
@@ -177,7 +178,7 @@ class Watcher:
             found = self._state(hint)
             self._wait(hint, found)
             if found is None:
-                if not os.path.lexists(self._storage.root / hint):
+                if not self._polls and not os.path.lexists(self._storage.root / hint):
                     self.removals.hint(hint)
                 # It is or was a folder, maybe. What came before it was listened to gave no hint: look twice.
                 if not any(above in self._waiting for above in folders(hint)):
