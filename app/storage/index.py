@@ -35,8 +35,13 @@ BESIDE = """CREATE TABLE IF NOT EXISTS held_removal (
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS mount_point (
     root TEXT NOT NULL, folder TEXT NOT NULL, PRIMARY KEY (root, folder)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS folder_identity (
+    root TEXT NOT NULL, folder TEXT NOT NULL, device INTEGER NOT NULL, inode INTEGER NOT NULL,
+    PRIMARY KEY (root, folder)
 ) WITHOUT ROWID"""
 """What app/storage/removals.py remembers."""
+TABLES = ("landing", "held_removal", "mount_point", "folder_identity")
 ADDED = {
     "crc32c": "TEXT",
     "told": "INTEGER NOT NULL DEFAULT 1",
@@ -203,9 +208,9 @@ class Index:
 
 def _create(connection: sqlite3.Connection) -> None:
     """Make the tables, or add what older ones lack."""
-    names = "SELECT count(*) FROM sqlite_master WHERE name IN ('landing', 'held_removal', 'mount_point')"
-    whole = ADDED.keys() <= {name for (name,) in connection.execute(TABLE_COLUMNS)}
-    if whole and connection.execute(names).fetchone() == (3,):
+    tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
+    columns = {name for (name,) in connection.execute(TABLE_COLUMNS)}
+    if tables.issuperset(TABLES) and columns.issuperset(ADDED):
         return
     with transaction(connection):
         _make_tables(connection)
@@ -224,15 +229,16 @@ def copy_index(old: sqlite3.Connection, new: sqlite3.Connection) -> None:
     for connection in (old, new):
         _make_tables(connection)
     new.executemany(PUT, old.execute(f"SELECT root, {COLUMNS} FROM landing"))
-    held = old.execute("SELECT root, name, folder FROM held_removal")
-    new.executemany("INSERT OR IGNORE INTO held_removal VALUES (?, ?, ?)", held)
-    mounts = old.execute("SELECT root, folder FROM mount_point")
-    new.executemany("INSERT OR IGNORE INTO mount_point VALUES (?, ?)", mounts)
+    for table in TABLES[1:]:
+        rows = old.execute(f"SELECT * FROM {table}").fetchall()
+        if rows:
+            marks = ", ".join("?" * len(rows[0]))
+            new.executemany(f"INSERT OR IGNORE INTO {table} VALUES ({marks})", rows)
 
 
 def drop_index(connection: sqlite3.Connection) -> None:
     """Remove what a file knows of all folders."""
-    for table in ("landing", "held_removal", "mount_point"):
+    for table in TABLES:
         connection.execute(f"DROP TABLE {table}")
 
 

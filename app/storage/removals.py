@@ -2,7 +2,8 @@
 
 A folder here is the landing folder, each of its first-level folders, and each mount point below. When all
 known objects of one are gone together, and the system gave no hint of the files themselves or of a folder
-that was moved or removed with them, their removals are held back until one of them is seen again.
+that was moved or removed with them, their removals are held back until one of them is seen again. A folder
+of one object only is an exception, unless it is another folder now (by device and inode) or its disk is gone.
 
 What is held back is remembered by name: a file that is new in the empty folder is none of those that were
 on the disk, and brings none of them back.
@@ -27,16 +28,22 @@ from app.storage.mounts import mount_points
 log = logging.getLogger("dicomlake.watcher")
 
 MANY = 2
-"""Fewer objects that go unseen are held back only with a mount point. A folder with one file is ordinary, and
-so is its removal while the service is down. If it is wrong, it costs one document, until the file is back."""
+"""Fewer objects that go unseen are held back only if their folder is another too. A folder with one file is
+ordinary, and so is its removal while the service is down."""
 PAGE = 1000
 LIVE = """SELECT name FROM landing WHERE root = ? AND live AND name > ? AND name < ?
 ORDER BY name LIMIT ?"""
 HELD = """SELECT name, folder FROM held_removal JOIN landing USING (root, name) WHERE root = ? AND live"""
+IDENTITIES = "SELECT folder, device, inode FROM folder_identity WHERE root = ?"
+IDENTIFY = "INSERT INTO folder_identity (root, folder, device, inode) VALUES (?, ?, ?, ?)"
+FORGET = "DELETE FROM folder_identity WHERE root = ? AND folder = ?"
+MOST = 2**63 - 1
+"""SQLite's highest number; of wider ones the top bit is cut."""
+Identity = tuple[int, int]
 
 
 class Removals:
-    """Decides on removals in one watched folder. The watcher tells what it sees; any thread may ask.
+    """Decides on removals in one watched folder. One thread tells what it sees; any may hint and ask.
 
     hint_age_s: how long a hint counts that no removal has used up.
     """
@@ -49,9 +56,13 @@ class Removals:
             self._held = dict(self._connection.execute(HELD, (self._key,)).fetchall())
             mounts = self._connection.execute("SELECT folder FROM mount_point WHERE root = ?", (self._key,))
             self._mounts = frozenset(name for (name,) in mounts)
+            found = self._connection.execute(IDENTITIES, (self._key,))
+            self._identities: dict[str, Identity] = {name: (device, inode) for name, device, inode in found}
         self._hints: dict[str, float] = {}
         self._witnesses: dict[str, str] = {}
         self._whole: set[str] = set()
+        self._identified: set[str] = set()
+        self._changed: dict[str, Identity | None] = {}
 
     def close(self) -> None:
         """Close the file."""
@@ -88,8 +99,17 @@ class Removals:
         log.info("removals are held back no more, a known object is there", extra={"object": folder or "/"})
         return True
 
+    def known(self, name: str) -> None:
+        """Take note, while the folder is looked through, that a known object is where it was."""
+        first = name[: name.find("/") + 1]
+        if first not in self._identified:
+            self._identified.add(first)
+            for folder in {"", first}:
+                self._identify(folder, name)
+
     def removed(self, names: Collection[str]) -> None:
-        """Take note that removals were published."""
+        """Take note that removals were published, and remember which folders those of known objects are."""
+        self._write_identities()
         for name in names:
             self._hints.pop(name, None)
         if held := [name for name in names if name in self._held]:
@@ -118,6 +138,7 @@ class Removals:
                         self._hold(folder, missing)
                     else:
                         self._whole.add(folder)
+                        self._identify(folder, name)
             return name not in self._held
 
     def doubtful(self, name: str) -> bool:
@@ -130,6 +151,7 @@ class Removals:
     def begin_scan(self) -> None:
         """Remember what is mounted before the folder is looked through."""
         self._set_mounts(self._mounts | mount_points(self._root))
+        self._identified.clear()
 
     def end_scan(self) -> None:
         """Forget mount points that nothing is missing of, and hints that were not used up."""
@@ -138,8 +160,11 @@ class Removals:
         with self._lock:
             done = {name for name in gone.difference(held) if not self._missing(name)}
         self._set_mounts(self._mounts - done)
+        self._write_identities()
         before = monotonic() - self._hint_age_s
-        self._hints = {name: at for name, at in self._hints.items() if at > before}
+        for name, at in list(self._hints.items()):  # a copy: another thread adds to them
+            if at <= before:
+                self._hints.pop(name, None)
 
     def _set_mounts(self, mounts: frozenset[str]) -> None:
         if mounts == self._mounts:
@@ -182,7 +207,39 @@ class Removals:
                 return []
             if not self._is_hinted(name):
                 missing.append(name)
-        return missing if unmounted or len(missing) >= MANY else []
+        return missing if len(missing) >= MANY or unmounted or self._is_another(folder) else []
+
+    def _is_another(self, folder: str) -> bool:
+        known = self._identities.get(folder)
+        return known is not None and known != self._identity(folder)
+
+    def _identity(self, folder: str) -> Identity | None:
+        try:
+            found = os.stat(self._root / folder)
+        except OSError:
+            return None
+        return found.st_dev & MOST, found.st_ino & MOST
+
+    def _identify(self, folder: str, name: str) -> None:
+        """Take a folder as it is for the one of its known objects, if `name`, one of them, is still in it."""
+        found = self._identity(folder)
+        if found == self._identities.get(folder) or (found and not self._is_there(name)):
+            return
+        self._changed[folder] = found
+        if found:
+            self._identities[folder] = found
+        else:
+            del self._identities[folder]
+
+    def _write_identities(self) -> None:
+        if not self._changed:
+            return
+        with self._lock, index_errors(), transaction(self._connection):
+            for folder, found in self._changed.items():
+                self._connection.execute(FORGET, (self._key, folder))
+                if found:
+                    self._connection.execute(IDENTIFY, (self._key, folder, *found))
+        self._changed.clear()
 
     def _is_there(self, name: str) -> bool:
         try:

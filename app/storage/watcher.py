@@ -139,6 +139,9 @@ class Watcher:
                 self._hints.put("")
             hints = {hint for _, path in changes if (hint := below(root, path)) is not None}
             for hint in sorted(hints):  # what is above comes first, and is scanned with all below
+                # Noted here: what waits to be looked at is dropped when the root itself is gone.
+                if not self._polls and _is_object(hint) and not os.path.lexists(root / hint):
+                    self.removals.hint(hint)
                 self._hints.put(hint)
             if "" in hints or not os.path.samestat(watched, os.stat(root)):
                 return
@@ -174,12 +177,10 @@ class Watcher:
     def _look(self, hint: str) -> None:
         if not hint:
             self._scan_at = min(self._scan_at, max(monotonic(), self._scan_not_before))
-        elif is_event_name(hint) and not TEMP.fullmatch(os.path.basename(hint)):
+        elif _is_object(hint):
             found = self._state(hint)
             self._wait(hint, found)
             if found is None:
-                if not self._polls and not os.path.lexists(self._storage.root / hint):
-                    self.removals.hint(hint)
                 # It is or was a folder, maybe. What came before it was listened to gave no hint: look twice.
                 if not any(above in self._waiting for above in folders(hint)):
                     self._scan(f"{hint}/")
@@ -210,6 +211,8 @@ class Watcher:
                 return unnamed
             seen = known.pop(name, None)
             self._found(name)
+            if seen is not None:
+                self.removals.known(name)
             if not is_event_name(name):
                 unnamed.add(name)
             elif seen is None or not seen.told:
@@ -324,3 +327,7 @@ class Watcher:
             told = message.attributes
             facts = {"bucket": bucket, "object": name, "generation": int(told["objectGeneration"])}
             log.debug("published", extra=facts | {"event_type": told["eventType"]})
+
+
+def _is_object(hint: str) -> bool:
+    return is_event_name(hint) and not TEMP.fullmatch(os.path.basename(hint))

@@ -8,15 +8,18 @@ import os
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from app.errors import StorageUnavailable
 from app.storage import WatchOptions
+from app.storage.index import Index, Seen, stamp
 from app.storage.local import LocalStorage
 from app.storage.mounts import mount_points
+from app.storage.removals import Removals
 from app.types import Message, ObjectRef
 from tests.parts import need
 from tests.storage.test_watcher import Landing, answers, mtime, until
@@ -86,6 +89,61 @@ def test_an_empty_folder_in_place_of_a_full_one_removes_nothing(
     assert landing.messages == []
 
 
+@pytest.mark.parametrize("place", ["", "disk"])
+@pytest.mark.parametrize("running", [True, False])
+def test_one_object_is_enough_when_its_folder_is_another(
+    landing: Landing, tmp_path: Path, place: str, running: bool
+) -> None:
+    (event,) = fill(landing, "disk/a.dcm")
+    if not running:
+        landing.stop()
+    swap_away(landing.root / place, tmp_path / "away")
+    if not running:
+        landing.start()
+    held(landing)
+    swap_back(landing.root / place, tmp_path / "away")
+    until(lambda: answers(landing))
+    landing.stop()
+    (landing.root / "disk/a.dcm").unlink()  # it is the folder that was known, so this is a removal
+    landing.start()
+    assert landing.settled(1) == removals([event])
+
+
+def test_a_folder_is_known_by_the_objects_seen_in_it_last(landing: Landing, tmp_path: Path) -> None:
+    (event,) = fill(landing, "disk/a.dcm")
+    landing.stop()
+    swap_away(landing.root / "disk", tmp_path / "away")
+    (tmp_path / "away/a.dcm").rename(landing.root / "disk/a.dcm")  # the same file, in another folder
+    other = mtime(landing.put("other"))
+    landing.start()
+    assert landing.settled(1) == [("finalize", "other", other)]  # so all has been looked through
+    landing.stop()
+    (landing.root / "disk/a.dcm").unlink()
+    landing.start()
+    assert landing.settled(1) == removals([event])
+
+
+@pytest.mark.parametrize("seen", [Removals.known, Removals.check])
+def test_a_folder_that_is_replaced_just_after_a_look_into_it_is_another(
+    tmp_path: Path, seen: Callable[[Removals, str], object]
+) -> None:
+    disk = tmp_path / "landing/disk"
+    disk.mkdir(parents=True)
+    (disk / "a").write_bytes(b"x")
+    with (
+        closing(Index(tmp_path / "queue.db", tmp_path / "landing")) as index,
+        closing(Removals(tmp_path / "queue.db", tmp_path / "landing", 1.0)) as removals,
+    ):
+        index.put({"disk/a": Seen(1, stamp(os.stat(disk / "a")))})
+        removals.known("disk/a")
+        removals.begin_scan()
+        swap_away(disk, tmp_path / "away")
+        seen(removals, "disk/a")
+        removals.begin()
+        assert not removals.check("disk/a")
+        assert removals.held() == 1
+
+
 def test_removals_go_on_when_a_known_object_is_seen_again(landing: Landing, tmp_path: Path) -> None:
     names = ["disk/a", "disk/b", "disk/c"]
     gone = removals(fill(landing, *names))
@@ -153,12 +211,16 @@ def test_an_event_that_waits_is_not_given_up_while_its_file_is_away(landing: Lan
     assert landing.storage.is_live(ref)
 
 
-@pytest.mark.parametrize("whole", [False, True], ids=["files", "folder"])
-def test_all_files_that_are_deleted_while_the_service_runs_are_removed(landing: Landing, whole: bool) -> None:
+@pytest.mark.parametrize("what", ["files", "study", "landing"])
+def test_all_files_that_are_deleted_while_the_service_runs_are_removed(landing: Landing, what: str) -> None:
     names = [f"study/series{number % 3}/{number}" for number in range(60)]
     gone = removals(fill(landing, *names))
-    if whole:
+    if what == "study":
         shutil.rmtree(landing.root / "study")
+    elif what == "landing":
+        shutil.rmtree(landing.root)
+        time.sleep(0.5)
+        landing.root.mkdir()  # another folder, but the system reported each file
     else:
         for name in names:
             (landing.root / name).unlink()
