@@ -210,6 +210,22 @@ def test_a_file_without_the_columns_of_later_releases_moves_too(tmp_path):
         assert index.live() == {"a": Seen(5, Stamp(5, 1, 7, 6))}
 
 
+def test_what_is_held_back_moves_too(tmp_path):
+    make_before(tmp_path)
+    kept = {
+        "held_removal": (str(ROOT), "a", ""),
+        "mount_point": (str(ROOT), "disk/"),
+        "folder_identity": (str(ROOT), "disk/", 5, 7),
+    }
+    with closing(sqlite3.connect(tmp_path / "lake.db")) as connection, connection:
+        for table, row in kept.items():
+            connection.execute(f"INSERT INTO {table} VALUES ({', '.join('?' * len(row))})", row)
+    move_queue(tmp_path / "queue.db")
+    with closing(sqlite3.connect(tmp_path / "queue.db")) as connection:
+        assert {name: connection.execute(f"SELECT * FROM {name}").fetchone() for name in kept} == kept
+    assert not tables(tmp_path / "lake.db") & kept.keys()
+
+
 def test_opening_the_services_moves_the_queue_of_before(tmp_path):
     before = make_before(tmp_path)
     services = open_services(lake_settings(tmp_path, bus__url=f"local:{tmp_path / 'queue.db'}"))
