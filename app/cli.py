@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -54,14 +55,15 @@ def cli(ctx: click.Context, arguments: dict[str, object]) -> None:
 @cli.command()
 @click.option("--host", help="Address to listen on.")
 @click.option("--port", type=int, help="Port to listen on.")
+@click.option("--accept-removals", is_flag=True, help="What is gone was removed; no disk is missing.")
 @click.pass_context
-def serve(ctx: click.Context, host: str | None, port: int | None) -> None:
+def serve(ctx: click.Context, host: str | None, port: int | None, accept_removals: bool) -> None:
     """Run the HTTP service; with a folder as source also the watcher and the queue."""
     from app import server
 
     settings = settings_of(ctx, server.faults, api__host=host, api__port=port)
     with server.listen(settings.api.host, settings.api.port) as sock:
-        server.serve(open_services(settings), sock)
+        server.serve(replace(open_services(settings), accept_removals=accept_removals), sock)
 
 
 @cli.command()

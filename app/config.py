@@ -50,6 +50,7 @@ class Source(Section):
     buckets: tuple[str, ...] = Field(
         description="further buckets whose events are served, beside that of the url"
     )
+    settle_s: Seconds = Field(description="a file in a folder is complete when unchanged for so many seconds")
     max_object_bytes: int = Field(ge=0, description="larger objects are refused; 0 = no limit")
     events: tuple[EventType, ...] = Field(description="event types that are served; others are acked unseen")
     expect: str = Field(

@@ -50,12 +50,11 @@ def lake(once: bool, keep: Path | None) -> Iterator[dict[str, object]]:
         return
     with tempfile.TemporaryDirectory(prefix="dicomlake-") as scratch:
         folder = Path(keep or scratch).resolve()
-        database = folder / "lake.db"
         yield {
             "source.url": f"file:{folder / 'landing'}",
             "artifacts.url": f"file:{folder / 'output'}",
-            "warehouse.url": f"sqlite:{database}",
-            "bus.url": f"local:{database}",
+            "warehouse.url": f"sqlite:{folder / 'lake.db'}",
+            "bus.url": f"local:{folder / 'queue.db'}",
             **({"api.port": 0} if once else {}),
         }
 

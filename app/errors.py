@@ -16,7 +16,7 @@
         Unrenderable              no preview; caught where the data set is described, never loses the row
         CannotDeidentify          refuse, write nothing
       TransientError            a failing step of input or output may heal: nack, retried
-        StorageUnavailable WarehouseUnavailable BusUnavailable ShortRead Overloaded OutOfSpace
+        StorageUnavailable (RemovalsHeld) WarehouseUnavailable BusUnavailable ShortRead Overloaded OutOfSpace
         DeadlineExceeded
       InternalError             our bug: nack, retried as if transient
       ObjectGone                neither: this object version is no more, so the event is superseded
@@ -158,6 +158,12 @@ class StorageUnavailable(TransientError):
     """The object store does not answer as it should."""
 
     code = "storage_unavailable"
+
+
+class RemovalsHeld(StorageUnavailable):
+    """All known files of a folder are gone, and it looks as if a disk were."""
+
+    code = "removals_held"
 
 
 class WarehouseUnavailable(TransientError):

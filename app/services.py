@@ -16,8 +16,9 @@ from app.bus import Bus, DeliveryPolicy, check_bus, open_bus
 from app.config import SECTIONS, Settings, loader_variables
 from app.errors import ConfigError, TransientError
 from app.metrics import Metrics
-from app.storage import Storage, check_storage, open_storage
+from app.storage import Storage, WatchOptions, check_storage, open_storage
 from app.types import Instance, Row
+from app.upgrade import move_queue
 from app.warehouse import Warehouse, check_warehouse, open_warehouse
 from app.warehouse.batch import BatchedWarehouse
 from app.workers import Workers
@@ -36,6 +37,7 @@ class Services:
 
     own_prefixes: by bucket that is read, what names of our own artifacts there begin with. index: the file in
     which generations of files are kept. push_secret: new at each start; with it the embedded queue pushes.
+    accept_removals: files that are gone at the start were removed, even where it looks as if a disk were.
     """
 
     settings: Settings
@@ -51,6 +53,7 @@ class Services:
     index: Path | None = None
     push_secret: str = field(default_factory=secrets.token_urlsafe, repr=False)
     now: Callable[[], datetime] = _now
+    accept_removals: bool = False
 
     def start(self, endpoint: str) -> None:
         """Begin to watch the source and to push to `endpoint`, where the backends do that themselves."""
@@ -58,7 +61,8 @@ class Services:
             return
         self.workers.warm()
         self.bus.start(endpoint, self.push_secret)
-        self.source.watch(self.bus.publish)
+        options = WatchOptions(self.settings.source.settle_s, self.accept_removals)
+        self.source.watch(self.bus.publish, options)
 
     def close(self) -> None:
         """Close in the order of the flow: no new events, then no pushes, then workers, rows and stores."""
@@ -75,6 +79,8 @@ def open_services(settings: Settings) -> Services:
     if found := list(faults(settings)):
         raise ConfigError("; ".join(found))
     index = _index(settings)
+    if settings.bus.url.startswith("local:") and index:
+        move_queue(index)
     with ExitStack() as opened:
         source = open_storage("source", settings.source.url, index, settings.source.buckets)
         opened.callback(source.close)

@@ -53,7 +53,8 @@ MAY_IMPORT = {
     "ranged": set(),
     "sandbox": set(),
     "wire": VALUES | {"archive.entries"},
-    "services": VALUES | DOORS | {"admission", "config", "metrics", "workers"},
+    "upgrade": VALUES | {"bus", "sqlite", "storage"},
+    "services": VALUES | DOORS | {"admission", "config", "metrics", "upgrade", "workers"},
     "pipeline": VALUES
     | {"admission", "archive", "artifacts", "attempt", "dicom", "events", "members", "rows", "services"}
     | {"not_dicom", "pages", "warehouse.queries"},
@@ -82,7 +83,7 @@ ONLY_IN = {
     "fastapi": {"api"},
     "uvicorn": {"server", "connection"},
     "click": {"cli", "command", "bulk", "demo"},
-    "sqlite3": {"makeable", "sqlite", "storage", "warehouse", "bus"},
+    "sqlite3": {"makeable", "sqlite", "storage", "upgrade", "warehouse", "bus"},
     "google": {"storage", "warehouse", "bus"},
     "watchfiles": {"storage"},
     "jsonschema": {"events"},

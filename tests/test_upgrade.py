@@ -108,11 +108,13 @@ def test_a_lake_in_sqlite(before, tmp_path):
     rows, current = by_id(rows_of(service)), by_id(rows_of(service, "_current"))
     letters = service.rows("SELECT * FROM dead_letters ORDER BY message_id")
     assert (len(current), len(letters)) == (13, 2)
+    assert {"queue", "landing"} <= tables(service)
     assert not ADDED & next(iter(rows.values())).keys()
     assert artifacts(lake) == named(current.values())
 
-    with Service(lake, **settings) as service:
+    with Service(lake, bus__url=f"local:{lake / 'queue.db'}", **settings) as service:
         assert_kept(rows, by_id(rows_of(service)))
+        assert not {"queue", "landing"} & tables(service)  # they were moved
         assert by_id(rows_of(service)).keys() == rows.keys()
         assert by_id(rows_of(service, "_current")).keys() == current.keys()
         assert service.rows("SELECT * FROM dead_letters ORDER BY message_id") == letters
@@ -142,6 +144,10 @@ def test_a_lake_in_sqlite(before, tmp_path):
 
 def rows_of(service, view=""):
     return service.rows(f"SELECT * FROM instances{view}")
+
+
+def tables(service):
+    return {row["name"] for row in service.rows("SELECT name FROM sqlite_master WHERE type = 'table'")}
 
 
 @pytest.mark.xdist_group("cloud")

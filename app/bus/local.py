@@ -95,7 +95,7 @@ class LocalBus:
         Raises ConfigError when another service serves this queue.
         """
         pusher = Pusher(endpoint, self._policy.ack_deadline_s, secret)
-        self._lock = _lock(self._path.with_name(self._path.name + ".lock"))
+        self._lock = lock_queue(self._path)
         self._queue.release(self._clock())
         self._reserve()
         self._pusher = pusher
@@ -245,8 +245,12 @@ def _extra(message: Message) -> dict[str, object]:
     return {"message_id": message.message_id, "attempt": message.attempt}
 
 
-def _lock(path: Path) -> int:
-    """Take the lock of the one process that delivers; the system frees it when that process ends."""
+def lock_queue(queue: Path) -> int:
+    """Take the lock of the one process that delivers; the system frees it when that process ends.
+
+    Raises ConfigError when another process has it.
+    """
+    path = queue.with_name(f"{queue.name}.lock")
     try:
         lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE)
         try:
@@ -255,7 +259,7 @@ def _lock(path: Path) -> int:
             owner = os.pread(lock, 20, 0).decode("ascii", "replace") or "unknown"
             os.close(lock)
             raise ConfigError(
-                f"the queue of {path.with_suffix('')} is already served by process {owner}; "
+                f"the queue of {queue} is already served by process {owner}; "
                 "stop it or give bus.url another file"
             ) from None
         os.ftruncate(lock, 0)

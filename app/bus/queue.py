@@ -90,6 +90,10 @@ SELECT (SELECT count(*) FROM queue WHERE topic = 'main' AND leased = 0),
        (SELECT publish_time FROM queue WHERE +topic = 'main' ORDER BY id LIMIT 1)
 """
 
+# Of a message that is there already, none is added: a move that was cut off begins anew.
+MOVED = "id, topic, message_id, data, attributes, publish_time, attempt, due_at, leased"
+ADD = f"INSERT INTO queue ({MOVED}) VALUES ({', '.join('?' * 9)}) ON CONFLICT DO NOTHING"
+
 Statement = tuple[str, Mapping[str, object]]
 Rows = list[tuple[Any, ...]]
 
@@ -134,6 +138,23 @@ def check_file(path: Path) -> None:
         check_makeable(path.parent)
     with sqlite_errors(path), looking(path):
         pass
+
+
+def copy_queue(old: sqlite3.Connection, new: sqlite3.Connection) -> None:
+    """Add all messages of one file to another; it gives no id that the old one has given."""
+    for statement in SCHEMA.split(";"):  # executescript would commit
+        new.execute(statement)
+    new.executemany(ADD, old.execute(f"SELECT {MOVED} FROM queue"))
+    highest = "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'queue'"
+    last = max(connection.execute(highest).fetchone()[0] for connection in (old, new))
+    new.execute("DELETE FROM sqlite_sequence WHERE name = 'queue'")
+    new.execute("INSERT INTO sqlite_sequence (name, seq) VALUES ('queue', ?)", (last,))
+
+
+def drop_queue(connection: sqlite3.Connection) -> None:
+    """Remove all tables of the queue from a file."""
+    connection.execute("DROP TABLE queue")
+    connection.execute("DROP TABLE IF EXISTS ballast")
 
 
 class Queue:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import BinaryIO, Protocol
@@ -14,6 +15,21 @@ BIG_BYTES = 64 * 2**20
 """Above this size an object is read in ranges instead of into memory."""
 Publish = Callable[[Message], object]
 """Take a notification; return only when it is durable."""
+
+
+@dataclass(frozen=True, slots=True)
+class WatchOptions:
+    """How a store is watched that does not publish by itself.
+
+    settle_s: a file is complete when nothing changed for so many seconds. accept_removals: what is gone at
+    the start was removed, even if it is all that was known of a folder.
+    """
+
+    settle_s: float = 0.3
+    accept_removals: bool = False
+
+
+WATCH = WatchOptions()
 
 
 class Storage(Protocol):
@@ -74,7 +90,7 @@ class Storage(Protocol):
         """Yield the live objects whose names begin with `prefix`, in order of name."""
         ...
 
-    def watch(self, publish: Publish) -> None:
+    def watch(self, publish: Publish, options: WatchOptions = WATCH) -> None:
         """Begin to publish notifications of changes, where the store does not do so; returns at once."""
         ...
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from app.errors import BadEvent, ConfigError, ObjectGone, ShortRead
-from app.storage import BIG_BYTES, Publish
+from app.storage import BIG_BYTES, WATCH, Publish, WatchOptions
 from app.storage.gcs_client import TIMEOUT_S, checksum, gcs_errors, new_client, tried
 from app.storage.gcs_stream import download, stream_version, version
 from app.storage.gzipped import inflated
@@ -123,7 +123,7 @@ class GcsStorage:
             if not token:
                 return
 
-    def watch(self, publish: Publish) -> None:
+    def watch(self, publish: Publish, options: WatchOptions = WATCH) -> None:
         """Do nothing: the bucket publishes its notifications itself."""
 
     def check(self) -> None:

@@ -5,11 +5,29 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import platform
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 LIBC = ctypes.CDLL(None, use_errno=True)
 IN_DELETE_SELF = 0x400
+
+
+def must_poll() -> bool:
+    """Tell whether hints have to come from scans, as for the drives of Windows in its Linux (WSL).
+
+    A scan cannot tell a removal from an unmounted disk.
+    """
+    if sys.platform != "linux":
+        return False
+    if "microsoft-standard" in platform.release().lower() or not hasattr(LIBC, "inotify_init1"):
+        return True
+    descriptor = LIBC.inotify_init1(os.O_CLOEXEC)
+    if descriptor < 0:
+        return ctypes.get_errno() == errno.ENOSYS
+    os.close(descriptor)
+    return False
 
 
 def used_up(root: Path) -> bool:

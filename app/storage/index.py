@@ -30,6 +30,18 @@ TABLE = """CREATE TABLE IF NOT EXISTS landing (
     size INTEGER NOT NULL, inode INTEGER NOT NULL, ctime_ns INTEGER NOT NULL, live INTEGER NOT NULL,
     PRIMARY KEY (root, name)
 ) WITHOUT ROWID"""
+BESIDE = """CREATE TABLE IF NOT EXISTS held_removal (
+    root TEXT NOT NULL, name TEXT NOT NULL, folder TEXT NOT NULL, PRIMARY KEY (root, name)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS mount_point (
+    root TEXT NOT NULL, folder TEXT NOT NULL, PRIMARY KEY (root, folder)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS folder_identity (
+    root TEXT NOT NULL, folder TEXT NOT NULL, device INTEGER NOT NULL, inode INTEGER NOT NULL,
+    PRIMARY KEY (root, folder)
+) WITHOUT ROWID"""
+"""What app/storage/removals.py remembers."""
+TABLES = ("landing", "held_removal", "mount_point", "folder_identity")
 ADDED = {
     "crc32c": "TEXT",
     "told": "INTEGER NOT NULL DEFAULT 1",
@@ -37,6 +49,7 @@ ADDED = {
     "again": "INTEGER NOT NULL DEFAULT 0",
 }
 """Columns that the table of the first release lacks."""
+TABLE_COLUMNS = "SELECT name FROM pragma_table_info('landing')"
 COLUMNS = "name, generation, mtime_ns, size, inode, ctime_ns, live, crc32c, told, replaced, again"
 GET = f"SELECT {COLUMNS} FROM landing WHERE root = ? AND name = ?"
 LIVE = f"SELECT {COLUMNS} FROM landing WHERE root = ? AND live"
@@ -136,7 +149,7 @@ class Index:
     """The table `landing` of one folder. Safe to call from several threads and beside other processes."""
 
     def __init__(self, path: Path, root: Path) -> None:
-        self._root = str(root)
+        self.path, self._root = path, str(root)
         with index_errors(path):
             # Two connections, so that a reader never waits for a writer that waits for another process.
             self._writer, self._reader = connect(path), connect(path)
@@ -194,15 +207,39 @@ class Index:
 
 
 def _create(connection: sqlite3.Connection) -> None:
-    """Make the table, or add what an older one lacks."""
-    columns = "SELECT name FROM pragma_table_info('landing')"
-    if ADDED.keys() <= {name for (name,) in connection.execute(columns)}:
+    """Make the tables, or add what older ones lack."""
+    tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
+    columns = {name for (name,) in connection.execute(TABLE_COLUMNS)}
+    if tables.issuperset(TABLES) and columns.issuperset(ADDED):
         return
     with transaction(connection):
-        connection.execute(TABLE)
-        there = {name for (name,) in connection.execute(columns)}
-        for name in ADDED.keys() - there:
-            connection.execute(f"ALTER TABLE landing ADD COLUMN {name} {ADDED[name]}")
+        _make_tables(connection)
+
+
+def _make_tables(connection: sqlite3.Connection) -> None:
+    for statement in (TABLE, *BESIDE.split(";")):
+        connection.execute(statement)
+    there = {name for (name,) in connection.execute(TABLE_COLUMNS)}
+    for name in ADDED.keys() - there:
+        connection.execute(f"ALTER TABLE landing ADD COLUMN {name} {ADDED[name]}")
+
+
+def copy_index(old: sqlite3.Connection, new: sqlite3.Connection) -> None:
+    """Add what one file knows of all folders to another; what that one knows already is not undone."""
+    for connection in (old, new):
+        _make_tables(connection)
+    new.executemany(PUT, old.execute(f"SELECT root, {COLUMNS} FROM landing"))
+    for table in TABLES[1:]:
+        rows = old.execute(f"SELECT * FROM {table}").fetchall()
+        if rows:
+            marks = ", ".join("?" * len(rows[0]))
+            new.executemany(f"INSERT OR IGNORE INTO {table} VALUES ({marks})", rows)
+
+
+def drop_index(connection: sqlite3.Connection) -> None:
+    """Remove what a file knows of all folders."""
+    for table in TABLES:
+        connection.execute(f"DROP TABLE {table}")
 
 
 def _values(seen: Seen) -> tuple[object, ...]:

@@ -14,10 +14,18 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from app.errors import BadEvent, ConfigError, DicomlakeError, ObjectGone, ShortRead, StorageUnavailable
+from app.errors import (
+    BadEvent,
+    ConfigError,
+    DicomlakeError,
+    ObjectGone,
+    RemovalsHeld,
+    ShortRead,
+    StorageUnavailable,
+)
 from app.makeable import check_makeable
 from app.private import make_folder
-from app.storage import BIG_BYTES, Publish
+from app.storage import BIG_BYTES, WATCH, Publish, WatchOptions
 from app.storage.folder import (
     delete_file,
     file_name,
@@ -106,7 +114,7 @@ class LocalStorage:
                     raise ShortRead("the file ended before its size")
                 content = replace(content, data=data, crc32c=checksum(io.BytesIO(data)))
             else:
-                opener = partial(open_version, self.root, ref.name, stream.stamp)
+                opener = partial(self._reopen, ref, stream.stamp)
                 checked = None if crc32c is None else checksum(io.BufferedReader(stream, CHUNK_BYTES))
                 content = replace(content, opener=opener, crc32c=checked)
         if crc32c is not None and crc32c != content.crc32c:
@@ -118,6 +126,7 @@ class LocalStorage:
         try:
             return self.find(ref.name) == ref
         except ObjectGone:
+            self._check_gone(ref)
             return False
 
     def had(self, ref: ObjectRef, now: datetime) -> bool:
@@ -175,14 +184,14 @@ class LocalStorage:
             if is_object_name(name):
                 yield ObjectRef(self.bucket, name, self._generation(name, found))
 
-    def watch(self, publish: Publish) -> None:
+    def watch(self, publish: Publish, options: WatchOptions = WATCH) -> None:
         """Publish what changed since the last run, then every change; each complete file once."""
         from app.storage.watcher import Watcher  # only a service that watches pays for its library
 
         if self._index is None:
             raise ConfigError(f"{self.root} cannot be watched without an index")
         _check_watchable(self.root)
-        self._watcher = Watcher(self, self._index, publish)
+        self._watcher = Watcher(self, self._index, publish, options)
         self._watcher.start()
 
     def check(self) -> None:
@@ -196,6 +205,8 @@ class LocalStorage:
             raise StorageUnavailable("the folder has become read-only")
         if self._watcher and not self._watcher.alive():
             raise StorageUnavailable("the watcher of the folder has stopped")
+        if self._watcher and (held := self._watcher.removals.held()):
+            raise RemovalsHeld(f"{held} removals are held back; is a disk not mounted?")
 
     def close(self) -> None:
         """Stop watching; the streams and contents given out stay usable."""
@@ -211,7 +222,11 @@ class LocalStorage:
         if ref.bucket != self.bucket:
             raise BadEvent("the object is in another bucket")
         _check_name(ref.name)
-        stream = VersionStream(self.root, ref.name)
+        try:
+            stream = VersionStream(self.root, ref.name)
+        except ObjectGone:
+            self._check_gone(ref)
+            raise
         try:
             if self._generation(ref.name, stream.stamp) != ref.generation:
                 raise ObjectGone("object version is gone")
@@ -219,6 +234,24 @@ class LocalStorage:
             stream.close()
             raise
         return stream
+
+    def _reopen(self, ref: ObjectRef, pinned: Stamp) -> VersionStream:
+        try:
+            return open_version(self.root, ref.name, pinned)
+        except ObjectGone:
+            self._check_gone(ref)
+            raise
+
+    def _check_gone(self, ref: ObjectRef) -> None:
+        """Raise RemovalsHeld for a file that is known and may be on a disk that is not mounted.
+
+        Its event would be acknowledged as superseded, and nothing would bring it again with the disk.
+        """
+        if self._watcher is None or os.path.lexists(self.root / ref.name):
+            return
+        known = self.last(ref.name)
+        if known and known.generation == ref.generation and self._watcher.removals.doubtful(ref.name):
+            raise RemovalsHeld("all known files of the folder are gone; is its disk mounted?")
 
     def _generation(self, name: str, found: Stamp) -> int:
         return generation(found, self._index.get(name) if self._index else None)
@@ -262,7 +295,7 @@ def _check_there(root: Path, index: Path) -> None:
     if known := known_objects(index, root):
         raise ConfigError(
             f"source.url: the folder {root} is gone but {known} objects of it are known; mount it again, or, "
-            "if they are all to be removed, make the empty folder by hand"
+            "if they are all to be removed, make the empty folder and `serve --accept-removals`"
         )
 
 

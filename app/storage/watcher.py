@@ -28,10 +28,12 @@ from typing import TYPE_CHECKING
 from watchfiles import watch
 
 from app.errors import InternalError, ObjectGone, StorageUnavailable, TransientError, internal
-from app.storage import Publish
+from app.storage import Publish, WatchOptions
 from app.storage.folder import TEMP, is_event_name, os_errors, probe, spelled, stat_file, walk
-from app.storage.hints import below, folders, used_up
+from app.storage.hints import below, folders, must_poll, used_up
 from app.storage.index import Index, Seen, Stamp
+from app.storage.mounts import mount_points
+from app.storage.removals import Removals
 from app.storage.telling import messages
 from app.storage.versions import version
 
@@ -40,7 +42,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("dicomlake.watcher")
 
-QUIET_S = 0.3
 RESCAN_S = 60.0
 POLL_S = 1.0
 """Between scans while the operating system gives no hints."""
@@ -57,11 +58,13 @@ library holds up all threads while it walks all folders, and those behind links 
 class Watcher:
     """Watches one folder until closed. One thread listens for hints, one looks, waits and publishes."""
 
-    def __init__(self, storage: LocalStorage, index: Index, publish: Publish) -> None:
+    def __init__(self, storage: LocalStorage, index: Index, publish: Publish, options: WatchOptions) -> None:
         self._storage, self._index, self._publish = storage, index, publish
+        self._settle_s, self._accept = options.settle_s, options.accept_removals
+        self.removals = Removals(index.path, storage.root, 2 * (RESCAN_S + options.settle_s))
         self._hints: SimpleQueue[str] = SimpleQueue()
         self._waiting: dict[str, tuple[Stamp | None, float]] = {}  # in order of time: every wait is as long
-        self._stop = threading.Event()
+        self._stop, self._polls = threading.Event(), must_poll()
         self._listening: bool | None = None  # not known yet
         self._started_at = inf
         self._scanned = self._held_up = self._at_fault = False
@@ -74,6 +77,8 @@ class Watcher:
 
     def start(self) -> None:
         """Start both threads and return."""
+        if self._accept:
+            self.removals.accept()
         for thread in self._threads:
             thread.start()
 
@@ -87,6 +92,7 @@ class Watcher:
         self._hints.put("")
         for thread in self._threads:
             thread.join(1.0)
+        self.removals.close()
 
     def _listen(self) -> None:
         while not self._stop.is_set():
@@ -103,9 +109,12 @@ class Watcher:
             self._stop.wait(max(POLL_S / 2, SCAN_SHARE * took))
 
     def _follow(self) -> None:
-        """Pass hints on until the folder is replaced by another; an empty hint asks for a full scan."""
+        """Pass hints on until the folder is replaced by another; an empty hint asks for a full scan.
+
+        Until a disk is mounted or unmounted, too: of that there is no hint, nor of what is done on it then.
+        """
         root = self._storage.root
-        watched, listening, look_at = os.stat(root), False, 0.0
+        watched, mounts, listening, look_at = os.stat(root), mount_points(root), False, 0.0
         for changes in watch(
             root,
             watch_filter=None,
@@ -116,10 +125,13 @@ class Watcher:
             stop_event=self._stop,
             raise_interrupt=False,
             ignore_permission_denied=True,
+            force_polling=self._polls,
         ):
             if monotonic() >= look_at:
                 if used_up(root):
                     raise OSError(ENOSPC, "no more watches")
+                if mount_points(root) != mounts:
+                    return
                 look_at = monotonic() + POLL_S
             if not listening:
                 listening = self._listening = True
@@ -127,6 +139,9 @@ class Watcher:
                 self._hints.put("")
             hints = {hint for _, path in changes if (hint := below(root, path)) is not None}
             for hint in sorted(hints):  # what is above comes first, and is scanned with all below
+                # Noted here: what waits to be looked at is dropped when the root itself is gone.
+                if not self._polls and _is_object(hint) and not os.path.lexists(root / hint):
+                    self.removals.hint(hint)
                 self._hints.put(hint)
             if "" in hints or not os.path.samestat(watched, os.stat(root)):
                 return
@@ -162,7 +177,7 @@ class Watcher:
     def _look(self, hint: str) -> None:
         if not hint:
             self._scan_at = min(self._scan_at, max(monotonic(), self._scan_not_before))
-        elif is_event_name(hint) and not TEMP.fullmatch(os.path.basename(hint)):
+        elif _is_object(hint):
             found = self._state(hint)
             self._wait(hint, found)
             if found is None:
@@ -173,10 +188,12 @@ class Watcher:
 
     def _scan_all(self) -> None:
         started = monotonic()
+        self.removals.begin_scan()
         unnamed = self._scan("")
         if self._stop.is_set():
             return
-        self._scanned, self._held_up = True, False
+        self.removals.end_scan()
+        self._scanned, self._held_up, self._accept = True, False, False
         for name in sorted(unnamed - self._unnamed):
             log.warning("left out, the name can be no object name", extra={"object": spelled(name)})
         self._unnamed = unnamed
@@ -193,6 +210,9 @@ class Watcher:
             if self._stop.is_set():
                 return unnamed
             seen = known.pop(name, None)
+            self._found(name)
+            if seen is not None:
+                self.removals.known(name)
             if not is_event_name(name):
                 unnamed.add(name)
             elif seen is None or not seen.told:
@@ -204,9 +224,16 @@ class Watcher:
                 else:
                     touched[name] = replace(seen, stamp=found)
         for name in known:
-            self._wait(name, None)
+            if self._accept:
+                self.removals.hint(name)
+            if not self.removals.is_held(name):
+                self._wait(name, None)
         self._index.put(touched)
         return unnamed
+
+    def _found(self, name: str) -> None:
+        if self.removals.seen(name):  # what is really gone of its folder is for a scan to see
+            self._hints.put("")
 
     def _scan_due(self, folder: str) -> None:
         """Scan a folder that waited, and so all folders below it that have waited long enough by now."""
@@ -232,11 +259,16 @@ class Watcher:
             return None
 
     def _wait(self, name: str, found: Stamp | None) -> None:
-        self._waiting.setdefault(name, (found, monotonic() + QUIET_S))
+        """Let a name wait; one that waits already begins anew when it has changed meanwhile."""
+        before, due = self._waiting.get(name, (None, 0.0))
+        if not due or before != found:
+            self._waiting.pop(name, None)
+            self._waiting[name] = (found, monotonic() + self._settle_s)
 
     def _settle(self) -> None:
         """Decide on the names that waited long enough; not on all at once, hints are taken in between."""
         changes: dict[str, Seen] = {}
+        self.removals.begin()
         enough = monotonic() + BATCH_S
         for name, (before, due) in list(islice(self._waiting.items(), BATCH)):
             if due > monotonic() or monotonic() > enough or self._stop.is_set():
@@ -270,7 +302,9 @@ class Watcher:
     def _change(self, name: str, found: Stamp | None) -> Seen | None:
         if found is None:
             live = self._storage.last(name)
-            return replace(live, live=False) if live else None
+            return replace(live, live=False) if live and self.removals.check(name) else None
+        self._found(name)
+        self.removals.check(name)
         seen = version(self._storage.root, name, found, self._index)
         return None if seen.told else seen
 
@@ -284,6 +318,7 @@ class Watcher:
                 told[name] = replace(seen, told=True, replaced=())
         finally:
             self._index.put(told)
+            self.removals.removed([name for name, seen in told.items() if not seen.live])
 
     def _tell(self, name: str, seen: Seen) -> None:
         bucket, uri = self._storage.bucket, self._storage.uri(name)
@@ -292,3 +327,7 @@ class Watcher:
             told = message.attributes
             facts = {"bucket": bucket, "object": name, "generation": int(told["objectGeneration"])}
             log.debug("published", extra=facts | {"event_type": told["eventType"]})
+
+
+def _is_object(hint: str) -> bool:
+    return is_event_name(hint) and not TEMP.fullmatch(os.path.basename(hint))

@@ -65,11 +65,10 @@ class Service:
     def __exit__(self, *_: object) -> None:
         self.stop()
 
-    def start(self, wait: bool = True) -> "Service":
+    def start(self, *options: str, wait: bool = True) -> "Service":
+        command = [sys.executable, "-m", "app", "serve", *options]
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "app", "serve"], cwd=self.code, env=self.env, stdout=log, stderr=log
-            )
+            self.process = subprocess.Popen(command, cwd=self.code, env=self.env, stdout=log, stderr=log)
         if wait:
             assert until(self.healthy), self.log.read_text()
         return self

@@ -127,7 +127,7 @@ def test_folder_that_is_gone_with_objects_known_in_it_is_not_made_again(tmp_path
         LocalStorage(f"file:{root}", index)
     assert caught.value.text == (
         f"source.url: the folder {root} is gone but 1 objects of it are known; mount it again, or, "
-        "if they are all to be removed, make the empty folder by hand"
+        "if they are all to be removed, make the empty folder and `serve --accept-removals`"
     )
     assert not root.parent.exists()
     root.mkdir(parents=True)

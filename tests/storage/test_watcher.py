@@ -9,10 +9,12 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from app.errors import BusUnavailable, ConfigError, ObjectGone, StorageUnavailable
+from app.storage import WatchOptions
 from app.storage.local import LocalStorage
 from app.types import Message, ObjectRef
 from tests.parts import need
@@ -33,9 +35,9 @@ class Landing:
         self.storage: LocalStorage | None = None
         self.start()
 
-    def start(self) -> None:
+    def start(self, **options: Any) -> None:
         self.storage = LocalStorage(f"file:{self.root}", self.index)
-        self.storage.watch(self.publish)
+        self.storage.watch(self.publish, WatchOptions(**options))
 
     def stop(self) -> None:
         if self.storage:
@@ -334,6 +336,23 @@ def test_file_closed_between_chunks_ends_at_its_last_version(landing: Landing) -
     events = landing.settled(5)
     assert [kind for kind, _, _ in events] == ["finalize", "finalize", "delete", "finalize", "delete"]
     assert landing.read("a", events[3][2]) == b"x" * 30
+
+
+def test_file_that_is_appended_again_and_again_counts_when_it_was_quiet_for_the_time_set(
+    landing: Landing,
+) -> None:
+    landing.stop()
+    landing.start(settle_s=1.5)
+    for _ in range(5):
+        with (landing.root / "a").open("ab") as out:
+            out.write(b"x" * 10)
+        time.sleep(0.4)
+    assert landing.messages == []
+    assert landing.settled(1) == [("finalize", "a", generation := mtime(landing.root / "a"))]
+    assert landing.read("a", generation) == b"x" * 50
+    with (landing.root / "a").open("ab") as out:
+        out.write(b"x" * 10)
+    assert [kind for kind, _, _ in landing.settled(2)] == ["finalize", "delete"]
 
 
 def test_temporary_file_renamed_into_place_is_one_event_and_a_rename_two(landing: Landing) -> None:
