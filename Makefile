@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 # A stand-in for BigQuery that tests use if it is installed. Its own environment: it pins versions that we do not.
 BQEMULATOR := $(HOME)/.cache/dicomlake/bqemulator-1.4.0
+# fake-gcs-server, a stand-in for Cloud Storage: a program in a wheel.
+GCSSERVER := $(HOME)/.cache/dicomlake/fake-gcs-server-0.1.1
 # uv, hadolint and what audits the dependencies. Their own environment: they are no part of what is built or tested.
 TOOLS := $(VENV)/tools
 LOCK := $(TOOLS)/bin/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
@@ -17,8 +19,8 @@ $(1)/bin/pip check
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run test speed upgrade-test chaos soak fuzz emulators tools cloud-run image-test tf-check lint lock \
-    schemas clean
+.PHONY: help demo run test speed upgrade-test chaos soak fuzz emulators tools cloud-run gcs-run image-test tf-check \
+    lint lock schemas clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -49,12 +51,15 @@ soak: $(VENV)/.test ## 100,000 events under few faults and rare kills, and what 
 fuzz: $(VENV)/.test ## 30,000 mutants of each kind of codestream, file, archive and event; twenty minutes
 	$(BIN)/python -m tests.fuzz --mutants 30000
 
-emulators: $(BQEMULATOR)/.installed ## install the BigQuery emulator for tests; Pub/Sub's comes with gcloud
+emulators: $(BQEMULATOR)/.installed $(GCSSERVER)/.installed ## install those of BigQuery and Cloud Storage; Pub/Sub's comes with gcloud
 
 tools: $(TOOLS)/.installed ## install uv, hadolint, pip-audit and cyclonedx-py into .venv/tools
 
 cloud-run: $(VENV)/.test emulators ## 1,000 objects through the emulators: rows, dead letters, CPU per object
 	$(BIN)/python -m benchmarks.cloud_run
+
+gcs-run: $(VENV)/.test emulators ## 500 objects through fake-gcs-server and Pub/Sub: rows, tombstones, dead letters
+	$(BIN)/python -m tests.e2e.announced --objects 500
 
 tf-check: ## check the Terraform of tf/, with the providers of the registry and no account
 	terraform -chdir=tf fmt -check -recursive
@@ -81,6 +86,7 @@ lock: tools ## pin every dependency again, with hashes; with UPGRADE=--upgrade t
 	$(LOCK) requirements.build.in -c requirements.lock -o requirements.build.lock
 	$(LOCK) requirements.tools.in -o requirements.tools.lock
 	$(LOCK) tests/bqemulator.in -o tests/bqemulator.lock
+	$(LOCK) tests/fake-gcs-server.in -o tests/fake-gcs-server.lock
 
 clean: ## remove the environment and the caches
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
@@ -88,6 +94,11 @@ clean: ## remove the environment and the caches
 $(BQEMULATOR)/.installed: tests/bqemulator.lock
 	$(PYTHON) -m venv $(BQEMULATOR)
 	$(call install,$(BQEMULATOR),$<)
+	touch $@
+
+$(GCSSERVER)/.installed: tests/fake-gcs-server.lock
+	$(PYTHON) -m venv $(GCSSERVER)
+	$(call install,$(GCSSERVER),$<)
 	touch $@
 
 $(TOOLS)/.installed: requirements.tools.lock

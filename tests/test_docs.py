@@ -3,6 +3,7 @@
 import re
 import shlex
 import subprocess
+from dataclasses import astuple
 
 import click
 import pytest
@@ -11,7 +12,17 @@ from app import errors
 from app.cli import cli
 from app.layers import defaults
 from app.services import open_services
-from benchmarks.cost import PRICES, Measured, cost
+from benchmarks.cost import (
+    CONDITIONS,
+    MILLION,
+    PRICES,
+    Counted,
+    cost,
+    count_all,
+    elsewhere,
+    operations_cost,
+    standing,
+)
 from tests.conftest import lake_settings
 from tests.parts import ROOT
 
@@ -175,25 +186,60 @@ def marked(name: str) -> list[list[str]]:
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in body.splitlines()[2:]]
 
 
+def documented() -> dict[str, tuple[Counted, float]]:
+    """Return what docs/cost.md says was counted of each kind, and its seconds of CPU."""
+    return {
+        kind: (Counted(kind, *map(int, numbers)), float(cpu_ms) / 1000)
+        for kind, cpu_ms, *numbers in marked("measured")
+    }
+
+
+def sums(name: str) -> dict[str, list[float]]:
+    return {what: [float(usd) for usd in row] for what, *row in marked(name)}
+
+
 def test_the_prices_are_those_of_the_formula():
     assert {name: float(usd) for name, usd in marked("prices")} == pytest.approx(PRICES)
 
 
 def test_the_costs_follow_from_what_was_measured():
-    sums = {kind: [float(usd) for usd in row] for kind, *row in marked("cost")}
-    for kind, mb, cpu_ms, writes, reads, *sizes in marked("measured"):
-        measured = Measured(
-            kind, int(float(mb) * 1e6), float(cpu_ms) / 1000, float(writes), float(reads), *map(int, sizes)
-        )
-        assert sums[kind] == pytest.approx(list(cost(measured).values()), abs=0.011)
+    for kind, (counted, cpu_s) in documented().items():
+        assert sums("cost")[kind] == pytest.approx(list(cost(counted, cpu_s).values()), abs=0.011)
+        assert sums("elsewhere")[kind] == pytest.approx(list(elsewhere(counted).values()), abs=0.011)
+    assert {what: usd for what, (usd,) in sums("standing").items()} == pytest.approx(standing(), abs=0.011)
+
+
+def test_what_was_counted_is_what_is_counted_again(tmp_path):
+    counted, changes = count_all(tmp_path)
+    assert [one.kind for one in counted] == list(documented())
+    for again in counted:
+        _, *operations_and_bytes = astuple(documented()[again.kind][0])
+        _, *now = astuple(again)
+        assert now[:2] == operations_and_bytes[:2], again.kind
+        # Ids, times and numbers differ in length from run to run.
+        assert now[2:] == pytest.approx(operations_and_bytes[2:], rel=0.05), again.kind
+    usd = {change: [*both, MILLION * operations_cost(*both)] for change, both in changes.items()}
+    assert sums("changes") == {change: pytest.approx(row) for change, row in usd.items()}
 
 
 def test_a_cost_worked_out_by_hand():
-    measured = Measured("a", 500_000, 0.010, 2, 1, 1024, 2**30 // 1000, 2**30 // 1000, 0)
+    counted = Counted("a", 2, 1, 2**30 // 1000, 1024, 2**30 // 1000, 2**30 // 1000, 0)
     # 10 ms at half load are 20,000 s a million: 0.48 + 0.025 USD; a million requests 0.40.
-    usd = cost(measured)
+    usd = cost(counted, 0.010)
     assert usd["Cloud Run"] == pytest.approx(0.905)
     assert usd["Cloud Storage"] == pytest.approx(10.40)
     assert usd["Pub/Sub"] == pytest.approx(2 * 1_024_000_000 / 2**40 * 40)
     assert usd["BigQuery"] == pytest.approx(25, abs=0.001)
     assert usd["a month"] == pytest.approx(40, abs=0.001)
+    further = elsewhere(counted)
+    assert further["kept by the topic"] == pytest.approx(1024e6 / 2**30 * 7 / 30 * 0.27)
+    assert further["multi-region"] == pytest.approx(10 + 20 + 20, abs=0.001)  # operations, reading, replicas
+    assert further["another region"] == pytest.approx(20 + 20, abs=0.001)
+    # 5 conditions of 0.10, and 5 x 86,400 time series
+    assert list(standing().values()) == pytest.approx([0.5 + 0.1512, 0.1118], abs=0.0001)
+
+
+def test_the_alerts_have_the_conditions_that_are_counted():
+    rules = re.search(r"^  alerts = \{\n(.*?)^  \}", TF, re.M | re.S)[1]
+    # One each, for there is one source by default; a rule for the sources and one more place has two.
+    assert len(re.findall(r"\bmetric = ", rules)) + rules.count("concat(local.sources, [") == CONDITIONS

@@ -4,11 +4,13 @@ import socket
 import struct
 import threading
 import time
+from collections import Counter
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from tests.fake_gcs.api import Api
+from tests.fake_gcs.billing import operation_class
 from tests.fake_gcs.errors import ApiError
 from tests.fake_gcs.faults import Fault, Faults, spoiled
 from tests.fake_gcs.messages import Request, Response, refusal
@@ -26,12 +28,16 @@ PIECES = 8
 
 
 class FakeGcs:
-    """Buckets behind a port of 127.0.0.1; `requests` are those that came, in order."""
+    """Buckets behind a port of 127.0.0.1; `requests` are those that came, in order.
+
+    `billed` counts the operations of class A and B among those that no fault met.
+    """
 
     def __init__(self) -> None:
         self.buckets: dict[str, Bucket] = {}
         self.faults = Faults()
         self.requests: list[Request] = []
+        self.billed: Counter[str] = Counter()
         self.api = Api(self.buckets, self.make_bucket)
         self._subscriptions: list[Subscription] = []
         self._server = _Server(self)
@@ -132,7 +138,9 @@ class _Handler(BaseHTTPRequestHandler):
         fake.requests.append(request)
         fault = fake.faults.take(self.command, self.path)
         if fault is None:
-            self._send(fake.api.answer(request))
+            response = fake.api.answer(request)
+            fake.billed[operation_class(request, response.status)] += 1
+            self._send(response)
         elif isinstance(fault.kind, int):
             self._send(refusal(ApiError(fault.kind, fault.text), request))
         else:

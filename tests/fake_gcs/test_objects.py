@@ -255,3 +255,26 @@ def test_bucket_made_by_the_client(gcs: FakeGcs, client: Any) -> None:
     with pytest.raises(exceptions.Conflict):
         client.create_bucket("made", project="p")
     assert client.get_bucket("made").versioning_enabled is False
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "billed"),
+    [
+        ("POST", "/upload/storage/v1/b/landing/o?uploadType=media&name=b", 200, "A"),
+        ("POST", "/upload/storage/v1/b/landing/o?uploadType=media&name=a&ifGenerationMatch=0", 412, ""),
+        ("POST", "/upload/storage/v1/b/landing/o?uploadType=resumable&name=b", 200, "A"),
+        ("GET", "/storage/v1/b/landing/o?prefix=a", 200, "A"),
+        ("GET", "/storage/v1/b/landing/o/a", 200, "B"),
+        ("GET", "/storage/v1/b/landing/o/o", 200, "B"),
+        ("GET", "/storage/v1/b/landing/o/missing", 404, ""),
+        ("GET", "/download/storage/v1/b/landing/o/a?alt=media", 200, "B"),
+        ("DELETE", "/storage/v1/b/landing/o/a", 204, ""),
+    ],
+)
+def test_operations_are_counted_as_they_are_billed(
+    gcs: FakeGcs, method: str, path: str, status: int, billed: str
+) -> None:
+    for name in ("a", "o"):
+        gcs.put("landing", name, b"x")
+    assert httpx.request(method, gcs.url + path).status_code == status
+    assert gcs.billed == {billed: 1}

@@ -38,6 +38,7 @@ from app.storage import gcs_stream, open_storage
 from app.storage.gcs import GcsStorage, object_name
 from app.storage.gcs_client import gcs_errors
 from app.storage.gzipped import inflated
+from app.storage.telling import described_again
 from app.types import Message, ObjectRef, Status
 from app.workers import Workers
 from tests.archives import zipped
@@ -558,6 +559,26 @@ def removal(kind: str, generation: int) -> Message:
     attributes = {"eventType": kind, "bucketId": "landing", "objectId": "ct.dcm"}
     attributes |= {"objectGeneration": str(generation), "payloadFormat": "NONE"}
     return Message(b"", attributes, "1")
+
+
+@pytest.mark.parametrize("revision", [None, 1_700_000_000], ids=["first", "revision"])
+@pytest.mark.parametrize("data", [ct(), zipped([("1", ct()), ("2", ct())])], ids=["object", "archive"])
+def test_a_removal_lists_once_and_removes_exactly_what_is_of_the_version(
+    gcs: FakeGcs, messages: list[Message], services: Services, data: bytes, revision: int | None
+) -> None:
+    version = gcs.put("landing", "x/a", data)
+    handle(messages[0], services)
+    if revision:
+        handle(described_again(messages[0], revision, 1), services)
+    gcs.put("landing", f"x/a.{version.generation}.r7", ct())  # its artifacts begin with the same name
+    handle(messages[1], services)
+    kept = {name for name in gcs.buckets["output"].live if f"{version.generation}.r7." in name}
+    assert len(kept) == 2
+    gcs.delete("landing", "x/a")
+    gcs.billed.clear()
+    handle(messages[2], services)
+    assert set(gcs.buckets["output"].live) == kept
+    assert (gcs.billed["A"], gcs.billed["B"]) == (1, 0)
 
 
 def test_of_a_big_object_only_what_is_needed_is_read(
