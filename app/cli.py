@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -11,12 +11,13 @@ import click
 
 from app import __version__, bulk, config, dlq
 from app.command import (
+    LONG,
+    Bar,
     Commands,
     Failure,
     emit,
     masked,
     opened,
-    progress,
     readable,
     reading,
     settings_of,
@@ -78,18 +79,33 @@ def demo(ctx: click.Context, once: bool, keep: Path | None, port: int | None) ->
 @cli.command()
 @click.argument("paths", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
 @click.option("--again", is_flag=True, help="Describe anew what has its row by these settings, too.")
+@click.option("--failures", is_flag=True, help="Print only the lines of what failed, and the summary.")
+@click.option("--quiet", is_flag=True, help="No bar, and no line but the summary and those of --failures.")
 @click.pass_context
-def ingest(ctx: click.Context, paths: tuple[Path, ...], again: bool) -> None:
+def ingest(ctx: click.Context, /, paths: tuple[Path, ...], again: bool, **options: bool) -> None:
     """Put files and folders through the pipeline now, read where they lie.
 
     What has its row by the settings of now is `unchanged` and not read; with other settings it is described
     again, and that revision replaces its row, document and preview.
     """
-    with opened(ctx) as services:
-        summary = bulk.ingest(paths, services, emit, again)
+    with opened(ctx) as services, Bar("ingest", options["quiet"]) as bar:
+        tell = _wanted(bar.emit, options["quiet"], options["failures"])
+        summary = bulk.ingest(paths, services, tell, again, bar.show)
+    if "dead_lettered" in summary:
+        summary["see"] = "dicomlake dlq list"
     emit({"summary": summary})
-    if set(summary) & {"dead_lettered", "failed"}:
+    if bulk.FAULTS & set(summary):
         ctx.exit(1)
+
+
+def _wanted(tell: bulk.Emit, quiet: bool, failures: bool) -> Callable[[bulk.Line], None]:
+    """Return what takes the lines of files and passes those on that are to be printed."""
+
+    def take(line: bulk.Line) -> None:
+        if not (quiet or failures) or (failures and line["status"] in bulk.FAULTS):
+            tell(line)
+
+    return take
 
 
 def _regular(_: click.Context, __: click.Parameter, file: Path) -> Path:
@@ -217,10 +233,10 @@ def dlq_requeue(ctx: click.Context, ids: tuple[str, ...], everything: bool) -> N
     """Publish dead letters again, with their own event type and generation."""
     with reading(ctx) as warehouse:
         total = _total(warehouse, ids, everything)
-    with opened(ctx) as services, progress("requeue", total) as step:
-        for line in dlq.requeue(services, ids or None):
-            emit(line)
-            step(1)
+    with opened(ctx) as services, Bar("requeue", total < LONG) as bar:
+        for done, line in enumerate(dlq.requeue(services, ids or None), 1):
+            bar.emit(line)
+            bar.show(done, total)
 
 
 @dlq_group.command("purge")
@@ -229,8 +245,9 @@ def dlq_requeue(ctx: click.Context, ids: tuple[str, ...], everything: bool) -> N
 def dlq_purge(ctx: click.Context, ids: tuple[str, ...]) -> None:
     """Drop dead letters for good: those named, or all of them."""
     with reading(ctx) as warehouse:
-        with progress("purge", _total(warehouse, ids, not ids)) as step:
-            purged = dlq.purge(warehouse, ids or None, step)
+        total = _total(warehouse, ids, not ids)
+        with Bar("purge", total < LONG) as bar:
+            purged = dlq.purge(warehouse, ids or None, lambda done: bar.show(done, total))
         emit({"purged": purged})
 
 

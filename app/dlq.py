@@ -117,7 +117,7 @@ def purge(
     message_ids: Sequence[str] | None,
     progress: Callable[[int], object] = lambda _: None,
 ) -> int:
-    """Drop dead letters for good and return how many events that were; `progress` gets those of each page.
+    """Drop dead letters for good and return how many events that were; `progress` gets how many so far.
 
     None for the ids means every open dead letter.
     """
@@ -126,7 +126,7 @@ def purge(
     for page in _chunks(_events(warehouse, message_ids, "message_id"), 10 * PAGE):
         _remove(warehouse, page)
         events += len(page)
-        progress(len(page))
+        progress(events)
     return events
 
 
