@@ -97,6 +97,11 @@ TABLE = (
         "ingest it again if it is still there",
     ),
     Advice(
+        ("removals_held",),
+        "files that are gone may be on a disk that is not mounted",
+        "mount the disk again; if they were removed: `dicomlake ingest --prune FOLDER --yes`",
+    ),
+    Advice(
         ("storage_unavailable",),
         "a file or folder cannot be read, or the storage does not answer; the reason says why",
         "give this user the right to read it, or wait until its disk or service is there, and try again",

@@ -24,6 +24,7 @@ from app.command import (
     start,
 )
 from app.look import content_of, in_worker, picture_of
+from app.prune import prune
 from app.services import open_services
 from app.storage.folder import spelled
 from app.table import table
@@ -77,24 +78,48 @@ def demo(ctx: click.Context, once: bool, keep: Path | None, port: int | None) ->
 
 
 @cli.command()
-@click.argument("paths", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
+@click.argument("paths", nargs=-1, type=click.Path(exists=True, path_type=Path))
 @click.option("--again", is_flag=True, help="Describe anew what has its row by these settings, too.")
 @click.option("--failures", is_flag=True, help="Print only the lines of what failed, and the summary.")
 @click.option("--quiet", is_flag=True, help="No bar, and no line but the summary and those of --failures.")
+@click.option("--prune", "folder", metavar="FOLDER", type=click.Path(file_okay=False, path_type=Path),
+              help="Then remove from the lake what is gone from this folder.")  # fmt: skip
+@click.option("--yes", is_flag=True, help="Prune also where it looks as if a disk were not mounted.")
 @click.pass_context
-def ingest(ctx: click.Context, /, paths: tuple[Path, ...], again: bool, **options: bool) -> None:
+def ingest(
+    ctx: click.Context, /, paths: tuple[Path, ...], again: bool, folder: Path | None, **options: bool
+) -> None:
     """Put files and folders through the pipeline now, read where they lie.
 
     What has its row by the settings of now is `unchanged` and not read; with other settings it is described
     again, and that revision replaces its row, document and preview.
     """
-    with opened(ctx) as services, Bar("ingest", options["quiet"]) as bar:
-        tell = _wanted(bar.emit, options["quiet"], options["failures"])
-        summary = bulk.ingest(paths, services, tell, again, bar.show)
-    if "dead_lettered" in summary:
-        summary["see"] = "dicomlake dlq list"
-    emit({"summary": summary})
-    if bulk.FAULTS & set(summary):
+    if not paths and folder is None:
+        raise click.UsageError("name files or folders to ingest, or give --prune FOLDER")
+    if options["yes"] and folder is None:
+        raise click.UsageError("--yes is for --prune FOLDER alone")
+    if not paths:
+        with reading(ctx) as warehouse:
+            warehouse.check()
+    quiet, failures = options["quiet"], options["failures"]
+    summary: dict[str, object] = {}
+    pruned: dict[str, object] = {}
+    with opened(ctx) as services:
+        if paths:
+            with Bar("ingest", quiet) as bar:
+                tell = _wanted(bar.emit, quiet, failures)
+                summary = bulk.ingest(paths, services, tell, again, bar.show)
+        try:
+            if folder is not None:
+                with Bar("prune", quiet) as bar:
+                    tell = _wanted(bar.emit, quiet, failures)
+                    summary["pruned"] = pruned = prune(folder, services, tell, options["yes"], bar.show)
+        finally:  # what was ingested is told also where nothing may be removed
+            if summary:
+                if "dead_lettered" in summary:
+                    summary["see"] = "dicomlake dlq list"
+                emit({"summary": summary})
+    if bulk.FAULTS & {*summary, *pruned}:
         ctx.exit(1)
 
 

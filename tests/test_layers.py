@@ -60,6 +60,7 @@ MAY_IMPORT = {
     "dlq": VALUES | {"bulk", "pipeline", "services", "storage", "warehouse"},
     "bulk": VALUES
     | {"admission", "advice", "own_files", "pipeline", "services", "storage", "warehouse.queries"},
+    "prune": VALUES | {"bulk", "own_files", "pipeline", "services", "storage", "warehouse.queries"},
     "own_files": {"services", "storage"},
     "api": VALUES | {"__init__", "api", "config", "events", "log", "metrics", "pipeline", "services"},
     "server": VALUES | {"api", "config", "connection", "metrics", "sandbox", "services"},
@@ -70,7 +71,7 @@ MAY_IMPORT = {
     "cli": VALUES
     | DOORS
     | {"__init__", "bulk", "command", "config", "demo", "dicom", "dlq", "look"}
-    | {"server", "services", "table"},
+    | {"prune", "server", "services", "table"},
 }
 # third-party packages and the rooms that may import them; everything else is for anyone
 ONLY_IN = {
