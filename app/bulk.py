@@ -118,7 +118,8 @@ def ingest(
         for done, line in enumerate(at_once(partial(_begun, files, run)), 1):
             tell(line)
             progress(done, len(files))
-    return {"files": counts.total(), **counts, **passed_over} | ({"codes": dict(codes)} if codes else {})
+    ends = {status: counts[status] for status in sorted(counts, key=FAULTS.__contains__)}
+    return {"files": counts.total(), **ends, **passed_over} | ({"codes": dict(codes)} if codes else {})
 
 
 @contextmanager
@@ -247,7 +248,8 @@ def _one(file: File, rows: Future[dict[object, Row]], run: Run) -> Line:
 
 def failure(line: Line, error: DicomlakeError) -> Line:
     """Return the line of a file that failed, with the reason and what to do."""
-    return line | {"status": FAILED, "code": error.code} | _why(error.code, error.text)
+    reason = f"{error.stage}: {error.text}" if error.stage else error.text
+    return line | {"status": FAILED, "code": error.code} | _why(error.code, reason)
 
 
 def _why(code: str, reason: str) -> Line:

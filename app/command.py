@@ -24,7 +24,9 @@ INTERRUPTED = 130
 LONG = 100
 """Steps of a task that shows how far it is."""
 DRAW_S = 0.1
-"""Time between two drawings of a bar."""
+"""Time between two changes of a bar."""
+GUESS_S = 2.0
+"""From then on a bar guesses how long the rest will take: the first steps are the slowest."""
 _SECRETS = re.compile(r"(?<=://)([^/?#\s:@]*):[^/?#\s]*@|([?&](?:ssl)?password=)[^&#\s]*")
 
 
@@ -107,7 +109,7 @@ class Bar:
         self._label, self._shown, self._text = label, 0, ""
         self._hidden = hidden or not sys.stderr.isatty()
         self._shared = not self._hidden and sys.stdout.isatty()
-        self._done, self._begin, self._drawn = 0, time.monotonic(), 0.0
+        self._begin, self._last = time.monotonic(), 0.0
 
     def __enter__(self) -> Bar:
         return self
@@ -118,26 +120,27 @@ class Bar:
 
     def show(self, done: int, total: int) -> None:
         """Show that so many are done of so many; no more often than somebody can read it."""
-        if self._hidden or (done < total and time.monotonic() < self._drawn + DRAW_S):
+        now = time.monotonic()
+        if self._hidden or (done < total and now < self._last + DRAW_S):
             return
-        left = (time.monotonic() - self._begin) / max(done, 1) * (total - done)
-        about = f", about {left:.0f} s left" if done < total else ""
-        self._text = f"{self._label} {100 * done // max(total, 1)}%: {done} of {total}{about}"
+        self._last, took = now, now - self._begin
+        left = f", about {took / done * (total - done):.0f} s left" if done < total and took > GUESS_S else ""
+        self._text = f"{self._label} {100 * done // max(total, 1)}%: {done} of {total}{left}"
+        self._clear()
         self._draw()
 
     def emit(self, value: object) -> None:
-        """Print one JSON line, where the bar may be on the same terminal."""
+        """Print one JSON line; the bar, which may be on the same terminal, makes room for it."""
         if self._shared:
             self._clear()
         emit(value)
-        if self._shared and self._text:
+        if self._shared:
             self._draw()
 
     def _draw(self) -> None:
-        self._clear()
         text = self._text[: shutil.get_terminal_size().columns - 1]  # a line that wraps could not be cleared
         click.echo(text, nl=False, err=True)
-        self._shown, self._drawn = len(text), time.monotonic()
+        self._shown = len(text)
 
     def _clear(self) -> None:
         if self._shown:

@@ -38,9 +38,13 @@ _APP = Path(__file__).resolve().parent
 
 
 class DicomlakeError(Exception):
-    """Root of the tree. `code` is stable and part of the contract; the text never holds a value."""
+    """Root of the tree. `code` is stable and part of the contract; the text never holds a value.
+
+    stage: step of the pipeline that failed, where it was one.
+    """
 
     code = "error"
+    stage = ""
 
     def __init__(self, text: str = "", *, code: str | None = None) -> None:
         super().__init__(text)

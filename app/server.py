@@ -63,7 +63,10 @@ def _bound(host: str, port: int) -> socket.socket:
     except (OSError, OverflowError) as exc:
         sock.close()
         if isinstance(exc, OSError) and exc.errno == errno.EADDRINUSE:
-            text = f"port {port} on {host} is in use; stop what uses it or choose another with --port"
+            text = (
+                f"port {port} on {host} is in use; stop what uses it or choose another with --port,"
+                " or for make with DICOMLAKE__API__PORT=8081"
+            )
             raise AddressInUse(text) from None
         text = f"cannot listen on {host}:{port} ({type(exc).__name__}); see api.host and api.port"
         raise ConfigError(text) from None

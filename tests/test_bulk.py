@@ -389,7 +389,9 @@ def test_a_folder_that_cannot_be_read_is_told_and_the_others_are_stored(tmp_path
         "z.dcm": "stored",
     }
     assert {line.get("code") for line in lines} == {None, "storage_unavailable"}
-    assert {line.get("reason") for line in lines} == {None, "permission denied by the storage"}
+    reasons = {line["object_uri"].partition("/s/")[2]: line.get("reason") for line in lines}
+    assert reasons["closed/"] == "permission denied by the storage"
+    assert reasons["closed.dcm"] == "read: permission denied by the storage"
     assert last == {
         "summary": {"files": 4, "stored": 2, "failed": 2, "codes": {"storage_unavailable": 2}},
     }

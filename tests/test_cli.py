@@ -173,7 +173,9 @@ def test_the_bar_and_the_lines_keep_apart_on_a_terminal(here, columns):
     assert bar == "ingest 100%: 300 of 300"[: columns - 1]
     assert json.loads(last) == {"summary": {"files": 300, "ignored": 300}}
     assert end == ""
-    assert max(map(len, re.findall(r"ingest [0-9]+%[^\r\n]*", seen))) < columns
+    drawn = re.findall(r"ingest [0-9]+%[^\r\n]*", seen)
+    assert max(map(len, drawn)) < columns
+    assert len(set(drawn)) > 2
 
 
 def test_the_bar_of_a_requeue_and_its_lines_keep_apart(lake, here):

@@ -201,7 +201,7 @@ def test_a_removal_that_fails_is_a_failed_line_and_done_by_the_next_run(services
     broken = replace(services, warehouse=Around(services.warehouse, append=append))
     lines, summary = pruned(broken, folder)
     assert statuses(lines) == [("failed", "warehouse_unavailable")]
-    assert lines[0]["reason"] == "down"
+    assert lines[0]["reason"] == "append: down"
     assert summary == {"deleted": 0, "kept": 1, "failed": 1, "codes": {"warehouse_unavailable": 1}}
     assert names(services, folder) == ["a.dcm", "b.dcm"]
     assert pruned(services, folder)[1] == {"deleted": 1, "kept": 1}

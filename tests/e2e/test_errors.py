@@ -91,7 +91,8 @@ def test_a_port_in_use(tmp_path):
         taken.listen()
         line = refused(service, "serve")
     assert line == (
-        f"Error: port {service.port} on 127.0.0.1 is in use; stop what uses it or choose another with --port"
+        f"Error: port {service.port} on 127.0.0.1 is in use; stop what uses it or choose another with --port,"
+        " or for make with DICOMLAKE__API__PORT=8081"
     )
 
 
