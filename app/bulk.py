@@ -243,7 +243,7 @@ def _one(file: File, rows: Future[dict[object, Row]], run: Run) -> Line:
         return line | {"status": Status.SUPERSEDED.value, "code": gone.code}
     except DicomlakeError as error:
         return failure(line, error)
-    return line | _facts(outcome)
+    return line | facts(outcome)
 
 
 def failure(line: Line, error: DicomlakeError) -> Line:
@@ -256,18 +256,19 @@ def _why(code: str, reason: str) -> Line:
     return {"reason": reason, "do": what_to_do(code)}
 
 
-def _facts(outcome: Outcome) -> Line:
-    facts: Line = {"status": outcome.status.value}
+def facts(outcome: Outcome) -> Line:
+    """Return what a line says of how an event ended."""
+    found: Line = {"status": outcome.status.value}
     if outcome.code:
-        facts["code"] = outcome.code
+        found["code"] = outcome.code
     if outcome.status is Status.DEAD_LETTERED:
-        facts |= _why(outcome.code, outcome.reason)
+        found |= _why(outcome.code, outcome.reason)
     if outcome.stored is not None:
-        facts["members"] = outcome.stored
+        found["members"] = outcome.stored
     elif outcome.status is Status.STORED:
         row = outcome.instances[0]
-        facts |= {key: row.get(key) for key in ("modality", "preview_uri", "preview_error", "metadata_uri")}
-    return facts
+        found |= {key: row.get(key) for key in ("modality", "preview_uri", "preview_error", "metadata_uri")}
+    return found
 
 
 def _revision(row: Row | None, settled: bool, run: Run) -> int | None:

@@ -258,10 +258,14 @@ def dlq_requeue(ctx: click.Context, ids: tuple[str, ...], everything: bool) -> N
     """Publish dead letters again, with their own event type and generation."""
     with reading(ctx) as warehouse:
         total = _total(warehouse, ids, everything)
+    failed = False
     with opened(ctx) as services, Bar("requeue", total < LONG) as bar:
-        for done, line in enumerate(dlq.requeue(services, ids or None), 1):
+        for line in dlq.requeue(services, ids or None):
             bar.emit(line)
-            bar.show(done, total)
+            bar.advance(1, total)
+            failed = failed or line.get("status") in bulk.FAULTS
+    if failed:
+        ctx.exit(1)
 
 
 @dlq_group.command("purge")
@@ -272,7 +276,7 @@ def dlq_purge(ctx: click.Context, ids: tuple[str, ...]) -> None:
     with reading(ctx) as warehouse:
         total = _total(warehouse, ids, not ids)
         with Bar("purge", total < LONG) as bar:
-            purged = dlq.purge(warehouse, ids or None, lambda done: bar.show(done, total))
+            purged = dlq.purge(warehouse, ids or None, lambda steps: bar.advance(steps, total))
         emit({"purged": purged})
 
 

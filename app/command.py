@@ -25,8 +25,8 @@ LONG = 100
 """Steps of a task that shows how far it is."""
 DRAW_S = 0.1
 """Time between two changes of a bar."""
-GUESS_S = 2.0
-"""From then on a bar guesses how long the rest will take: the first steps are the slowest."""
+GUESS = 20
+"""After this part of the steps a bar guesses how long the rest takes: the first ones are the slowest."""
 _SECRETS = re.compile(r"(?<=://)([^/?#\s:@]*):[^/?#\s]*@|([?&](?:ssl)?password=)[^&#\s]*")
 
 
@@ -109,7 +109,7 @@ class Bar:
         self._label, self._shown, self._text = label, 0, ""
         self._hidden = hidden or not sys.stderr.isatty()
         self._shared = not self._hidden and sys.stdout.isatty()
-        self._begin, self._last = time.monotonic(), 0.0
+        self._begin, self._last, self._done = time.monotonic(), 0.0, 0
 
     def __enter__(self) -> Bar:
         return self
@@ -124,10 +124,15 @@ class Bar:
         if self._hidden or (done < total and now < self._last + DRAW_S):
             return
         self._last, took = now, now - self._begin
-        left = f", about {took / done * (total - done):.0f} s left" if done < total and took > GUESS_S else ""
+        left = f", about {took / done * (total - done):.0f} s left" if total / GUESS < done < total else ""
         self._text = f"{self._label} {100 * done // max(total, 1)}%: {done} of {total}{left}"
         self._clear()
         self._draw()
+
+    def advance(self, steps: int, total: int) -> None:
+        """Show that so many more are done."""
+        self._done += steps
+        self.show(self._done, total)
 
     def emit(self, value: object) -> None:
         """Print one JSON line; the bar, which may be on the same terminal, makes room for it."""

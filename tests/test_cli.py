@@ -110,6 +110,26 @@ def test_dead_letters_are_listed_shown_and_purged(lake):
     assert lake("dlq", "list") == (0, "", "")
 
 
+def test_what_is_requeued_and_fails_again_stays_and_says_why(lake, here):
+    (letter,) = map(json.loads, lake("dlq", "list")[1].splitlines())
+    status, said, _ = lake("dlq", "requeue", "--all")
+    line = json.loads(said)
+    assert status == 1
+    assert line.pop("do").startswith("put the right file in its place")
+    assert line == {
+        "message_id": letter["message_id"],
+        "object_uri": f"file://{here}/in/x.dcm",
+        "status": "dead_lettered",
+        "code": "not_dicom",
+        "reason": "describe: the bytes are plain text",
+    }
+    assert len(lake("dlq", "list")[1].splitlines()) == 1
+    Path("in/x.dcm").unlink()
+    status, said, _ = lake("dlq", "requeue", "--all")
+    assert (status, json.loads(said)["status"]) == (0, "superseded")
+    assert lake("dlq", "list")[1] == ""
+
+
 def plant(here, count):
     """Put so many dead letters into the default lake."""
     with closing(open_warehouse(f"sqlite:{here}/lake/lake.db")) as warehouse:
