@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import os
-import sys
 from collections import Counter, deque
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from enum import Enum
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
-from click.termui import progressbar
-
 from app import pipeline
 from app.admission import Budget
-from app.errors import DicomlakeError, ObjectGone, StorageUnavailable
+from app.advice import what_to_do
+from app.errors import DicomlakeError, NotAFile, ObjectGone
 from app.own_files import Owner, OwnFiles
 from app.services import Services
-from app.storage.folder import is_event_name, is_object_name, spelled, stat_file, walk
+from app.storage.folder import check_event_name, is_object_name, spelled, stat_file, walk
 from app.storage.index import Seen
 from app.storage.local import LocalStorage
 from app.storage.telling import described_again, messages
@@ -28,7 +28,9 @@ from app.types import EventType, GiveUp, Message, Outcome, Row, Status
 from app.warehouse.queries import described
 
 Line = dict[str, object]
-Emit = Callable[[object], object]
+Emit = Callable[[Line], object]
+Progress = Callable[[int, int], object]
+"""Take how many are done, and of how many."""
 Letters = Container[tuple[object, object, object]]
 AHEAD = 64
 """Files under way at once: enough to keep every worker busy, few enough to hold in memory."""
@@ -36,8 +38,17 @@ BATCH = 256
 """Files whose rows are asked for in one statement."""
 UNCHANGED = "unchanged"
 """Status of a file that has its row, by the settings of now; it is not read."""
-BAD_NAME = "bad_name"
-"""Code of a file whose name no object can have: not UTF-8, with a line end, or over 1024 bytes."""
+FAILED = "failed"
+"""Status of a file that is neither stored nor a dead letter: another run may take it."""
+FAULTS = frozenset((FAILED, Status.DEAD_LETTERED.value))
+"""Statuses of the lines that have a code, a reason and what to do."""
+
+
+class PassedOver(Enum):
+    """What gets no line and is only counted, under this key: files of the lake's own, links in a folder."""
+
+    OWN = "skipped"
+    LINK = "links"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +58,11 @@ class File:
     name: str
     source: LocalStorage
     services: Services
+
+    @property
+    def uri(self) -> str:
+        """The address of the object."""
+        return self.source.uri(self.name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,35 +79,47 @@ class Run:
     letters: Letters
 
 
-def ingest(paths: Iterable[Path], services: Services, emit: Emit, again: bool = False) -> dict[str, int]:
+def ingest(
+    paths: Iterable[Path],
+    services: Services,
+    emit: Emit,
+    again: bool = False,
+    progress: Progress = lambda done, total: None,
+) -> dict[str, object]:
     """Put every file below `paths` through the pipeline, emit one line each and return how many ended how.
 
     A permanent failure is dead-lettered at once. Names and keys are those of the service, so this may run
     beside it, and a second run changes nothing: what has its row is not read, and what is a dead letter
     already is tried again, but not told twice. With other settings, or `again`, what has its row is described
     again. What cannot be read, or can be no object by its name, is a failed line and keeps no other file up.
-    Of files that the lake itself made, its databases and artifacts, only the number is returned: `skipped`.
+    The summary has the number of lines by status, that of what was passed over, and of failures by code.
     """
     counts: Counter[str] = Counter()
+    codes: Counter[str] = Counter()
     patient = Budget(services.settings.workers.inflight_bytes, patience_s=None)  # nobody here would try again
     services = replace(services, budget=patient)
 
     def tell(line: Line) -> None:
         emit(line)
         counts[str(line["status"])] += 1
+        if line["status"] in FAULTS:
+            codes[str(line["code"])] += 1
 
     with machine_view(services) as machine:
         own = OwnFiles(services)
-        found = [file for path in paths for file in _files(path.resolve(), services, machine, own, tell)]
-        files = [file for file in found if file]
+        found = {uri: what for path in paths for uri, what in _found(path.resolve(), services, machine, own)}
+        files = [what for what in found.values() if isinstance(what, File)]
+        passed_over = Counter(what.value for what in found.values() if isinstance(what, PassedOver))
         key, started = services.settings.describe_options().key, int(services.now().timestamp())
         run = Run(key, again, started, _open_letters(services))
-        with progressbar(length=len(files), label="ingest", file=sys.stderr) as bar:
-            for line in _lines(files, run):
-                tell(line)
-                bar.update(1)
-    skipped = len(found) - len(files)
-    return {"files": counts.total(), **counts} | ({"skipped": skipped} if skipped else {})
+        for what in found.values():
+            if isinstance(what, dict):
+                tell(what)
+        for done, line in enumerate(at_once(partial(_begun, files, run)), 1):
+            tell(line)
+            progress(done, len(files))
+    ends = {status: counts[status] for status in sorted(counts, key=FAULTS.__contains__)}
+    return {"files": counts.total(), **ends, **passed_over} | ({"codes": dict(codes)} if codes else {})
 
 
 @contextmanager
@@ -104,45 +132,53 @@ def machine_view(services: Services) -> Iterator[Services]:
         source.close()
 
 
-def _files(
-    path: Path, services: Services, machine: Services, own: OwnFiles, tell: Callable[[Line], None]
-) -> Iterator[File | None]:
-    """Yield the files at or below `path`, None for each of the lake's own; report those that are not usable.
+def _found(
+    path: Path, services: Services, machine: Services, own: OwnFiles
+) -> Iterator[tuple[str, File | Line | PassedOver]]:
+    """Yield the address of each file at or below `path` with what it is; a failed line if it is not usable.
 
     Inside the landing folder a file is the object that the watcher sees; elsewhere the machine is the bucket.
     """
     source = machine.source
     assert isinstance(source, LocalStorage)
-
-    def fail(name: str, code: str) -> None:
-        tell({"object_uri": source.uri(spelled(name)), "status": "failed", "code": code})
-
     name = path.relative_to(source.root).as_posix() if path != source.root else ""
     try:
-        for found in _names(name, source.root, skip=lambda folder: fail(folder, StorageUnavailable.code)):
+        for found, error in _names(name, source.root):
+            uri = source.uri(spelled(found))
             owner, inside = own.owner(source.root / found)
             view = services if owner is Owner.LANDING else machine
-            if owner is Owner.LAKE:
-                yield None
-            elif is_event_name(inside):
-                assert isinstance(view.source, LocalStorage)
-                yield File(inside, view.source, view)
-            else:
-                fail(found, BAD_NAME)
+            assert isinstance(view.source, LocalStorage)
+            try:
+                if error is not None:
+                    raise error
+                if owner is Owner.LAKE:
+                    yield uri, PassedOver.OWN
+                    continue
+                check_event_name(inside)
+                file = File(inside, view.source, view)
+                yield file.uri, file
+            except NotAFile as fault:
+                link = (source.root / found).is_symlink()
+                yield uri, PassedOver.LINK if link else failure({"object_uri": uri}, fault)
+            except DicomlakeError as fault:
+                yield uri, failure({"object_uri": uri}, fault)
     except DicomlakeError as error:
-        fail(name, error.code)
+        uri = source.uri(spelled(name))
+        yield uri, failure({"object_uri": uri}, error)
 
 
-def _names(name: str, root: Path, skip: Callable[[str], None]) -> Iterator[str]:
-    """Yield the name of a file, or those of all below a folder; of what has a bad name, that name alone."""
+def _names(name: str, root: Path) -> Iterator[tuple[str, DicomlakeError | None]]:
+    """Yield the name of a file, or those of all below a folder, each with what keeps it from being one."""
     if name and not is_object_name(name):
-        yield name
+        yield name, None  # with its fault, to be found there
     elif os.path.isdir(root / name):
-        for found, _ in walk(root, f"{name}/" if name else "", skip):
-            yield found
+        left: list[tuple[str, DicomlakeError]] = []
+        for found, _ in walk(root, f"{name}/" if name else "", lambda *fault: left.append(fault)):
+            yield found, None
+        yield from left
     else:
         stat_file(root, name)
-        yield name
+        yield name, None
 
 
 def _open_letters(services: Services) -> Letters:
@@ -150,26 +186,32 @@ def _open_letters(services: Services) -> Letters:
     return {(letter["bucket"], letter["object"], letter["generation"]) for letter in letters}
 
 
-def _lines(files: Iterable[File], run: Run) -> Iterator[Line]:
+def at_once(begun: Callable[[ThreadPoolExecutor], Iterator[Future[Line]]]) -> Iterator[Line]:
+    """Yield the lines of what is begun in threads, in order; at most AHEAD of them are under way."""
     running: deque[Future[Line]] = deque()
     pool = ThreadPoolExecutor(AHEAD // 2, thread_name_prefix="ingest")
-    rest = iter(files)
     try:
-        while batch := list(islice(rest, BATCH)):
-            rows = pool.submit(_rows, batch)  # before those that wait for it
-            for file in batch:
-                running.append(pool.submit(_one, file, rows, run))
-                if len(running) >= AHEAD:
-                    yield running.popleft().result()
+        for future in begun(pool):
+            running.append(future)
+            if len(running) >= AHEAD:
+                yield running.popleft().result()
         while running:
             yield running.popleft().result()
     finally:  # where nobody wants the rest, as after Ctrl-C: what is under way ends when the services close
         pool.shutdown(wait=False, cancel_futures=True)
 
 
+def _begun(files: Iterable[File], run: Run, pool: ThreadPoolExecutor) -> Iterator[Future[Line]]:
+    rest = iter(files)
+    while batch := list(islice(rest, BATCH)):
+        rows = pool.submit(_rows, batch)  # before those that wait for it
+        for file in batch:
+            yield pool.submit(_one, file, rows, run)
+
+
 def _rows(files: Sequence[File]) -> dict[object, Row]:
     """Return what the current rows of some files say, by URI."""
-    asked = described([file.source.uri(file.name) for file in files])
+    asked = described([file.uri for file in files])
     return {row["object_uri"]: row for row in files[0].services.warehouse.query(*asked)}
 
 
@@ -179,7 +221,7 @@ def _one(file: File, rows: Future[dict[object, Row]], run: Run) -> Line:
     It is remembered before, so that a removal follows whatever happens meanwhile, and after. A revision is
     remembered too: what it replaces may be there still although its row is stored.
     """
-    line: Line = {"object_uri": file.source.uri(file.name)}
+    line: Line = {"object_uri": file.uri}
     try:
         now = file.source.current(file.name)
         row = rows.result().get(line["object_uri"])
@@ -191,7 +233,7 @@ def _one(file: File, rows: Future[dict[object, Row]], run: Run) -> Line:
         revision = _revision(row, settled, run)
         if not now.told or revision is not None:
             now = file.source.remember(file.name, replace(now, again=revision is not None))
-        first, *removals = _messages(file, now, revision, row)
+        first, *removals = events(file, now, revision, row)
         outcome = pipeline.handle(first, file.services, GiveUp.SILENTLY if known else GiveUp.NOW)
         for removal in removals:
             pipeline.handle(removal, file.services, GiveUp.NOW)
@@ -200,22 +242,33 @@ def _one(file: File, rows: Future[dict[object, Row]], run: Run) -> Line:
     except ObjectGone as gone:
         return line | {"status": Status.SUPERSEDED.value, "code": gone.code}
     except DicomlakeError as error:
-        return line | {"status": "failed", "code": error.code}
-    return line | _facts(outcome)
+        return failure(line, error)
+    return line | facts(outcome)
 
 
-def _facts(outcome: Outcome) -> Line:
-    facts: Line = {"status": outcome.status.value}
+def failure(line: Line, error: DicomlakeError) -> Line:
+    """Return the line of a file that failed, with the reason and what to do."""
+    reason = f"{error.stage}: {error.text}" if error.stage else error.text
+    return line | {"status": FAILED, "code": error.code} | _why(error.code, reason)
+
+
+def _why(code: str, reason: str) -> Line:
+    return {"reason": reason, "do": what_to_do(code)}
+
+
+def facts(outcome: Outcome) -> Line:
+    """Return what a line says of how an event ended."""
+    found: Line = {"status": outcome.status.value}
     if outcome.code:
-        facts["code"] = outcome.code
-    if outcome.reason:
-        facts["reason"] = outcome.reason
+        found["code"] = outcome.code
+    if outcome.status is Status.DEAD_LETTERED:
+        found |= _why(outcome.code, outcome.reason)
     if outcome.stored is not None:
-        facts["members"] = outcome.stored
+        found["members"] = outcome.stored
     elif outcome.status is Status.STORED:
         row = outcome.instances[0]
-        facts |= {key: row.get(key) for key in ("modality", "preview_uri", "preview_error", "metadata_uri")}
-    return facts
+        found |= {key: row.get(key) for key in ("modality", "preview_uri", "preview_error", "metadata_uri")}
+    return found
 
 
 def _revision(row: Row | None, settled: bool, run: Run) -> int | None:
@@ -229,8 +282,9 @@ def _revision(row: Row | None, settled: bool, run: Run) -> int | None:
     return max(run.started, last + 1 if isinstance(last, int) else 1)
 
 
-def _messages(file: File, seen: Seen, revision: int | None, row: Row | None) -> Iterator[Message]:
-    uri = file.source.uri(file.name)
+def events(file: File, seen: Seen, revision: int | None = None, row: Row | None = None) -> Iterator[Message]:
+    """Yield the events of a version and of those it replaced, the same ones whenever it is asked for them."""
+    uri = file.uri
     for told in messages(file.source.bucket, file.name, uri, seen, file.services.now()):
         generation, kind = told.attributes["objectGeneration"], told.attributes["eventType"]
         names = [uri, generation, kind]

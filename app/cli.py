@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -13,18 +13,20 @@ import click
 
 from app import __version__, bulk, config, dlq
 from app.command import (
+    LONG,
+    Bar,
     Commands,
     Failure,
     emit,
     masked,
     opened,
-    progress,
     readable,
     reading,
     settings_of,
     start,
 )
 from app.look import content_of, in_worker, picture_of
+from app.prune import prune
 from app.services import open_services
 from app.storage.folder import spelled
 from app.table import table
@@ -84,20 +86,59 @@ def demo(ctx: click.Context, once: bool, keep: Path | None, port: int | None) ->
 
 
 @cli.command()
-@click.argument("paths", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
+@click.argument("paths", nargs=-1, type=click.Path(exists=True, path_type=Path))
 @click.option("--again", is_flag=True, help="Describe anew what has its row by these settings, too.")
+@click.option("--failures", is_flag=True, help="Print only the lines of what failed, and the summary.")
+@click.option("--quiet", is_flag=True, help="No bar, and no line but the summary and those of --failures.")
+@click.option("--prune", "folder", metavar="FOLDER", type=click.Path(file_okay=False, path_type=Path),
+              help="Then remove from the lake what is gone from this folder.")  # fmt: skip
+@click.option("--yes", is_flag=True, help="Prune also where it looks as if a disk were not mounted.")
 @click.pass_context
-def ingest(ctx: click.Context, paths: tuple[Path, ...], again: bool) -> None:
+def ingest(
+    ctx: click.Context, /, paths: tuple[Path, ...], again: bool, folder: Path | None, **options: bool
+) -> None:
     """Put files and folders through the pipeline now, read where they lie.
 
     What has its row by the settings of now is `unchanged` and not read; with other settings it is described
     again, and that revision replaces its row, document and preview.
     """
+    if not paths and folder is None:
+        raise click.UsageError("name files or folders to ingest, or give --prune FOLDER")
+    if options["yes"] and folder is None:
+        raise click.UsageError("--yes is for --prune FOLDER alone")
+    if not paths:
+        with reading(ctx) as warehouse:
+            warehouse.check()
+    quiet, failures = options["quiet"], options["failures"]
+    summary: dict[str, object] = {}
+    pruned: dict[str, object] = {}
     with opened(ctx) as services:
-        summary = bulk.ingest(paths, services, emit, again)
-    emit({"summary": summary})
-    if set(summary) & {"dead_lettered", "failed"}:
+        if paths:
+            with Bar("ingest", quiet) as bar:
+                tell = _wanted(bar.emit, quiet, failures)
+                summary = bulk.ingest(paths, services, tell, again, bar.show)
+        try:
+            if folder is not None:
+                with Bar("prune", quiet) as bar:
+                    tell = _wanted(bar.emit, quiet, failures)
+                    summary["pruned"] = pruned = prune(folder, services, tell, options["yes"], bar.show)
+        finally:  # what was ingested is told also where nothing may be removed
+            if summary:
+                if "dead_lettered" in summary:
+                    summary["see"] = "dicomlake dlq list"
+                emit({"summary": summary})
+    if bulk.FAULTS & {*summary, *pruned}:
         ctx.exit(1)
+
+
+def _wanted(tell: bulk.Emit, quiet: bool, failures: bool) -> Callable[[bulk.Line], None]:
+    """Return what takes the lines of files and passes those on that are to be printed."""
+
+    def take(line: bulk.Line) -> None:
+        if not (quiet or failures) or (failures and line["status"] in bulk.FAULTS):
+            tell(line)
+
+    return take
 
 
 def _regular(_: click.Context, __: click.Parameter, file: Path) -> Path:
@@ -236,10 +277,14 @@ def dlq_requeue(ctx: click.Context, ids: tuple[str, ...], everything: bool) -> N
     """Publish dead letters again, with their own event type and generation."""
     with reading(ctx) as warehouse:
         total = _total(warehouse, ids, everything)
-    with opened(ctx) as services, progress("requeue", total) as step:
+    failed = False
+    with opened(ctx) as services, Bar("requeue", total < LONG) as bar:
         for line in dlq.requeue(services, ids or None):
-            emit(line)
-            step(1)
+            bar.emit(line)
+            bar.advance(1, total)
+            failed = failed or line.get("status") in bulk.FAULTS
+    if failed:
+        ctx.exit(1)
 
 
 @dlq_group.command("purge")
@@ -248,8 +293,9 @@ def dlq_requeue(ctx: click.Context, ids: tuple[str, ...], everything: bool) -> N
 def dlq_purge(ctx: click.Context, ids: tuple[str, ...]) -> None:
     """Drop dead letters for good: those named, or all of them."""
     with reading(ctx) as warehouse:
-        with progress("purge", _total(warehouse, ids, not ids)) as step:
-            purged = dlq.purge(warehouse, ids or None, step)
+        total = _total(warehouse, ids, not ids)
+        with Bar("purge", total < LONG) as bar:
+            purged = dlq.purge(warehouse, ids or None, lambda steps: bar.advance(steps, total))
         emit({"purged": purged})
 
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 import base64
 import os
 import re
+import shutil
 import sys
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
 import click
 import orjson
-from click.termui import progressbar
 
 from app import config, log
 from app.errors import ConfigError, DicomlakeError
@@ -22,6 +23,10 @@ from app.warehouse import Warehouse, open_warehouse
 INTERRUPTED = 130
 LONG = 100
 """Steps of a task that shows how far it is."""
+DRAW_S = 0.1
+"""Time between two changes of a bar."""
+GUESS = 20
+"""After this part of the steps a bar guesses how long the rest takes: the first ones are the slowest."""
 _SECRETS = re.compile(r"(?<=://)([^/?#\s:@]*):[^/?#\s]*@|([?&](?:ssl)?password=)[^&#\s]*")
 
 
@@ -97,12 +102,55 @@ def settings_of(
     return loaded.settings
 
 
-@contextmanager
-def progress(label: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Yield what takes each step of a long task; a bar on stderr, where that is a terminal."""
-    hidden = total < LONG or not sys.stderr.isatty()
-    with progressbar(length=total, label=label, file=sys.stderr, hidden=hidden) as bar:
-        yield bar.update
+class Bar:
+    """How far a long task is: the last line of the terminal on stderr, below the lines of stdout."""
+
+    def __init__(self, label: str, hidden: bool = False) -> None:
+        self._label, self._shown, self._text = label, 0, ""
+        self._hidden = hidden or not sys.stderr.isatty()
+        self._shared = not self._hidden and sys.stdout.isatty()
+        self._begin, self._last, self._done = time.monotonic(), 0.0, 0
+
+    def __enter__(self) -> Bar:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._shown:
+            click.echo(err=True)
+
+    def show(self, done: int, total: int) -> None:
+        """Show that so many are done of so many; no more often than somebody can read it."""
+        now = time.monotonic()
+        if self._hidden or (done < total and now < self._last + DRAW_S):
+            return
+        self._last, took = now, now - self._begin
+        left = f", about {took / done * (total - done):.0f} s left" if total / GUESS < done < total else ""
+        self._text = f"{self._label} {100 * done // max(total, 1)}%: {done} of {total}{left}"
+        self._clear()
+        self._draw()
+
+    def advance(self, steps: int, total: int) -> None:
+        """Show that so many more are done."""
+        self._done += steps
+        self.show(self._done, total)
+
+    def emit(self, value: object) -> None:
+        """Print one JSON line; the bar, which may be on the same terminal, makes room for it."""
+        if self._shared:
+            self._clear()
+        emit(value)
+        if self._shared:
+            self._draw()
+
+    def _draw(self) -> None:
+        text = self._text[: shutil.get_terminal_size().columns - 1]  # a line that wraps could not be cleared
+        click.echo(text, nl=False, err=True)
+        self._shown = len(text)
+
+    def _clear(self) -> None:
+        if self._shown:
+            click.echo(f"\r{' ' * self._shown}\r", nl=False, err=True)
+            self._shown = 0
 
 
 @contextmanager

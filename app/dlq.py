@@ -9,10 +9,10 @@ from operator import itemgetter
 from typing import TypeVar
 
 from app import bulk, pipeline
-from app.errors import PermanentError, WarehouseUnavailable
+from app.errors import DicomlakeError, PermanentError, WarehouseUnavailable
 from app.services import Services
 from app.storage.local import MACHINE
-from app.types import REVISION, GiveUp, Message, Status
+from app.types import REVISION, GiveUp, Message
 from app.warehouse import Warehouse
 from app.warehouse.queries import letters_by_event
 
@@ -78,7 +78,7 @@ def requeue(services: Services, message_ids: Sequence[str] | None) -> Iterator[d
     They are sent before they leave the table, PAGE events at a time, so a crash between the two repeats them
     and loses nothing. One that the warehouse cannot remove now is `kept`, and why; it does not hold up the
     others. A file that `ingest` read where it lies is in no bucket that a service watches, so it is handled
-    here and now. None for the ids means every open dead letter.
+    here and now; one that fails again stays, and its line says why. None for the ids means every open letter.
     """
     warehouse = services.warehouse
     count(warehouse, message_ids)
@@ -88,7 +88,7 @@ def requeue(services: Services, message_ids: Sequence[str] | None) -> Iterator[d
             done = [
                 (line, rows)
                 for line, rows in zip(lines, page, strict=True)
-                if line.get("status") != Status.DEAD_LETTERED.value
+                if line.get("status") not in bulk.FAULTS
             ]
             try:
                 _remove(warehouse, [rows for _, rows in done])
@@ -107,8 +107,14 @@ def _send(letter: dict[str, object], services: Services, machine: Services) -> d
     data, message_id = letter["data"], str(letter["message_id"])
     message = Message(data if isinstance(data, bytes) else b"", kept, message_id)
     if kept.get("bucketId") == MACHINE != services.source.bucket:
-        outcome = pipeline.handle(message, machine, GiveUp.SILENTLY)
-        return {"message_id": message_id, "status": outcome.status.value}
+        line: bulk.Line = {
+            "message_id": message_id,
+            "object_uri": machine.source.uri(kept.get("objectId", "")),
+        }
+        try:
+            return line | bulk.facts(pipeline.handle(message, machine, GiveUp.SILENTLY))
+        except DicomlakeError as error:
+            return bulk.failure(line, error)
     return {"message_id": message_id, "requeued_as": services.bus.publish(message)}
 
 

@@ -4,6 +4,7 @@
       ConfigError               start-up only: what is wrong, where, what to do; exit code 2
       PermanentError            the same bytes fail the same way: nack, then dead letter with the reason
         BadEvent                  not an event, or not for us
+        BadName                   no object can have this name
         NotDicom                  not DICOM although its name says so
         PlainText                 one of these: it is text
         BadDataset                DICOM, but broken
@@ -20,6 +21,7 @@
         DeadlineExceeded
       InternalError             our bug: nack, retried as if transient
       ObjectGone                neither: this object version is no more, so the event is superseded
+        NotAFile                  what has its name is a pipe, a device, a link or a folder
 
 Pure steps raise permanent errors, input and output raises transient ones unless the vendor's class says
 otherwise; nobody decides by the text of a message.
@@ -36,9 +38,13 @@ _APP = Path(__file__).resolve().parent
 
 
 class DicomlakeError(Exception):
-    """Root of the tree. `code` is stable and part of the contract; the text never holds a value."""
+    """Root of the tree. `code` is stable and part of the contract; the text never holds a value.
+
+    stage: step of the pipeline that failed, where it was one.
+    """
 
     code = "error"
+    stage = ""
 
     def __init__(self, text: str = "", *, code: str | None = None) -> None:
         super().__init__(text)
@@ -71,6 +77,12 @@ class BadEvent(PermanentError):
     """The body is no event, or an event that is not for this service."""
 
     code = "bad_event"
+
+
+class BadName(PermanentError):
+    """No object can have this name."""
+
+    code = "bad_name"
 
 
 class NotDicom(PermanentError):
@@ -212,6 +224,12 @@ class ObjectGone(DicomlakeError):
     """This version of the object was deleted or overwritten."""
 
     code = "object_gone"
+
+
+class NotAFile(ObjectGone):
+    """What has this name is no regular file, so there is no version to read."""
+
+    code = "not_a_file"
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from app import config
+from app import advice, config
 from app.layers import defaults
 from app.warehouse.generate import files as tables
 
@@ -52,14 +52,26 @@ def _bounds(metadata: Sequence[Any]) -> str:
 
 def readme(text: str) -> str:
     """Return the README with its table of settings as the code has it."""
-    marks = r"(<!-- settings -->\n).*(<!-- /settings -->)"
-    return re.sub(marks, lambda found: found[1] + markdown_table() + found[2], text, flags=re.S)
+    return _between("settings", markdown_table(), text)
+
+
+def runbook(text: str) -> str:
+    """Return the runbook with its table of codes as the code has it."""
+    return _between("codes", advice.markdown_table(), text)
+
+
+def _between(name: str, table: str, text: str) -> str:
+    marks = rf"(<!-- {name} -->\n).*(<!-- /{name} -->)"
+    return re.sub(marks, lambda found: found[1] + table + found[2], text, flags=re.S)
 
 
 def main() -> None:
     """Write every generated file."""
-    page = readme((ROOT / "README.md").read_text())
-    for name, text in {"app/config.schema.json": schema_text(), "README.md": page, **tables()}.items():
+    pages = {
+        "README.md": readme((ROOT / "README.md").read_text()),
+        "docs/runbook.md": runbook((ROOT / "docs/runbook.md").read_text()),
+    }
+    for name, text in {"app/config.schema.json": schema_text(), **pages, **tables()}.items():
         (ROOT / name).parent.mkdir(parents=True, exist_ok=True)
         (ROOT / name).write_text(text)
 

@@ -299,6 +299,7 @@ def remove(event: ObjectEvent, row: Row, attempt: Attempt, services: Services) -
 def give_up(error: DicomlakeError, attempt: Attempt, services: Services, how: GiveUp) -> Outcome:
     """Record a failed attempt; dead-letter it where it is permanent and due, else raise the error again."""
     message, event = attempt.message, attempt.event
+    error.stage = attempt.stage
     uri = services.source.uri(event.ref.name, event.ref.bucket) if event else ""
     reason = Reason(error.code, f"{attempt.stage}: {error.text}", uri)
     permanent = isinstance(error, PermanentError)

@@ -5,7 +5,9 @@ import os
 import re
 import shutil
 import signal
+import socket
 import sqlite3
+import stat
 import subprocess
 import sys
 import threading
@@ -387,7 +389,12 @@ def test_a_folder_that_cannot_be_read_is_told_and_the_others_are_stored(tmp_path
         "z.dcm": "stored",
     }
     assert {line.get("code") for line in lines} == {None, "storage_unavailable"}
-    assert last == {"summary": {"files": 4, "stored": 2, "failed": 2}}
+    reasons = {line["object_uri"].partition("/s/")[2]: line.get("reason") for line in lines}
+    assert reasons["closed/"] == "permission denied by the storage"
+    assert reasons["closed.dcm"] == "read: permission denied by the storage"
+    assert last == {
+        "summary": {"files": 4, "stored": 2, "failed": 2, "codes": {"storage_unavailable": 2}},
+    }
     assert result.returncode == 1
 
 
@@ -457,7 +464,7 @@ def test_ingest_of_a_folder_with_the_lake_in_it_takes_each_file_for_what_it_is(s
     summary = bulk.ingest([tmp_path / way], services, lines.append)
     databases = len(list(tmp_path.glob("lake.db*")))
     assert databases > 1
-    assert summary == {"files": 2, "unchanged": 2, "skipped": 4 + databases}
+    assert summary == {"files": 2, "unchanged": 2, "skipped": 4 + databases, "links": 1}
     assert [line["object_uri"] for line in lines] == [
         f"file://{tmp_path}/landing/deep/a.dcm",
         f"file://{tmp_path}/study/b.dcm",
@@ -602,6 +609,92 @@ def test_a_dead_letter_says_that_a_file_is_empty_or_text(services, tmp_path):
         'describe: 1 member(s) failed: "2.dcm" (not_dicom: empty)',
     ]
     assert sorted(letter["reason"] for letter in dlq.letters(services.warehouse)) == sorted(reasons)
+
+
+def test_every_failed_line_has_a_reason_and_what_to_do(services, tmp_path):
+    folder = tmp_path / "s"
+    put(folder / "bad\nname.dcm", CT)
+    put(folder / "cut.dcm", CT[:-100])
+    put(folder / "empty.dcm", b"")
+    put(folder / "notes.txt", b"a note")
+    put(folder / "x.zip", archives.zipped([("1.dcm", CT), ("2.dcm", b"")]))
+    os.mkfifo(folder / "pipe.dcm")
+    lines = {line["object_uri"].partition("/s/")[2]: line for line in ingest(services, folder)}
+    told = {
+        name: (line["status"], line["code"], line["reason"], line["do"].partition(":")[0])
+        for name, line in lines.items()
+        if "reason" in line
+    }
+    assert told == {
+        "bad\\x0aname.dcm": (
+            *("failed", "bad_name", "the path is not UTF-8, or has a line end in it"),
+            "rename the file and ingest it again",
+        ),
+        "cut.dcm": (
+            *("dead_lettered", "truncated", "describe: the value of 7FE00010 is cut off"),
+            "compare size and checksum with the sender's, put a whole copy in its place and ingest that, "
+            "which closes the letter; `dicomlake dump FILE` shows what can be read",
+        ),
+        "empty.dcm": (
+            *("dead_lettered", "not_dicom", "describe: the object is empty (0 bytes)"),
+            "put the right file in its place and ingest it, or drop the letter (`dicomlake dlq purge ID`); "
+            "many, with names you do not want",
+        ),
+        "pipe.dcm": (
+            *("failed", "not_a_file", "it is a named pipe, not a regular file"),
+            "copy its contents into a regular file and ingest that",
+        ),
+        "x.zip": (
+            *("dead_lettered", "bad_archive", 'describe: 1 member(s) failed: "2.dcm" (not_dicom: empty)'),
+            "the reason names members and why",
+        ),
+    }
+    assert lines["notes.txt"].keys() == {"object_uri", "status", "code"}
+    summary = bulk.ingest([folder], services, lambda line: None)
+    assert summary == {
+        "files": 6,
+        "dead_lettered": 3,
+        "failed": 2,
+        "ignored": 1,
+        "codes": {"bad_name": 1, "not_a_file": 1, "truncated": 1, "not_dicom": 1, "bad_archive": 1},
+    }
+
+
+@pytest.mark.parametrize("way", ["direct", "in a folder"])
+@pytest.mark.parametrize("kind", ["a named pipe", "a socket", "a device"])
+def test_what_is_no_regular_file_is_told_and_never_opened(services, folder, kind, way):
+    folder.mkdir(exist_ok=True)
+    path = folder / "IM0001"
+    if kind == "a named pipe":
+        os.mkfifo(path)
+    elif kind == "a socket":
+        with socket.socket(socket.AF_UNIX) as server:
+            server.bind(os.path.relpath(path))
+    else:
+        need("root", os.geteuid() == 0, "run as root, who may make devices")
+        os.mknod(path, 0o600 | stat.S_IFCHR, os.makedev(1, 3))
+    (line,) = ingest(services, path if way == "direct" else folder)
+    assert (line["status"], line["code"]) == ("failed", "not_a_file")
+    assert (line["object_uri"], line["reason"]) == (f"file://{path}", f"it is {kind}, not a regular file")
+
+
+def test_links_in_a_folder_are_counted_and_not_followed(services, folder, tmp_path):
+    target = put(tmp_path / "other/a.dcm", CT)
+    folder.mkdir(exist_ok=True)
+    (folder / "good.dcm").symlink_to(target)
+    (folder / "dangling.dcm").symlink_to(tmp_path / "nowhere")
+    (folder / "below").symlink_to(target.parent)
+    lines = []
+    assert bulk.ingest([folder], services, lines.append) == {"files": 0, "links": 3}
+    assert lines == []
+    assert statuses(ingest(services, folder / "good.dcm")) == [("stored", None)]
+    assert list(current(services)) == [str(target)]
+
+
+def test_a_file_that_is_named_twice_is_one_file(services, folder):
+    path = put(folder / "a.dcm", CT)
+    put(folder / "x.dcm", b"no DICOM")
+    assert len(ingest(services, folder, path, folder / "x.dcm", folder)) == 2
 
 
 def test_interrupt_does_not_wait_for_the_files_ahead(tmp_path):

@@ -60,9 +60,9 @@ def lake(say):
     return say
 
 
-def begin(here, *words, python=(), **more):
+def begin(here, *words, python=(), more_env=(), **more):
     """Start the command as a process of its own; `python` are options of the interpreter."""
-    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    env = {**os.environ, "PYTHONPATH": str(ROOT), **dict(more_env)}
     env.pop("PYTHONUNBUFFERED", None)
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, **more}
     return subprocess.Popen([sys.executable, *python, "-m", "app", *words], cwd=here, env=env, **pipes)
@@ -114,6 +114,26 @@ def test_dead_letters_are_listed_shown_and_purged(lake):
     assert lake("dlq", "list") == (0, "", "")
 
 
+def test_what_is_requeued_and_fails_again_stays_and_says_why(lake, here):
+    (letter,) = map(json.loads, lake("dlq", "list")[1].splitlines())
+    status, said, _ = lake("dlq", "requeue", "--all")
+    line = json.loads(said)
+    assert status == 1
+    assert line.pop("do").startswith("put the right file in its place")
+    assert line == {
+        "message_id": letter["message_id"],
+        "object_uri": f"file://{here}/in/x.dcm",
+        "status": "dead_lettered",
+        "code": "not_dicom",
+        "reason": "describe: the bytes are plain text",
+    }
+    assert len(lake("dlq", "list")[1].splitlines()) == 1
+    Path("in/x.dcm").unlink()
+    status, said, _ = lake("dlq", "requeue", "--all")
+    assert (status, json.loads(said)["status"]) == (0, "superseded")
+    assert lake("dlq", "list")[1] == ""
+
+
 def plant(here, count):
     """Put so many dead letters into the default lake."""
     with closing(open_warehouse(f"sqlite:{here}/lake/lake.db")) as warehouse:
@@ -142,6 +162,78 @@ def test_how_far_a_long_purge_is_can_be_seen_on_a_terminal(here, count, shown):
     os.close(reader)
     assert (b"purge" in seen and b"100%" in seen) == shown
     assert shown or seen == b""
+
+
+def on_terminal(here, *words, columns=60):
+    """Run the command on a terminal and return its lines as they look in the end: a CR goes back."""
+    reader, terminal = os.openpty()
+    size = {"COLUMNS": str(columns), "LINES": "24"}
+    process = begin(here, *words, stdout=terminal, stderr=terminal, more_env=size)
+    os.close(terminal)
+    seen = b""
+    with suppress(OSError):  # as a terminal ends on Linux
+        while piece := os.read(reader, 4096):
+            seen += piece
+    os.close(reader)
+    process.wait(60)
+    shown = []
+    for line in seen.decode().replace("\r\n", "\n").split("\n"):
+        cells = ""
+        for part in line.split("\r"):
+            cells = part + cells[len(part) :]
+        shown.append(cells.rstrip())
+    return shown, seen.decode()
+
+
+@pytest.mark.parametrize("columns", [60, 20])
+def test_the_bar_and_the_lines_keep_apart_on_a_terminal(here, columns):
+    (here / "in").mkdir()
+    for number in range(300):
+        (here / f"in/{number:03d}.txt").write_text("no DICOM")
+    (*lines, bar, last, end), seen = on_terminal(here, "ingest", "in", columns=columns)
+    assert [json.loads(line)["object_uri"] for line in lines] == [
+        f"file://{here}/in/{number:03d}.txt" for number in range(300)
+    ]
+    assert bar == "ingest 100%: 300 of 300"[: columns - 1]
+    assert json.loads(last) == {"summary": {"files": 300, "ignored": 300}}
+    assert end == ""
+    drawn = re.findall(r"ingest [0-9]+%[^\r\n]*", seen)
+    assert max(map(len, drawn)) < columns
+    assert len(set(drawn)) > 2
+
+
+def test_the_bar_of_a_requeue_and_its_lines_keep_apart(lake, here):
+    plant(here, 150)
+    (*lines, bar, end), _ = on_terminal(here, "dlq", "requeue", "--all")
+    assert len([json.loads(line) for line in lines]) == 151
+    assert (bar, end) == ("requeue 100%: 151 of 151", "")
+
+
+@pytest.mark.parametrize(
+    ("options", "printed"),
+    [((), 3), (("--failures",), 1), (("--quiet",), 0), (("--quiet", "--failures"), 1)],
+)
+def test_ingest_prints_every_line_or_the_failed_ones_or_none(say, options, printed):
+    Path("in").mkdir()
+    Path("in/a.dcm").write_bytes(Path(CT).read_bytes())
+    Path("in/b.txt").write_text("a note")
+    Path("in/x.dcm").write_text("just a text")
+    status, said, why = say("ingest", *options, "in")
+    *lines, last = map(json.loads, said.splitlines())
+    assert (status, len(lines), why) == (1, printed, "")
+    assert last["summary"] == {
+        **{"files": 3, "stored": 1, "ignored": 1, "dead_lettered": 1},
+        "codes": {"not_dicom": 1},
+        "see": "dicomlake dlq list",
+    }
+    if printed == 1:
+        assert lines[0]["object_uri"].endswith("/in/x.dcm")
+
+
+def test_quiet_shows_no_bar(here):
+    (here / "in").mkdir()
+    (here / "in/a.txt").write_text("a note")
+    assert on_terminal(here, "ingest", "--quiet", "in")[0] == ['{"summary":{"files":1,"ignored":1}}', ""]
 
 
 def test_what_is_no_regular_file_is_not_opened(say, here):

@@ -7,11 +7,12 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from app import dlq, pipeline
-from app.errors import WarehouseUnavailable
+from app import bulk, dlq, pipeline
+from app.errors import StorageUnavailable, WarehouseUnavailable
 from app.storage.telling import described_again, notification
 from app.types import EventType, GiveUp, Status
 from tests import data
+from tests.test_pipeline import Around, changed
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
@@ -255,3 +256,25 @@ def test_letters_of_events_that_only_look_alike_when_joined_stay_apart(services)
     plant(services, "m2", json.dumps({"bucketId": "a b", "objectId": "c", **common}))
     assert dlq.purge(services.warehouse, ["m1"]) == 1
     assert [row["message_id"] for row in dlq.letters(services.warehouse)] == ["m2"]
+
+
+def test_a_file_that_fails_again_for_now_holds_up_no_other_letter(services, tmp_path):
+    paths = [tmp_path / "s" / name for name in ("a.dcm", "b.dcm")]
+    for path in paths:
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(data.ct())
+    bulk.ingest(paths, changed(services, source__max_object_bytes=10), lambda line: None)
+
+    def write(name, *rest):
+        if "a.dcm" in name:
+            raise StorageUnavailable("down")
+        return services.artifacts.write(name, *rest)
+
+    broken = replace(services, artifacts=Around(services.artifacts, write=write))
+    lines = {str(line["object_uri"])[-5:]: line for line in dlq.requeue(broken, None)}
+    assert {name: line["status"] for name, line in lines.items()} == {"a.dcm": "failed", "b.dcm": "stored"}
+    assert (lines["a.dcm"]["code"], lines["a.dcm"]["reason"]) == ("storage_unavailable", "write: down")
+    (letter,) = dlq.letters(services.warehouse)
+    assert letter["object_uri"] == f"file://{paths[0]}"
+    assert [line["status"] for line in dlq.requeue(services, None)] == ["stored"]
+    assert list(dlq.letters(services.warehouse)) == []

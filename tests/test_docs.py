@@ -150,7 +150,7 @@ def test_the_runbook_has_every_code_that_a_message_can_be_given_up_for():
     assert codes(errors.PermanentError) - NOT_GIVEN_UP <= of_letters
     assert codes(errors.TransientError) - {"transient"} <= of_letters
     source = "".join(path.read_text() for path in (ROOT / "app").rglob("*.py"))
-    narrower = set(re.findall(r'code="([a-z_]+)"', source))  # than those of the classes
+    narrower = set(re.findall(r'(?:code|fault) ?= ?"([a-z_]+)"', source))  # than those of app.errors
     assert of_letters | of_requests <= codes(errors.DicomlakeError) | narrower
 
 

@@ -21,7 +21,7 @@ from operator import itemgetter
 from pathlib import Path
 from urllib.parse import quote
 
-from app.errors import ObjectGone, StorageUnavailable
+from app.errors import BadName, DicomlakeError, NotAFile, ObjectGone, StorageUnavailable
 from app.private import FILE_MODE, FOLDER_MODE, make_folder
 from app.storage.index import Stamp, stamp
 
@@ -40,6 +40,14 @@ SENTENCES = {
     errno.EROFS: "the storage is mounted read-only",
     errno.EACCES: "permission denied by the storage",
     errno.EMFILE: "too many files are open",
+}
+KINDS = {
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+    stat.S_IFLNK: "a symbolic link",
+    stat.S_IFDIR: "a folder",
 }
 # O_PATH passes through a folder that may be entered but not listed; O_NONBLOCK keeps a fifo from hanging us.
 FOLDER = os.O_DIRECTORY | os.O_CLOEXEC
@@ -70,6 +78,16 @@ def is_object_name(name: str) -> bool:
 def is_event_name(name: str) -> bool:
     """Tell whether a path below the root can be the name of an object that events tell of."""
     return is_object_name(name) and len(name.encode()) <= EVENT_NAME_BYTES
+
+
+def check_event_name(name: str) -> None:
+    """Raise BadName for a path below the root that can be the name of no object, and say why."""
+    if not is_object_name(name):
+        raise BadName("the path is not UTF-8, or has a line end in it")
+    if not is_event_name(name):
+        raise BadName(
+            f"the path has {len(name.encode())} bytes, the name of an object at most {EVENT_NAME_BYTES}"
+        )
 
 
 def spelled(path: str) -> str:
@@ -153,7 +171,7 @@ def stat_file(root: Path, name: str) -> Stamp:
 
 def _regular(found: os.stat_result) -> Stamp:
     if not stat.S_ISREG(found.st_mode):
-        raise ObjectGone("the name is not that of a regular file")
+        raise NotAFile(f"it is {KINDS.get(stat.S_IFMT(found.st_mode), 'something')}, not a regular file")
     return stamp(found)
 
 
@@ -185,12 +203,13 @@ def probe(root: Path, name: str) -> tuple[Stamp, bool]:
 
 
 def walk(
-    root: Path, prefix: str = "", skip: Callable[[str], None] | None = None
+    root: Path, prefix: str = "", skip: Callable[[str, DicomlakeError], None] | None = None
 ) -> Iterator[tuple[str, Stamp]]:
     """Yield path and state of the regular files whose paths begin with `prefix`, in order of path.
 
-    Our temporary files are left out. A folder that cannot be read is given to `skip`; without it, and for the
-    root, StorageUnavailable is raised. So is one too deep for any name, which without `skip` is left out.
+    Our temporary files are left out. What cannot be taken is given to `skip`, with the error: a folder that
+    cannot be read, one too deep for any name, and what is neither a folder nor a regular file. Without `skip`
+    they are left out, and a folder that cannot be read raises StorageUnavailable, as the root does anyway.
     """
     start = prefix[: prefix.rfind("/") + 1]
     if start and not is_object_name(start[:-1]):
@@ -203,21 +222,23 @@ def walk(
             continue
         if len(os.fsencode(path)) > NAME_BYTES:  # somebody's endless chain of folders
             if skip:
-                skip(path)
+                skip(path, BadName(f"the path is over {NAME_BYTES} bytes"))
             continue
         try:
             with os_errors(GONE), open_folder(root, path.split("/")[:-1]) as folder:
                 # A folder sorts as its files do: with the slash behind its name.
-                pending += sorted(_entries(folder, path, prefix), key=itemgetter(0), reverse=True)
+                pending += sorted(_entries(folder, path, prefix, skip), key=itemgetter(0), reverse=True)
         except ObjectGone:
             continue
-        except StorageUnavailable:
+        except StorageUnavailable as error:
             if skip is None or not path:
                 raise
-            skip(path)
+            skip(path, error)
 
 
-def _entries(folder: int, path: str, prefix: str) -> Iterator[tuple[str, Stamp | None]]:
+def _entries(
+    folder: int, path: str, prefix: str, skip: Callable[[str, DicomlakeError], None] | None
+) -> Iterator[tuple[str, Stamp | None]]:
     descriptor = os.open(".", FOLDER, dir_fd=folder)
     try:
         with os.scandir(descriptor) as entries:
@@ -228,8 +249,13 @@ def _entries(folder: int, path: str, prefix: str) -> Iterator[tuple[str, Stamp |
                 if entry.is_dir(follow_symlinks=False):
                     yield f"{name}/", None
                 elif name.startswith(prefix):
-                    with suppress(FileNotFoundError, ObjectGone):
+                    try:
                         yield name, _regular(entry.stat(follow_symlinks=False))
+                    except FileNotFoundError:
+                        continue
+                    except NotAFile as error:
+                        if skip:
+                            skip(name, error)
     finally:
         os.close(descriptor)
 

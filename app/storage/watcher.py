@@ -27,7 +27,15 @@ from typing import TYPE_CHECKING
 
 from watchfiles import watch
 
-from app.errors import InternalError, ObjectGone, StorageUnavailable, TransientError, internal
+from app.errors import (
+    DicomlakeError,
+    InternalError,
+    NotAFile,
+    ObjectGone,
+    StorageUnavailable,
+    TransientError,
+    internal,
+)
 from app.storage import Publish, WatchOptions
 from app.storage.folder import TEMP, is_event_name, os_errors, probe, spelled, stat_file, walk
 from app.storage.hints import below, folders, must_poll, used_up
@@ -206,7 +214,7 @@ class Watcher:
         known = self._index.live(folder)
         unnamed: set[str] = set()
         touched: dict[str, Seen] = {}
-        for name, found in walk(self._storage.root, folder, self._skip):
+        for name, found in walk(self._storage.root, folder, self._skip_found):
             if self._stop.is_set():
                 return unnamed
             seen = known.pop(name, None)
@@ -242,6 +250,10 @@ class Watcher:
         for name in [name for name, (_, due) in self._waiting.items() if due <= now]:
             if name.endswith("/") and name.startswith(folder):
                 del self._waiting[name]
+
+    def _skip_found(self, name: str, error: DicomlakeError) -> None:
+        if not isinstance(error, NotAFile):  # no more than a removed file is it worth a line at every scan
+            self._skip(name)
 
     def _skip(self, name: str) -> None:
         """Log what cannot be read and is tried at the next scan; raise when that is the whole folder."""

@@ -52,6 +52,9 @@ FROM instances_current WHERE object_uri IN ({uris}) GROUP BY object_uri, generat
 _OF_VERSION = """SELECT member, revision, metadata_uri, preview_uri FROM {table}
 WHERE object_uri = :object_uri AND generation = :generation"""
 
+_BELOW = """SELECT object_uri, generation, {columns} FROM {view}
+WHERE object_uri >= :low AND object_uri < :high GROUP BY object_uri, generation"""
+
 
 def described(uris: Sequence[str]) -> tuple[str, dict[str, str]]:
     """Ask which version of each object has current rows, and by which settings.
@@ -78,3 +81,26 @@ def rows_of_version(object_uri: str, generation: int, current: bool = False) -> 
     """
     table = "instances_current" if current else "instances"
     return _OF_VERSION.format(table=table), {"object_uri": object_uri, "generation": generation}
+
+
+def current_below(uri: str) -> tuple[str, dict[str, str]]:
+    """Ask which versions of the objects in a folder are current.
+
+    Parameters
+    ----------
+    uri : of the folder, ends in a slash
+
+    Returns
+    -------
+    Statement and parameters; it answers with object_uri, generation and size_bytes of each object
+    """
+    return _BELOW.format(columns="MAX(size_bytes) AS size_bytes", view="instances_current"), _range(uri)
+
+
+def letters_below(uri: str) -> tuple[str, dict[str, str]]:
+    """Ask which versions in a folder are open dead letters; as `current_below`, with null for the size."""
+    return _BELOW.format(columns="NULL AS size_bytes", view="dead_letters"), _range(uri)
+
+
+def _range(uri: str) -> dict[str, str]:
+    return {"low": uri, "high": f"{uri[:-1]}0"}  # "0" follows "/"

@@ -1,0 +1,154 @@
+"""What each code of a failure means and what to do about it: the only list, also that of the runbook."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Advice:
+    """Codes that ask for the same, in words that hold for a file here and for an object in a bucket."""
+
+    codes: tuple[str, ...]
+    means: str
+    do: str
+
+
+DAMAGED = "archive_damaged", "archive_truncated", "bad_checksum", "bad_data", "bad_directory", "bad_header"
+TABLE = (
+    Advice(
+        ("not_dicom",),
+        "the name matches `source.expect`, the bytes are not DICOM; the reason says where they are empty or "
+        "plain text",
+        "put the right file in its place and ingest it, or drop the letter (`dicomlake dlq purge ID`); many, "
+        "with names you do not want: narrow `source.expect`",
+    ),
+    Advice(
+        ("bad_dataset", "truncated"),
+        "DICOM, but broken or cut off",
+        "compare size and checksum with the sender's, put a whole copy in its place and ingest that, which "
+        "closes the letter; `dicomlake dump FILE` shows what can be read",
+    ),
+    Advice(
+        ("invalid_value",),
+        "`metadata.strict` is on and a value is not valid",
+        "have the sender mend the value, or turn `metadata.strict` off and try again",
+    ),
+    Advice(
+        ("bad_archive",),
+        "an archive, or members of it, cannot be read; the good members are stored",
+        "the reason names members and why: send those again, alone or in a new archive",
+    ),
+    Advice(
+        (*DAMAGED, "header_mismatch", "overlapping_members", "size_mismatch"),
+        "an archive, or a member of it, is damaged or cut off; the good members are stored",
+        "put a whole copy of the archive in its place and ingest that",
+    ),
+    Advice(
+        ("encrypted", "nested_archive", "sparse_file", "unsupported_archive", "unsupported_compression"),
+        "an archive or a member of a kind that is not read: zip, tar and gzip are, without a password, and "
+        "not one in another",
+        "unpack it yourself, or pack its files as a plain zip or tar, and ingest that",
+    ),
+    Advice(
+        ("archive_too_large", "compression_ratio", "member_too_large", "too_many_members"),
+        "an archive over a setting in `archive`, which the reason names",
+        "a real one: raise that setting and try again; else drop it (`dicomlake dlq purge ID`)",
+    ),
+    Advice(
+        ("object_too_large",),
+        "over `source.max_object_bytes`",
+        "raise that setting and try again",
+    ),
+    Advice(
+        ("limit_exceeded",),
+        "over memory, time or a setting in `limits`, which the reason names",
+        "a real file: raise that setting, `workers.memory_bytes` or `workers.timeout_s` and try again; else "
+        "drop it (`dicomlake dlq purge ID`)",
+    ),
+    Advice(
+        ("worker_crashed",),
+        "the bytes killed their worker, twice",
+        "keep the file and report it to the developers; then drop the letter (`dicomlake dlq purge ID`)",
+    ),
+    Advice(
+        ("row_rejected",),
+        "the warehouse refuses the row",
+        "restore the table if somebody changed it by hand, and try again",
+    ),
+    Advice(
+        ("bad_event",),
+        "no event, or of a bucket that is not served",
+        "look at `source.url` and `source.buckets`; else somebody else publishes to the topic",
+    ),
+    Advice(
+        ("bad_name",),
+        "no object can have this name: it is not UTF-8, has a line end, or its path is over 1024 bytes",
+        "rename the file and ingest it again",
+    ),
+    Advice(
+        ("not_a_file",),
+        "a pipe, a device or a socket, which are not read; in an archive also a link",
+        "copy its contents into a regular file and ingest that",
+    ),
+    Advice(
+        ("object_gone",),
+        "the file was removed or replaced before it was read",
+        "ingest it again if it is still there",
+    ),
+    Advice(
+        ("removals_held",),
+        "files that are gone may be on a disk that is not mounted",
+        "mount the disk again; if they were removed: `dicomlake ingest --prune FOLDER --yes`",
+    ),
+    Advice(
+        ("storage_unavailable",),
+        "a file or folder cannot be read, or the storage does not answer; the reason says why",
+        "give this user the right to read it, or wait until its disk or service is there, and try again",
+    ),
+    Advice(
+        ("short_read",),
+        "the bytes are not those that were announced",
+        "try again; if it stays, the checksum or size that the object was stored with is wrong",
+    ),
+    Advice(
+        ("bus_unavailable", "warehouse_unavailable"),
+        "the queue or the warehouse does not answer, or refuses",
+        "look at its disk, grants and quotas, and try again once it answers",
+    ),
+    Advice(
+        ("overloaded",),
+        "no room in `workers.inflight_bytes`",
+        "try again when there is less to do, or raise that setting",
+    ),
+    Advice(
+        ("deadline_exceeded",),
+        "longer than `delivery.deadline_s`",
+        "raise that setting and try again",
+    ),
+    Advice(
+        ("out_of_space",),
+        "a disk that is written to has less than `delivery.min_free_bytes` free",
+        "free some and try again",
+    ),
+    Advice(
+        ("internal_error",),
+        "a bug of ours",
+        "report it with its reason, which has class and place, and try again after an upgrade",
+    ),
+)
+_OF_CODE = {code: advice.do for advice in TABLE for code in advice.codes}
+
+
+def what_to_do(code: str) -> str:
+    """Return what to do about a failure with this code, in one sentence."""
+    return _OF_CODE.get(code, "report the code and its reason to the developers")
+
+
+def markdown_table() -> str:
+    """Return the runbook's table of codes."""
+    lines = ["| code | means | do |", "|---|---|---|"]
+    for advice in TABLE:
+        codes = ", ".join(f"`{code}`" for code in advice.codes)
+        lines.append(f"| {codes} | {advice.means} | {advice.do} |")
+    return "\n".join(lines) + "\n"
