@@ -249,7 +249,7 @@ def internal_error(error: Exception) -> InternalError:
 
 
 def places(error: BaseException) -> list[str]:
-    """Return where an error passed in our code, each as `app/file.py:line`, the innermost last."""
+    """Return where an error passed in our code, each as `app/FILE:line`, the innermost last."""
     frames = [
         (Path(frame.f_code.co_filename), line) for frame, line in traceback.walk_tb(error.__traceback__)
     ]

@@ -33,7 +33,10 @@ from app.worker import Limits, Worker, Zygote
 T = TypeVar("T")
 NONE = object()
 
-PRELOAD = tuple(f"app.dicom.{part}" for part in ("dataset", "metadata", "columns", "row_metadata", "preview"))
+PRELOAD = (
+    *("app.dicom.dataset", "app.dicom.metadata", "app.dicom.columns", "app.dicom.row_metadata"),
+    *("app.dicom.nul", "app.dicom.file_meta", "app.dicom.preview"),
+)
 MOST_ANSWER_BYTES = 256 << 20  # the server holds it twice; only a picture of full size could be larger
 
 

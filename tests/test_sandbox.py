@@ -6,14 +6,13 @@ import socket
 import sys
 from collections.abc import Iterator
 from contextlib import closing
-from pathlib import Path
 
 import pytest
 
 from app import sandbox
 from app.workers import Workers
 from tests import worker_tasks as tasks
-from tests.parts import need
+from tests.parts import ROOT, need
 
 OFFERED = sandbox.offered()
 LANDLOCK, SECCOMP = "landlock" in OFFERED, "seccomp" in OFFERED
@@ -43,9 +42,7 @@ def test_it_reads_no_file_but_code(workers, path):
 
 def test_it_lists_no_folder_but_of_code(workers, tmp_path):
     assert workers.run(tasks.tried, "list", str(tmp_path)) == ("EACCES" if LANDLOCK else "done")
-    assert workers.run(tasks.tried, "list", str(Path(__file__).parent.parent)) == (
-        "EACCES" if LANDLOCK else "done"
-    )
+    assert workers.run(tasks.tried, "list", str(ROOT)) == ("EACCES" if LANDLOCK else "done")
 
 
 def test_a_lake_in_the_working_directory_is_no_code_though_python_looks_for_some_there(tmp_path, monkeypatch):

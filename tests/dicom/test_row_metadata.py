@@ -71,8 +71,8 @@ def test_repeating_groups_do_not_overwrite_each_other():
 
 def test_what_a_worker_remembers_from_file_to_file_has_a_bound():
     modules = [
-        importlib.import_module(f"app.dicom.{found.name}")
-        for found in pkgutil.iter_modules(app.dicom.__path__)
+        importlib.import_module(found.name)
+        for found in pkgutil.walk_packages(app.dicom.__path__, "app.dicom.")
     ]
     caches = {
         value for module in modules for value in vars(module).values() if hasattr(value, "cache_parameters")
