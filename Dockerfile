@@ -16,7 +16,7 @@ COPY requirements.build.lock requirements.gcp.lock ./
 RUN tools/bin/pip --python /opt/dicomlake/bin/python install \
         --no-deps --require-hashes --only-binary :all: --no-compile -r requirements.gcp.lock \
     && tools/bin/pip --python /opt/dicomlake/bin/python check
-COPY docker/slim.py app/dicom/decoders.py ./
+COPY docker/slim.py app/dicom/pixels/decoders.py ./
 # Bytecode is made here, once: at run time the root may be read-only. It is never checked against the source.
 RUN /opt/dicomlake/bin/python slim.py decoders.py \
     && python3 -m compileall -q --invalidation-mode unchecked-hash /opt/dicomlake/lib

@@ -38,18 +38,18 @@ speed: $(VENV)/.test ## fail where a file costs more of pydicom's CPU than it di
 	$(BIN)/python -m benchmarks.speed
 
 upgrade-test: $(VENV)/.test emulators ## a lake of an older version, in SQLite and the BigQuery emulator, upgraded in place
-	DICOMLAKE_TEST_REQUIRE=all $(BIN)/pytest -q tests/test_upgrade.py
+	DICOMLAKE_TEST_REQUIRE=all $(BIN)/pytest -q tests/system/test_upgrade.py
 
 chaos: $(VENV)/.test ## three seeds of 10,000 events under faults and kills, then 20 kills at every step; half an hour
-	$(BIN)/python -m tests.faults.chaos --events 10000 --seeds 1 2 3
-	$(BIN)/python -m tests.faults.kills --times 20
-	DICOMLAKE_KILL_ROUNDS=1000 $(BIN)/pytest -q tests/bus/test_queue_kill.py
+	$(BIN)/python -m tests.system.faults.chaos --events 10000 --seeds 1 2 3
+	$(BIN)/python -m tests.system.faults.kills --times 20
+	DICOMLAKE_KILL_ROUNDS=1000 $(BIN)/pytest -q tests/bus/local/test_queue_kill.py
 
 soak: $(VENV)/.test ## 100,000 events under few faults and rare kills, and what the process holds in the end
-	$(BIN)/python -m tests.faults.chaos --events 100000 --seeds 1 --rate 0.01 --kill-s 300
+	$(BIN)/python -m tests.system.faults.chaos --events 100000 --seeds 1 --rate 0.01 --kill-s 300
 
 fuzz: $(VENV)/.test ## 30,000 mutants of each kind of codestream, file, archive and event; twenty minutes
-	$(BIN)/python -m tests.fuzz --mutants 30000
+	$(BIN)/python -m tests.system.fuzz --mutants 30000
 
 emulators: $(BQEMULATOR)/.installed $(GCSSERVER)/.installed ## install those of BigQuery and Cloud Storage; Pub/Sub's comes with gcloud
 
@@ -59,7 +59,7 @@ cloud-run: $(VENV)/.test emulators ## 1,000 objects through the emulators: rows,
 	$(BIN)/python -m benchmarks.cloud_run
 
 gcs-run: $(VENV)/.test emulators ## 500 objects through fake-gcs-server and Pub/Sub: rows, tombstones, dead letters
-	$(BIN)/python -m tests.e2e.announced --objects 500
+	$(BIN)/python -m tests.system.e2e.announced --objects 500
 
 tf-check: ## check the Terraform of tf/, with the providers of the registry and no account
 	terraform -chdir=tf fmt -check -recursive
@@ -76,7 +76,7 @@ lint: $(VENV)/.test ## ruff and mypy
 	$(BIN)/mypy
 
 schemas: $(VENV)/.test ## write again what is generated: settings schema, table schemas, docs
-	$(BIN)/python -m app.generate
+	$(BIN)/python -m tools.generate
 
 lock: tools ## pin every dependency again, with hashes; with UPGRADE=--upgrade the newest
 	$(LOCK) pyproject.toml requirements.build.in -o requirements.lock

@@ -6,7 +6,7 @@ import sys
 def main() -> None:
     """Entry point of the `dicomlake` command; quiet on Ctrl-C also while the half second of imports lasts."""
     try:
-        from app.cli import main as run
+        from app.cli.commands import main as run
 
         run()
     except KeyboardInterrupt:

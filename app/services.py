@@ -11,17 +11,17 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
-from app.admission import Budget, Space
 from app.bus import Bus, DeliveryPolicy, check_bus, open_bus
 from app.config import SECTIONS, Settings, loader_variables
-from app.errors import ConfigError, TransientError
-from app.metrics import Metrics
+from app.model.errors import ConfigError, TransientError
+from app.model.values import Instance, Row
+from app.plumbing.admission import Budget, Space
 from app.storage import Storage, WatchOptions, check_storage, open_storage
-from app.types import Instance, Row
+from app.telemetry.metrics import Metrics
 from app.upgrade import move_queue
 from app.warehouse import Warehouse, check_warehouse, open_warehouse
 from app.warehouse.batch import BatchedWarehouse
-from app.workers import Workers
+from app.workers.pool import Workers
 
 PATIENCE_S = 30.0
 """How long an event waits for room in `workers.inflight_bytes` before it is refused with 429."""

@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
-from app.bus.local import lock_queue
-from app.bus.queue import MOVED, copy_queue, drop_queue
-from app.errors import BusUnavailable, ConfigError
-from app.sqlite import code, connect, may_pass, transaction
-from app.storage.index import copy_index, drop_index
+from app.bus.local.bus import lock_queue
+from app.bus.local.queue import MOVED, copy_queue, drop_queue
+from app.model.errors import BusUnavailable, ConfigError
+from app.plumbing.sqlite import code, connect, may_pass, transaction
+from app.storage.local.generations import copy_index, drop_index
 
 BEFORE, NOW = "lake.db", "queue.db"
 """Names of the file that held these tables by default and of the one that does; both are in one folder."""

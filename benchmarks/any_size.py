@@ -12,8 +12,8 @@ import tempfile
 from contextlib import closing
 from pathlib import Path
 
-from app.errors import PermanentError
-from app.workers import Workers
+from app.model.errors import PermanentError
+from app.workers.pool import Workers
 from benchmarks.huge import KINDS, MIB, PARTS, described, write
 
 

@@ -19,8 +19,8 @@ import pytest
 
 from benchmarks.cost import cpu_s, picture
 from tests.data import apply, parse, part10
-from tests.e2e.cloud import Cloud, running_cloud
 from tests.emulators import pubsub_emulator
+from tests.system.e2e.cloud import Cloud, running_cloud
 
 WARM = 10
 """The first objects start workers and load decoders; they count as rows, but not as CPU."""

@@ -12,10 +12,11 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw
 
-from app.dicom.dataset import read_dataset
-from app.dicom.preview import preview
-from app.errors import PermanentError
-from app.types import Content, ObjectRef, PreviewOptions
+from app.dicom.read.dataset import read_dataset
+from app.dicom.render.preview import preview
+from app.model.errors import PermanentError
+from app.model.options import PreviewOptions
+from app.model.values import Content, ObjectRef
 
 CELL, CAPTION, COLUMNS = 160, 26, 10
 

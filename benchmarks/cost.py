@@ -31,12 +31,12 @@ from pydicom.encaps import encapsulate
 from pydicom.filereader import dcmread
 from pydicom.uid import ExplicitVRLittleEndian, JPEG2000Lossless
 
-from app.types import REVISION
+from app.model.values import REVISION
 from tests.archives import zipped
 from tests.data import part10
-from tests.e2e.service import Service
 from tests.fake_gcs import FakeGcs
 from tests.fake_gcs.objects import Preconditions
+from tests.system.e2e.service import Service
 
 MILLION = 1_000_000
 GIB, TIB = 2**30, 2**40

@@ -14,9 +14,10 @@ import imagecodecs
 import numpy as np
 
 from app.dicom import describe
-from app.storage.versions import VersionStream
-from app.types import Content, DescribeOptions, Instance, ObjectRef
-from app.workers import PRELOAD, Workers
+from app.model.options import DescribeOptions
+from app.model.values import Content, Instance, ObjectRef
+from app.storage.local.file_version import VersionStream
+from app.workers.pool import PRELOAD, Workers
 
 MIB = 1 << 20
 OPEN = 0xFFFFFFFF

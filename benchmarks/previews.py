@@ -34,7 +34,8 @@ from pydicom.pixels import apply_modality_lut, apply_voi_lut
 from pydicom.uid import ExplicitVRLittleEndian
 
 from app.dicom import describe
-from app.types import Content, DescribeOptions, ObjectRef, PreviewOptions
+from app.model.options import DescribeOptions, PreviewOptions
+from app.model.values import Content, ObjectRef
 from tests.data import identity, part10
 
 JPEG, LOSSLESS, JPEG_LS = (f"1.2.840.10008.1.2.4.{n}" for n in (50, 70, 80))

@@ -25,9 +25,9 @@ from pydicom.dataset import Dataset
 from pydicom.pixels import apply_modality_lut, apply_voi_lut, pixel_array
 
 from app.dicom import describe
-from app.dicom.dataset import read_dataset
-from app.dicom.preview import preview
-from app.types import DescribeOptions, PreviewOptions
+from app.dicom.read.dataset import read_dataset
+from app.dicom.render.preview import preview
+from app.model.options import DescribeOptions, PreviewOptions
 from benchmarks import previews
 from tests.data import content, enhanced, identity, part10
 

@@ -19,9 +19,10 @@ from contextlib import closing, suppress
 import numpy as np
 
 from app.dicom import describe
-from app.errors import WorkerCrashed
-from app.types import Content, DescribeOptions, ObjectRef
-from app.workers import PRELOAD, Workers
+from app.model.errors import WorkerCrashed
+from app.model.options import DescribeOptions
+from app.model.values import Content, ObjectRef
+from app.workers.pool import PRELOAD, Workers
 from tests.data import ct
 
 TASK = operator.attrgetter("size")

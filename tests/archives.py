@@ -14,11 +14,12 @@ from collections.abc import Iterable
 import pytest
 
 from app import archive
-from app.archive.entries import Kind
-from app.archive.inflate import Inflated
+from app.archive.gzip import Inflated
 from app.archive.unpack import unpack
-from app.errors import BadArchive, PermanentError
-from app.types import ArchiveLimits, Content
+from app.model.errors import BadArchive, PermanentError
+from app.model.listing import Kind
+from app.model.options import ArchiveLimits
+from app.model.values import Content
 from tests import data
 
 LIMITS = ArchiveLimits()

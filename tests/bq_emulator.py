@@ -17,8 +17,8 @@ from pathlib import Path
 
 import requests
 
-from app.warehouse.schema import TABLES
-from app.warehouse.sql import VIEWS
+from app.warehouse.tables import TABLES
+from app.warehouse.views import VIEWS
 from tests.parts import ROOT, need
 
 SCHEMAS = ROOT / "tf/schemas"

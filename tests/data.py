@@ -18,7 +18,7 @@ from pydicom.uid import (
     ImplicitVRLittleEndian,
 )
 
-from app.types import Content, ObjectRef
+from app.model.values import Content, ObjectRef
 
 NATIVE = (
     ImplicitVRLittleEndian,
@@ -229,6 +229,6 @@ def content(data: bytes, uri: str = "gs://landing/a.dcm", generation: int = 17) 
 
 def parse(data: bytes) -> FileDataset:
     """Return the bytes read as the project reads them."""
-    from app.dicom.dataset import read_dataset
+    from app.dicom.read.dataset import read_dataset
 
     return read_dataset(content(data))

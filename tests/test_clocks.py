@@ -15,9 +15,9 @@ WALL = {"monotonic", "monotonic_ns", "perf_counter", "perf_counter_ns", "time", 
 BY_NAME = re.compile(r"(took|elapsed|duration|gap|slowest)(_m?s)?")
 ORDERED = (ast.Lt, ast.LtE, ast.Gt, ast.GtE)
 ALLOWED = {
-    "tests/faults/chaos.py: len(self._untold) < UNTOLD": "how many changes may be under way at a time",
-    "tests/faults/chaos.py: now - since < UNTOLD_S": "when a change without an event counts as superseded",
-    "tests/faults/world.py: time.monotonic() - self._touched.get(name, 0.0) > QUIET_S": "what to do next",
+    "tests/system/faults/chaos.py: len(self._untold) < UNTOLD": "how many changes may be under way at a time",
+    "tests/system/faults/chaos.py: now - since < UNTOLD_S": "when a change without an event is superseded",
+    "tests/system/faults/world.py: time.monotonic() - self._touched.get(name, 0.0) > QUIET_S": "what is next",
 }
 """Places, as `path: code`, that compare a duration and judge nothing by it, each with its reason."""
 

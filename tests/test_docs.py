@@ -8,9 +8,9 @@ from dataclasses import astuple
 import click
 import pytest
 
-from app import errors
-from app.cli import cli
-from app.layers import defaults
+from app.cli.commands import cli
+from app.config.sources import defaults
+from app.model import errors
 from app.services import open_services
 from benchmarks.cost import (
     CONDITIONS,
@@ -139,7 +139,7 @@ def test_the_runbook_has_every_alert_and_no_other():
 
 
 def codes(kind: type[errors.DicomlakeError]) -> set[str]:
-    own = {kind.code} if kind.__module__ == "app.errors" else set()
+    own = {kind.code} if kind.__module__ == "app.model.errors" else set()
     return own.union(*map(codes, kind.__subclasses__()))
 
 
@@ -150,7 +150,7 @@ def test_the_runbook_has_every_code_that_a_message_can_be_given_up_for():
     assert codes(errors.PermanentError) - NOT_GIVEN_UP <= of_letters
     assert codes(errors.TransientError) - {"transient"} <= of_letters
     source = "".join(path.read_text() for path in (ROOT / "app").rglob("*.py"))
-    narrower = set(re.findall(r'(?:code|fault) ?= ?"([a-z_]+)"', source))  # than those of app.errors
+    narrower = set(re.findall(r'(?:code|fault) ?= ?"([a-z_]+)"', source))  # than those of app.model.errors
     assert of_letters | of_requests <= codes(errors.DicomlakeError) | narrower
 
 

@@ -14,8 +14,8 @@ import pytest
 from app import bus, storage, warehouse
 from app.api.auth import open_gate
 from app.config import load
-from app.errors import ConfigError
-from app.layers import defaults
+from app.config.sources import defaults
+from app.model.errors import ConfigError
 from tests.parts import ROOT, need
 
 DOCKERFILE = (ROOT / "Dockerfile").read_text()

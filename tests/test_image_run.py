@@ -16,9 +16,9 @@ import httpx
 import pytest
 from pydicom.data import get_testdata_file
 
-from tests.e2e.service import free_port, until
 from tests.parts import ROOT, need
 from tests.pushes import wrapped
+from tests.system.e2e.service import free_port, until
 
 BASE = "localhost/base:test"
 IMAGE = "localhost/dicomlake:test"
@@ -121,7 +121,8 @@ def output(buildah: Buildah, *arguments: object) -> str:
 PROBE = """
 import importlib.util, json, os, shutil, sys
 from os.path import exists
-import app.dicom, app.server, app.services, app.bus.local, app.storage.local, app.warehouse.sqlite
+import app.dicom, app.api.server, app.services, app.bus.local.bus
+import app.storage.local.storage, app.warehouse.sqlite.warehouse
 from google.cloud import bigquery, bigquery_storage_v1, pubsub_v1, storage
 specs = [module.__spec__ for module in list(sys.modules.values()) if getattr(module, "__spec__", None)]
 tools = ["cc", "gcc", "make", "curl", "pip", "pip3"]

@@ -213,7 +213,7 @@ def test_the_service_imports_no_cloud_sdk_and_no_decoder():
     import subprocess
 
     heavy = ("google.cloud", "grpc", "pydicom", "numpy", "imagecodecs")
-    code = f"import app.server, sys; print([m for m in sys.modules if m.startswith({heavy})])"
+    code = f"import app.api.server, sys; print([m for m in sys.modules if m.startswith({heavy})])"
     result = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
     )

@@ -17,10 +17,11 @@ from pkgutil import resolve_name
 import pytest
 from flit_core import buildapi
 
-from app import bus, sandbox, storage, warehouse, workers
-from app.errors import places
-from tests import worker_tasks as tasks
+from app import bus, storage, warehouse
+from app.model.errors import places
+from app.workers import pool, sandbox
 from tests.parts import ROOT
+from tests.workers import tasks as tasks
 
 APP = ROOT / "app"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -68,7 +69,7 @@ def test_an_error_is_placed_in_every_file_of_ours():
 @pytest.mark.skipif(not LANDLOCK, reason="needs a kernel with Landlock")
 def test_a_worker_may_read_every_file_of_ours_and_no_other_of_the_checkout():
     paths = [str(ROOT / path) for path in sources()]
-    with closing(workers.Workers(1, 1 << 30, 20.0, preload=("tests.worker_tasks",))) as confined:
+    with closing(pool.Workers(1, 1 << 30, 20.0, preload=("tests.workers.tasks",))) as confined:
         refused = [path for path in paths if confined.run(tasks.tried, "read", path) != "done"]
         assert refused == []
         assert confined.run(tasks.tried, "read", str(ROOT / "README.md")) == "EACCES"
@@ -76,20 +77,20 @@ def test_a_worker_may_read_every_file_of_ours_and_no_other_of_the_checkout():
 
 
 def test_every_module_that_workers_load_before_they_fork_is_there():
-    assert workers.PRELOAD
-    assert [name for name in workers.PRELOAD if find_spec(name) is None] == []
+    assert pool.PRELOAD
+    assert [name for name in pool.PRELOAD if find_spec(name) is None] == []
 
 
 def test_what_describes_an_object_is_loaded_before_a_worker_forks():
     """Otherwise every worker imports it again, into memory of its own."""
     script = f"""if True:
         import importlib, json, sys
-        for name in {workers.PRELOAD}:
+        for name in {pool.PRELOAD}:
             importlib.import_module(name)
         before = set(sys.modules)
         from pydicom.data import get_testdata_file
         from app.dicom import describe
-        from app.types import Content, DescribeOptions, ObjectRef
+        from app.model.values import Content, ObjectRef; from app.model.options import DescribeOptions
         data = open(get_testdata_file("CT_small.dcm"), "rb").read()
         describe(Content(ObjectRef("b", "n", 1), "gs://b/n", len(data), data=data), DescribeOptions())
         print(json.dumps([name for name in set(sys.modules) - before if name.startswith("app.")]))

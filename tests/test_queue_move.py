@@ -15,12 +15,12 @@ import pytest
 
 from app import config
 from app.bus import DeliveryPolicy
-from app.bus.local import LocalBus
-from app.bus.queue import DEAD_LETTER, MAIN, Queue
-from app.errors import ConfigError
+from app.bus.local.bus import LocalBus
+from app.bus.local.queue import DEAD_LETTER, MAIN, Queue
+from app.model.errors import ConfigError
+from app.model.values import Message
 from app.services import open_services
-from app.storage.index import Index, Seen, Stamp
-from app.types import Message
+from app.storage.local.generations import Index, Seen, Stamp
 from app.upgrade import move_queue
 from tests.bus.conftest import NOW
 from tests.bus.contract import Endpoint

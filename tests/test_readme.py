@@ -8,10 +8,10 @@ import subprocess
 import httpx
 import pytest
 
-from app import generate
 from tests.checkout import copy_checkout
-from tests.e2e.service import free_port, until
 from tests.parts import ROOT
+from tests.system.e2e.service import free_port, until
+from tools import generate
 
 README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"^```sh ?(\w*)\n(.*?)^```$", README, re.M | re.S)

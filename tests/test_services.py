@@ -3,7 +3,7 @@ import sys
 
 import pytest
 
-from app.errors import ConfigError
+from app.model.errors import ConfigError
 from app.services import check_apart, open_services, own_prefixes
 from tests.conftest import lake_settings
 from tests.parts import ROOT
@@ -24,9 +24,9 @@ def refuse(event, arguments):
 
 sys.meta_path[sys.meta_path.index(PathFinder)] = Without
 sys.addaudithook(refuse)
-import app.server
+import app.api.server
 from app import config
-from app.errors import ConfigError
+from app.model.errors import ConfigError
 from app.services import open_services
 
 places = {

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from app.config import SECTIONS
-from app.warehouse.schema import TABLES
+from app.warehouse.tables import TABLES
 from tests.parts import ROOT, need, shared
 
 # One group, so that xdist begins with it: the last of these tests takes more than a minute.

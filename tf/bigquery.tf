@@ -3,7 +3,7 @@ locals {
   dataset_path = "${var.project_id}.${local.dataset_id}"
   dataset      = var.dataset.create ? google_bigquery_dataset.lake[0].dataset_id : local.dataset_id
 
-  # Columns are in schemas/, made by `make schemas`; layout as in app/warehouse/schema.py.
+  # Columns are in schemas/, made by `make schemas`; layout as in app/warehouse/tables.py.
   tables = {
     dead_letter = { partition_by = null, partition_unit = null, cluster_by = null }
     failures    = { partition_by = "failed_at", partition_unit = "DAY", cluster_by = null }

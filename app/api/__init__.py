@@ -11,9 +11,9 @@ from fastapi.responses import JSONResponse
 from starlette.types import ASGIApp
 
 from app import __version__, events
-from app.api import auth, docs, health, push
-from app.api.headers import with_headers
-from app.errors import (
+from app.api import auth, docs_page, health, push
+from app.api.security_headers import with_headers
+from app.model.errors import (
     BadEvent,
     DicomlakeError,
     ObjectGone,
@@ -22,8 +22,8 @@ from app.errors import (
     PermanentError,
     TransientError,
 )
-from app.metrics import FAILED
 from app.services import Services
+from app.telemetry.metrics import FAILED
 
 log = logging.getLogger("dicomlake")
 
@@ -66,7 +66,7 @@ def create_app(services: Services) -> FastAPI:
     app.state.gate = auth.open_gate(services.settings.api)
     app.state.probes = health.Probes(services)
     app.include_router(health.router)
-    app.include_router(docs.router)
+    app.include_router(docs_page.router)
     if services.settings.api.serve != "browse":
         app.include_router(push.router)
     app.add_exception_handler(DicomlakeError, _nack)

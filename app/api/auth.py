@@ -23,10 +23,10 @@ import httpx
 from fastapi import Request
 from starlette.datastructures import Headers
 
-from app.config import Api
-from app.errors import ConfigError, DicomlakeError, TransientError
+from app.config.settings import Api
+from app.model.errors import ConfigError, DicomlakeError, TransientError
+from app.model.values import PUSH_SECRET
 from app.services import Services
-from app.types import PUSH_SECRET
 
 ISSUERS = ("https://accounts.google.com", "accounts.google.com")
 LEEWAY_S = 30

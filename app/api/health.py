@@ -17,7 +17,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
 from app import __version__
-from app.errors import DeadlineExceeded, DicomlakeError
+from app.model.errors import DeadlineExceeded, DicomlakeError
 from app.services import Services
 
 T = TypeVar("T")

@@ -10,9 +10,9 @@ from starlette.requests import ClientDisconnect
 
 from app import events, pipeline
 from app.api.auth import Forbidden, authorize
-from app.errors import BadEvent, TransientError, internal
-from app.log import bind
+from app.model.errors import BadEvent, TransientError, internal
 from app.services import Services
+from app.telemetry.log import bind
 
 router = APIRouter()
 

@@ -18,14 +18,15 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import BinaryIO
 
-from app.archive.entries import Entry, Kind, Listing, Refused
-from app.archive.inflate import Inflated
+from app.archive.gzip import Inflated
 from app.archive.labels import label
 from app.archive.tar import BLOCK, is_header, list_tar
 from app.archive.unpack import Stream, kind_of, may_be_dicom, unpack
 from app.archive.zip import list_zip
-from app.errors import BadArchive, LimitExceeded, NotDicom, PermanentError, PlainText, permanent
-from app.types import ArchiveLimits, Content, DescribeOptions, Instance
+from app.model.errors import BadArchive, LimitExceeded, NotDicom, PermanentError, PlainText, permanent
+from app.model.listing import Entry, Kind, Listing, Refused
+from app.model.options import ArchiveLimits, DescribeOptions
+from app.model.values import Content, Instance
 
 _SETTING = re.compile(r"\b(limits|workers|archive)\.[a-z_]+")
 """In the text of an error: the setting that was exceeded."""

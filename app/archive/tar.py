@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from app.archive.entries import Entry, Kind, Listing, check_count, check_size
-from app.archive.inflate import Forward
+from app.archive.gzip import Forward
 from app.archive.labels import Labels
-from app.errors import BadArchive
-from app.types import ArchiveLimits
+from app.archive.limits import check_count, check_size
+from app.model.errors import BadArchive
+from app.model.listing import Entry, Kind, Listing
+from app.model.options import ArchiveLimits
 
 BLOCK = 512
 MAX_SIZE = (1 << 63) - 1  # of a file, in bytes: what an off_t holds

@@ -6,13 +6,13 @@ import io
 from collections.abc import Iterator
 from typing import BinaryIO
 
-from app.archive.entries import Entry, Kind
-from app.archive.inflate import GZIP_MAGIC, Inflated, read_chunks
+from app.archive.gzip import GZIP_MAGIC, Inflated, read_chunks
 from app.archive.tar import BLOCK, is_header
 from app.archive.zip import zip_chunks
-from app.errors import BadArchive
-from app.not_dicom import HEAD_BYTES, not_dicom
-from app.types import ArchiveLimits
+from app.model.errors import BadArchive
+from app.model.listing import Entry, Kind
+from app.model.not_dicom import HEAD_BYTES, not_dicom
+from app.model.options import ArchiveLimits
 
 Stream = BinaryIO | Inflated
 

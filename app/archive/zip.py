@@ -10,11 +10,12 @@ from itertools import pairwise
 from struct import Struct
 from typing import BinaryIO
 
-from app.archive.entries import Entry, Kind, Listing, check_count, check_size
-from app.archive.inflate import inflate, read_chunks
+from app.archive.gzip import inflate, read_chunks
 from app.archive.labels import Labels
-from app.errors import BadArchive
-from app.types import ArchiveLimits
+from app.archive.limits import check_count, check_size
+from app.model.errors import BadArchive
+from app.model.listing import Entry, Kind, Listing
+from app.model.options import ArchiveLimits
 
 END = Struct("<4s4H2LH")  # 4.3.16
 END64_LOCATOR = Struct("<4sLQL")  # 4.3.15

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from app.doors import load_backend
-from app.types import Message, Reason, Row
+from app.model.values import Message, Reason, Row
+from app.plumbing.backends import load_backend
 
 DeadLetterSink = Callable[[Row], None]
 """Writes one row of the table `dead_letter`; returns only when it is durable."""
@@ -60,7 +60,7 @@ class Bus(Protocol):
 
 
 BACKENDS: dict[str, tuple[str, str, str | None]] = {
-    "local": ("app.bus.local", "LocalBus", None),
+    "local": ("app.bus.local.bus", "LocalBus", None),
     "pubsub": ("app.bus.pubsub", "PubSubBus", "gcp"),
 }
 

@@ -17,9 +17,9 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from app.bus import DeadLetterSink, DeliveryPolicy
-from app.bus.letters import added_attributes, kept_attributes
-from app.errors import BadEvent, BusUnavailable, ConfigError
-from app.types import Message, Reason
+from app.bus.dead_letter import added_attributes, kept_attributes
+from app.model.errors import BadEvent, BusUnavailable, ConfigError
+from app.model.values import Message, Reason
 
 if TYPE_CHECKING:
     from google.api_core.retry import Retry

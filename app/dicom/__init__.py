@@ -11,13 +11,14 @@ from time import perf_counter
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from app.errors import BadDataset, PermanentError, Unrenderable, permanent
-from app.types import Content, DatasetWarning, DescribeOptions, Instance, MetadataOptions, PreviewOptions
+from app.model.errors import BadDataset, PermanentError, Unrenderable, permanent
+from app.model.options import DescribeOptions, MetadataOptions, PreviewOptions
+from app.model.values import Content, DatasetWarning, Instance
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
-    from app.dicom.dataset import ObjectDataset
+    from app.dicom.read.dataset import ObjectDataset
 
 
 def describe(content: Content, options: DescribeOptions) -> Instance:
@@ -31,7 +32,7 @@ def describe(content: Content, options: DescribeOptions) -> Instance:
     NotDicom, BadDataset, LimitExceeded : as `read_dataset`
     BadDataset : with code `invalid_value`, if `options.metadata.strict` and any value is not valid
     """
-    from app.dicom.dataset import read_dataset
+    from app.dicom.read.dataset import read_dataset
 
     began = perf_counter()
     dataset = read_dataset(content, options.limits)
@@ -53,10 +54,10 @@ def draw_page(pdf: bytes, options: PreviewOptions) -> tuple[bytes, int]:
     Unrenderable : with a code of PreviewError
     LimitExceeded : it does not fit in memory
     """
-    from app.dicom.document import draw_pdf
-    from app.dicom.geometry import fitting_size, resize
-    from app.dicom.png import encode_png
-    from app.dicom.unrenderable import DecodeFailed
+    from app.dicom.pages.pdf import draw_pdf
+    from app.dicom.pixels.preview_error import DecodeFailed
+    from app.dicom.render.geometry import fitting_size, resize
+    from app.dicom.render.png import encode_png
 
     began = perf_counter()
     with permanent(DecodeFailed):
@@ -70,7 +71,7 @@ def describe_head(content: Content, options: DescribeOptions) -> tuple[Instance,
 
     Raises what `describe` does where not even one element can be read.
     """
-    from app.dicom.dataset import read_head
+    from app.dicom.read.dataset import read_head
 
     dataset, fault = read_head(content, options.limits)
     instance = _read(dataset, content, options.metadata)
@@ -79,11 +80,11 @@ def describe_head(content: Content, options: DescribeOptions) -> tuple[Instance,
 
 def _read(dataset: ObjectDataset, content: Content, options: MetadataOptions) -> Instance:
     """Return what a data set says, and no picture."""
-    from app.dicom.columns import columns
-    from app.dicom.file_meta import file_meta_warnings
-    from app.dicom.metadata import to_document, to_metadata
-    from app.dicom.nul import without_nul
-    from app.dicom.row_metadata import to_row_metadata
+    from app.dicom.metadata.columns import columns
+    from app.dicom.metadata.dicom_json import to_document, to_metadata
+    from app.dicom.metadata.file_meta import file_meta_warnings
+    from app.dicom.metadata.nul import without_nul
+    from app.dicom.metadata.row_json import to_row_metadata
 
     with permanent(BadDataset):
         metadata = to_metadata(dataset, bulk_source(content), options.bulk_threshold)
@@ -116,8 +117,8 @@ def _preview(
     dataset: Dataset, options: PreviewOptions
 ) -> tuple[bytes | None, str | None, tuple[DatasetWarning, ...], bytes | None]:
     """Return the preview, or why there is none, the warnings of drawing it, and a PDF that was not drawn."""
-    from app.dicom.png import encode_png
-    from app.dicom.preview import drawing, undrawn_pdf
+    from app.dicom.render.png import encode_png
+    from app.dicom.render.preview import drawing, undrawn_pdf
 
     if not options.enabled:
         return None, "disabled", (), None

@@ -10,10 +10,10 @@ from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from app.errors import BadEvent
-from app.events.envelope import check_attributes, read_time
-from app.events.strictjson import check, read_json
-from app.types import REVISION, EventType, Message, ObjectEvent, ObjectRef
+from app.events.requests import check_attributes, read_time
+from app.events.strict_json import check, read_json
+from app.model.errors import BadEvent
+from app.model.values import REVISION, EventType, Message, ObjectEvent, ObjectRef
 
 MAX_INT64 = 2**63 - 1
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

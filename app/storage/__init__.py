@@ -8,11 +8,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
-from app.doors import load_backend
-from app.types import Content, Message, ObjectRef
+from app.model.values import Content, Message, ObjectRef
+from app.plumbing.backends import load_backend
 
-BIG_BYTES = 64 * 2**20
-"""Above this size an object is read in ranges instead of into memory."""
 Publish = Callable[[Message], object]
 """Take a notification; return only when it is durable."""
 
@@ -104,8 +102,8 @@ class Storage(Protocol):
 
 
 BACKENDS: dict[str, tuple[str, str, str | None]] = {
-    "file": ("app.storage.local", "LocalStorage", None),
-    "gs": ("app.storage.gcs", "GcsStorage", "gcp"),
+    "file": ("app.storage.local.storage", "LocalStorage", None),
+    "gs": ("app.storage.gcs.storage", "GcsStorage", "gcp"),
 }
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol
 
-from app.doors import load_backend
-from app.types import Row
+from app.model.values import Row
+from app.plumbing.backends import load_backend
 
 
 class Warehouse(Protocol):
@@ -54,8 +54,8 @@ class Warehouse(Protocol):
 
 
 BACKENDS: dict[str, tuple[str, str, str | None]] = {
-    "sqlite": ("app.warehouse.sqlite", "SqliteWarehouse", None),
-    "bigquery": ("app.warehouse.bigquery", "BigQueryWarehouse", "gcp"),
+    "sqlite": ("app.warehouse.sqlite.warehouse", "SqliteWarehouse", None),
+    "bigquery": ("app.warehouse.bigquery.warehouse", "BigQueryWarehouse", "gcp"),
 }
 
 

@@ -6,11 +6,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from app.commit import GroupCommit
-from app.errors import DicomlakeError, PermanentError, RowsRejected, WarehouseUnavailable
-from app.types import Row
+from app.model.errors import DicomlakeError, PermanentError, RowsRejected, WarehouseUnavailable
+from app.model.values import Row
+from app.plumbing.group_commit import GroupCommit
 from app.warehouse import Warehouse
-from app.warehouse.schema import TABLES
+from app.warehouse.tables import TABLES
 
 
 @dataclass(frozen=True, slots=True)

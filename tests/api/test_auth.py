@@ -16,8 +16,7 @@ import pytest
 from fastapi.testclient import TestClient
 from starlette.datastructures import Headers
 
-from app import server
-from app.api import create_app
+from app.api import create_app, server
 from app.api.auth import (
     KEYS_PAUSE_S,
     Forbidden,
@@ -30,7 +29,7 @@ from app.api.auth import (
     claims_unsigned,
     open_gate,
 )
-from app.errors import ConfigError, TransientError
+from app.model.errors import ConfigError, TransientError
 from app.services import open_services
 from tests import data
 from tests.conftest import lake_settings

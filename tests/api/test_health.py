@@ -10,10 +10,10 @@ import httpx
 import pytest
 
 from app.api.health import Probe
-from app.errors import BusUnavailable, ObjectGone
+from app.model.errors import BusUnavailable, ObjectGone
+from tests.api.test_server import serving
 from tests.processes import wait_until
 from tests.pushes import wrapped
-from tests.test_server import serving
 
 PUSHES = 60
 """More than the 40 threads in which Starlette runs what is not async."""

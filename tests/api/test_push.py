@@ -9,11 +9,11 @@ from pydicom.data import get_testdata_file
 
 from app import __version__
 from app.api import create_app
-from app.errors import BusUnavailable, Overloaded, StorageUnavailable, WarehouseUnavailable
-from app.metrics import TOTAL
-from app.types import Stage
-from tests.faults import broken
+from app.model.errors import BusUnavailable, Overloaded, StorageUnavailable, WarehouseUnavailable
+from app.model.values import Stage
+from app.telemetry.metrics import TOTAL
 from tests.pushes import attributes, resource, wrapped
+from tests.system.faults import broken
 
 MR = Path(get_testdata_file("MR_small.dcm")).read_bytes()
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from app.bus import DeliveryPolicy
-from app.bus.local import LocalBus
-from app.types import Row
+from app.bus.local.bus import LocalBus
+from app.model.values import Row
 from tests.bus.contract import Endpoint
 from tests.processes import PATIENCE_S
 

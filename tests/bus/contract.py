@@ -13,8 +13,8 @@ from types import ModuleType
 import pytest
 
 from app.bus import Bus
-from app.errors import DicomlakeError
-from app.types import Message, Reason, Row
+from app.model.errors import DicomlakeError
+from app.model.values import Message, Reason, Row
 from tests.processes import PATIENCE_S
 
 Push = dict

@@ -5,9 +5,9 @@ from contextlib import closing
 import pytest
 
 from app.bus import DeliveryPolicy
-from app.bus.queue import MAIN, Queue, QueueStats
-from app.errors import RowRejected, WarehouseUnavailable
-from app.types import Message, Reason
+from app.bus.local.queue import MAIN, Queue, QueueStats
+from app.model.errors import RowRejected, WarehouseUnavailable
+from app.model.values import Message, Reason
 from tests.bus.conftest import Clock, look, until
 from tests.bus.contract import note
 

@@ -8,18 +8,18 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
-from app import dlq
 from app.bus import Bus, open_bus
 from app.bus.pubsub import PubSubBus, pubsub_errors
-from app.errors import BadEvent, BusUnavailable, WarehouseUnavailable
 from app.events import message_from_request
+from app.jobs import dead_letters as dlq
+from app.model.errors import BadEvent, BusUnavailable, WarehouseUnavailable
+from app.model.values import Message, Reason, Row
 from app.services import open_services
-from app.types import Message, Reason, Row
 from tests.bus.conftest import QUICK, Sink, until
 from tests.bus.contract import BusContract, Endpoint, exceptions, note
 from tests.conftest import lake_settings
-from tests.e2e.deadletter_subscription import DeadLetterSubscription
 from tests.emulators import PubSubEmulator
+from tests.system.e2e.deadletter_subscription import DeadLetterSubscription
 
 pytestmark = pytest.mark.xdist_group("cloud")
 

@@ -14,8 +14,8 @@ from google.pubsub_v1 import PublishRequest, PublishResponse
 
 from app.bus import open_bus
 from app.bus.pubsub import PubSubBus
-from app.errors import BadEvent, BusUnavailable, ConfigError
-from app.types import Message, Reason
+from app.model.errors import BadEvent, BusUnavailable, ConfigError
+from app.model.values import Message, Reason
 from tests.bus.conftest import QUICK
 from tests.bus.contract import note
 from tests.parts import ROOT

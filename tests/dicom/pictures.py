@@ -11,11 +11,11 @@ from pydicom.data import get_testdata_file
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian
 
-from app.dicom.dataset import read_dataset
-from app.dicom.frames import read_frame
-from app.dicom.preview import render
-from app.errors import Unrenderable
-from app.types import DatasetLimits, PreviewOptions
+from app.dicom.pixels.frames import read_frame
+from app.dicom.read.dataset import read_dataset
+from app.dicom.render.preview import render
+from app.model.errors import Unrenderable
+from app.model.options import DatasetLimits, PreviewOptions
 from tests.data import apply, content
 
 RLE = "1.2.840.10008.1.2.5"

@@ -10,14 +10,14 @@ from PIL import Image
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 
-from app.dicom.frames import Frame, read_frame
-from app.dicom.geometry import resize
-from app.dicom.header import read_header
-from app.dicom.modality import modality_transform
-from app.dicom.preview import draw, preview, render
-from app.dicom.reduced import BIG
-from app.errors import Unrenderable
-from app.types import PreviewOptions
+from app.dicom.pixels.frames import Frame, read_frame
+from app.dicom.pixels.image_header import read_header
+from app.dicom.pixels.reduced import BIG
+from app.dicom.render.geometry import resize
+from app.dicom.render.modality_lut import modality_transform
+from app.dicom.render.preview import draw, preview, render
+from app.model.errors import Unrenderable
+from app.model.options import PreviewOptions
 from tests.parts import shared
 
 

@@ -14,7 +14,7 @@ from pydicom.multival import MultiValue
 from pydicom.tag import BaseTag
 from pydicom.values import convert_value
 
-from app.dicom.metadata import to_document, to_metadata
+from app.dicom.metadata.dicom_json import to_document, to_metadata
 from tests import data
 from tests.parts import shared
 

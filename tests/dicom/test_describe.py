@@ -10,8 +10,9 @@ import pydicom.data
 import pytest
 
 from app.dicom import bulk_source, describe
-from app.errors import BadDataset, PermanentError
-from app.types import DatasetWarning, DescribeOptions, Instance, MetadataOptions, PreviewOptions
+from app.model.errors import BadDataset, PermanentError
+from app.model.options import DescribeOptions, MetadataOptions, PreviewOptions
+from app.model.values import DatasetWarning, Instance
 from tests import data
 from tests.parts import shared
 

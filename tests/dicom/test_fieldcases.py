@@ -8,9 +8,10 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
-from app.cli import cli
+from app.cli.commands import cli
 from app.dicom import describe
-from app.types import DescribeOptions, Instance, PreviewOptions
+from app.model.options import DescribeOptions, PreviewOptions
+from app.model.values import Instance
 from tests import data
 from tests.parts import SHARED, shared
 

@@ -1,6 +1,6 @@
 """Where fake-gcs-server differs from our stand-in, which does what Cloud Storage documents.
 
-They are why ours stays. Neither the storage contract nor tests/e2e/announced.py depends on any of them.
+They are why ours stays. Neither the storage contract nor tests/system/e2e/announced.py needs any of them.
 """
 
 import json

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from app.events import object_event
-from app.types import EventType, Message
+from app.model.values import EventType, Message
 from tests.fake_gcs import FakeGcs
 
 Told = list[tuple[dict[str, str], bytes]]

@@ -12,9 +12,9 @@ from contextlib import suppress
 
 import pytest
 
-from app.errors import BadEvent, ObjectGone, ShortRead, StorageUnavailable
+from app.model.errors import BadEvent, ObjectGone, ShortRead, StorageUnavailable
+from app.model.values import ObjectRef
 from app.storage import Storage
-from app.types import ObjectRef
 
 Put = Callable[[str, bytes], ObjectRef]
 

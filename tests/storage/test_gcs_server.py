@@ -4,8 +4,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from app.storage.gcs import GcsStorage
-from app.types import ObjectRef
+from app.model.values import ObjectRef
+from app.storage.gcs.storage import GcsStorage
 from tests.emulators import GcsServer, gcs_server
 from tests.storage.contract import Put, StorageContract
 

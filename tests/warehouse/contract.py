@@ -7,7 +7,7 @@ from datetime import UTC, date, datetime, time, timedelta, timezone
 
 import pytest
 
-from app.errors import BadQuery, RowsRejected
+from app.model.errors import BadQuery, RowsRejected
 from app.warehouse import Warehouse
 from app.warehouse.queries import described, letters_by_event
 

@@ -6,9 +6,9 @@ from concurrent.futures import ThreadPoolExecutor, wait
 
 import pytest
 
-from app.errors import RowRejected, RowsRejected, WarehouseUnavailable
+from app.model.errors import RowRejected, RowsRejected, WarehouseUnavailable
 from app.warehouse.batch import BatchedWarehouse
-from app.warehouse.sqlite import SqliteWarehouse
+from app.warehouse.sqlite.warehouse import SqliteWarehouse
 from tests.processes import PATIENCE_S
 from tests.warehouse.contract import WarehouseContract, count, failure_row, instance_row
 

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.warehouse.schema import TABLES
-from app.warehouse.sql import ddl, views
-from app.warehouse.sqlite_values import to_values
+from app.warehouse.sqlite.values import to_values
+from app.warehouse.tables import TABLES
+from app.warehouse.views import ddl, views
 from tests.warehouse.contract import NOON, event_attributes, failure_row, instance_row, letter_row
 
 TIMES = [NOON, NOON + timedelta(seconds=1)]

@@ -1,0 +1,132 @@
+"""Run the service: bind the port, serve HTTP on it, start what pushes to it, stop on a signal."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import signal
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
+
+import uvicorn
+
+from app.api import create_app
+from app.api.auth import check_gate
+from app.api.connection_limits import Connection
+from app.config import Settings
+from app.model.errors import ConfigError
+from app.services import Services, broken
+from app.services import faults as services_faults
+from app.telemetry.metrics import FAILED
+from app.workers.sandbox import offered
+
+log = logging.getLogger("dicomlake")
+
+GRACE_S = 8
+"""Seconds for requests in flight after SIGTERM; Cloud Run kills two seconds later."""
+
+
+class AddressInUse(ConfigError):
+    """Another program listens there now."""
+
+
+def faults(settings: Settings) -> Iterator[str]:
+    """Yield a sentence for all that keeps `serve` from starting with these settings; makes nothing."""
+    api = settings.api
+    yield from services_faults(settings, serving=True)
+    yield from broken(
+        (("api.host", partial(_check_address, api.host, api.port)), ("api.auth", partial(check_gate, api)))
+    )
+
+
+def _check_address(host: str, port: int) -> None:
+    with suppress(AddressInUse):
+        _bound(host, port).close()
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Return a socket that listens; raises ConfigError when the address cannot be had."""
+    sock = _bound(host, port)
+    sock.listen(512)
+    return sock
+
+
+def _bound(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        sock.bind((host, port))
+    except (OSError, OverflowError) as exc:
+        sock.close()
+        if isinstance(exc, OSError) and exc.errno == errno.EADDRINUSE:
+            raise AddressInUse(
+                f"port {port} on {host} is in use; stop what uses it or choose another with --port N"
+                " (make demo PORT=N)"
+            ) from None
+        text = f"cannot listen on {host}:{port} ({type(exc).__name__}); see api.host and api.port"
+        raise ConfigError(text) from None
+    return sock
+
+
+class Server(uvicorn.Server):
+    """Takes SIGINT and SIGTERM as a wish to stop, and then ends as done instead of as killed."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Stop on either signal; a second one stops at once."""
+        main = threading.current_thread() is threading.main_thread()  # only that one may take signals
+        wishes = (signal.SIGINT, signal.SIGTERM) if main else ()
+        before = [signal.signal(number, self.handle_exit) for number in wishes]
+        try:
+            yield
+        finally:
+            for number, handler in zip(wishes, before, strict=True):
+                signal.signal(number, handler)
+
+
+def make_server(services: Services, connection: type[Connection] = Connection) -> Server:
+    """Return the HTTP server over open services; it closes them when it stops."""
+
+    class Counted(connection):  # type: ignore[misc, valid-type]  # uvicorn makes it, from a class alone
+        @staticmethod
+        def count(code: str) -> None:
+            services.metrics.event(None, FAILED, code, 0.0)
+
+    config = uvicorn.Config(
+        create_app(services),
+        http=Counted,
+        ws="none",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        date_header=False,
+        timeout_graceful_shutdown=GRACE_S,
+        timeout_keep_alive=30,
+    )
+    return Server(config)
+
+
+def serve(services: Services, sock: socket.socket) -> None:
+    """Serve until SIGINT or SIGTERM; pushes of the embedded queue wait in the backlog until it answers."""
+    run(make_server(services), services, sock)
+
+
+def run(server: Server, services: Services, sock: socket.socket) -> None:
+    """Watch, push to the service on `sock` and serve; whatever ends it, the services are closed."""
+    try:
+        services.start(local_endpoint(sock))
+        log.info("serving", extra={"url": local_endpoint(sock), "sandbox": "+".join(offered()) or "none"})
+        server.run(sockets=[sock])
+    finally:
+        services.close()
+
+
+def local_endpoint(sock: socket.socket) -> str:
+    """Return the URL at which this process reaches its own service."""
+    host, port = sock.getsockname()[:2]
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - compared, not bound
+    return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"

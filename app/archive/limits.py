@@ -1,0 +1,31 @@
+"""Limits on what an archive unpacks to."""
+
+from __future__ import annotations
+
+from app.model.errors import BadArchive
+from app.model.options import ArchiveLimits
+
+RATIO_FROM = 32 << 20
+"""Below this size in bytes an archive may inflate by any ratio: an empty mask shrinks a thousandfold."""
+
+
+def check_count(count: int, limits: ArchiveLimits) -> None:
+    """Raise BadArchive (`too_many_members`) past the limit."""
+    if count > limits.max_members:
+        raise BadArchive(
+            f"the archive has more than archive.max_members ({limits.max_members})", code="too_many_members"
+        )
+
+
+def check_size(unpacked: int, packed: int, limits: ArchiveLimits) -> None:
+    """Raise BadArchive (`archive_too_large`, `compression_ratio`) for an archive that inflates too far."""
+    if unpacked > limits.max_total_bytes:
+        raise BadArchive(
+            f"the archive unpacks to more than archive.max_total_bytes ({limits.max_total_bytes})",
+            code="archive_too_large",
+        )
+    if unpacked > max(RATIO_FROM, limits.max_ratio * packed):
+        raise BadArchive(
+            f"the archive inflates by more than archive.max_ratio ({limits.max_ratio})",
+            code="compression_ratio",
+        )

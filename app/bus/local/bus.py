@@ -1,0 +1,269 @@
+"""The embedded bus: a durable queue in a SQLite file that pushes over HTTP as a Pub/Sub subscription does.
+
+Differences, all in favour of a machine that sleeps, restarts and fills up: a push that finds nobody
+listening is no delivery and does not count towards `max_attempts`; backing off is exact (doubling, no jitter:
+one process delivers, a few messages at a time); a dead letter waits in the queue until the warehouse has it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+
+from app.bus import DeadLetterSink, DeliveryPolicy
+from app.bus.dead_letter import dead_letter
+from app.bus.local.pusher import Pump, Pusher, Verdict, push_body
+from app.bus.local.queue import DEAD_LETTER, MAIN, Queue, QueueStats, check_file
+from app.model.errors import BadEvent, BusUnavailable, ConfigError, DicomlakeError, OutOfSpace
+from app.model.values import Message, Reason, Row
+from app.plumbing.admission import Space
+from app.plumbing.private import FILE_MODE
+
+log = logging.getLogger("dicomlake.bus")
+
+SUBSCRIPTION = "projects/local/subscriptions/landing-push"
+DEAD_LETTER_SUBSCRIPTION = "projects/local/subscriptions/landing-dead-letter"
+MAX_DATA_BYTES = 10_000_000  # as Pub/Sub
+GRACE_S = 5.0  # a lease outlasts its push, so that the push ends it and not the clock
+CARRY_S = 120.0  # a dead letter's lease: longer than a warehouse takes for one row
+UNREACHED_PAUSE_S = 0.25
+RESERVE_BYTES = 4 * 2**20  # a log of this size is written over from its beginning
+CLOSE_S = 8.0  # platforms kill 10 s after they ask to stop
+
+
+class LocalBus:
+    """The bus of `local:PATH`. Any process may publish; the one that has started it delivers.
+
+    The dead-letter topic is part of the same file, so `dead_letter_topic` is not used here.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        policy: DeliveryPolicy,
+        sink: DeadLetterSink,
+        dead_letter_topic: str = "",
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._path = Path(url.partition(":")[2]).absolute()
+        self._policy, self._sink, self._clock = policy, sink, clock
+        self._lease_s = policy.ack_deadline_s + GRACE_S
+        # Twice what is ever put off: a clock that is corrected by seconds must not end the leases in flight.
+        self._queue = Queue(self._path, 2 * max(policy.backoff_max_s, self._lease_s, CARRY_S))
+        self._space = Space([self._path.parent], policy.min_free_bytes)
+        self._full = False
+        self._lock: int | None = None
+        self._pusher: Pusher | None = None
+        self._pumps: dict[str, Pump] = {}
+
+    @staticmethod
+    def check_settings(url: str, dead_letter_topic: str = "") -> None:
+        """Raise ConfigError where there can be no queue in the file; makes and changes nothing."""
+        check_file(Path(url.partition(":")[2]).absolute())
+
+    def publish(self, message: Message) -> str:
+        """Publish `data` and `attributes`; return the message id once the message is durable.
+
+        Raises BadEvent when the data is over 10 MB, BusUnavailable when the file does not take it.
+        """
+        if len(message.data) > MAX_DATA_BYTES:
+            raise BadEvent("a message is limited to 10 MB")
+        message_id = self._queue.publish(message, self._clock())
+        self._wake(MAIN)
+        return message_id
+
+    def dead_letter(self, message: Message, reason: Reason) -> None:
+        """Give a message up with its reason; durable on return, whether the sink has taken it yet or not."""
+        now = self._clock()
+        letter = self._queue.dead_letter(_dead_letter(message, now, reason), now, now + CARRY_S)
+        if letter is not None:  # else this message is a dead letter already, and on its way
+            self._carry(letter)
+
+    def start(self, endpoint: str, secret: str = "") -> None:
+        """Begin to push to `endpoint`; leases that a killed process left behind are over at once.
+
+        Each push carries `secret`, so that the endpoint knows it from others.
+        Raises ConfigError when another service serves this queue.
+        """
+        pusher = Pusher(endpoint, self._policy.ack_deadline_s, secret)
+        self._lock = lock_queue(self._path)
+        self._queue.release(self._clock())
+        self._reserve()
+        self._pusher = pusher
+        lease, carry = partial(self._lease, MAIN, self._lease_s), partial(self._lease, DEAD_LETTER, CARRY_S)
+        self._pumps = {
+            MAIN: Pump("push", self._policy.concurrency, lease, partial(self._deliver, pusher)),
+            DEAD_LETTER: Pump("dead-letter", 1, carry, self._carry),
+        }
+
+    def stats(self) -> QueueStats:
+        """Return how full the queue is and how old its oldest message."""
+        return self._queue.stats(self._clock())
+
+    def depth(self) -> int:
+        """Return how many messages wait."""
+        return self.stats().waiting
+
+    def check(self) -> None:
+        """Raise BusUnavailable unless the queue answers and is delivered, OutOfSpace while that must wait."""
+        self._queue.check()
+        self._space.check()
+        if not all(pump.alive() for pump in self._pumps.values()):
+            raise BusUnavailable("the queue is no longer delivered")
+
+    def close(self) -> None:
+        """Stop leasing, wait for the pushes in flight, let go of the rest for the next start."""
+        deadline = time.monotonic() + CLOSE_S
+        for pump in self._pumps.values():
+            pump.stop()
+        for pump in self._pumps.values():
+            pump.join(deadline)
+        if self._pusher is not None:
+            self._pusher.close()
+            self._pumps[MAIN].join(time.monotonic() + 1)
+        if self._lock is not None:
+            with _best_effort("leases end by themselves"):
+                self._queue.release(self._clock())
+            os.close(self._lock)
+            self._lock = None
+        self._queue.close()
+
+    def _wake(self, topic: str) -> None:
+        if topic in self._pumps:
+            self._pumps[topic].wake()
+
+    def _lease(self, topic: str, lease_s: float, count: int) -> list[Message]:
+        if not self._has_room():
+            return []
+        now = self._clock()
+        return self._queue.lease(topic, count, now, now + lease_s)
+
+    def _has_room(self) -> bool:
+        """Tell whether there is room for what a delivery writes; if not, a message is better off here."""
+        try:
+            self._space.check()
+        except OutOfSpace as exc:
+            if not self._full:
+                self._full = True
+                log.warning("nothing is delivered while there is so little space", extra={"code": exc.code})
+                self._reserve()  # of what is left, before others take that too
+            return False
+        self._full = False
+        return True
+
+    def _reserve(self) -> None:
+        with _best_effort("no reserve for a full disk"):
+            self._queue.reserve(RESERVE_BYTES)
+
+    def _deliver(self, pusher: Pusher, message: Message) -> None:
+        """Push one leased message and end its lease by what came of it."""
+        attempt = message.attempt or 1
+        if attempt > self._policy.max_attempts:  # it has outlived every process that tried
+            self._give_up(replace(message, attempt=attempt - 1))
+            return
+        verdict = pusher.push(push_body(replace(message, subscription=SUBSCRIPTION)))
+        if verdict is Verdict.ACK:
+            with _best_effort("acknowledgement not stored, the message will come again", message):
+                self._queue.ack(MAIN, message)
+        elif pusher.closed:  # we broke it off: close() ends the lease
+            return
+        elif verdict is Verdict.UNREACHED:
+            time.sleep(UNREACHED_PAUSE_S)
+            with _best_effort("refusal not stored, the lease ends by itself", message):
+                self._queue.nack(MAIN, message, self._clock(), counted=False)
+        elif attempt >= self._policy.max_attempts:
+            self._give_up(message)
+        else:
+            self._put_off(MAIN, message)
+
+    def _put_off(self, topic: str, message: Message) -> None:
+        due_at = self._clock() + backoff_s(self._policy, message.attempt or 1)
+        with _best_effort("refusal not stored, the lease ends by itself", message):
+            self._queue.nack(topic, message, due_at)
+
+    def _give_up(self, message: Message) -> None:
+        now = self._clock()
+        with _best_effort("dead letter not stored, the lease ends by itself", message):
+            self._queue.give_up(message, _dead_letter(message, now), now)
+            log.warning("given up after the last attempt", extra=_extra(message))
+            self._wake(DEAD_LETTER)
+
+    def _carry(self, letter: Message) -> None:
+        """Hand a leased dead letter to the sink; one that the sink does not take is put off, for ever."""
+        try:
+            self._sink(_dead_letter_row(letter))
+        except DicomlakeError as exc:
+            log.warning(
+                "dead letter not taken, will be tried again", extra=_extra(letter) | {"code": exc.code}
+            )
+            self._put_off(DEAD_LETTER, letter)
+            return
+        with _best_effort("dead letter stays in the queue, its row will come again", letter):
+            self._queue.ack(DEAD_LETTER, letter)
+
+
+def backoff_s(policy: DeliveryPolicy, attempt: int) -> float:
+    """Return the seconds between the refusal of delivery number `attempt` and the next delivery."""
+    return min(policy.backoff_max_s, policy.backoff_min_s * 2.0 ** min(attempt - 1, 60))
+
+
+def _dead_letter(message: Message, now: float, reason: Reason | None = None) -> Message:
+    """Return the dead letter of a message; one that names no subscription was meant for ours."""
+    named = replace(message, subscription=message.subscription or SUBSCRIPTION)
+    return dead_letter(named, datetime.fromtimestamp(now, UTC), reason)
+
+
+def _dead_letter_row(letter: Message) -> Row:
+    return {
+        "subscription_name": DEAD_LETTER_SUBSCRIPTION,
+        "message_id": letter.message_id,
+        "publish_time": letter.publish_time,
+        "data": letter.data,
+        "attributes": json.dumps(dict(letter.attributes)),
+    }
+
+
+@contextmanager
+def _best_effort(otherwise: str, message: Message | None = None) -> Iterator[None]:
+    """Log, and go on, when the queue does not take a change that redelivery makes up for."""
+    try:
+        yield
+    except BusUnavailable as exc:
+        log.warning(otherwise, extra=(_extra(message) if message else {}) | {"code": exc.code})
+
+
+def _extra(message: Message) -> dict[str, object]:
+    return {"message_id": message.message_id, "attempt": message.attempt}
+
+
+def lock_queue(queue: Path) -> int:
+    """Take the lock of the one process that delivers; the system frees it when that process ends.
+
+    Raises ConfigError when another process has it.
+    """
+    path = queue.with_name(f"{queue.name}.lock")
+    try:
+        lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            owner = os.pread(lock, 20, 0).decode("ascii", "replace") or "unknown"
+            os.close(lock)
+            raise ConfigError(
+                f"the queue of {queue} is already served by process {owner}; "
+                "stop it or give bus.url another file"
+            ) from None
+        os.ftruncate(lock, 0)
+        os.pwrite(lock, str(os.getpid()).encode(), 0)
+    except OSError as exc:
+        raise ConfigError(f"the lock {path} cannot be taken: {exc.strerror}") from exc
+    return lock

@@ -1,0 +1,221 @@
+"""Deliver messages as Pub/Sub does: POST the wrapped message; a few status codes are the acknowledgement.
+
+Pusher knows HTTP and Pump knows when; neither knows the queue.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import wait as wait_for
+from contextlib import suppress
+from enum import Enum
+from http.client import HTTPConnection, HTTPException
+from socket import SHUT_RDWR
+from urllib.parse import urlsplit
+
+from app.bus.dead_letter import rfc3339
+from app.model.errors import BusUnavailable, ConfigError, InternalError, internal
+from app.model.values import PUSH_SECRET, Message
+
+log = logging.getLogger("dicomlake.bus")
+
+# The list of Pub/Sub. http.client shows 102 as the answer, where other clients wait for what follows it.
+ACK_STATUS = frozenset({102, 200, 201, 202, 204})
+CONNECT_S = 10.0
+# Servers close idle connections; uvicorn after 5 s. Never to use one that old avoids meeting the close.
+IDLE_S = 2.0
+ANSWER_BYTES = 65536
+TICK_S = 0.2  # how late a message of another process, or one that was put off, may be seen
+
+
+class Verdict(Enum):
+    """What became of a push. UNREACHED: no connection could be made, so nothing was delivered."""
+
+    ACK = "ack"
+    NACK = "nack"
+    UNREACHED = "unreached"
+
+
+def push_body(message: Message) -> bytes:
+    """Return the body of a push of `message`; the message's keys come in both spellings, as from Pub/Sub."""
+    published = rfc3339(message.publish_time) if message.publish_time else ""
+    wrapped = {
+        "attributes": dict(message.attributes),
+        "data": base64.b64encode(message.data).decode("ascii"),
+        "messageId": message.message_id,
+        "message_id": message.message_id,
+        "publishTime": published,
+        "publish_time": published,
+    }
+    body = {"message": wrapped, "subscription": message.subscription, "deliveryAttempt": message.attempt}
+    return json.dumps(body).encode("ascii")
+
+
+class Pusher:
+    """Posts to one endpoint over connections that stay open. Safe to call from several threads.
+
+    `deadline_s` bounds each wait for the endpoint. No proxy of the environment is used and no redirect
+    followed: the endpoint is this very service.
+    """
+
+    def __init__(self, endpoint: str, deadline_s: float, secret: str = "") -> None:
+        url = urlsplit(endpoint)
+        if url.scheme != "http" or not url.hostname:
+            raise ConfigError(f"the endpoint {endpoint!r} of the embedded queue is no http: URL")
+        self._address = url.hostname, url.port or 80
+        self._path = (url.path or "/") + (f"?{url.query}" if url.query else "")
+        self._deadline_s = deadline_s
+        self._headers = {"Content-Type": "application/json"} | ({PUSH_SECRET: secret} if secret else {})
+        self._lock = threading.Lock()
+        self._idle: list[tuple[float, HTTPConnection]] = []
+        self._busy: set[HTTPConnection] = set()
+        self.closed = False
+
+    def push(self, body: bytes) -> Verdict:
+        """Post one body and judge the answer; whatever is no clear acknowledgement is a refusal."""
+        try:
+            connection = self._take()
+        except OSError:
+            return Verdict.UNREACHED
+        try:
+            status = self._post(connection, body)
+        except (OSError, HTTPException):
+            connection.close()
+            return Verdict.NACK
+        finally:
+            self._give_back(connection)
+        return Verdict.ACK if status in ACK_STATUS else Verdict.NACK
+
+    def close(self) -> None:
+        """Break off what is in flight as a NACK; whatever is pushed later is UNREACHED."""
+        with self._lock:
+            self.closed = True
+            for connection in self._busy:
+                with suppress(OSError, AttributeError):  # the thread that waits on it may just have closed it
+                    connection.sock.shutdown(SHUT_RDWR)
+            for _, connection in self._idle:
+                connection.close()
+            self._idle.clear()
+
+    def _take(self) -> HTTPConnection:
+        """Return an open connection: one that was used just now, else a new one. Raises OSError."""
+        with self._lock:
+            while self._idle:
+                since, connection = self._idle.pop()
+                if time.monotonic() - since < IDLE_S:
+                    self._busy.add(connection)
+                    return connection
+                connection.close()
+        connection = HTTPConnection(*self._address, timeout=min(self._deadline_s, CONNECT_S))
+        connection.connect()
+        connection.sock.settimeout(self._deadline_s)
+        with self._lock:
+            if self.closed:
+                connection.close()
+                raise ConnectionAbortedError
+            self._busy.add(connection)
+        return connection
+
+    def _post(self, connection: HTTPConnection, body: bytes) -> int:
+        connection.request("POST", self._path, body, self._headers)
+        response = connection.getresponse()
+        response.read(ANSWER_BYTES)
+        if response.status < 200 or not response.isclosed():
+            connection.close()  # more may follow on it that is no answer to the next push
+        return response.status
+
+    def _give_back(self, connection: HTTPConnection) -> None:
+        with self._lock:
+            self._busy.discard(connection)
+            if connection.sock is None or self.closed:
+                connection.close()
+            else:
+                self._idle.append((time.monotonic(), connection))
+
+
+class Pump:
+    """A thread that leases due messages, at most `slots` at a time, and a thread for each of them.
+
+    It looks when woken, when a slot is free again, and every TICK_S.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        slots: int,
+        lease: Callable[[int], Iterable[Message]],
+        handle: Callable[[Message], None],
+    ) -> None:
+        self._slots, self._lease, self._handle = slots, lease, handle
+        self._woken, self._stopping = threading.Event(), False
+        self._fault: tuple[str, type] | None = None  # what keeps it from leasing, told once
+        self._leased: deque[Message] = deque()  # and not yet in a thread
+        self._running: set[Future[None]] = set()
+        self._pool = ThreadPoolExecutor(slots, thread_name_prefix=name)
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._thread.start()
+
+    def wake(self) -> None:
+        """Look for due messages now."""
+        self._woken.set()
+
+    def alive(self) -> bool:
+        """Return whether it still leases, and without running into a bug of ours."""
+        at_fault = self._fault is not None and self._fault[0] == InternalError.code
+        return self._thread.is_alive() and not at_fault
+
+    def stop(self) -> None:
+        """Lease nothing more; returns at once."""
+        self._stopping = True
+        self._woken.set()
+
+    def join(self, deadline: float) -> None:
+        """Wait for what is in hand, but not beyond this moment of the monotonic clock."""
+        self._thread.join(max(0.0, deadline - time.monotonic()))
+        wait_for(list(self._running), max(0.0, deadline - time.monotonic()))
+        if not self._thread.is_alive():
+            self._pool.shutdown(wait=False)
+
+    def _run(self) -> None:
+        while not self._stopping:
+            self._woken.clear()
+            try:
+                with internal():
+                    self._fill()
+                self._fault = None
+            except (BusUnavailable, InternalError) as exc:  # a machine without a thread to spare heals too
+                before, self._fault = self._fault, (exc.code, type(exc.__cause__))
+                if before != self._fault:
+                    bug = exc.__cause__ if isinstance(exc, InternalError) else None
+                    log.warning("queue not read, will be tried again", extra={"code": exc.code}, exc_info=bug)
+            self._woken.wait(TICK_S)
+
+    def _fill(self) -> None:
+        free = self._slots - len(self._running) - len(self._leased)
+        if free > 0:
+            self._leased.extend(self._lease(free))
+        for _ in range(len(self._leased)):
+            # Where no thread starts it raises, and has kept the task: so that one takes what is there later.
+            future = self._pool.submit(self._handle_next)
+            self._running.add(future)
+            future.add_done_callback(self._done)
+
+    def _handle_next(self) -> None:
+        try:
+            message = self._leased.popleft()
+        except IndexError:  # another task took it
+            return
+        self._handle(message)
+
+    def _done(self, future: Future[None]) -> None:
+        self._running.discard(future)
+        self._woken.set()
+        if error := future.exception():
+            log.error("bug in the embedded bus, the lease ends by itself", exc_info=error)

@@ -1,0 +1,278 @@
+"""A durable queue of two topics in one SQLite file that other connections and processes use too.
+
+A message is due from `due_at` on. Leasing one counts a delivery and moves `due_at` to the end of the lease,
+so a lease that nobody ends becomes due again by itself. Times are arguments, in seconds since 1970.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from app.model.errors import BusUnavailable, ConfigError
+from app.model.values import Message
+from app.plumbing.group_commit import GroupCommit
+from app.plumbing.makeable import check_makeable, looking
+from app.plumbing.private import make_folder
+from app.plumbing.sqlite import connect, may_pass, reason, transaction
+
+MAIN = "main"
+DEAD_LETTER = "dead_letter"
+
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS queue (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    topic TEXT NOT NULL,
+    message_id TEXT NOT NULL,
+    data BLOB NOT NULL,
+    attributes TEXT NOT NULL,
+    publish_time REAL NOT NULL,
+    attempt INTEGER NOT NULL,
+    due_at REAL NOT NULL,
+    leased INTEGER NOT NULL,
+    UNIQUE (topic, message_id)
+);
+CREATE INDEX IF NOT EXISTS queue_due ON queue (topic, due_at, leased);
+CREATE TABLE IF NOT EXISTS ballast (room BLOB);
+"""
+
+# An id is the time in microseconds, or one more than the greatest id ever given, whichever is greater: unique
+# in this file whatever the clock does, and almost surely never one that a deleted file had given before.
+INSERT = """
+INSERT INTO queue (id, topic, message_id, data, attributes, publish_time, attempt, due_at, leased)
+SELECT next, :topic, CASE :message_id WHEN '' THEN CAST(next AS TEXT) ELSE :message_id END,
+       :data, :attributes, :publish_time, :attempt, :due_at, :leased
+FROM (SELECT max(CAST(:publish_time * 1000000 AS INTEGER),
+                 coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'queue'), 0) + 1) AS next)
+WHERE true
+ON CONFLICT (topic, message_id) DO NOTHING
+RETURNING message_id
+"""
+
+# Two ranges of one index, so the cost does not grow with the queue. The second finds what a clock that was
+# set back would strand: nothing is ever put off beyond the horizon on purpose.
+DUE = """
+SELECT id FROM (SELECT id FROM queue WHERE topic = :topic AND due_at <= :now ORDER BY due_at LIMIT :count)
+UNION ALL
+SELECT id FROM (SELECT id FROM queue WHERE topic = :topic AND due_at > :horizon LIMIT :count)
+LIMIT :count
+"""
+
+LEASE = f"""
+UPDATE queue SET attempt = attempt + 1, due_at = :until, leased = 1 WHERE id IN ({DUE})
+RETURNING id, message_id, data, attributes, publish_time, attempt
+"""
+
+# A late acknowledgement counts: whoever sends it has done the work, even if the lease is over.
+ACK = "DELETE FROM queue WHERE topic = :topic AND message_id = :message_id"
+
+# A late refusal does not: `attempt` tells a lease from the next one of the same message.
+NACK = """
+UPDATE queue SET due_at = :due_at, leased = 0, attempt = attempt - :uncounted
+WHERE topic = :topic AND message_id = :message_id AND attempt = :attempt AND leased = 1
+"""
+
+RELEASE = "UPDATE queue SET due_at = :now, leased = 0 WHERE leased = 1"
+
+# The plus keeps SQLite from sorting by way of the index: ids rise with time, so the first row will do.
+COUNTS = """
+SELECT (SELECT count(*) FROM queue WHERE topic = 'main' AND leased = 0),
+       (SELECT count(*) FROM queue WHERE topic = 'main' AND leased = 1),
+       (SELECT count(*) FROM queue WHERE topic = 'dead_letter'),
+       (SELECT publish_time FROM queue WHERE +topic = 'main' ORDER BY id LIMIT 1)
+"""
+
+# Of a message that is there already, none is added: a move that was cut off begins anew.
+MOVED = "id, topic, message_id, data, attributes, publish_time, attempt, due_at, leased"
+ADD = f"INSERT INTO queue ({MOVED}) VALUES ({', '.join('?' * 9)}) ON CONFLICT DO NOTHING"
+
+Statement = tuple[str, Mapping[str, object]]
+Rows = list[tuple[Any, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class QueueStats:
+    """How full the queue is. `oldest_age_s` is the age of the oldest message not yet acknowledged, else 0."""
+
+    waiting: int
+    leased: int
+    dead_letters: int
+    oldest_age_s: float
+
+
+@contextmanager
+def sqlite_errors(path: Path | None = None) -> Iterator[None]:
+    """Translate the errors of sqlite3: to start again later is all that a queue can offer for any of them.
+
+    `path` is that of a file being opened, which may be none to use at all.
+    """
+    try:
+        yield
+    except (sqlite3.Error, sqlite3.Warning) as exc:
+        if path is not None and not may_pass(exc):
+            text = f"bus.url: {path} cannot hold the queue ({reason(exc)}); give bus.url another file"
+            raise ConfigError(text) from exc
+        raise BusUnavailable(f"the queue does not answer: {reason(exc)}") from exc
+
+
+@contextmanager
+def _folder_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError) as exc:
+        name = type(exc).__name__
+        raise ConfigError(f"bus.url: the folder of the queue {path} cannot be made ({name})") from exc
+
+
+def check_file(path: Path) -> None:
+    """Raise ConfigError where there can be no queue in the file at `path`; makes and changes nothing."""
+    with _folder_errors(path):
+        check_makeable(path.parent)
+    with sqlite_errors(path), looking(path):
+        pass
+
+
+def copy_queue(old: sqlite3.Connection, new: sqlite3.Connection) -> None:
+    """Add all messages of one file to another; it gives no id that the old one has given."""
+    for statement in SCHEMA.split(";"):  # executescript would commit
+        new.execute(statement)
+    new.executemany(ADD, old.execute(f"SELECT {MOVED} FROM queue"))
+    highest = "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'queue'"
+    last = max(connection.execute(highest).fetchone()[0] for connection in (old, new))
+    new.execute("DELETE FROM sqlite_sequence WHERE name = 'queue'")
+    new.execute("INSERT INTO sqlite_sequence (name, seq) VALUES ('queue', ?)", (last,))
+
+
+def drop_queue(connection: sqlite3.Connection) -> None:
+    """Remove all tables of the queue from a file."""
+    connection.execute("DROP TABLE queue")
+    connection.execute("DROP TABLE IF EXISTS ballast")
+
+
+class Queue:
+    """The queue in the file at `path`. Safe to call from several threads and from several processes.
+
+    Nothing may be put off, by a lease or a refusal, further than `horizon_s` seconds.
+    """
+
+    def __init__(self, path: Path, horizon_s: float) -> None:
+        self._path, self._horizon_s = path, horizon_s
+        self._reading = threading.Lock()
+        self._commits: GroupCommit[tuple[Statement, ...], Rows] = GroupCommit(self._commit, BusUnavailable)
+        with _folder_errors(path):
+            make_folder(path.parent)
+        with sqlite_errors(path):
+            self._writer, self._reader = connect(path), connect(path)
+            self._writer.executescript(SCHEMA)
+
+    def publish(self, message: Message, now: float) -> str:
+        """Store a new message, due at once; return the id it got, once it is durable."""
+        values = _values(MAIN, replace(message, message_id="", attempt=None), now)
+        return str(self._write((INSERT, values))[0][0])
+
+    def lease(self, topic: str, count: int, now: float, until: float) -> list[Message]:
+        """Take up to `count` due messages until a time; their `attempt` counts this delivery.
+
+        When nothing is due, nothing is written, so an idle queue costs one look at an index.
+        """
+        horizon = now + self._horizon_s
+        values = {"topic": topic, "count": count, "now": now, "until": until, "horizon": horizon}
+        if not self._read(DUE, values):
+            return []
+        return [_message(row) for row in sorted(self._write((LEASE, values)))]
+
+    def ack(self, topic: str, message: Message) -> None:
+        """Remove a message for good."""
+        self._write((ACK, {"topic": topic, "message_id": message.message_id}))
+
+    def nack(self, topic: str, message: Message, due_at: float, counted: bool = True) -> None:
+        """End a lease and make the message due later; not `counted` takes the delivery back."""
+        values = {"topic": topic, "message_id": message.message_id, "attempt": message.attempt}
+        self._write((NACK, values | {"due_at": due_at, "uncounted": int(not counted)}))
+
+    def dead_letter(self, letter: Message, now: float, until: float) -> Message | None:
+        """Store a dead letter, leased to the caller until a time.
+
+        Returns it as stored, with an id if it had none; None if a letter of this id is stored already.
+        """
+        letter = replace(letter, attempt=1)
+        rows = self._write((INSERT, _values(DEAD_LETTER, letter, now) | {"due_at": until, "leased": 1}))
+        return replace(letter, message_id=rows[0][0]) if rows else None
+
+    def give_up(self, message: Message, letter: Message, now: float) -> None:
+        """Move a message to the dead letters in one step, as `letter`."""
+        insert = (INSERT, _values(DEAD_LETTER, replace(letter, attempt=0), now))
+        self._write(insert, (ACK, {"topic": MAIN, "message_id": message.message_id}))
+
+    def release(self, now: float) -> None:
+        """End all leases, as only the one process that serves the queue may; counts stay."""
+        self._write((RELEASE, {"now": now}))
+
+    def reserve(self, size: int) -> None:
+        """Take so many bytes of the disk, for the file and for its log, that are used once the disk is full.
+
+        SQLite fills free pages before the file grows, and writes its log over from the beginning.
+        """
+        self._write(("INSERT INTO ballast VALUES (zeroblob(:size))", {"size": size}))
+        self._write(("DELETE FROM ballast", {}))
+
+    def stats(self, now: float) -> QueueStats:
+        """Return how many messages there are and how long the oldest one has waited."""
+        waiting, leased, dead_letters, oldest = self._read(COUNTS, {})[0]
+        return QueueStats(waiting, leased, dead_letters, max(0.0, now - oldest) if oldest else 0.0)
+
+    def check(self) -> None:
+        """Raise BusUnavailable unless the file can be read and written."""
+        self._read("SELECT id FROM queue LIMIT 1", {})
+        if not os.access(self._path, os.W_OK):
+            raise BusUnavailable("the file of the queue has become read-only, or is gone")
+
+    def close(self) -> None:
+        """Close the file; what is called later raises BusUnavailable."""
+        self._commits.close()
+        with self._reading, sqlite_errors():
+            self._writer.close()
+            self._reader.close()
+
+    def _read(self, sql: str, values: Mapping[str, object]) -> Rows:
+        with self._reading, sqlite_errors():
+            return self._reader.execute(sql, values).fetchall()
+
+    def _write(self, *statements: Statement) -> Rows:
+        """Run statements in one transaction, shared with those who came while the last one was written."""
+        return self._commits.add(statements)
+
+    def _commit(self, group: list[tuple[Statement, ...]]) -> list[Rows]:
+        with sqlite_errors(), transaction(self._writer):
+            return [
+                [row for sql, values in statements for row in self._writer.execute(sql, values)]
+                for statements in group
+            ]
+
+
+def _values(topic: str, message: Message, now: float) -> dict[str, object]:
+    """Return the columns of a new message; ids from outside may hold what UTF-8 cannot."""
+    return {
+        "topic": topic,
+        "message_id": message.message_id.encode(errors="backslashreplace").decode(),
+        "data": message.data,
+        "attributes": json.dumps(dict(message.attributes)),
+        "publish_time": now,
+        "attempt": message.attempt or 0,
+        "due_at": now,
+        "leased": 0,
+    }
+
+
+def _message(row: tuple[Any, ...]) -> Message:
+    _, message_id, data, attributes, publish_time, attempt = row
+    published = datetime.fromtimestamp(publish_time, UTC)
+    return Message(data, json.loads(attributes), message_id, published, attempt)

@@ -1,0 +1,333 @@
+"""The command line: parse, call one function, print; JSON lines on stdout, words on stderr."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import click
+
+from app import __version__, config
+from app.cli.context import (
+    LONG,
+    Bar,
+    Commands,
+    Failure,
+    emit,
+    masked,
+    opened,
+    readable,
+    reading,
+    settings_of,
+    start,
+)
+from app.cli.one_file import content_of, in_worker, picture_of
+from app.cli.text_table import table
+from app.jobs import dead_letters
+from app.jobs import ingest as ingesting
+from app.jobs.prune import prune
+from app.model.names import spelled
+from app.services import open_services
+from app.warehouse import Warehouse
+
+
+def _assignments(_: click.Context, __: click.Parameter, values: Iterable[str]) -> dict[str, object]:
+    pairs = [value.partition("=") for value in values]
+    if wrong := next((key for key, sign, _value in pairs if not sign or "." not in key), None):
+        raise click.BadParameter(f"{wrong}: write it as section.key=value")
+    return {key: value for key, _sign, value in pairs}
+
+
+SHOWN = ("message_id", "publish_time", "object_uri", "code", "reason")
+"""Columns of a dead letter that a person looks at first."""
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="dicomlake")
+@click.option("--set", "arguments", multiple=True, metavar="SECTION.KEY=VALUE", callback=_assignments,
+              help="Set one setting; may be given several times.")  # fmt: skip
+@click.pass_context
+def cli(ctx: click.Context, arguments: dict[str, object]) -> None:
+    """DICOM objects in a bucket become JSON documents, PNG previews and rows to query."""
+    ctx.obj = arguments
+
+
+@cli.command()
+@click.option("--host", help="Address to listen on.")
+@click.option("--port", type=int, help="Port to listen on.")
+@click.option("--accept-removals", is_flag=True, help="What is gone was removed; no disk is missing.")
+@click.pass_context
+def serve(ctx: click.Context, host: str | None, port: int | None, accept_removals: bool) -> None:
+    """Run the HTTP service; with a folder as source also the watcher and the queue."""
+    from app.api import server
+
+    settings = settings_of(ctx, server.faults, api__host=host, api__port=port)
+    with server.listen(settings.api.host, settings.api.port) as sock:
+        server.serve(replace(open_services(settings), accept_removals=accept_removals), sock)
+
+
+@cli.command()
+@click.option("--once", is_flag=True, help="Exit when every sample has ended: 0 if each ended as it should.")
+@click.option("--keep", type=click.Path(path_type=Path), help="Folder for the demo's lake, kept afterwards.")
+@click.option("--port", type=int, help="Port to listen on.")
+@click.pass_context
+def demo(ctx: click.Context, once: bool, keep: Path | None, port: int | None) -> None:
+    """Start the service and drop pydicom's sample files into the landing folder."""
+    from app.api import server
+    from app.cli import demo as room
+
+    with room.lake(once, keep) as places:
+        ctx.obj = {**places, **ctx.obj}
+        settings = settings_of(ctx, server.faults, api__port=port)
+        if not room.run(settings, once, emit):
+            ctx.exit(1)
+
+
+@cli.command()
+@click.argument("paths", nargs=-1, type=click.Path(exists=True, path_type=Path))
+@click.option("--again", is_flag=True, help="Describe anew what has its row by these settings, too.")
+@click.option("--failures", is_flag=True, help="Print only the lines of what failed, and the summary.")
+@click.option("--quiet", is_flag=True, help="No bar, and no line but the summary and those of --failures.")
+@click.option("--prune", "folder", metavar="FOLDER", type=click.Path(file_okay=False, path_type=Path),
+              help="Then remove from the lake what is gone from this folder.")  # fmt: skip
+@click.option("--yes", is_flag=True, help="Prune also where it looks as if a disk were not mounted.")
+@click.pass_context
+def ingest(
+    ctx: click.Context, /, paths: tuple[Path, ...], again: bool, folder: Path | None, **options: bool
+) -> None:
+    """Put files and folders through the pipeline now, read where they lie.
+
+    What has its row by the settings of now is `unchanged` and not read; with other settings it is described
+    again, and that revision replaces its row, document and preview.
+    """
+    if not paths and folder is None:
+        raise click.UsageError("name files or folders to ingest, or give --prune FOLDER")
+    if options["yes"] and folder is None:
+        raise click.UsageError("--yes is for --prune FOLDER alone")
+    if not paths:
+        with reading(ctx) as warehouse:
+            warehouse.check()
+    quiet, failures = options["quiet"], options["failures"]
+    summary: dict[str, object] = {}
+    pruned: dict[str, object] = {}
+    with opened(ctx) as services:
+        if paths:
+            with Bar("ingest", quiet) as bar:
+                tell = _wanted(bar.emit, quiet, failures)
+                summary = ingesting.ingest(paths, services, tell, again, bar.show)
+        try:
+            if folder is not None:
+                with Bar("prune", quiet) as bar:
+                    tell = _wanted(bar.emit, quiet, failures)
+                    summary["pruned"] = pruned = prune(folder, services, tell, options["yes"], bar.show)
+        finally:  # what was ingested is told also where nothing may be removed
+            if summary:
+                if "dead_lettered" in summary:
+                    summary["see"] = "dicomlake dlq list"
+                emit({"summary": summary})
+    if ingesting.FAULTS & {*summary, *pruned}:
+        ctx.exit(1)
+
+
+def _wanted(tell: ingesting.Emit, quiet: bool, failures: bool) -> Callable[[ingesting.Line], None]:
+    """Return what takes the lines of files and passes those on that are to be printed."""
+
+    def take(line: ingesting.Line) -> None:
+        if not (quiet or failures) or (failures and line["status"] in ingesting.FAULTS):
+            tell(line)
+
+    return take
+
+
+def _regular(_: click.Context, __: click.Parameter, file: Path) -> Path:
+    if not file.is_file():  # to open a pipe would wait for whoever writes to it
+        raise click.BadParameter(f"{file} is no regular file")
+    return file
+
+
+FILE = click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path), callback=_regular)
+
+
+@cli.command()
+@FILE
+@click.option("--flat", is_flag=True, help="The row's columns instead.")
+@click.option("--names", is_flag=True, help="Keywords beside tags.")
+@click.pass_context
+def dump(ctx: click.Context, file: Path, flat: bool, names: bool) -> None:
+    """Print the DICOM JSON of a file, or of as much as can be read."""
+    from app.dicom import describe_head
+
+    if flat and names:
+        raise click.UsageError("the columns of --flat have names: leave out --names")
+    settings = settings_of(ctx)
+    instance, fault = in_worker(settings, describe_head, content_of(file), settings.describe_options())
+    if flat:
+        emit(instance.columns)
+    elif names:
+        from app.dicom.metadata.keywords import with_keywords  # late, with pydicom
+
+        click.echo(with_keywords(instance.document).decode())
+    else:
+        click.echo(instance.document.decode())
+    if fault is not None:
+        raise fault
+
+
+def _picture_name(_: click.Context, __: click.Parameter, output: Path) -> Path:
+    if output.suffix.lower() not in (".png", ".gif"):
+        raise click.BadParameter(f"{output}: the name must end in .png or .gif")
+    if not output.parent.is_dir():
+        raise click.BadParameter(f"there is no folder {output.parent}")
+    return output
+
+
+def _write(output: Path, data: bytes) -> None:
+    """Write a file that is there only when it is whole."""
+    part = output.with_name(f"{output.name}.part")
+    try:
+        part.write_bytes(data)
+        part.replace(output)
+    except OSError as error:
+        raise Failure(f"cannot write {output}: {error.strerror}", 1) from None
+    finally:
+        with suppress(OSError):
+            part.unlink()
+
+
+@cli.command()
+@FILE
+@click.option(
+    "-o", "--output", required=True, type=click.Path(dir_okay=False, path_type=Path), callback=_picture_name,
+    help="Picture to write: .png for one frame, .gif for all as a cine.",
+)  # fmt: skip
+@click.option("--frame", type=click.IntRange(min=1), help="Frame number, from 1.")
+@click.option("--window", metavar="C,W", help="Window centre and width.")
+@click.option("--max-side", type=int, help="Longest side in pixels; 0 keeps the native size.")
+@click.pass_context
+def render(ctx: click.Context, /, file: Path, output: Path, **options: Any) -> None:
+    """Write the preview of one frame as a PNG, or of all frames as a GIF."""
+    frame = None if options["frame"] is None else str(options["frame"])
+    moving = output.suffix.lower() == ".gif"
+    if moving and frame is not None:
+        raise click.UsageError("a .gif shows all frames: leave out --frame, or write a .png")
+    settings = settings_of(
+        ctx, preview__frame=frame, preview__window=options["window"], preview__max_side=options["max_side"]
+    )
+    _write(output, picture_of(settings, content_of(file), moving))
+    emit({"preview": spelled(str(output))})
+
+
+@cli.command()
+@click.argument("sql")
+@click.option("--json", "as_json", is_flag=True, help="A JSON array of objects instead of a table.")
+@click.pass_context
+def query(ctx: click.Context, sql: str, as_json: bool) -> None:
+    """Run read-only SQL on the warehouse; bytes are shown in base64."""
+    with reading(ctx) as warehouse:
+        rows = warehouse.query(sql)
+    if as_json:
+        emit(rows)
+        return
+    for row in rows:
+        row |= {name: readable(value) for name, value in row.items() if isinstance(value, bytes)}
+    click.echo(table(rows))
+
+
+@cli.group("dlq")
+def dlq_group() -> None:
+    """Dead letters: what could not be processed, with the reason."""
+
+
+@dlq_group.command("list")
+@click.pass_context
+def dlq_list(ctx: click.Context) -> None:
+    """Print the open dead letters, oldest first: a table in a terminal, else JSON lines."""
+    with reading(ctx) as warehouse:
+        letters = dead_letters.letters(warehouse)
+        if sys.stdout.isatty():
+            click.echo(table([{name: letter[name] for name in SHOWN} for letter in letters]))
+            return
+        for letter in letters:
+            emit(letter)
+
+
+@dlq_group.command("show")
+@click.argument("message_id")
+@click.pass_context
+def dlq_show(ctx: click.Context, message_id: str) -> None:
+    """Print one dead letter with every failed attempt."""
+    with reading(ctx) as warehouse:
+        emit(dead_letters.letter(warehouse, message_id))
+
+
+def _total(warehouse: Warehouse, ids: tuple[str, ...], everything: bool) -> int:
+    """Return how many letters are meant; it fails where there is no lake, before one is made."""
+    if bool(ids) == everything:
+        raise click.UsageError("name dead letters by id, or give --all")
+    return dead_letters.count(warehouse, ids or None)
+
+
+@dlq_group.command("requeue")
+@click.argument("ids", nargs=-1)
+@click.option("--all", "everything", is_flag=True, help="Every open dead letter.")
+@click.pass_context
+def dlq_requeue(ctx: click.Context, ids: tuple[str, ...], everything: bool) -> None:
+    """Publish dead letters again, with their own event type and generation."""
+    with reading(ctx) as warehouse:
+        total = _total(warehouse, ids, everything)
+    failed = False
+    with opened(ctx) as services, Bar("requeue", total < LONG) as bar:
+        for line in dead_letters.requeue(services, ids or None):
+            bar.emit(line)
+            bar.advance(1, total)
+            failed = failed or line.get("status") in ingesting.FAULTS
+    if failed:
+        ctx.exit(1)
+
+
+@dlq_group.command("purge")
+@click.argument("ids", nargs=-1)
+@click.pass_context
+def dlq_purge(ctx: click.Context, ids: tuple[str, ...]) -> None:
+    """Drop dead letters for good: those named, or all of them."""
+    with reading(ctx) as warehouse:
+        total = _total(warehouse, ids, not ids)
+        with Bar("purge", total < LONG) as bar:
+            purged = dead_letters.purge(warehouse, ids or None, lambda steps: bar.advance(steps, total))
+        emit({"purged": purged})
+
+
+@cli.group("config")
+def config_group() -> None:
+    """Settings: what is in force and where it came from."""
+
+
+@config_group.command("show")
+@click.pass_context
+def config_show(ctx: click.Context) -> None:
+    """Print every setting with its value and origin; passwords in URLs are masked."""
+    loaded = config.load(arguments=ctx.obj)
+    values = loaded.settings.model_dump(mode="json")
+    for path, origin in sorted(loaded.origins.items()):
+        section, key = path.split(".")
+        value = values[section][key]
+        emit({"setting": path, "value": masked(value) if isinstance(value, str) else value, "from": origin})
+
+
+@config_group.command("check")
+@click.pass_context
+def config_check(ctx: click.Context) -> None:
+    """Exit 2 with the path of each fault that keeps `serve` from starting, or 0; makes nothing."""
+    from app.api import server
+
+    config.load(arguments=ctx.obj, rules=server.faults)
+    click.echo("the configuration is valid", err=True)
+
+
+def main() -> None:
+    """Entry point of the `dicomlake` command."""
+    start(cli)

@@ -1,0 +1,174 @@
+"""What all commands share: settings, open backends, JSON lines, and one sentence for what goes wrong."""
+
+from __future__ import annotations
+
+import base64
+import os
+import re
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NoReturn
+
+import click
+import orjson
+
+from app import config
+from app.model.errors import ConfigError, DicomlakeError
+from app.services import Services, open_services
+from app.telemetry import log
+from app.warehouse import Warehouse, open_warehouse
+
+INTERRUPTED = 130
+LONG = 100
+"""Steps of a task that shows how far it is."""
+DRAW_S = 0.1
+"""Time between two changes of a bar."""
+GUESS = 20
+"""After this part of the steps a bar guesses how long the rest takes: the first ones are the slowest."""
+_SECRETS = re.compile(r"(?<=://)([^/?#\s:@]*):[^/?#\s]*@|([?&](?:ssl)?password=)[^&#\s]*")
+
+
+class Failure(click.ClickException):
+    """One sentence on stderr and an exit code."""
+
+    def __init__(self, text: str, exit_code: int) -> None:
+        super().__init__(text)
+        self.exit_code = exit_code  # type: ignore[misc]  # a class variable only by its annotation
+
+
+class Commands(click.Group):
+    """Turns our errors into exit codes: 2 wrong use or configuration, 1 something failed."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except ConfigError as error:
+            raise Failure(masked(error.text), 2) from None
+        except DicomlakeError as error:
+            raise Failure(f"{error.code}: {error.text}", 1) from None
+
+
+def start(commands: click.Group) -> NoReturn:
+    """Run the command line as the whole of this process, which a bug of ours ends with a line of the log."""
+    log.guard()
+    run(commands)
+
+
+def run(commands: click.Group) -> NoReturn:
+    """Run the command line and exit; only a bug of ours is not caught."""
+    try:
+        code = commands.main(standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except click.Abort:
+        click.echo("interrupted", err=True)
+        code = INTERRUPTED
+    except OSError as error:  # as a disk that is full; click itself ends quietly when nobody reads its output
+        os.dup2(
+            os.open(os.devnull, os.O_WRONLY), 1
+        )  # else Python complains of what it could not write, again
+        what = [str(part) for part in (error.filename, error.strerror or type(error).__name__) if part]
+        click.echo(f"Error: {': '.join(what)}", err=True)
+        code = 1
+    sys.exit(code)
+
+
+def emit(value: object) -> None:
+    """Print one JSON line; bytes are base64."""
+    click.echo(orjson.dumps(value, default=readable).decode())
+
+
+def readable(value: object) -> object:
+    """Return a value that a column may hold as one that people and JSON can read: bytes in base64."""
+    return base64.b64encode(value).decode() if isinstance(value, bytes) else str(value)
+
+
+def masked(text: str) -> str:
+    """Return a text without the passwords of the URLs in it."""
+    return _SECRETS.sub(lambda found: f"{found[1]}:***@" if found[2] is None else f"{found[2]}***", text)
+
+
+def settings_of(
+    ctx: click.Context, rules: config.Rules = lambda _: (), **arguments: object
+) -> config.Settings:
+    """Return the effective settings and set up logging; only `serve` logs without being told to."""
+    given = {path.replace("__", "."): value for path, value in arguments.items() if value is not None}
+    loaded = config.load(arguments={**ctx.obj, **given}, rules=rules)
+    quiet = ctx.info_name != "serve" and loaded.origins["log.level"] == "defaults"
+    log.configure("critical" if quiet else loaded.settings.log.level, loaded.settings.log.format)
+    return loaded.settings
+
+
+class Bar:
+    """How far a long task is: the last line of the terminal on stderr, below the lines of stdout."""
+
+    def __init__(self, label: str, hidden: bool = False) -> None:
+        self._label, self._shown, self._text = label, 0, ""
+        self._hidden = hidden or not sys.stderr.isatty()
+        self._shared = not self._hidden and sys.stdout.isatty()
+        self._begin, self._last, self._done = time.monotonic(), 0.0, 0
+
+    def __enter__(self) -> Bar:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._shown:
+            click.echo(err=True)
+
+    def show(self, done: int, total: int) -> None:
+        """Show that so many are done of so many; no more often than somebody can read it."""
+        now = time.monotonic()
+        if self._hidden or (done < total and now < self._last + DRAW_S):
+            return
+        self._last, took = now, now - self._begin
+        left = f", about {took / done * (total - done):.0f} s left" if total / GUESS < done < total else ""
+        self._text = f"{self._label} {100 * done // max(total, 1)}%: {done} of {total}{left}"
+        self._clear()
+        self._draw()
+
+    def advance(self, steps: int, total: int) -> None:
+        """Show that so many more are done."""
+        self._done += steps
+        self.show(self._done, total)
+
+    def emit(self, value: object) -> None:
+        """Print one JSON line; the bar, which may be on the same terminal, makes room for it."""
+        if self._shared:
+            self._clear()
+        emit(value)
+        if self._shared:
+            self._draw()
+
+    def _draw(self) -> None:
+        text = self._text[: shutil.get_terminal_size().columns - 1]  # a line that wraps could not be cleared
+        click.echo(text, nl=False, err=True)
+        self._shown = len(text)
+
+    def _clear(self) -> None:
+        if self._shown:
+            click.echo(f"\r{' ' * self._shown}\r", nl=False, err=True)
+            self._shown = 0
+
+
+@contextmanager
+def opened(ctx: click.Context) -> Iterator[Services]:
+    """Open services for one command."""
+    services = open_services(settings_of(ctx))
+    try:
+        yield services
+    finally:
+        services.close()
+
+
+@contextmanager
+def reading(ctx: click.Context) -> Iterator[Warehouse]:
+    """Open the warehouse alone, for a command that makes nothing; a query of one that is not there fails."""
+    warehouse = open_warehouse(settings_of(ctx).warehouse.url)
+    try:
+        yield warehouse
+    finally:
+        warehouse.close()

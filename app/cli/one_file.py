@@ -1,0 +1,67 @@
+"""Look at one file where it lies, without storage: what `dump` and `render` do, in a worker process."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import TypeVar
+
+from app.config import Settings, loader_variables
+from app.model.options import PreviewOptions
+from app.model.values import Content, ObjectRef
+from app.workers.pool import Workers
+
+T = TypeVar("T")
+
+
+def content_of(path: Path) -> Content:
+    """Return a file as the pipeline would have it; it is read by whoever opens it."""
+    found, whole = os.stat(path), path.resolve()
+    ref = ObjectRef("", path.name, found.st_mtime_ns)
+    uri = f"file://{os.fsencode(whole).decode(errors='backslashreplace')}"  # a name may be any bytes
+    return Content(ref, uri, found.st_size, opener=lambda: whole.open("rb", buffering=0))
+
+
+def in_worker(settings: Settings, function: Callable[..., T], *args: object) -> T:
+    """Return `function(*args)`, which touches untrusted bytes, from a process within the settings' limits."""
+    limits = settings.workers
+    workers = Workers(1, limits.memory_bytes, limits.timeout_s, environment=loader_variables())
+    try:
+        return workers.run(function, *args)
+    finally:
+        workers.close()
+
+
+def picture_of(settings: Settings, content: Content, moving: bool) -> bytes:
+    """Return the preview of a file as PNG, or all its frames as GIF; a PDF is drawn within PAGE_LIMITS."""
+    from app.pipeline.pdf_pages import PAGE_LIMITS  # late: a worker imports this module to draw
+
+    options, limits = settings.describe_options(), settings.workers
+    left = options.leaving_pdf()
+    with closing(
+        Workers(1, limits.memory_bytes, limits.timeout_s, environment=loader_variables())
+    ) as workers:
+        drawn = workers.run(draw, content, left.preview, moving)
+        if drawn is None:
+            drawn = workers.run_confined(PAGE_LIMITS, draw, content, options.preview, moving)
+    assert drawn is not None
+    return drawn
+
+
+def draw(content: Content, options: PreviewOptions, moving: bool = False) -> bytes | None:
+    """Return the preview of a file as PNG, or all its frames as GIF; None where options leave a PDF.
+
+    Raises
+    ------
+    NotDicom, BadDataset, LimitExceeded, Unrenderable : as the functions that read and draw it
+    """
+    from app.dicom.read.dataset import read_dataset
+    from app.dicom.render.cine import cine
+    from app.dicom.render.preview import preview, undrawn_pdf
+
+    dataset = read_dataset(content, options.limits)
+    if undrawn_pdf(dataset, options) is not None:
+        return None
+    return b"".join(cine(dataset, options)) if moving else preview(dataset, options)

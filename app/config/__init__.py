@@ -1,0 +1,5 @@
+"""Settings: what each may be, where its value comes from, and the files that ship with the package."""
+
+from app.config.settings import SECTIONS, Loaded, Rules, Settings, load, loader_variables
+
+__all__ = ["SECTIONS", "Loaded", "Rules", "Settings", "load", "loader_variables"]

@@ -1,0 +1,1 @@
+"""Objects without pixels as a page: PDFs, structured reports, waveforms."""

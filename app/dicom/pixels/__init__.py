@@ -1,0 +1,1 @@
+"""From pixel data to the samples of one frame."""

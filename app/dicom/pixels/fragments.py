@@ -1,0 +1,136 @@
+"""The codestream of one frame out of encapsulated pixel data (PS3.5 A.4)."""
+
+from __future__ import annotations
+
+import io
+import struct
+from collections.abc import Sequence
+from itertools import pairwise
+
+import numpy as np
+from pydicom.dataset import Dataset
+
+from app.dicom.pixels.attributes import octets
+from app.dicom.pixels.pixel_bytes import PixelBytes
+from app.dicom.pixels.preview_error import EmptyFrame, PreviewError, over_limit, unrenderable
+from app.dicom.read.vr import ITEM, SEQUENCE_END
+from app.model.options import DatasetLimits
+
+HEAD = struct.Struct("<HHI")
+STARTS = (b"\xff\xd8", b"\xff\x4f\xff\x51", b"\x00\x00\x00\x0c", b"\xff\x0a")
+"""How a JPEG, JPEG-LS, JPEG 2000 or JPEG XL codestream begins."""
+
+
+def read_codestream(
+    pixels: PixelBytes, dataset: Dataset, frame_index: int, frames: int, limits: DatasetLimits
+) -> bytes:
+    """Return the joined fragments of one frame; the other frames are not read.
+
+    Parameters
+    ----------
+    pixels : the value of Pixel Data, from the basic offset table on
+    dataset : holds the extended offset table, if there is one
+    frame_index : 0-based
+    frames : number of frames that the data set claims
+    limits : on the fragments that are looked at
+
+    Raises
+    ------
+    EmptyFrame : the frame has no bytes
+    Unrenderable : bad_encapsulation, truncated_pixel_data, limit_exceeded
+
+    References
+    ----------
+    PS3.5 A.4 (offset table and fragments), PS3.3 C.7.6.3.1.8 (Extended Offset Table)
+    """
+    table, start = _basic_offsets(pixels)
+    extended = np.frombuffer(octets(dataset, "ExtendedOffsetTable"), "<u8")
+    for offsets in (extended, table):
+        span = _by_offsets(pixels, start, offsets, frame_index, frames)
+        if span is not None:
+            return _join(pixels, _walk(pixels, *span, limits.fragments))
+    items = pixels.fragments or _walk(pixels, start, pixels.size, limits.fragments)
+    return _join(pixels, _by_counting(pixels, items, frame_index, frames))
+
+
+def _basic_offsets(pixels: PixelBytes) -> tuple[np.ndarray, int]:
+    """Return the basic offset table, and where the first fragment begins."""
+    tag, length = _item_head(pixels, 0)
+    if tag != ITEM:
+        raise unrenderable(PreviewError.BAD_ENCAPSULATION, "the pixel data do not begin with an offset table")
+    data = pixels.read(HEAD.size, length)
+    if len(data) < length:
+        raise unrenderable(PreviewError.TRUNCATED_PIXEL_DATA, "the offset table is cut off")
+    return np.frombuffer(data[: length - length % 4], "<u4"), HEAD.size + length
+
+
+def _by_offsets(
+    pixels: PixelBytes, start: int, offsets: np.ndarray, frame_index: int, frames: int
+) -> tuple[int, int] | None:
+    """Return from where to where the fragments of a frame lie; None if the table does not hold good."""
+    if len(offsets) != frames or frame_index >= frames:
+        return None
+    begin = start + int(offsets[frame_index])
+    end = start + int(offsets[frame_index + 1]) if frame_index + 1 < frames else pixels.size
+    if not start <= begin <= end <= pixels.size:
+        return None
+    tag = _item_head(pixels, begin)[0] if begin < end else SEQUENCE_END
+    # A frame may have no fragment at all; in a table that was never filled in, every frame would have none.
+    left_out = tag == SEQUENCE_END and offsets[0] < offsets[-1] and bool((offsets[1:] >= offsets[:-1]).all())
+    return (begin, end) if tag == ITEM or left_out else None
+
+
+def _by_counting(pixels: PixelBytes, items: Sequence[int], frame_index: int, frames: int) -> Sequence[int]:
+    """Return those of all fragments that are of a frame, by counting or by where codestreams begin."""
+    fragments = len(items) - 1
+    if frames == 1:
+        return items
+    if fragments == frames:
+        return items[frame_index : frame_index + 2]
+    starts = [n for n in range(fragments) if bytes(pixels.read(items[n] + HEAD.size, 4)).startswith(STARTS)]
+    if len(starts) < frames:
+        empty = (n for n in range(fragments) if items[n + 1] - items[n] == HEAD.size)
+        with_empty = sorted((*starts, *empty))
+        starts = with_empty if len(with_empty) == frames else starts
+    if not starts:
+        raise unrenderable(PreviewError.BAD_ENCAPSULATION, "the fragments do not say where frames begin")
+    if frame_index >= len(starts):
+        raise unrenderable(PreviewError.TRUNCATED_PIXEL_DATA, "fewer frames than the data set claims")
+    last = [*starts, fragments][frame_index + 1]
+    return items[starts[frame_index] : last + 1]
+
+
+def _walk(pixels: PixelBytes, offset: int, end: int, most: int) -> Sequence[int]:
+    """Return where the items from `offset` on begin, and where the last one ends."""
+    items = [offset]
+    while offset + HEAD.size <= end:
+        tag, length = _item_head(pixels, offset)
+        if tag == SEQUENCE_END:
+            break
+        if tag != ITEM:
+            raise unrenderable(PreviewError.BAD_ENCAPSULATION, "something else than an item among fragments")
+        offset += HEAD.size + length
+        if offset > pixels.size:
+            raise unrenderable(PreviewError.TRUNCATED_PIXEL_DATA, "the last fragment is cut off")
+        items.append(offset)
+        if len(items) - 1 > most:
+            raise over_limit("more fragments than limits.fragments", most)
+    return items
+
+
+def _item_head(pixels: PixelBytes, offset: int) -> tuple[int, int]:
+    head = pixels.read(offset, HEAD.size)
+    if len(head) < HEAD.size:
+        raise unrenderable(PreviewError.TRUNCATED_PIXEL_DATA, "the pixel data end inside an item")
+    group, element, length = HEAD.unpack(head)
+    return group << 16 | element, length
+
+
+def _join(pixels: PixelBytes, items: Sequence[int]) -> bytes:
+    """Return the bytes of the fragments, without the heads of their items."""
+    joined = io.BytesIO()  # a join would hold a view of every fragment at once, 480 bytes each
+    for begin, end in pairwise(items):
+        joined.write(pixels.read(begin + HEAD.size, end - begin - HEAD.size))
+    if not joined.tell():
+        raise EmptyFrame("the frame has no bytes")
+    return joined.getvalue()

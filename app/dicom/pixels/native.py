@@ -1,0 +1,149 @@
+"""Uncompressed frames: where one begins, and bytes to cells of BitsAllocated bits (PS3.5 8.1)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from app.dicom.pixels.image_header import ImageHeader
+from app.dicom.pixels.pixel_bytes import PixelBytes
+from app.dicom.pixels.preview_error import PreviewError, unrenderable
+
+SUBSAMPLED = ("YBR_FULL_422", "YBR_PARTIAL_422")
+
+
+def frame_bits(header: ImageHeader) -> int:
+    """Return the bits that one native frame takes; frames follow each other without padding."""
+    return header.pixels * header.samples * header.bits_allocated
+
+
+def read_native(pixels: PixelBytes, header: ImageHeader, frame_index: int) -> np.ndarray:
+    """Return the cells of one native frame; the others are neither read nor copied.
+
+    Parameters
+    ----------
+    pixels : the value of Pixel Data
+    header : its layout
+    frame_index : 0-based
+
+    Returns
+    -------
+    (rows, columns[, 3]) of the width BitsAllocated, unsigned, or float for Float Pixel Data
+
+    Raises
+    ------
+    Unrenderable : truncated_pixel_data
+
+    References
+    ----------
+    PS3.5 8.1.1 and D (cells; one-bit frames are packed across their borders), 8.2 (YBR_FULL_422)
+    """
+    paired = _paired_lines(pixels.size, header)
+    bits = frame_bits(header) if paired is None else 32 * paired[0] * -(-paired[1] // 2)
+    first_bit = bits * frame_index
+    begin, end = first_bit // 8, -(-(first_bit + bits) // 8)
+    data = _bytes(pixels, begin, end, swap=pixels.words and not header.little_endian, header=header)
+    if len(data) < end - begin:
+        raise unrenderable(PreviewError.TRUNCATED_PIXEL_DATA, "the pixel data end before the frame does")
+    if paired is not None:
+        return _expand_422(data, header, *paired)
+    return cells_from_bytes(data, header, planar=header.planar, skip_bits=first_bit % 8)
+
+
+def cells_from_bytes(
+    data: np.ndarray, header: ImageHeader, *, planar: bool, skip_bits: int = 0
+) -> np.ndarray:
+    """Shape the bytes of one frame into cells.
+
+    Parameters
+    ----------
+    data : (n,) uint8, the frame and no more, in the byte order of the transfer syntax
+    header : layout of the frame
+    planar : all of one component, then all of the next
+    skip_bits : bits of the byte before a one-bit frame begins
+
+    Returns
+    -------
+    (rows, columns[, 3]) of the width BitsAllocated
+    """
+    if header.bits_allocated == 1:
+        bits = np.unpackbits(data, bitorder="little")[skip_bits : skip_bits + header.pixels]
+        return bits.reshape(header.rows, header.columns)
+    kind = "u" if header.keyword == "PixelData" else "f"
+    order = "<" if header.little_endian else ">"
+    cells = data.view(f"{order}{kind}{header.bits_allocated // 8}")
+    if header.samples == 1:
+        return cells.reshape(header.rows, header.columns)
+    if planar:
+        return cells.reshape(header.samples, header.rows, header.columns).transpose(1, 2, 0)
+    return cells.reshape(header.rows, header.columns, header.samples)
+
+
+def stored_values(cells: np.ndarray, header: ImageHeader, high_bit: int | None) -> np.ndarray:
+    """Drop the bits that are not part of the value, and extend the sign.
+
+    Parameters
+    ----------
+    cells : cells of a frame, or what a decoder made of them
+    header : BitsStored and PixelRepresentation
+    high_bit : where the values lie in the cells; None if a decoder made values of them, which lie lowest
+
+    Returns
+    -------
+    an array of the same shape, signed if PixelRepresentation is 1
+
+    References
+    ----------
+    PS3.5 8.1.1
+    """
+    width, stored = cells.dtype.itemsize * 8, header.bits_stored
+    if cells.dtype.kind == "f" or header.bits_allocated == 1:
+        return cells
+    unsigned = np.dtype(f"u{cells.dtype.itemsize}")
+    kind = np.dtype(f"i{cells.dtype.itemsize}") if header.signed else unsigned
+    if high_bit is None:
+        if cells.dtype == kind:
+            return cells
+        high_bit = stored - 1
+    if high_bit >= width:
+        return cells
+    cells = np.ascontiguousarray(cells, cells.dtype.newbyteorder("="))
+    if stored == width:
+        return cells.view(kind)
+    raised: np.ndarray = cells.view(unsigned) << np.array(width - 1 - high_bit, unsigned)
+    values: np.ndarray = raised.view(kind) >> np.array(width - stored, kind)
+    return values
+
+
+def _bytes(pixels: PixelBytes, begin: int, end: int, *, swap: bool, header: ImageHeader) -> np.ndarray:
+    if not swap or header.bits_allocated > 8:
+        return np.frombuffer(pixels.read(begin, end - begin), np.uint8)
+    # Big endian OW keeps every pair of bytes swapped (PS3.5 8.1.1).
+    even = begin - begin % 2
+    pairs = np.frombuffer(pixels.read(even, end + end % 2 - even), np.uint8)
+    whole = pairs[: len(pairs) - len(pairs) % 2].reshape(-1, 2)[:, ::-1].reshape(-1)
+    return whole[begin - even : end - even]
+
+
+def _paired_lines(size: int, header: ImageHeader) -> tuple[int, int] | None:
+    """Return in how many lines of how many pixels 4:2:2 is stored as pairs, None if every sample is stored.
+
+    Some writers say 4:2:2 and store every sample. Where columns are odd, which the standard forbids, each
+    row is filled up to a pair or pairs run on into the next row: only the length tells.
+    """
+    if header.photometric not in SUBSAMPLED or header.samples != 3 or header.bits_allocated != 8:
+        return None
+    if size >= 3 * header.pixels * header.frames:
+        return None
+    filled = 2 * header.rows * (header.columns + header.columns % 2) * header.frames
+    if header.columns % 2 and size < filled:
+        return 1, header.pixels
+    return header.rows, header.columns
+
+
+def _expand_422(data: np.ndarray, header: ImageHeader, lines: int, length: int) -> np.ndarray:
+    """Give both pixels of a pair their common colour differences: Y Y Cb Cr becomes Y Cb Cr twice."""
+    pairs = data.reshape(lines, -1, 4)
+    cells = np.empty((*pairs.shape[:2], 2, 3), np.uint8)
+    cells[..., 0] = pairs[..., :2]
+    cells[..., 1:] = pairs[..., None, 2:]
+    return cells.reshape(lines, -1, 3)[:, :length].reshape(header.rows, header.columns, 3)

@@ -1,0 +1,1 @@
+"""Work outside the service, as commands start it."""

@@ -1,0 +1,180 @@
+"""Dead letters: look at them, send them again with their own event, or drop them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import groupby, islice
+from operator import itemgetter
+from typing import TypeVar
+
+from app import pipeline
+from app.jobs import ingest
+from app.model.errors import DicomlakeError, PermanentError, WarehouseUnavailable
+from app.model.values import REVISION, GiveUp, Message
+from app.services import Services
+from app.storage.local.storage import MACHINE
+from app.warehouse import Warehouse
+from app.warehouse.queries import letters_by_event
+
+T = TypeVar("T")
+PAGE = 100
+"""Events that are sent before they are removed."""
+MAX_IDS = 5000
+"""In one statement: BigQuery takes 10,000 parameters."""
+OURS = ("CloudPubSubDeadLetter", "dicomlake")
+"""Attributes that begin so were added when the message was given up; a requeued message goes without them,
+except that of a revision, which it had before."""
+
+
+class NoSuchLetter(PermanentError):
+    """The id names no open dead letter."""
+
+    code = "no_such_letter"
+
+
+def letters(warehouse: Warehouse) -> Iterator[dict[str, object]]:
+    """Yield the open dead letters, oldest first, each with its code and reason."""
+    return warehouse.stream("SELECT * FROM dead_letters ORDER BY publish_time, message_id")
+
+
+def letter(warehouse: Warehouse, message_id: str) -> dict[str, object]:
+    """Return one dead letter with its attributes and every failed attempt of its event."""
+    of_id = {"id": message_id}
+    found = warehouse.query("SELECT * FROM dead_letters WHERE message_id = :id", of_id)
+    stored = warehouse.query("SELECT attributes FROM dead_letter WHERE message_id = :id", of_id)
+    if not found or not stored:
+        raise _unknown(message_id)
+    attempts = warehouse.query(
+        "SELECT delivery_attempt, code, message, permanent, failed_at FROM failures"
+        " WHERE object_uri = :object_uri AND generation = :generation AND event_type = :event_type"
+        " ORDER BY failed_at",
+        {name: found[0][name] for name in ("object_uri", "generation", "event_type")},
+    )
+    for attempt in attempts:
+        if attempt["permanent"] is not None:
+            attempt["permanent"] = bool(attempt["permanent"])  # SQLite has no booleans
+    return {**found[0], "attributes": _attributes(stored[-1]), "attempts": attempts}
+
+
+def count(warehouse: Warehouse, message_ids: Sequence[str] | None) -> int:
+    """Return how many letters that are, of None all open ones; raises NoSuchLetter for an id of none."""
+    if message_ids is None:
+        return int(str(warehouse.query("SELECT COUNT(*) AS n FROM dead_letters")[0]["n"]))
+    for ids in _chunks(message_ids, MAX_IDS):
+        marks, parameters = _marks(ids)
+        rows = warehouse.query(
+            f"SELECT message_id FROM dead_letter WHERE message_id IN ({marks})", parameters
+        )
+        known = {row["message_id"] for row in rows}
+        for message_id in ids:
+            if message_id not in known:
+                raise _unknown(message_id)
+    return len(set(message_ids))
+
+
+def requeue(services: Services, message_ids: Sequence[str] | None) -> Iterator[dict[str, object]]:
+    """Send dead letters again, event type and generation unchanged; yield what became of each.
+
+    They are sent before they leave the table, PAGE events at a time, so a crash between the two repeats them
+    and loses nothing. One that the warehouse cannot remove now is `kept`, and why; it does not hold up the
+    others. A file that `ingest` read where it lies is in no bucket that a service watches, so it is handled
+    here and now; one that fails again stays, and its line says why. None for the ids means every open letter.
+    """
+    warehouse = services.warehouse
+    count(warehouse, message_ids)
+    with ingest.machine_view(services) as machine:
+        for page in _chunks(_events(warehouse, message_ids, "message_id", "data", "attributes"), PAGE):
+            lines = [_send(rows[-1], services, machine) for rows in page]
+            done = [
+                (line, rows)
+                for line, rows in zip(lines, page, strict=True)
+                if line.get("status") not in ingest.FAULTS
+            ]
+            try:
+                _remove(warehouse, [rows for _, rows in done])
+            except WarehouseUnavailable:
+                for line, rows in done:
+                    try:
+                        _remove(warehouse, [rows])
+                    except WarehouseUnavailable as error:
+                        line["kept"] = error.text
+            yield from lines
+
+
+def _send(letter: dict[str, object], services: Services, machine: Services) -> dict[str, object]:
+    attributes = _attributes(letter).items()
+    kept = {key: value for key, value in attributes if key == REVISION or not key.startswith(OURS)}
+    data, message_id = letter["data"], str(letter["message_id"])
+    message = Message(data if isinstance(data, bytes) else b"", kept, message_id)
+    if kept.get("bucketId") == MACHINE != services.source.bucket:
+        line: ingest.Line = {
+            "message_id": message_id,
+            "object_uri": machine.source.uri(kept.get("objectId", "")),
+        }
+        try:
+            return line | ingest.facts(pipeline.handle(message, machine, GiveUp.SILENTLY))
+        except DicomlakeError as error:
+            return ingest.failure(line, error)
+    return {"message_id": message_id, "requeued_as": services.bus.publish(message)}
+
+
+def purge(
+    warehouse: Warehouse,
+    message_ids: Sequence[str] | None,
+    progress: Callable[[int], object] = lambda _: None,
+) -> int:
+    """Drop dead letters for good and return how many events that were; `progress` gets those of each page.
+
+    None for the ids means every open dead letter.
+    """
+    count(warehouse, message_ids)
+    events = 0
+    for page in _chunks(_events(warehouse, message_ids, "message_id"), 10 * PAGE):
+        _remove(warehouse, page)
+        events += len(page)
+        progress(len(page))
+    return events
+
+
+def _remove(warehouse: Warehouse, events: Sequence[Sequence[dict[str, object]]]) -> None:
+    warehouse.delete("dead_letter", "message_id", [str(row["message_id"]) for rows in events for row in rows])
+
+
+def _events(
+    warehouse: Warehouse, message_ids: Sequence[str] | None, *columns: str
+) -> Iterator[list[dict[str, object]]]:
+    """Yield the stored letters of the events that the ids belong to: one list an event, the newest last.
+
+    The bus may give the same event up more than once, and the view shows only the newest letter.
+    """
+    every: tuple[str, dict[str, object]] = ("SELECT message_id FROM dead_letters", {})
+    for chosen, parameters in [every] if message_ids is None else map(_marks, _chunks(message_ids, MAX_IDS)):
+        sql = letters_by_event(warehouse.dialect, columns, chosen)
+        for _, rows in groupby(warehouse.stream(sql, parameters), itemgetter("event")):
+            yield list(rows)
+
+
+def _marks(values: Sequence[str]) -> tuple[str, dict[str, object]]:
+    """Return what stands in `IN (...)` for some values, and the parameters it names."""
+    parameters: dict[str, object] = {f"id{number}": value for number, value in enumerate(values)}
+    return ", ".join(f":{name}" for name in parameters), parameters
+
+
+def _chunks(values: Iterable[T], size: int) -> Iterator[list[T]]:
+    rest = iter(values)
+    while chunk := list(islice(rest, size)):
+        yield chunk
+
+
+def _attributes(row: dict[str, object]) -> dict[str, str]:
+    """Return the attributes of a letter; none of one that no bus of ours wrote."""
+    try:
+        found = json.loads(str(row["attributes"] or "{}"))
+    except (ValueError, RecursionError):
+        return {}
+    return {key: str(value) for key, value in found.items()} if isinstance(found, dict) else {}
+
+
+def _unknown(message_id: str) -> NoSuchLetter:
+    return NoSuchLetter(f"there is no open dead letter {message_id}; `dicomlake dlq list` names them")

@@ -1,0 +1,299 @@
+"""`ingest`: files and folders through the same pipeline now, on all cores, read where they lie."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import Counter, deque
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from enum import Enum
+from functools import partial
+from itertools import islice
+from pathlib import Path
+
+from app import pipeline
+from app.jobs.advice import what_to_do
+from app.jobs.own_files import Owner, OwnFiles
+from app.model.errors import DicomlakeError, NotAFile, ObjectGone
+from app.model.names import spelled
+from app.model.values import EventType, GiveUp, Message, Outcome, Row, Status
+from app.plumbing.admission import Budget
+from app.services import Services
+from app.sources.notifications import described_again, messages
+from app.storage.local.files import check_event_name, is_object_name, stat_file, walk
+from app.storage.local.generations import Seen
+from app.storage.local.storage import LocalStorage
+from app.warehouse.queries import described
+
+Line = dict[str, object]
+Emit = Callable[[Line], object]
+Progress = Callable[[int, int], object]
+"""Take how many are done, and of how many."""
+Letters = Container[tuple[object, object, object]]
+AHEAD = 64
+"""Files under way at once: enough to keep every worker busy, few enough to hold in memory."""
+BATCH = 256
+"""Files whose rows are asked for in one statement."""
+UNCHANGED = "unchanged"
+"""Status of a file that has its row, by the settings of now; it is not read."""
+FAILED = "failed"
+"""Status of a file that is neither stored nor a dead letter: another run may take it."""
+FAULTS = frozenset((FAILED, Status.DEAD_LETTERED.value))
+"""Statuses of the lines that have a code, a reason and what to do."""
+
+
+class PassedOver(Enum):
+    """What gets no line and is only counted, under this key: files of the lake's own, links in a folder."""
+
+    OWN = "skipped"
+    LINK = "links"
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """One file to put through the pipeline: its name in `source`, which is the source of the services."""
+
+    name: str
+    source: LocalStorage
+    services: Services
+
+    @property
+    def uri(self) -> str:
+        """The address of the object."""
+        return self.source.uri(self.name)
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What decides, besides the file, what is to be done with it.
+
+    key: what rows described by the settings of now have as `describe_key`. again: describe anew what has such
+    a row, too. started: in seconds since 1970. letters: the open dead letters.
+    """
+
+    key: str
+    again: bool
+    started: int
+    letters: Letters
+
+
+def ingest(
+    paths: Iterable[Path],
+    services: Services,
+    emit: Emit,
+    again: bool = False,
+    progress: Progress = lambda done, total: None,
+) -> dict[str, object]:
+    """Put every file below `paths` through the pipeline, emit one line each and return how many ended how.
+
+    A permanent failure is dead-lettered at once. Names and keys are those of the service, so this may run
+    beside it, and a second run changes nothing: what has its row is not read, and what is a dead letter
+    already is tried again, but not told twice. With other settings, or `again`, what has its row is described
+    again. What cannot be read, or can be no object by its name, is a failed line and keeps no other file up.
+    The summary has the number of lines by status, that of what was passed over, and of failures by code.
+    """
+    counts: Counter[str] = Counter()
+    codes: Counter[str] = Counter()
+    patient = Budget(services.settings.workers.inflight_bytes, patience_s=None)  # nobody here would try again
+    services = replace(services, budget=patient)
+
+    def tell(line: Line) -> None:
+        emit(line)
+        counts[str(line["status"])] += 1
+        if line["status"] in FAULTS:
+            codes[str(line["code"])] += 1
+
+    with machine_view(services) as machine:
+        own = OwnFiles(services)
+        found = {uri: what for path in paths for uri, what in _found(path.resolve(), services, machine, own)}
+        files = [what for what in found.values() if isinstance(what, File)]
+        passed_over = Counter(what.value for what in found.values() if isinstance(what, PassedOver))
+        key, started = services.settings.describe_options().key, int(services.now().timestamp())
+        run = Run(key, again, started, _open_letters(services))
+        for what in found.values():
+            if isinstance(what, dict):
+                tell(what)
+        for done, line in enumerate(at_once(partial(_begun, files, run)), 1):
+            tell(line)
+            progress(done, len(files))
+    ends = {status: counts[status] for status in sorted(counts, key=FAULTS.__contains__)}
+    return {"files": counts.total(), **ends, **passed_over} | ({"codes": dict(codes)} if codes else {})
+
+
+@contextmanager
+def machine_view(services: Services) -> Iterator[Services]:
+    """Yield the services with the whole machine as their source, to read files where they lie."""
+    source = LocalStorage("file:/", services.index)
+    try:
+        yield replace(services, source=source, own_prefixes={})
+    finally:
+        source.close()
+
+
+def _found(
+    path: Path, services: Services, machine: Services, own: OwnFiles
+) -> Iterator[tuple[str, File | Line | PassedOver]]:
+    """Yield the address of each file at or below `path` with what it is; a failed line if it is not usable.
+
+    Inside the landing folder a file is the object that the watcher sees; elsewhere the machine is the bucket.
+    """
+    source = machine.source
+    assert isinstance(source, LocalStorage)
+    name = path.relative_to(source.root).as_posix() if path != source.root else ""
+    try:
+        for found, error in _names(name, source.root):
+            uri = source.uri(spelled(found))
+            owner, inside = own.owner(source.root / found)
+            view = services if owner is Owner.LANDING else machine
+            assert isinstance(view.source, LocalStorage)
+            try:
+                if error is not None:
+                    raise error
+                if owner is Owner.LAKE:
+                    yield uri, PassedOver.OWN
+                    continue
+                check_event_name(inside)
+                file = File(inside, view.source, view)
+                yield file.uri, file
+            except NotAFile as fault:
+                link = (source.root / found).is_symlink()
+                yield uri, PassedOver.LINK if link else failure({"object_uri": uri}, fault)
+            except DicomlakeError as fault:
+                yield uri, failure({"object_uri": uri}, fault)
+    except DicomlakeError as error:
+        uri = source.uri(spelled(name))
+        yield uri, failure({"object_uri": uri}, error)
+
+
+def _names(name: str, root: Path) -> Iterator[tuple[str, DicomlakeError | None]]:
+    """Yield the name of a file, or those of all below a folder, each with what keeps it from being one."""
+    if name and not is_object_name(name):
+        yield name, None  # with its fault, to be found there
+    elif os.path.isdir(root / name):
+        left: list[tuple[str, DicomlakeError]] = []
+        for found, _ in walk(root, f"{name}/" if name else "", lambda *fault: left.append(fault)):
+            yield found, None
+        yield from left
+    else:
+        stat_file(root, name)
+        yield name, None
+
+
+def _open_letters(services: Services) -> Letters:
+    letters = services.warehouse.stream("SELECT bucket, object, generation FROM dead_letters")
+    return {(letter["bucket"], letter["object"], letter["generation"]) for letter in letters}
+
+
+def at_once(begun: Callable[[ThreadPoolExecutor], Iterator[Future[Line]]]) -> Iterator[Line]:
+    """Yield the lines of what is begun in threads, in order; at most AHEAD of them are under way."""
+    running: deque[Future[Line]] = deque()
+    pool = ThreadPoolExecutor(AHEAD // 2, thread_name_prefix="ingest")
+    try:
+        for future in begun(pool):
+            running.append(future)
+            if len(running) >= AHEAD:
+                yield running.popleft().result()
+        while running:
+            yield running.popleft().result()
+    finally:  # where nobody wants the rest, as after Ctrl-C: what is under way ends when the services close
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _begun(files: Iterable[File], run: Run, pool: ThreadPoolExecutor) -> Iterator[Future[Line]]:
+    rest = iter(files)
+    while batch := list(islice(rest, BATCH)):
+        rows = pool.submit(_rows, batch)  # before those that wait for it
+        for file in batch:
+            yield pool.submit(_one, file, rows, run)
+
+
+def _rows(files: Sequence[File]) -> dict[object, Row]:
+    """Return what the current rows of some files say, by URI."""
+    asked = described([file.uri for file in files])
+    return {row["object_uri"]: row for row in files[0].services.warehouse.query(*asked)}
+
+
+def _one(file: File, rows: Future[dict[object, Row]], run: Run) -> Line:
+    """Handle the version that a file is now and the removals of those it replaced.
+
+    It is remembered before, so that a removal follows whatever happens meanwhile, and after. A revision is
+    remembered too: what it replaces may be there still although its row is stored.
+    """
+    line: Line = {"object_uri": file.uri}
+    try:
+        now = file.source.current(file.name)
+        row = rows.result().get(line["object_uri"])
+        row = row if row and row["generation"] == now.generation else None
+        known = (file.source.bucket, file.name, now.generation) in run.letters
+        settled = row is not None and row["describe_key"] == run.key and not run.again
+        if settled and now.told and not now.again and not known:
+            return line | {"status": UNCHANGED}
+        revision = _revision(row, settled, run)
+        if not now.told or revision is not None:
+            now = file.source.remember(file.name, replace(now, again=revision is not None))
+        first, *removals = events(file, now, revision, row)
+        outcome = pipeline.handle(first, file.services, GiveUp.SILENTLY if known else GiveUp.NOW)
+        for removal in removals:
+            pipeline.handle(removal, file.services, GiveUp.NOW)
+        if not now.told or now.again:
+            file.source.remember(file.name, replace(now, told=True, replaced=(), again=False))
+    except ObjectGone as gone:
+        return line | {"status": Status.SUPERSEDED.value, "code": gone.code}
+    except DicomlakeError as error:
+        return failure(line, error)
+    return line | facts(outcome)
+
+
+def failure(line: Line, error: DicomlakeError) -> Line:
+    """Return the line of a file that failed, with the reason and what to do."""
+    reason = f"{error.stage}: {error.text}" if error.stage else error.text
+    return line | {"status": FAILED, "code": error.code} | _why(error.code, reason)
+
+
+def _why(code: str, reason: str) -> Line:
+    return {"reason": reason, "do": what_to_do(code)}
+
+
+def facts(outcome: Outcome) -> Line:
+    """Return what a line says of how an event ended."""
+    found: Line = {"status": outcome.status.value}
+    if outcome.code:
+        found["code"] = outcome.code
+    if outcome.status is Status.DEAD_LETTERED:
+        found |= _why(outcome.code, outcome.reason)
+    if outcome.stored is not None:
+        found["members"] = outcome.stored
+    elif outcome.status is Status.STORED:
+        row = outcome.instances[0]
+        found |= {key: row.get(key) for key in ("modality", "preview_uri", "preview_error", "metadata_uri")}
+    return found
+
+
+def _revision(row: Row | None, settled: bool, run: Run) -> int | None:
+    """Return the number under which a version is described: that of its rows, once more, or the next.
+
+    None is for the first description, and for a version without rows.
+    """
+    last = row["revision"] if row else None
+    if settled or row is None:
+        return last if isinstance(last, int) else None
+    return max(run.started, last + 1 if isinstance(last, int) else 1)
+
+
+def events(file: File, seen: Seen, revision: int | None = None, row: Row | None = None) -> Iterator[Message]:
+    """Yield the events of a version and of those it replaced, the same ones whenever it is asked for them."""
+    uri = file.uri
+    for told in messages(file.source.bucket, file.name, uri, seen, file.services.now()):
+        generation, kind = told.attributes["objectGeneration"], told.attributes["eventType"]
+        names = [uri, generation, kind]
+        if revision is not None and row and kind == EventType.FINALIZE:
+            metageneration = row["metageneration"]
+            told = described_again(
+                told, revision, metageneration if isinstance(metageneration, int) else None
+            )
+            names.append(str(revision))
+        key = hashlib.sha256("#".join(names).encode()).hexdigest()[:16]
+        yield replace(told, message_id=f"ingest-{key}")

@@ -1,0 +1,177 @@
+"""`ingest --prune`: what is gone from a folder is removed from the lake, by the events of such a removal.
+
+Only what the lake knows in the folder is looked for: objects with current rows, or with an open dead letter.
+A disk that is not mounted looks like a folder that was emptied, so then the caller has to be sure.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+from app import pipeline
+from app.jobs.ingest import FAULTS, Emit, File, Line, Progress, at_once, events, failure, machine_view
+from app.jobs.own_files import Owner, OwnFiles
+from app.model.errors import ConfigError, DicomlakeError, ObjectGone, PermanentError
+from app.model.names import spelled
+from app.model.values import GiveUp, Status
+from app.services import Services
+from app.storage.local.files import is_object_name, stat_file
+from app.storage.local.generations import Seen, Stamp
+from app.storage.local.storage import LocalStorage
+from app.warehouse.queries import current_below, letters_below
+
+MANY = 2
+"""So many known objects of an empty folder look like a disk that is not mounted; one was probably removed."""
+KEPT = "kept"
+
+
+class RemovalsHeld(PermanentError):
+    """What is gone may be on a disk that is not mounted."""
+
+    code = "removals_held"
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """A file, and of the versions that the lake knows of it the size in bytes by generation, 0 if unknown."""
+
+    file: File
+    versions: Mapping[int, int]
+
+
+def prune(
+    folder: Path,
+    services: Services,
+    emit: Emit,
+    sure: bool = False,
+    progress: Progress = lambda done, total: None,
+) -> dict[str, object]:
+    """Write tombstones for what the lake knows of a folder and is gone from it; return how many ended how.
+
+    Emits a line for each removal and each failure. Raises RemovalsHeld, before anything is removed, where it
+    looks as if a disk were not mounted, unless `sure`; ConfigError for a folder that nobody knows.
+    """
+    folder = folder.resolve()
+    counts: Counter[str] = Counter()
+    codes: Counter[str] = Counter()
+
+    def tell(line: Line) -> None:
+        emit(line)
+        counts[str(line["status"])] += 1
+        if line["status"] in FAULTS:
+            codes[str(line["code"])] += 1
+
+    with machine_view(services) as machine:
+        known = _known(folder, services, machine)
+        if not known and not folder.is_dir():
+            raise ConfigError(
+                f"--prune: there is no folder {spelled(str(folder))}, and the lake knows no object in it"
+            )
+        gone = []
+        for one in known:
+            file = one.file
+            try:
+                stat_file(file.source.root, file.name)
+                counts[KEPT] += 1
+            except ObjectGone:
+                gone.append(one)
+            except DicomlakeError as error:  # it may be there
+                tell(failure({"object_uri": file.uri}, error))
+        if gone and not sure:
+            _check_mounted(folder, gone, len(known))
+        for done, line in enumerate(at_once(partial(_begun, gone)), 1):
+            tell(line)
+            progress(done, len(gone))
+    ends = {Status.DELETED.value: 0, KEPT: 0, **counts}
+    return {**ends, "codes": dict(codes)} if codes else dict(ends)
+
+
+def _known(folder: Path, services: Services, machine: Services) -> list[Known]:
+    """Return the objects of a folder that the lake knows, in order of their addresses."""
+    source = machine.source
+    assert isinstance(source, LocalStorage)
+    if folder != source.root and not is_object_name(folder.relative_to(source.root).as_posix()):
+        return []  # no object has such a name
+    owner, inside = OwnFiles(services).owner(folder / "any")
+    view = services if owner is Owner.LANDING else machine  # also where a second mount leads there
+    below = view.source.uri(inside.removesuffix("any"))
+    found: dict[str, dict[int, int]] = {}
+    for asked in (current_below(below), letters_below(below)):
+        for row in services.warehouse.stream(*asked):
+            size, generation = row["size_bytes"], row["generation"]
+            if isinstance(generation, int):
+                found.setdefault(str(row["object_uri"]), {})[generation] = (
+                    size if isinstance(size, int) else 0
+                )
+    landing = services.source.uri("") if isinstance(services.source, LocalStorage) else None
+    return [
+        Known(_file(uri, services if landing and uri.startswith(landing) else machine), found[uri])
+        for uri in sorted(found)
+    ]
+
+
+def _file(uri: str, view: Services) -> File:
+    assert isinstance(view.source, LocalStorage)
+    return File(uri.removeprefix(view.source.uri("")), view.source, view)
+
+
+def _check_mounted(folder: Path, gone: Sequence[Known], known: int) -> None:
+    """Raise RemovalsHeld where all known objects of the folder are gone, or many of an empty folder in it."""
+    left = Counter(_place(one.file) for one in gone)
+    suspects = [(place, count) for place, count in left.items() if count >= MANY and _is_empty(place)]
+    if len(gone) == known:
+        what = f"none of the {known} object(s) that the lake knows in {spelled(str(folder))} is there"
+    elif suspects:
+        place, count = suspects[0]
+        what = f"{spelled(str(place))} is empty and the lake knows {count} objects in it"
+    else:
+        return
+    raise RemovalsHeld(
+        f"nothing was removed: {what}; mount its disk again or, if they were removed, give --yes as well"
+    )
+
+
+def _place(file: File) -> Path:
+    """Return the nearest folder above a file that is still there."""
+    return next(place for place in (file.source.root / file.name).parents if place.is_dir())
+
+
+def _is_empty(folder: Path) -> bool:
+    try:
+        with os.scandir(folder) as entries:
+            return next(entries, None) is None
+    except OSError:  # somebody removed it, or it cannot be read
+        return False
+
+
+def _begun(gone: Iterable[Known], pool: ThreadPoolExecutor) -> Iterator[Future[Line]]:
+    for one in gone:
+        yield pool.submit(_remove, one)
+
+
+def _remove(known: Known) -> Line:
+    """Handle the removal of every version of a file that is known, then remember it as removed.
+
+    Without that a file that comes back with its old time would be the version that has a tombstone.
+    """
+    file = known.file
+    line: Line = {"object_uri": file.uri}
+    seen = file.source.last(file.name)
+    versions = sorted({**known.versions, **dict(seen.versions() if seen else ())}.items())
+    (generation, size), replaced = versions[-1], tuple(versions[:-1])
+    stamp = seen.stamp if seen else Stamp(generation, size, 0, 0)
+    removed = Seen(generation, stamp, live=False, told=False, replaced=replaced)
+    try:
+        outcomes = [pipeline.handle(event, file.services, GiveUp.NOW) for event in events(file, removed)]
+        if all(outcome.status is Status.DELETED for outcome in outcomes):
+            file.source.remember(file.name, replace(removed, told=True, replaced=()))
+    except DicomlakeError as error:
+        return failure(line, error)
+    last = outcomes[-1]
+    return line | {"status": last.status.value} | ({"code": last.code} if last.code else {})

@@ -1,0 +1,1 @@
+"""What travels between rooms: values, options, errors, names. Standard library only."""

@@ -1,0 +1,323 @@
+"""What happens to one event: read this page first.
+
+    fetch -> describe (in a worker) -> write artifacts -> append the row -> ack
+
+Order is the design: artifacts, then the row that points at them, then the ack. Every name and key is
+derived from the event, so a crash anywhere and a redelivery give the same objects and the same row.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing, suppress
+from dataclasses import replace
+from functools import partial
+
+from app import events
+from app.archive import is_archive
+from app.dicom import describe
+from app.model.errors import (
+    BadEvent,
+    DicomlakeError,
+    LimitExceeded,
+    NotDicom,
+    ObjectGone,
+    ObjectTooLarge,
+    Overloaded,
+    PermanentError,
+    PlainText,
+    RowsRejected,
+    WorkerCrashed,
+    internal,
+)
+from app.model.listing import Refused
+from app.model.not_dicom import is_expected
+from app.model.values import (
+    REVISION,
+    Content,
+    EventType,
+    GiveUp,
+    Instance,
+    Message,
+    ObjectEvent,
+    Outcome,
+    Reason,
+    Row,
+    Stage,
+    Status,
+)
+from app.pipeline.archive_members import Members
+from app.pipeline.artifacts import (
+    AT_ONCE,
+    remove_artifacts,
+    remove_earlier,
+    remove_written,
+    rendered,
+    write_artifacts,
+)
+from app.pipeline.attempt import Attempt
+from app.pipeline.pdf_pages import MAX_WAIT_S, with_page
+from app.pipeline.rows import collection, event_row, failure_row, instance_row
+from app.plumbing.admission import cost, estimate
+from app.services import Services
+from app.warehouse.queries import rows_of_version
+
+AHEAD_S = 86_400
+"""Seconds by which the clock of the sender of a revision may be ahead of ours."""
+REMOVALS = (EventType.DELETE, EventType.ARCHIVE)
+OVERLOADED_ATTEMPTS = 10
+"""From this delivery on, `overloaded` is recorded in `failures`: half of the default attempts are used up."""
+
+
+def handle(message: Message, services: Services, how: GiveUp = GiveUp.WHEN_DUE) -> Outcome:
+    """Process one delivery and return how it ended; returning means ack, raising means nack.
+
+    A permanent failure is dead-lettered with its reason when `how` says so; until then it is raised, so that
+    it is tried again.
+    """
+    patient = how is not GiveUp.WHEN_DUE
+    attempt = Attempt(message, services.settings.delivery.deadline_s, services.metrics, patient)
+    try:
+        with services.metrics.in_flight(), internal():
+            with attempt.step(Stage.EVENT):
+                attempt.event = events.object_event(message)
+            outcome = ingest(attempt.event, attempt, services)
+    except DicomlakeError as error:
+        try:
+            with internal():
+                outcome = give_up(error, attempt, services, how)
+        except DicomlakeError as raised:
+            attempt.end(logging.WARNING, "failed", raised)
+            raise
+        attempt.end(logging.ERROR, outcome.status, error)
+        return outcome
+    attempt.end(logging.INFO, outcome.status, outcome)
+    return outcome
+
+
+def ingest(event: ObjectEvent, attempt: Attempt, services: Services) -> Outcome:
+    """Make the row and the artifacts of one event, or say why there is nothing to make."""
+    if reason := unwanted(event, services):
+        return Outcome(Status.IGNORED, reason)
+    uri = services.source.uri(event.ref.name, event.ref.bucket)
+    prefix = services.source.prefix if event.ref.bucket == services.source.bucket else ""
+    row = {
+        **event_row(event, attempt.message, uri, services.now()),
+        "collection": collection(event.ref.name.removeprefix(prefix)),
+    }
+    if event.type in REMOVALS:
+        check_removal(event, row, services)
+        return remove(event, row, attempt, services)
+    services.space.check()
+    with ExitStack() as held:
+        with attempt.waiting():
+            correct = held.enter_context(services.budget.hold(estimate(event.size), attempt.wait_s()))
+        return ingest_object(event, row, correct, attempt, services)
+
+
+def ingest_object(
+    event: ObjectEvent,
+    row: dict[str, object],
+    correct: Callable[[int], None],
+    attempt: Attempt,
+    services: Services,
+) -> Outcome:
+    """Fetch one object and make its row and artifacts; `correct` is told how many bytes it holds."""
+    try:
+        with attempt.step(Stage.READ):
+            content = fetch(event, services)
+            correct(cost(content))
+            packed = looks_packed(content, attempt, services)
+        options = services.settings.describe_options()
+        row |= {"size_bytes": content.size, "crc32c": content.crc32c, "describe_key": options.key}
+        if packed:
+            return ingest_members(content, event, row, attempt, services)
+        with attempt.step(Stage.DESCRIBE):
+            instance = describe_safely(content, event, attempt, services)
+            correct(cost(content) + len(instance.pdf or b""))
+            instance = with_page(instance, options.preview, attempt, services.workers, MAX_WAIT_S)
+        if instance.preview is None and instance.preview_error is None:
+            row["describe_key"] = options.without_preview().key  # its picture may be of other settings
+    except ObjectGone as gone:
+        remove_artifacts(event.ref, services)  # of a delivery that died before it could settle
+        return Outcome(Status.SUPERSEDED, gone.code)
+    except NotDicom as error:
+        if is_expected(event.ref.name, services.settings.source.expect, isinstance(error, PlainText)):
+            raise
+        return Outcome(Status.IGNORED, error.code)
+    with attempt.step(Stage.WRITE):
+        written = write_artifacts(event.ref, event.revision, instance, services)
+    stored = instance_row(row, event, instance, written, attempt.took_ms)
+    with attempt.step(Stage.APPEND):
+        if refused := append_rows(event, [stored], services):
+            raise RowsRejected(refused)
+    return settle(event, Outcome(Status.STORED, instances=(stored,)), {None}, services)
+
+
+def ingest_members(
+    content: Content, event: ObjectEvent, row: Row, attempt: Attempt, services: Services
+) -> Outcome:
+    """Make rows and artifacts of the good members of an archive, batch by batch; then fail for the others."""
+    members = Members(content, attempt, services)
+    stored: set[str | None] = set()
+    attempt.stored = 0
+    write = partial(write_artifacts, event.ref, event.revision, services=services)
+    pool = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="members")
+    with pool, closing(members.groups()) as groups:
+        for instances in groups:
+            with attempt.step(Stage.WRITE):
+                written = list(pool.map(write, instances))
+            rows = [
+                instance_row(row, event, instance, uris, attempt.took_ms)
+                for instance, uris in zip(instances, written, strict=True)
+            ]
+            with attempt.step(Stage.APPEND):
+                refused = append_rows(event, rows, services)
+            members.refuse(Refused(str(rows[index]["member"]), RowsRejected.code) for index in refused)
+            attempt.stored += len(rows) - len(refused)
+            stored |= {one.member for index, one in enumerate(instances) if index not in refused}
+    outcome = settle(event, Outcome(Status.STORED, stored=attempt.stored), stored, services)
+    if outcome.status is Status.STORED:
+        members.check()
+    return outcome
+
+
+def settle(
+    event: ObjectEvent, outcome: Outcome, members: Collection[str | None], services: Services
+) -> Outcome:
+    """Take the artifacts back if the object went meanwhile: its removal may have been handled before them.
+
+    The row stays, for the tombstone hides it. Where removals are not events, nothing that went is looked for.
+    Otherwise, once a revision of these members is stored, what it replaces is removed: unless a change of the
+    object's metadata made the first description current again.
+    """
+    if set(REMOVALS) & set(services.settings.source.events) and not services.source.is_live(event.ref):
+        remove_artifacts(event.ref, services)
+        return Outcome(Status.SUPERSEDED, ObjectGone.code)
+    if event.revision is not None and services.source.is_live(event.ref, event.metageneration):
+        remove_earlier(event.ref, event.revision, members, services)
+    return outcome
+
+
+def append_rows(event: ObjectEvent, rows: list[Row], services: Services) -> Mapping[int, str]:
+    """Append rows and return which of them the warehouse refused, and why.
+
+    What was written for those is removed, unless an earlier row points at it: another event, or delivery.
+    """
+    try:
+        services.warehouse.append("instances", rows)
+    except RowsRejected as error:
+        of_version = rows_of_version(str(rows[0]["object_uri"]), event.ref.generation)
+        stored = {(row["member"], row["revision"]) for row in services.warehouse.query(*of_version)}
+        for index in error.rejected:
+            member = rows[index]["member"]
+            if (member, event.revision) not in stored:
+                name = None if member is None else str(member)
+                remove_written(event.ref, name, event.revision, services)
+        return error.rejected
+    return {}
+
+
+def unwanted(event: ObjectEvent, services: Services) -> str | None:
+    """Return why an event is acked without work, or None; an event of a foreign bucket is refused."""
+    settings = services.settings.source
+    if event.ref.bucket not in (services.source.bucket, *settings.buckets):
+        raise BadEvent(
+            "bucketId: is not a bucket that this service serves; see source.url and source.buckets"
+        )
+    if not event.ref.name.startswith(services.source.prefix) and event.ref.bucket == services.source.bucket:
+        return "outside_prefix"
+    if event.revision is not None and event.revision > services.now().timestamp() + AHEAD_S:
+        # It would hide every honest revision of this version.
+        raise BadEvent(f"message.attributes.{REVISION}: lies in the future; it is UNIX seconds")
+    own = services.own_prefixes.get(event.ref.bucket, ())
+    return events.ignored(event, own, settings.events)
+
+
+def fetch(event: ObjectEvent, services: Services) -> Content:
+    """Return the checked bytes of exactly the notified generation."""
+    limit = services.settings.source.max_object_bytes
+    if limit and event.size is not None and event.size > limit:
+        raise ObjectTooLarge(f"the object is over source.max_object_bytes ({limit})")
+    content = services.source.fetch(event.ref, event.size, event.crc32c)
+    if limit and content.size > limit:
+        raise ObjectTooLarge(f"the object is over source.max_object_bytes ({limit})")
+    services.metrics.bytes(content.size)
+    return content
+
+
+def looks_packed(content: Content, attempt: Attempt, services: Services) -> bool:
+    """Tell whether an object is an archive; a worker tells where its bytes have to be inflated for that."""
+    if content.decode is None:
+        return is_archive(content)
+    return attempt.run(services.workers, is_archive, content)
+
+
+def describe_safely(content: Content, event: ObjectEvent, attempt: Attempt, services: Services) -> Instance:
+    """Describe a data set in a worker; a worker lost while rendering costs the picture, not the metadata."""
+    run = partial(attempt.run, services.workers, describe, content)
+    options = services.settings.describe_options().leaving_pdf()
+    plain = options.without_preview()
+    if event.type is EventType.METADATA_UPDATE and rendered(event.ref, services):
+        instance: Instance = run(plain)
+        return replace(instance, preview_error=None)
+    try:
+        return run(options)
+    except (WorkerCrashed, LimitExceeded) as error:
+        if not options.preview.enabled:
+            raise
+        instance = run(plain)
+        return replace(instance, preview_error=error.code)
+
+
+def check_removal(event: ObjectEvent, row: Row, services: Services) -> None:
+    """Refuse the removal of a version that never was: it would hide all that come later, for good.
+
+    A version that the store cannot know, such as a file pushed by hand before the watcher saw it, has a row.
+    """
+    if services.source.had(event.ref, services.now()):
+        return
+    of_version = rows_of_version(str(row["object_uri"]), event.ref.generation)
+    if not services.warehouse.query(*of_version):
+        raise BadEvent("message.attributes.objectGeneration: is no version that this object ever had")
+
+
+def remove(event: ObjectEvent, row: Row, attempt: Attempt, services: Services) -> Outcome:
+    """Write the tombstone of one object version, then remove its artifacts.
+
+    An overwrite's event too: the tombstone hides that version only, whatever comes before or after it.
+    """
+    with attempt.step(Stage.APPEND):
+        services.warehouse.append("instances", [row])
+    with attempt.step(Stage.WRITE):
+        remove_artifacts(event.ref, services)
+    return Outcome(Status.DELETED)
+
+
+def give_up(error: DicomlakeError, attempt: Attempt, services: Services, how: GiveUp) -> Outcome:
+    """Record a failed attempt; dead-letter it where it is permanent and due, else raise the error again."""
+    message, event = attempt.message, attempt.event
+    error.stage = attempt.stage
+    uri = services.source.uri(event.ref.name, event.ref.bucket) if event else ""
+    reason = Reason(error.code, f"{attempt.stage}: {error.text}", uri)
+    permanent = isinstance(error, PermanentError)
+    given_up = Outcome(Status.DEAD_LETTERED, error.code, stored=attempt.stored, reason=reason.text)
+    if permanent and how is GiveUp.SILENTLY:
+        return given_up
+    # Waiting for room says nothing about the object; only when it lasts does a dead letter need its reason.
+    if not (isinstance(error, Overloaded) and (message.attempt or 0) < OVERLOADED_ATTEMPTS):
+        with suppress(DicomlakeError):  # best effort: what matters is that the message comes again
+            row = failure_row(reason, permanent, attempt.facts(), services.now())
+            services.warehouse.append("failures", [row])
+    if not (permanent and (how is GiveUp.NOW or _due(message, services))):
+        raise error
+    services.bus.dead_letter(message, reason)
+    return given_up
+
+
+def _due(message: Message, services: Services) -> bool:
+    """Tell whether a permanent failure of this delivery is the last one we let happen."""
+    last = services.settings.delivery.permanent_attempts
+    return bool(last) and message.attempt is not None and message.attempt >= last

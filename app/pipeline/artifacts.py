@@ -1,0 +1,160 @@
+"""What we write of one object version, and its names: derived from the event, so a repeat writes the same.
+
+A document is written before its picture and removed after it, so a list of documents finds all there is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Collection, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+from app.model.values import Instance, ObjectRef
+from app.pipeline.rows import Written, artifact_path, artifact_stem, version_path
+from app.services import Services
+from app.warehouse.queries import rows_of_version
+
+AT_ONCE = 8
+"""Artifacts of one archive that are written or removed at the same time."""
+_SUFFIX = re.compile(r"\.(json|png)\Z")
+_OWN = re.compile(r"((?:\^/.+?)?)(?:\.r([0-9]+))?", re.DOTALL)
+"""What follows the path of a version in the stems of its own artifacts: a member, a revision, or nothing."""
+# Before there were revisions, members were in a folder called as the archive and its generation. Objects in a
+# folder of the source that is called so have their own artifacts there.
+_OLD_SEGMENT, _OLD_PATH = 240, 700
+_OF_ANOTHER = re.compile(r"\.[0-9]+(\.r[0-9]+)?(/|\Z)")
+_OF_ARCHIVE = re.compile(r"(\.[0-9]+|\^~[0-9a-f]{64})\^/")
+
+
+def write_artifacts(ref: ObjectRef, revision: int | None, instance: Instance, services: Services) -> Written:
+    """Write the JSON document and the PNG and return their URIs; a PNG that stands already is only named."""
+    document_name, preview_name = _names(artifact_stem(ref, instance.member, revision), services)
+    document_uri = services.artifacts.write(document_name, instance.document, "application/dicom+json")
+    if instance.preview is not None:
+        preview_uri = services.artifacts.write(preview_name, instance.preview, "image/png")
+        return Written(document_uri, preview_uri)
+    return Written(document_uri, None if instance.preview_error else services.artifacts.uri(preview_name))
+
+
+def rendered(ref: ObjectRef, services: Services) -> bool:
+    """Tell whether the preview of this generation stands already."""
+    _, preview_name = _names(artifact_stem(ref), services)
+    return any(
+        found.name == services.artifacts.prefix + preview_name
+        for found in services.artifacts.list(preview_name)
+    )
+
+
+def remove_artifacts(ref: ObjectRef, services: Services) -> None:
+    """Remove all that was written of one object version: every revision, and an archive's members."""
+    listed = _listed(ref, services)
+    own = {stem for stem, _, _ in _own(listed, ref)}
+    _remove({*_first_stems(ref, services), *own, *_old_members(listed, ref, services)}, services)
+
+
+def remove_earlier(
+    ref: ObjectRef, revision: int, members: Collection[str | None], services: Services
+) -> None:
+    """Remove what was written of an object version before this revision, whose rows stand by now.
+
+    members: those that have such a row; {None} where the object is no archive. What is older of any other
+    stays, for its row is still current.
+    """
+    listed = _listed(ref, services)
+    bases = {version_path(ref) if member is None else artifact_stem(ref, member) for member in members}
+    earlier = {stem for stem, base, number in _own(listed, ref) if base in bases and number < revision}
+    if None in members:
+        earlier |= _first_stems(ref, services)
+    else:
+        old = {f"{_old_folder(ref)}/{_old_member(member)}" for member in members if member is not None}
+        earlier |= old & _old_members(listed, ref, services)
+    _remove(earlier, services)
+
+
+def remove_written(ref: ObjectRef, member: str | None, revision: int | None, services: Services) -> None:
+    """Remove what one event wrote of one object version, or of one member of it."""
+    _remove([artifact_stem(ref, member, revision)], services)
+
+
+def _names(stem: str, services: Services) -> tuple[str, str]:
+    """Return the names of the DICOM JSON document and of the preview."""
+    settings = services.settings.artifacts
+    return f"{settings.metadata}{stem}.json", f"{settings.images}{stem}.png"
+
+
+def _remove(stems: Iterable[str], services: Services) -> None:
+    pairs = [_names(stem, services) for stem in stems]
+    with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="artifacts") as pool:
+        list(pool.map(services.artifacts.delete, [preview for _, preview in pairs]))
+        list(pool.map(services.artifacts.delete, [document for document, _ in pairs]))
+
+
+def _listed(ref: ObjectRef, services: Services) -> set[str]:
+    """Return the stems of all artifacts that may be of one version, by what their names begin with."""
+    prefix, path, old = services.settings.artifacts.metadata, version_path(ref), f"{_old_folder(ref)}/"
+    begins = [path] if old == f"{path}/" else [path, old]
+    skip = len(services.artifacts.prefix + prefix)
+    return {
+        _SUFFIX.sub("", found.name[skip:])
+        for begin in begins
+        for found in services.artifacts.list(prefix + begin)
+    }
+
+
+def _own(stems: Iterable[str], ref: ObjectRef) -> Iterator[tuple[str, str, int]]:
+    """Yield the stems that are of this version, each with what it is without revision, and that or 0."""
+    path = version_path(ref)
+    for stem in stems:
+        found = _OWN.fullmatch(stem[len(path) :]) if stem.startswith(path) else None
+        if found:
+            yield stem, path + found[1], int(found[2] or 0)
+
+
+def _first_stems(ref: ObjectRef, services: Services) -> set[str]:
+    """Return what begins the names of the first description of an object that is no archive.
+
+    That is also the raw name, which had no escapes before there were revisions. It may be the escaped name of
+    another object; then that one's row tells.
+    """
+    stem, raw = artifact_stem(ref), f"{ref.name}.{ref.generation}"
+    other = ref.name.replace("^5e", "^")
+    if raw != stem and other.replace("^", "^5e") == ref.name:
+        uri = services.source.uri(other, ref.bucket)
+        return {stem} if services.warehouse.query(*rows_of_version(uri, ref.generation)) else {stem, raw}
+    return {stem, raw}
+
+
+def _old_folder(ref: ObjectRef) -> str:
+    return artifact_path(f"{ref.name}.{ref.generation}", _OLD_SEGMENT)
+
+
+def _old_member(member: str) -> str:
+    path = artifact_path(member, _OLD_SEGMENT)
+    data = path.encode()
+    return path if len(data) <= _OLD_PATH else f"^~{hashlib.sha256(data).hexdigest()}"
+
+
+def _old_members(stems: Iterable[str], ref: ObjectRef, services: Services) -> set[str]:
+    """Return those of the stems that members of this version got before there were revisions."""
+    folder = f"{_old_folder(ref)}/"
+    below = {
+        stem for stem in stems if stem.startswith(folder) and not _OF_ARCHIVE.search(stem[len(folder) :])
+    }
+    if not any(_OF_ANOTHER.search(stem[len(folder) :]) for stem in below):
+        return below
+    folders = {folder, f"{ref.name}.{ref.generation}/"}  # of the source: with the escapes in its name, or not
+    others = {
+        uri for one in folders for uri in _artifacts_below(services.source.uri(one, ref.bucket), services)
+    }
+    return {stem for stem in below if services.artifacts.uri(_names(stem, services)[0]) not in others}
+
+
+def _artifacts_below(folder: str, services: Services) -> set[object]:
+    """Return the documents that rows of objects in a folder of the source name.
+
+    The folder may be called as an archive and its generation are: it is common to call folders by UIDs.
+    """
+    sql = "SELECT metadata_uri FROM instances WHERE object_uri >= :low AND object_uri < :high"
+    rows = services.warehouse.query(sql, {"low": folder, "high": f"{folder[:-1]}0"})  # "0" follows "/"
+    return {row["metadata_uri"] for row in rows}

@@ -1,0 +1,164 @@
+"""One delivery on its way through the pipeline: its step, what the steps took, when it must end."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing, contextmanager
+from typing import Protocol, TypeVar, cast
+
+from app.model.errors import BadArchive, DeadlineExceeded, InternalError, LimitExceeded
+from app.model.values import Message, ObjectEvent, Stage
+from app.telemetry.metrics import Metrics
+from app.workers.pool import NONE, Workers
+from app.workers.worker import Limits
+
+T = TypeVar("T")
+
+log = logging.getLogger("dicomlake")
+
+
+class HasCode(Protocol):
+    """An outcome or an error."""
+
+    @property
+    def code(self) -> str:
+        """Why, in one stable word; empty where there is nothing to explain."""
+        ...
+
+
+class Attempt:
+    """Times the steps of one delivery, knows which one fails, stops when the deadline has passed.
+
+    The sender of a push waits for the answer, so the deadline includes the time spent waiting for a worker or
+    for room. A patient delivery has no such sender and would not come again: its deadline is for work alone.
+
+    stored: how many members of an archive have rows by now.
+    """
+
+    def __init__(self, message: Message, deadline_s: float, metrics: Metrics, patient: bool = False) -> None:
+        self.message = message
+        self.event: ObjectEvent | None = None
+        self.stage = Stage.EVENT
+        self.took_ms: dict[str, int] = {}
+        self.stored: int | None = None
+        self._metrics = metrics
+        self._begin = time.monotonic()
+        self._deadline_s, self._patient = deadline_s, patient
+        self._end = self._begin + deadline_s
+        self._worked_s = 0.0
+
+    def run(self, workers: Workers, function: Callable[..., T], *args: object) -> T:
+        """Return `function(*args)` as a worker computes it; its seconds there count as the object's own."""
+        with self._working() as begun:
+            return workers.run(function, *args, wait_s=self.wait_s(), begun=begun)
+
+    def run_confined(
+        self,
+        workers: Workers,
+        limits: Limits,
+        function: Callable[..., T],
+        *args: object,
+        patience_s: float = math.inf,
+    ) -> T:
+        """Return the same within narrower limits, when the tasks of this kind before it are done.
+
+        patience_s: how long to wait for those, unless the delivery is patient.
+        """
+        wait_s = self.wait_s()
+        wait_s = None if wait_s is None else min(wait_s, patience_s)
+        with self._working() as begun:
+            return workers.run_confined(limits, function, *args, wait_s=wait_s, begun=begun)
+
+    def stream(self, workers: Workers, function: Callable[..., Iterator[T]], *args: object) -> Generator[T]:
+        """Yield what `function(*args)` yields in a worker, none after the deadline; close it to end early."""
+        with self._working() as begun:
+            results = workers.stream(function, *args, wait_s=self.wait_s(), begun=begun)
+            result = next(results, NONE)
+        with closing(results):
+            while result is not NONE:
+                yield cast(T, result)
+                self._check_time()
+                with self._working() as begun:
+                    begun()
+                    result = next(results, NONE)
+
+    def wait_s(self) -> float | None:
+        return None if self._patient else max(0.0, self._end - time.monotonic())
+
+    @contextmanager
+    def _working(self) -> Iterator[Callable[[], None]]:
+        """Count the seconds from the call of what is given to the end of the block as the object's own."""
+        asked, begin = time.monotonic(), math.inf
+
+        def begun() -> None:
+            nonlocal begin
+            begin = time.monotonic()
+            self._waited(begin - asked)
+
+        try:
+            yield begun
+        finally:
+            self._worked_s += max(0.0, time.monotonic() - begin)
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Wait for room; no work is done in the block."""
+        begin = time.monotonic()
+        yield
+        self._waited(time.monotonic() - begin)
+
+    def _waited(self, seconds: float) -> None:
+        if self._patient:
+            self._end += seconds
+
+    @contextmanager
+    def step(self, stage: Stage) -> Iterator[None]:
+        """Run one step; it is not begun too late.
+
+        Raises DeadlineExceeded; BadArchive (`limit_exceeded`) where most of the time went into the members of
+        an archive, as it would again.
+        """
+        self.stage = stage
+        self._check_time()
+        begin = time.monotonic()
+        yield
+        took = time.monotonic() - begin
+        self.took_ms[stage] = round(took * 1000)
+        self._metrics.stage(stage, took)
+
+    def _check_time(self) -> None:
+        if time.monotonic() <= self._end:
+            return
+        if self.stored is not None and self._worked_s > self._deadline_s / 2:
+            text = "describing its members took longer than delivery.deadline_s"
+            raise BadArchive(text, code=LimitExceeded.code)
+        raise DeadlineExceeded("the event took longer than delivery.deadline_s")
+
+    def end(self, level: int, status: str, why: HasCode) -> None:
+        """Say how this delivery ended, in one line and in the metrics."""
+        took_s = time.monotonic() - self._begin
+        facts = self.facts() | {"status": str(status), "code": why.code or None, "took_s": round(took_s, 4)}
+        if level > logging.INFO:
+            facts["stage"] = self.stage
+        if self.event and self.event.generations_fall:
+            facts["warning"] = "generations_fall"
+            level = max(level, logging.WARNING)
+        # Of a bug in a worker only the error itself is here: class and place are in its text.
+        bug = why.__cause__ or why if isinstance(why, InternalError) else None
+        log.log(level, "event", extra={k: v for k, v in facts.items() if v is not None}, exc_info=bug)
+        self._metrics.event(self.event, str(status), why.code, took_s)
+
+    def facts(self) -> dict[str, object]:
+        """Return what a log line may say of this delivery."""
+        message, event = self.message, self.event
+        facts: dict[str, object] = {"message_id": message.message_id, "attempt": message.attempt}
+        facts["correlation_id"] = message.correlation_id
+        if event:
+            facts |= {"event_type": event.type.value, "bucket": event.ref.bucket, "object": event.ref.name}
+            facts["generation"] = event.ref.generation
+        if self.stored is not None:
+            facts["stored"] = self.stored
+        return facts

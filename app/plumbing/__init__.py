@@ -1,0 +1,1 @@
+"""What several rooms are built on; it knows neither DICOM nor events nor rows."""

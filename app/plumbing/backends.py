@@ -1,0 +1,30 @@
+"""How a door finds the backend a URL names: a table scheme -> (module, class, extra that installs it)."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from typing import Any
+
+from app.model.errors import ConfigError
+
+Backends = Mapping[str, tuple[str, str, str | None]]
+
+
+def load_backend(seam: str, url: str, backends: Backends) -> Any:
+    """Return the backend class for `url`; importing it is what loads a vendor's SDK.
+
+    Raises ConfigError when the scheme is unknown or the package behind it is not installed.
+    """
+    scheme, colon, rest = url.partition(":")
+    if scheme not in backends or not colon or not rest:
+        known = ", ".join(f"{name}:" for name in backends)
+        raise ConfigError(f"{seam}.url {url!r} has no known scheme; begin it with one of {known}")
+    module, name, extra = backends[scheme]
+    try:
+        return getattr(importlib.import_module(module), name)
+    except ModuleNotFoundError as exc:
+        if extra is None or (exc.name or "").startswith("app."):
+            raise
+        text = f"{seam}.url {scheme}: needs dicomlake[{extra}]; {exc.name} is not installed"
+        raise ConfigError(text) from exc

@@ -1,0 +1,101 @@
+"""SQLite files that many threads and processes use: to open them, to change them, to read their errors."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from app.model.errors import ConfigError
+from app.plumbing.private import make_file
+
+BUSY_S = 30.0
+"""How long to wait for another connection that writes."""
+
+# Result codes of faults that may pass while the file stays as it is. At its opening, any other says that the
+# file cannot be used.
+_MAY_PASS = frozenset(
+    {
+        *(sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL),
+        *(sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL, sqlite3.SQLITE_NOMEM),
+    }
+)
+_LOCKED = "another process has locked the file; end it or try again"
+_SENTENCES = {
+    sqlite3.SQLITE_BUSY: _LOCKED,
+    sqlite3.SQLITE_LOCKED: _LOCKED,
+    sqlite3.SQLITE_READONLY: "this user may not write the file",
+    sqlite3.SQLITE_CANTOPEN: "the file cannot be opened; see the rights to it and to its folder",
+    sqlite3.SQLITE_FULL: "the disk is full",
+}
+
+
+def connect(path: Path, read_only: bool = False) -> sqlite3.Connection:
+    """Open the file in WAL mode, made if need be; a commit is on the disk when it returns.
+
+    The files that SQLite makes beside it are as private as it is. Raises ConfigError for a file to write that
+    this user may only read: SQLite would fail at the first change.
+    """
+    uri = f"{path.absolute().as_uri()}?mode={'ro' if read_only else 'rwc'}"
+    if not read_only:
+        with suppress(OSError):  # SQLite has the error for it
+            make_file(path)
+        if os.path.exists(path) and not os.access(path, os.W_OK):
+            raise ConfigError(f"{path} cannot be written; give this user the right to write the file")
+    connection = sqlite3.connect(uri, uri=True, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
+    if read_only:
+        return connection
+    try:
+        _enter_wal(connection)
+        # On macOS only F_FULLFSYNC reaches the disk; elsewhere the second pragma does nothing.
+        connection.executescript("PRAGMA synchronous = FULL; PRAGMA fullfsync = ON")
+    except sqlite3.Error:
+        connection.close()
+        raise
+    return connection
+
+
+def _enter_wal(connection: sqlite3.Connection) -> None:
+    """Switch to write-ahead logging; SQLite does not wait for others here, whatever its busy timeout is."""
+    patience = time.monotonic() + BUSY_S
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as exc:
+            if code(exc)[0] != sqlite3.SQLITE_BUSY or time.monotonic() > patience:
+                raise
+            time.sleep(0.02)
+
+
+@contextmanager
+def transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    """Commit what is done inside, or nothing of it; the wait for other writers is at the beginning."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        connection.execute("COMMIT")
+    finally:
+        if connection.in_transaction:  # else SQLite has rolled back by itself, as when the disk is full
+            connection.execute("ROLLBACK")
+
+
+def code(exc: BaseException) -> tuple[int, str]:
+    """Return the primary result code of an error and the name of the exact one; its text may quote values."""
+    # The low byte is the primary code, of which there are refinements such as SQLITE_IOERR_READ.
+    number = getattr(exc, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
+    return number, getattr(exc, "sqlite_errorname", type(exc).__name__)
+
+
+def reason(exc: BaseException) -> str:
+    """Return the code of an error and, where it tells, what is wrong and what to do."""
+    number, name = code(exc)
+    return f"{name}: {_SENTENCES[number]}" if number in _SENTENCES else name
+
+
+def may_pass(exc: BaseException) -> bool:
+    """Tell whether the same may work later with the file as it is."""
+    return code(exc)[0] in _MAY_PASS

@@ -1,0 +1,346 @@
+"""Changes of a folder become notifications: what changed since the last run, then every change, each once.
+
+Hints of the operating system, and a full scan now and then because hints get lost, only say where to look.
+A name that differs from the index waits until its file was quiet for a while and nobody has it open for
+writing. Then its new version is remembered as not yet told of, published, and remembered as told: a crash in
+between repeats an event, and never loses one, nor the removal of what was published.
+
+What the system gives no hint of is found by the full scan: a write by way of another name of the same file, a
+hard link outside. And the library of the hints gives up at a name that is not UTF-8: it is begun anew after
+one such file, but as long as there is one such folder, all is found by scans alone.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from contextlib import suppress
+from dataclasses import replace
+from datetime import UTC, datetime
+from errno import ENOSPC
+from itertools import islice
+from math import inf
+from queue import Empty, SimpleQueue
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from watchfiles import watch
+
+from app.model.errors import (
+    DicomlakeError,
+    InternalError,
+    NotAFile,
+    ObjectGone,
+    StorageUnavailable,
+    TransientError,
+    internal,
+)
+from app.model.names import spelled
+from app.sources.inotify import below, folders, must_poll, used_up
+from app.sources.mounts import mount_points
+from app.sources.notifications import messages
+from app.sources.removals import Removals
+from app.storage import Publish, WatchOptions
+from app.storage.local.file_version import version
+from app.storage.local.files import TEMP, is_event_name, os_errors, probe, stat_file, walk
+from app.storage.local.generations import Index, Seen, Stamp
+
+if TYPE_CHECKING:
+    from app.storage.local.storage import LocalStorage
+
+log = logging.getLogger("dicomlake.watcher")
+
+RESCAN_S = 60.0
+POLL_S = 1.0
+"""Between scans while the operating system gives no hints."""
+HINT_S = 0.2
+"""How long the library waits for hints; the first wait ends when all folders are listened to."""
+RETRY_S = 1.0
+BATCH, BATCH_S = 100, 0.05
+"""So many changes are published together, or what was found in so many seconds."""
+SCAN_SHARE = 10
+"""Neither a scan nor a start of the library is repeated before this many times as long as it took. The
+library holds up all threads while it walks all folders, and those behind links too."""
+
+
+class Watcher:
+    """Watches one folder until closed. One thread listens for hints, one looks, waits and publishes."""
+
+    def __init__(self, storage: LocalStorage, index: Index, publish: Publish, options: WatchOptions) -> None:
+        self._storage, self._index, self._publish = storage, index, publish
+        self._settle_s, self._accept = options.settle_s, options.accept_removals
+        self.removals = Removals(index.path, storage.root, 2 * (RESCAN_S + options.settle_s))
+        self._hints: SimpleQueue[str] = SimpleQueue()
+        self._waiting: dict[str, tuple[Stamp | None, float]] = {}  # in order of time: every wait is as long
+        self._stop, self._polls = threading.Event(), must_poll()
+        self._listening: bool | None = None  # not known yet
+        self._started_at = inf
+        self._scanned = self._held_up = self._at_fault = False
+        self._scan_at, self._scan_not_before = monotonic() + POLL_S, 0.0
+        self._unnamed: set[str] = set()
+        self._threads = [
+            threading.Thread(target=target, name=f"watcher-{target.__name__.strip('_')}", daemon=True)
+            for target in (self._listen, self._work)
+        ]
+
+    def start(self) -> None:
+        """Start both threads and return."""
+        if self._accept:
+            self.removals.accept()
+        for thread in self._threads:
+            thread.start()
+
+    def alive(self) -> bool:
+        """Tell whether both threads run, and not into a bug of ours."""
+        return all(thread.is_alive() for thread in self._threads) and not self._at_fault
+
+    def close(self) -> None:
+        """Stop and join the threads."""
+        self._stop.set()
+        self._hints.put("")
+        for thread in self._threads:
+            thread.join(1.0)
+        self.removals.close()
+
+    def _listen(self) -> None:
+        while not self._stop.is_set():
+            begun, self._started_at = monotonic(), inf
+            try:
+                self._follow()
+                self._listening = None
+            except (OSError, RuntimeError) as error:  # no folder, no more watches, a name that is not UTF-8
+                if self._listening is not False:
+                    log.warning("no hints, scanning instead", extra={"code": type(error).__name__})
+                self._listening = False
+            self._hints.put("")
+            took = min(self._started_at, monotonic()) - begun
+            self._stop.wait(max(POLL_S / 2, SCAN_SHARE * took))
+
+    def _follow(self) -> None:
+        """Pass hints on until the folder is replaced by another; an empty hint asks for a full scan.
+
+        Until a disk is mounted or unmounted, too: of that there is no hint, nor of what is done on it then.
+        """
+        root = self._storage.root
+        watched, mounts, listening, look_at = os.stat(root), mount_points(root), False, 0.0
+        for changes in watch(
+            root,
+            watch_filter=None,
+            debounce=100,
+            step=20,
+            rust_timeout=int(1000 * HINT_S),
+            yield_on_timeout=True,
+            stop_event=self._stop,
+            raise_interrupt=False,
+            ignore_permission_denied=True,
+            force_polling=self._polls,
+        ):
+            if monotonic() >= look_at:
+                if used_up(root):
+                    raise OSError(ENOSPC, "no more watches")
+                if mount_points(root) != mounts:
+                    return
+                look_at = monotonic() + POLL_S
+            if not listening:
+                listening = self._listening = True
+                self._started_at = monotonic() - HINT_S
+                self._hints.put("")
+            hints = {hint for _, path in changes if (hint := below(root, path)) is not None}
+            for hint in sorted(hints):  # what is above comes first, and is scanned with all below
+                # Noted here: what waits to be looked at is dropped when the root itself is gone.
+                if not self._polls and _is_object(hint) and not os.path.lexists(root / hint):
+                    self.removals.hint(hint)
+                self._hints.put(hint)
+            if "" in hints or not os.path.samestat(watched, os.stat(root)):
+                return
+
+    def _work(self) -> None:
+        while not self._stop.is_set():
+            try:
+                with internal():
+                    self._take_hints()
+                    if monotonic() >= self._scan_at:
+                        self._scan_all()
+                    self._settle()
+                self._at_fault = False
+            except (TransientError, InternalError) as error:
+                # What is not in the index yet is found again by the next scan, hinted at or not.
+                if not self._held_up:
+                    bug = error.__cause__ if isinstance(error, InternalError) else None
+                    log.warning("watching is held up", extra={"code": error.code}, exc_info=bug)
+                self._held_up, self._at_fault = True, isinstance(error, InternalError)
+                self._stop.wait(RETRY_S)
+                self._waiting.clear()
+                self._hints = SimpleQueue()
+                self._scan_at = monotonic()
+
+    def _take_hints(self) -> None:
+        """Look at what was hinted; wait for a hint no longer than until something else is due."""
+        due = min([self._scan_at, *(at for _, at in islice(self._waiting.values(), 1))])
+        with suppress(Empty):
+            self._look(self._hints.get(timeout=max(0.0, due - monotonic())))
+            for _ in range(self._hints.qsize()):
+                self._look(self._hints.get_nowait())
+
+    def _look(self, hint: str) -> None:
+        if not hint:
+            self._scan_at = min(self._scan_at, max(monotonic(), self._scan_not_before))
+        elif _is_object(hint):
+            found = self._state(hint)
+            self._wait(hint, found)
+            if found is None:
+                # It is or was a folder, maybe. What came before it was listened to gave no hint: look twice.
+                if not any(above in self._waiting for above in folders(hint)):
+                    self._scan(f"{hint}/")
+                self._wait(f"{hint}/", None)
+
+    def _scan_all(self) -> None:
+        started = monotonic()
+        self.removals.begin_scan()
+        unnamed = self._scan("")
+        if self._stop.is_set():
+            return
+        self.removals.end_scan()
+        self._scanned, self._held_up, self._accept = True, False, False
+        for name in sorted(unnamed - self._unnamed):
+            log.warning("left out, the name can be no object name", extra={"object": spelled(name)})
+        self._unnamed = unnamed
+        pause = SCAN_SHARE * (monotonic() - started)
+        self._scan_not_before = monotonic() + pause
+        self._scan_at = monotonic() + max(pause, RESCAN_S if self._listening else POLL_S)
+
+    def _scan(self, folder: str) -> set[str]:
+        """Let every name below `folder` wait that differs from the index; return those that are no names."""
+        known = self._index.live(folder)
+        unnamed: set[str] = set()
+        touched: dict[str, Seen] = {}
+        for name, found in walk(self._storage.root, folder, self._skip_found):
+            if self._stop.is_set():
+                return unnamed
+            seen = known.pop(name, None)
+            self._found(name)
+            if seen is not None:
+                self.removals.known(name)
+            if not is_event_name(name):
+                unnamed.add(name)
+            elif seen is None or not seen.told:
+                self._wait(name, found)
+            elif seen.stamp != found:
+                # Volume managers set owner and mode of every file between runs; that makes no new versions.
+                if self._scanned or not seen.stamp.same_content(found):
+                    self._wait(name, found)
+                else:
+                    touched[name] = replace(seen, stamp=found)
+        for name in known:
+            if self._accept:
+                self.removals.hint(name)
+            if not self.removals.is_held(name):
+                self._wait(name, None)
+        self._index.put(touched)
+        return unnamed
+
+    def _found(self, name: str) -> None:
+        if self.removals.seen(name):  # what is really gone of its folder is for a scan to see
+            self._hints.put("")
+
+    def _scan_due(self, folder: str) -> None:
+        """Scan a folder that waited, and so all folders below it that have waited long enough by now."""
+        now = monotonic()
+        self._scan(folder)
+        for name in [name for name, (_, due) in self._waiting.items() if due <= now]:
+            if name.endswith("/") and name.startswith(folder):
+                del self._waiting[name]
+
+    def _skip_found(self, name: str, error: DicomlakeError) -> None:
+        if not isinstance(error, NotAFile):  # no more than a removed file is it worth a line at every scan
+            self._skip(name)
+
+    def _skip(self, name: str) -> None:
+        """Log what cannot be read and is tried at the next scan; raise when that is the whole folder."""
+        with os_errors():
+            os.stat(self._storage.root)
+        log.warning("cannot be read, tried again", extra={"object": name})
+
+    def _state(self, name: str) -> Stamp | None:
+        try:
+            return stat_file(self._storage.root, name)
+        except ObjectGone:
+            return None
+        except StorageUnavailable:
+            self._skip(name)
+            return None
+
+    def _wait(self, name: str, found: Stamp | None) -> None:
+        """Let a name wait; one that waits already begins anew when it has changed meanwhile."""
+        before, due = self._waiting.get(name, (None, 0.0))
+        if not due or before != found:
+            self._waiting.pop(name, None)
+            self._waiting[name] = (found, monotonic() + self._settle_s)
+
+    def _settle(self) -> None:
+        """Decide on the names that waited long enough; not on all at once, hints are taken in between."""
+        changes: dict[str, Seen] = {}
+        self.removals.begin()
+        enough = monotonic() + BATCH_S
+        for name, (before, due) in list(islice(self._waiting.items(), BATCH)):
+            if due > monotonic() or monotonic() > enough or self._stop.is_set():
+                break
+            if self._waiting.pop(name, None) is None:  # scanned with a folder above
+                continue
+            if name.endswith("/"):
+                self._scan_due(name)
+            elif change := self._decide(name, before):
+                changes[name] = change
+        self._tell_all(changes)
+
+    def _decide(self, name: str, before: Stamp | None) -> Seen | None:
+        """Return what became of a name that waited: a new version, or one that is not live any more."""
+        found, busy = None, False
+        try:
+            found, busy = probe(self._storage.root, name)
+        except ObjectGone:
+            pass
+        except StorageUnavailable as error:
+            busy = isinstance(error.__cause__, BlockingIOError)  # a file server has lent it to a client
+            if not busy:
+                self._skip(name)
+                return None
+        if not busy and found == before:
+            with suppress(ObjectGone):  # it changed again just now
+                return self._change(name, found)
+        self._wait(name, found)
+        return None
+
+    def _change(self, name: str, found: Stamp | None) -> Seen | None:
+        if found is None:
+            live = self._storage.last(name)
+            return replace(live, live=False) if live and self.removals.check(name) else None
+        self._found(name)
+        self.removals.check(name)
+        seen = version(self._storage.root, name, found, self._index)
+        return None if seen.told else seen
+
+    def _tell_all(self, changes: dict[str, Seen]) -> None:
+        """Remember new versions, publish all changes, and remember those that were."""
+        new = self._index.put({name: seen for name, seen in changes.items() if seen.live})
+        told = {}
+        try:
+            for name, seen in (changes | new).items():
+                self._tell(name, seen)
+                told[name] = replace(seen, told=True, replaced=())
+        finally:
+            self._index.put(told)
+            self.removals.removed([name for name, seen in told.items() if not seen.live])
+
+    def _tell(self, name: str, seen: Seen) -> None:
+        bucket, uri = self._storage.bucket, self._storage.uri(name)
+        for message in messages(bucket, name, uri, seen, datetime.now(UTC)):
+            self._publish(message)
+            told = message.attributes
+            facts = {"bucket": bucket, "object": name, "generation": int(told["objectGeneration"])}
+            log.debug("published", extra=facts | {"event_type": told["eventType"]})
+
+
+def _is_object(hint: str) -> bool:
+    return is_event_name(hint) and not TEMP.fullmatch(os.path.basename(hint))

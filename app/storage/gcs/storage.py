@@ -1,0 +1,250 @@
+"""Objects in Cloud Storage, `gs://bucket/prefix`.
+
+A ref holds the full name of an object in its bucket, as events do. A bare name, as in `write(name)`,
+`delete(name)`, `list(prefix)` and `uri(name)`, is one below the prefix of the URL.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import threading
+from collections.abc import Collection, Iterator
+from contextlib import suppress
+from dataclasses import replace
+from datetime import datetime, timedelta
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from app.model.errors import BadEvent, ConfigError, ObjectGone, ShortRead
+from app.model.options import BIG_BYTES
+from app.model.values import Content, ObjectRef
+from app.storage import WATCH, Publish, WatchOptions
+from app.storage.gcs.client import TIMEOUT_S, checksum, gcs_errors, new_client, tried
+from app.storage.gcs.stream import download, stream_version, version
+from app.storage.gzip_encoding import inflated
+
+# The SDK is imported at the first use, but that it is missing must be known when the storage is opened.
+if find_spec("google.cloud.storage") is None:
+    raise ModuleNotFoundError("google-cloud-storage", name="google.cloud.storage")
+
+NAME_BYTES = 1024
+PAGE_OBJECTS = 1000
+CACHE_CONTROL = "private, no-store"
+"""Of what we write, for it is about patients: no browser or proxy keeps it, whoever may read the bucket."""
+ESCAPED = "%~"
+CLOCKS = timedelta(days=1)
+"""How much the clocks of Cloud Storage and of this machine may differ."""
+LIST_FIELDS = "items(name,generation),nextPageToken"
+
+_ONCE = {"timeout": TIMEOUT_S, "retry": None}  # `tried` does the retries
+_URL = re.compile(r"gs://([a-z0-9][a-z0-9._-]{1,220}[a-z0-9])(?:/(.*))?", re.DOTALL)
+
+
+class GcsStorage:
+    """A bucket, or what is below a prefix in it; `buckets` are others of which versions may be read too.
+
+    A version that was overwritten is gone, unless the bucket keeps versions: then it is still read.
+    Nothing is asked of the store, and no SDK imported, before the first use.
+    """
+
+    def __init__(self, url: str, index: Path | None = None, buckets: Collection[str] = ()) -> None:
+        self.bucket, self.prefix = _place(url)
+        self._buckets = frozenset((self.bucket, *buckets))
+        self._lock = threading.Lock()
+        self._made: Any = None
+
+    @staticmethod
+    def check_settings(url: str, *_: object) -> None:
+        """Raise ConfigError unless the URL names a place; the bucket itself is not asked."""
+        _place(url)
+
+    def uri(self, name: str, bucket: str = "") -> str:
+        """Return `gs://bucket/name`: with a bucket of a full name, without one of a name below the prefix."""
+        return f"gs://{bucket}/{name}" if bucket else f"gs://{self.bucket}/{self.prefix}{name}"
+
+    def fetch(self, ref: ObjectRef, size: int | None = None, crc32c: str | None = None) -> Content:
+        """Return the checked bytes of exactly this generation; of a big object, a way to read it in ranges.
+
+        Size and checksum are of the stored bytes, also where these are gzip. Of a big object the store's own
+        checksum is compared.
+        """
+        self._check(ref)
+        content = None if size is not None and size <= BIG_BYTES else self._big(ref)
+        if content is None:
+            content = tried(lambda: self._whole(ref), ObjectGone)
+        if size not in (None, content.size):
+            raise ShortRead("the object has another size than announced")
+        if crc32c not in (None, content.crc32c):
+            raise ShortRead("the object has another checksum than announced")
+        return content
+
+    def is_live(self, ref: ObjectRef, metageneration: int | None = None) -> bool:
+        """Tell whether this generation is still the object's current one; a kept noncurrent one is not."""
+        self._check(ref)
+        live = self._client().bucket(ref.bucket).blob(ref.name)
+        try:
+            tried(lambda: live.reload(**_ONCE), ObjectGone)
+        except ObjectGone:
+            return False
+        same = metageneration is None or int(live.metageneration) == metageneration
+        return int(live.generation) == ref.generation and same
+
+    def had(self, ref: ObjectRef, now: datetime) -> bool:
+        """Tell whether this generation is not of the future: Cloud Storage gives the time in microseconds."""
+        return ref.generation <= (now + CLOCKS).timestamp() * 1_000_000
+
+    def open(self, ref: ObjectRef) -> BinaryIO:
+        """Return a seekable stream of this generation; of a gzip-encoded object, of what it holds."""
+        self._check(ref)
+        found = self._stat(ref)
+        stream = stream_version(self._client(), ref, found.size)
+        return inflated(stream) if _is_gzipped(found) else stream
+
+    def write(self, name: str, data: bytes, content_type: str) -> str:
+        """Store an object whole or not at all and return its URI; a name that is not legal is escaped."""
+        full = object_name(self.prefix, name)
+        tried(lambda: self._put(full, data, content_type or "application/octet-stream"))
+        return self.uri(full, self.bucket)
+
+    def delete(self, name: str) -> None:
+        """Remove an object that `write` stored; a bucket that keeps versions keeps it as a noncurrent one."""
+        blob = self._client().bucket(self.bucket).blob(object_name(self.prefix, name))
+        with suppress(ObjectGone):
+            tried(lambda: blob.delete(timeout=TIMEOUT_S, retry=None), ObjectGone)
+
+    def list(self, prefix: str = "") -> Iterator[ObjectRef]:
+        """Yield the live objects below the prefix of the URL, in order of name; their names are full."""
+        token = None
+        while True:
+            refs, token = tried(partial(_page, self._client(), self.bucket, self.prefix + prefix, token))
+            yield from refs
+            if not token:
+                return
+
+    def watch(self, publish: Publish, options: WatchOptions = WATCH) -> None:
+        """Do nothing: the bucket publishes its notifications itself."""
+
+    def check(self) -> None:
+        """Raise StorageUnavailable unless the bucket can be listed.
+
+        Not its metadata: roles for objects do not let us read that. One try, for who asks will ask again.
+        """
+        client = self._client()
+        with gcs_errors():
+            found = client.list_blobs(
+                self.bucket, prefix=self.prefix, max_results=1, fields="items(name)", **_ONCE
+            )
+            next(found.pages)
+
+    def close(self) -> None:
+        """Let go of the connections; the streams given out make new ones."""
+        with self._lock:
+            made, self._made = self._made, None
+        if made is not None:
+            made.close()
+
+    def _client(self) -> Any:
+        with self._lock:
+            if self._made is None:
+                self._made = new_client()
+            return self._made
+
+    def _check(self, ref: ObjectRef) -> None:
+        if ref.bucket not in self._buckets:
+            raise BadEvent("the object is in another bucket")
+        if not is_object_name(ref.name):
+            raise BadEvent("the object name is not legal")
+
+    def _stat(self, ref: ObjectRef) -> Any:
+        blob = version(self._client(), ref)
+        tried(lambda: blob.reload(if_generation_match=ref.generation, **_ONCE), ObjectGone)
+        return blob
+
+    def _big(self, ref: ObjectRef) -> Content | None:
+        """Return how to read a big object in ranges; None when the object is not big."""
+        found = self._stat(ref)
+        if found.size <= BIG_BYTES:
+            return None
+        opener = partial(stream_version, self._client(), ref, found.size)
+        decode = inflated if _is_gzipped(found) else None
+        uri = self.uri(ref.name, ref.bucket)
+        return Content(ref, uri, found.size, found.crc32c, opener=opener, decode=decode)
+
+    def _whole(self, ref: ObjectRef) -> Content:
+        blob = version(self._client(), ref)
+        data = download(blob, BIG_BYTES)
+        content = Content(ref, self.uri(ref.name, ref.bucket), len(data), checksum(data), data=data)
+        if blob.crc32c not in (None, content.crc32c):  # the response's headers tell the store's own
+            raise ShortRead("the bytes have another checksum than the store")
+        return replace(content, decode=inflated) if _is_gzipped(blob) else content
+
+    def _put(self, name: str, data: bytes, content_type: str) -> None:
+        bucket = self._client().bucket(self.bucket)
+        if _upload(bucket.blob(name), data, content_type, generation=0):
+            return
+        there = bucket.get_blob(name, **_ONCE)
+        if there is None or (there.size, there.crc32c) != (len(data), checksum(data)):
+            # Refused again: somebody wrote or removed it since; that counts as having come after us.
+            _upload(bucket.blob(name), data, content_type, there.generation if there else 0)
+
+
+def is_object_name(name: str) -> bool:
+    """Tell whether Cloud Storage allows this name of an object."""
+    try:
+        length = len(name.encode())
+    except UnicodeEncodeError:
+        return False
+    reserved = name in (".", "..") or name.startswith(".well-known/acme-challenge/")
+    return 0 < length <= NAME_BYTES and not reserved and "\r" not in name and "\n" not in name
+
+
+def object_name(prefix: str, name: str) -> str:
+    """Return the full name under which a bare one is stored; two names never share one.
+
+    A name that is too long or not legal becomes a digest in its first folder; names that look so too.
+    """
+    if is_object_name(prefix + name) and ESCAPED not in name:
+        return prefix + name
+    folder = re.match(r"([A-Za-z0-9_-]{1,64}/)?", name)
+    suffix = re.search(r"(\.[A-Za-z0-9]{1,8})?\Z", name)
+    digest = hashlib.sha256(name.encode(errors="surrogatepass")).hexdigest()
+    return f"{prefix}{folder.group() if folder else ''}{ESCAPED}{digest}{suffix.group() if suffix else ''}"
+
+
+def _place(url: str) -> tuple[str, str]:
+    """Return bucket and prefix of a URL; the prefix is empty or ends in a slash."""
+    found = _URL.fullmatch(url)
+    parts = (found.group(2) or "").strip("/") if found else ""
+    if not found or not is_object_name(parts or "-") or {"", ".", ".."} & set((parts or "-").split("/")):
+        raise ConfigError(f"{url!r} names no place; write gs://bucket or gs://bucket/prefix")
+    return found.group(1), f"{parts}/" if parts else ""
+
+
+def _page(client: Any, bucket: str, prefix: str, token: str | None) -> tuple[list[ObjectRef], str | None]:
+    found = client.list_blobs(
+        bucket, prefix=prefix, page_token=token, page_size=PAGE_OBJECTS, fields=LIST_FIELDS, **_ONCE
+    )
+    return [
+        ObjectRef(bucket, blob.name, blob.generation) for blob in next(found.pages)
+    ], found.next_page_token
+
+
+def _is_gzipped(blob: Any) -> bool:
+    return (blob.content_encoding or "").strip().lower() == "gzip"
+
+
+def _upload(blob: Any, data: bytes, content_type: str, generation: int) -> bool:
+    """Store the bytes if `generation`, 0 for none, is the live one; tell whether it was."""
+    from google.api_core.exceptions import PreconditionFailed
+
+    blob.cache_control = CACHE_CONTROL
+    try:
+        blob.upload_from_string(
+            data, content_type, if_generation_match=generation, checksum="crc32c", **_ONCE
+        )
+    except PreconditionFailed:
+        return False
+    return True

@@ -1,0 +1,72 @@
+"""Bytes of one version of an object in Cloud Storage: whole, or in ranges."""
+
+from __future__ import annotations
+
+import io
+import time
+from typing import Any, BinaryIO
+
+from app.model.errors import ObjectGone, ShortRead, StorageUnavailable
+from app.model.values import ObjectRef
+from app.plumbing.range_stream import RangedStream
+from app.storage.gcs.client import DEADLINE_S, TIMEOUT_S, tried
+
+BLOCK_BYTES = 2 * 2**20
+"""Least that a request asks for: about as long in transfer as a request takes to be answered."""
+PIECE_BYTES = 32 * 2**20
+"""Most that a request asks for, so that each ends within its deadline."""
+
+
+class _Sink(io.BytesIO):
+    """Takes a download, but neither more bytes nor longer than it should be."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__()
+        self._limit, self._end = limit, time.monotonic() + DEADLINE_S
+
+    def write(self, data: Any) -> int:
+        if self.tell() + len(data) > self._limit:
+            raise ShortRead("more bytes came than were asked for")
+        if time.monotonic() > self._end:
+            raise StorageUnavailable("the bytes come too slowly")
+        return super().write(data)
+
+
+def version(client: Any, ref: ObjectRef) -> Any:
+    """Return the SDK's handle of one version; no request is made."""
+    return client.bucket(ref.bucket).blob(ref.name, generation=ref.generation)
+
+
+def download(blob: Any, limit: int, start: int | None = None, end: int | None = None) -> bytes:
+    """Return the stored bytes, not decoded, from `start` to and with `end`; ShortRead when over `limit`."""
+    sink = _Sink(limit)
+    blob.download_to_file(
+        sink,
+        start=start,
+        end=end,
+        raw_download=True,
+        if_generation_match=blob.generation,
+        checksum=None,  # the caller compares; the SDK would only log that a range has none
+        timeout=TIMEOUT_S,
+        retry=None,
+    )
+    return sink.getvalue()
+
+
+def stream_version(client: Any, ref: ObjectRef, size: int) -> BinaryIO:
+    """Return a seekable stream over a version of `size` stored bytes; small reads share a request.
+
+    It raises ObjectGone once that version is gone.
+    """
+
+    def get(start: int, count: int) -> bytes:
+        return tried(lambda: _range(client, ref, start, count), ObjectGone)
+
+    return io.BufferedReader(RangedStream(get, size, PIECE_BYTES), BLOCK_BYTES)
+
+
+def _range(client: Any, ref: ObjectRef, start: int, count: int) -> bytes:
+    data = download(version(client, ref), count, start, start + count - 1)
+    if len(data) != count:
+        raise ShortRead("the range ended early")
+    return data

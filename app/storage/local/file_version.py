@@ -1,0 +1,101 @@
+"""One version of a file: told apart from the others of its name, and read as that version or not at all."""
+
+from __future__ import annotations
+
+import base64
+import io
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import google_crc32c
+
+from app.model.errors import ObjectGone, StorageUnavailable
+from app.model.options import BIG_BYTES
+from app.storage.local.files import open_file, os_errors
+from app.storage.local.generations import Index, Seen, Stamp, generation, stamp
+
+CHUNK_BYTES = 2**20
+
+
+class VersionStream(io.FileIO):
+    """A file of which every read makes sure that it still is the version that was opened."""
+
+    def __init__(self, root: Path, name: str) -> None:
+        super().__init__(open_file(root, name))
+        self.stamp = stamp(os.fstat(self.fileno()))
+
+    def read(self, size: int | None = -1) -> bytes:
+        with self._pinned():
+            return super().read(-1 if size is None else size)
+
+    def readinto(self, buffer: Any) -> int:
+        with self._pinned():
+            return super().readinto(buffer)
+
+    def readall(self) -> bytes:
+        with self._pinned():
+            return super().readall()
+
+    @contextmanager
+    def _pinned(self) -> Iterator[None]:
+        with os_errors():
+            yield
+            if not self.stamp.same_content(stamp(os.fstat(self.fileno()))):
+                raise ObjectGone("the file changed while it was read")
+
+
+def open_version(root: Path, name: str, pinned: Stamp) -> VersionStream:
+    """Open a file in the state `pinned`; raises ObjectGone when it is in another.
+
+    It reads nothing ahead: who asks for little has jumped.
+    """
+    stream = VersionStream(root, name)
+    if not stream.stamp.same_content(pinned):
+        stream.close()
+        raise ObjectGone("object version is gone")
+    return stream
+
+
+def checksum(stream: BinaryIO | io.BufferedReader) -> str:
+    """Return the CRC32C of a stream as Cloud Storage writes it: big-endian, base64."""
+    crc = 0
+    while chunk := stream.read(CHUNK_BYTES):
+        crc = google_crc32c.extend(crc, chunk)
+    return base64.b64encode(crc.to_bytes(4, "big")).decode()
+
+
+def version(root: Path, name: str, found: Stamp, index: Index) -> Seen:
+    """Return the version that a file in the state `found` is: the last one of its name, or the next.
+
+    Where only the change time moved, either owner, mode or links were changed, which is no new version, or
+    bytes were written in place and the old time set again, which is one; the checksum tells. What has none,
+    for it is big, counts as changed: that costs work, the other error would lose an object.
+    Raises ObjectGone when the file is in another state by now.
+    """
+    seen = index.get(name)
+    if seen and seen.live and seen.stamp == found:
+        return seen
+    crc32c = _checksum_of(root, name, found)
+    if seen is None or not seen.live:
+        return Seen(generation(found, seen), found, crc32c=crc32c, told=False)
+    if seen.stamp.same_content(found) and crc32c is not None and crc32c == seen.crc32c:
+        index.put({name: (seen := replace(seen, stamp=found))})
+        return seen
+    number = generation(found, replace(seen, live=False))
+    return Seen(number, found, crc32c=crc32c, told=False, replaced=seen.versions())
+
+
+def _checksum_of(root: Path, name: str, found: Stamp) -> str | None:
+    """Return the checksum of a file in exactly this state; None if it is big, or cannot be read."""
+    if found.size > BIG_BYTES:
+        return None
+    with suppress(StorageUnavailable), VersionStream(root, name) as stream, os_errors():
+        crc32c = checksum(stream)
+        if stream.stamp != found or stamp(os.fstat(stream.fileno())) != found:
+            raise ObjectGone("the file changed meanwhile")
+        return crc32c
+    return None

@@ -1,0 +1,321 @@
+"""Files below a root by name, never outside it.
+
+Every path is walked from the root by descriptors, one segment at a time and following no symbolic link, so no
+name leads out of the root, not even while somebody swaps folders.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import os
+import re
+import secrets
+import signal
+import stat
+import time
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from operator import itemgetter
+from pathlib import Path
+from urllib.parse import quote
+
+from app.model.errors import BadName, DicomlakeError, NotAFile, ObjectGone, StorageUnavailable
+from app.model.names import UNSAFE
+from app.plumbing.private import FILE_MODE, FOLDER_MODE, make_folder
+from app.storage.local.generations import Stamp, stamp
+
+SEGMENT_BYTES, NAME_BYTES = 255, 2048
+EVENT_NAME_BYTES = 1024
+"""Longest name that a notification carries, and that Cloud Storage allows."""
+TEMP = re.compile(r"\.dicomlake-[0-9a-f]{16}\.part")
+ARTIFACT = re.compile(r"(?i)(?<=[0-9])\.(json|png)\Z")
+TEMP_AGE_S = 3600.0
+RACES = 100
+GONE = frozenset((errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EISDIR, errno.ENXIO, errno.ENAMETOOLONG))
+SENTENCES = {
+    errno.ENOSPC: "no space is left on the disk of the storage",
+    errno.EDQUOT: "the disk quota of the storage is used up",
+    errno.EROFS: "the storage is mounted read-only",
+    errno.EACCES: "permission denied by the storage",
+    errno.EMFILE: "too many files are open",
+}
+KINDS = {
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+    stat.S_IFLNK: "a symbolic link",
+    stat.S_IFDIR: "a folder",
+}
+# O_PATH passes through a folder that may be entered but not listed; O_NONBLOCK keeps a fifo from hanging us.
+FOLDER = os.O_DIRECTORY | os.O_CLOEXEC
+PASS = FOLDER | getattr(os, "O_PATH", os.O_RDONLY)
+READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+@contextmanager
+def os_errors(gone: Collection[int] = ()) -> Iterator[None]:
+    """Translate errors of the operating system; those in `gone` mean that the object is not there."""
+    try:
+        yield
+    except OSError as exc:
+        if exc.errno in gone:
+            raise ObjectGone("object version is gone") from exc
+        raise StorageUnavailable(SENTENCES.get(exc.errno or 0, type(exc).__name__)) from exc
+
+
+def is_object_name(name: str) -> bool:
+    """Tell whether a path below the root can be the name of an object: UTF-8, and nothing that leads away."""
+    if UNSAFE.search(name.replace("%", "")):
+        return False
+    segments = name.split("/")
+    return all(part not in ("", ".", "..") and len(part.encode()) <= SEGMENT_BYTES for part in segments)
+
+
+def is_event_name(name: str) -> bool:
+    """Tell whether a path below the root can be the name of an object that events tell of."""
+    return is_object_name(name) and len(name.encode()) <= EVENT_NAME_BYTES
+
+
+def check_event_name(name: str) -> None:
+    """Raise BadName for a path below the root that can be the name of no object, and say why."""
+    if not is_object_name(name):
+        raise BadName("the path is not UTF-8, or has a line end in it")
+    if not is_event_name(name):
+        raise BadName(
+            f"the path has {len(name.encode())} bytes, the name of an object at most {EVENT_NAME_BYTES}"
+        )
+
+
+def file_name(name: str) -> str:
+    """Return the path below the root for an object of any name; two names never share one."""
+    *folders, last = name.split("/")
+    path = "/".join([*(_file_segment(folder, is_folder=True) for folder in folders), _file_segment(last)])
+    if len(path.encode()) <= NAME_BYTES:
+        return path
+    return f"{path.partition('/')[0]}/{_short('', name)}"
+
+
+def _file_segment(segment: str, is_folder: bool = False) -> str:
+    # "%" is escaped too, so that no other segment looks like the result; "%" alone stands for nothing at all.
+    text = UNSAFE.sub(lambda found: quote(found.group(), errors="surrogatepass"), segment) or "%"
+    if segment in (".", "..") or TEMP.fullmatch(segment):
+        text = "%2E" + text[1:]
+    if is_folder and ARTIFACT.search(text):  # no artifact's name: that of `a`, `a.1.json`, is beside it
+        text, segment = ARTIFACT.sub(r"%2E\1", text), f"{segment}/"
+    return text if len(text.encode()) <= SEGMENT_BYTES else _short(text, segment)
+
+
+def _short(text: str, whole: str) -> str:
+    """Return the head of a text that is too long, "%~", which no escape makes, a digest and the suffix."""
+    head = text.encode()[:128].decode(errors="ignore")
+    digest = hashlib.sha256(whole.encode(errors="surrogatepass")).hexdigest()
+    suffix = re.search(r"(\.[A-Za-z0-9]{1,8})?\Z", whole)
+    return f"{head}%~{digest}{suffix.group() if suffix else ''}"
+
+
+@contextmanager
+def open_folder(root: Path, segments: Sequence[str], make: bool = False) -> Iterator[int]:
+    """Yield a descriptor of the folder that `segments` lead to; with `make`, make what is missing.
+
+    Raises StorageUnavailable when the root is not there: an outage, not a removal of all that was in it.
+    """
+    flags = FOLDER if make else PASS
+    with os_errors():
+        if make:
+            make_folder(root)
+        here = os.open(root, flags)
+    try:
+        for segment in segments:
+            if make:
+                with suppress(FileExistsError):
+                    os.mkdir(segment, FOLDER_MODE, dir_fd=here)
+                    _sync_folder(here)
+            inner = os.open(segment, flags | os.O_NOFOLLOW, dir_fd=here)
+            os.close(here)
+            here = inner
+        yield here
+    finally:
+        os.close(here)
+
+
+def open_file(root: Path, name: str) -> int:
+    """Return a descriptor of a regular file for reading; raises ObjectGone when there is none."""
+    *folders, last = name.split("/")
+    with os_errors(GONE), open_folder(root, folders) as folder:
+        # Looked at first: merely opening a device may already do something.
+        _regular(os.stat(last, dir_fd=folder, follow_symlinks=False))
+        descriptor = os.open(last, READ, dir_fd=folder)
+        try:
+            _regular(os.fstat(descriptor))
+        except ObjectGone:
+            os.close(descriptor)
+            raise
+        return descriptor
+
+
+def stat_file(root: Path, name: str) -> Stamp:
+    """Return the state of a regular file; raises ObjectGone when there is none."""
+    *folders, last = name.split("/")
+    with os_errors(GONE), open_folder(root, folders) as folder:
+        return _regular(os.stat(last, dir_fd=folder, follow_symlinks=False))
+
+
+def _regular(found: os.stat_result) -> Stamp:
+    if not stat.S_ISREG(found.st_mode):
+        raise NotAFile(f"it is {KINDS.get(stat.S_IFMT(found.st_mode), 'something')}, not a regular file")
+    return stamp(found)
+
+
+def has_writer(descriptor: int) -> bool:
+    """Tell whether some process has the file open for writing, as far as the system can tell.
+
+    Linux grants a read lease only while there is no writer. It is given back at once; a writer that comes
+    just then waits for that, and the signal about it must be one that does no harm.
+    """
+    if not hasattr(fcntl, "F_SETLEASE"):
+        return False
+    try:
+        fcntl.fcntl(descriptor, fcntl.F_SETSIG, signal.SIGURG)
+        fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+        fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+    except OSError as exc:
+        return exc.errno == errno.EAGAIN  # any other: no leases here, or not for files of other users
+    return False
+
+
+def probe(root: Path, name: str) -> tuple[Stamp, bool]:
+    """Return the state of a file and whether somebody has it open for writing."""
+    descriptor = open_file(root, name)
+    try:
+        with os_errors():
+            return stamp(os.fstat(descriptor)), has_writer(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def walk(
+    root: Path, prefix: str = "", skip: Callable[[str, DicomlakeError], None] | None = None
+) -> Iterator[tuple[str, Stamp]]:
+    """Yield path and state of the regular files whose paths begin with `prefix`, in order of path.
+
+    Our temporary files are left out. What cannot be taken is given to `skip`, with the error: a folder that
+    cannot be read, one too deep for any name, and what is neither a folder nor a regular file. Without `skip`
+    they are left out, and a folder that cannot be read raises StorageUnavailable, as the root does anyway.
+    """
+    start = prefix[: prefix.rfind("/") + 1]
+    if start and not is_object_name(start[:-1]):
+        return
+    pending: list[tuple[str, Stamp | None]] = [(start, None)]
+    while pending:
+        path, found = pending.pop()
+        if found is not None:
+            yield path, found
+            continue
+        if len(os.fsencode(path)) > NAME_BYTES:  # somebody's endless chain of folders
+            if skip:
+                skip(path, BadName(f"the path is over {NAME_BYTES} bytes"))
+            continue
+        try:
+            with os_errors(GONE), open_folder(root, path.split("/")[:-1]) as folder:
+                # A folder sorts as its files do: with the slash behind its name.
+                pending += sorted(_entries(folder, path, prefix, skip), key=itemgetter(0), reverse=True)
+        except ObjectGone:
+            continue
+        except StorageUnavailable as error:
+            if skip is None or not path:
+                raise
+            skip(path, error)
+
+
+def _entries(
+    folder: int, path: str, prefix: str, skip: Callable[[str, DicomlakeError], None] | None
+) -> Iterator[tuple[str, Stamp | None]]:
+    descriptor = os.open(".", FOLDER, dir_fd=folder)
+    try:
+        with os.scandir(descriptor) as entries:
+            for entry in entries:
+                name = path + entry.name
+                if not f"{name}/".startswith(prefix) or TEMP.fullmatch(entry.name):
+                    continue
+                if entry.is_dir(follow_symlinks=False):
+                    yield f"{name}/", None
+                elif name.startswith(prefix):
+                    try:
+                        yield name, _regular(entry.stat(follow_symlinks=False))
+                    except FileNotFoundError:
+                        continue
+                    except NotAFile as error:
+                        if skip:
+                            skip(name, error)
+    finally:
+        os.close(descriptor)
+
+
+def write_file(root: Path, path: str, data: bytes) -> None:
+    """Put a file in its place whole or not at all, on the disk when this returns."""
+    *folders, last = path.split("/")
+    for attempt in range(RACES):
+        try:
+            with os_errors(), open_folder(root, folders, make=True) as folder:
+                _replace(folder, last, data)
+            return
+        except StorageUnavailable as error:
+            # Somebody pruned a folder while it was still empty: make it again.
+            if not isinstance(error.__cause__, FileNotFoundError) or attempt == RACES - 1:
+                raise
+
+
+def _replace(folder: int, name: str, data: bytes) -> None:
+    temp = f".dicomlake-{secrets.token_hex(8)}.part"
+    descriptor = os.open(temp, CREATE, FILE_MODE, dir_fd=folder)
+    try:
+        with open(descriptor, "wb", buffering=0) as stream:
+            view = memoryview(data)
+            while view:
+                view = view[stream.write(view) :]
+            os.fsync(descriptor)
+        os.rename(temp, name, src_dir_fd=folder, dst_dir_fd=folder)
+        _sync_folder(folder)
+    finally:
+        with suppress(OSError):
+            os.unlink(temp, dir_fd=folder)
+
+
+def _sync_folder(folder: int) -> None:
+    try:
+        os.fsync(folder)
+    except OSError as exc:
+        if exc.errno not in (errno.EINVAL, errno.ENOTSUP):  # some network file systems cannot
+            raise
+
+
+def delete_file(root: Path, path: str) -> None:
+    """Remove a file and the folders above it that are empty then; what is not there is no error."""
+    *folders, last = path.split("/")
+    with suppress(ObjectGone), os_errors(GONE):
+        with open_folder(root, folders) as folder:
+            os.unlink(last, dir_fd=folder)
+        _prune(root, folders)
+
+
+def _prune(root: Path, folders: Sequence[str]) -> None:
+    with suppress(OSError):  # not empty, a mount point, somebody was faster: all fine
+        for depth in range(len(folders), 0, -1):
+            with open_folder(root, folders[: depth - 1]) as folder:
+                os.rmdir(folders[depth - 1], dir_fd=folder)
+
+
+def sweep(root: Path, stop: Callable[[], bool]) -> None:
+    """Remove temporary files of writers that died."""
+    before = time.time() - TEMP_AGE_S
+    for folder, _, names in os.walk(root):
+        if stop():
+            return
+        for name in filter(TEMP.fullmatch, names):
+            with suppress(OSError):
+                if os.lstat(os.path.join(folder, name)).st_mtime < before:
+                    os.unlink(os.path.join(folder, name))

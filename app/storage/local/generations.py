@@ -1,0 +1,256 @@
+"""What a watched folder has seen: name -> generation, with the state of the file it stands for; in SQLite.
+
+A version is remembered before its event is published, as one not yet told of, together with the versions it
+replaced whose removal is not yet told. So whatever was published before a crash is known after it, and gets
+its removal even if the file changed or went meanwhile.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from app.model.errors import ConfigError, StorageUnavailable
+from app.plumbing.group_commit import GroupCommit
+from app.plumbing.makeable import looking
+from app.plumbing.sqlite import connect, may_pass, reason, transaction
+
+LATEST = 2**63 - 2**32
+"""Highest time taken for a generation: 64 signed bits hold it, and some steps more."""
+
+TABLE = """CREATE TABLE IF NOT EXISTS landing (
+    root TEXT NOT NULL, name TEXT NOT NULL, generation INTEGER NOT NULL, mtime_ns INTEGER NOT NULL,
+    size INTEGER NOT NULL, inode INTEGER NOT NULL, ctime_ns INTEGER NOT NULL, live INTEGER NOT NULL,
+    PRIMARY KEY (root, name)
+) WITHOUT ROWID"""
+BESIDE = """CREATE TABLE IF NOT EXISTS held_removal (
+    root TEXT NOT NULL, name TEXT NOT NULL, folder TEXT NOT NULL, PRIMARY KEY (root, name)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS mount_point (
+    root TEXT NOT NULL, folder TEXT NOT NULL, PRIMARY KEY (root, folder)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS folder_identity (
+    root TEXT NOT NULL, folder TEXT NOT NULL, device INTEGER NOT NULL, inode INTEGER NOT NULL,
+    PRIMARY KEY (root, folder)
+) WITHOUT ROWID"""
+"""What app/sources/removals.py remembers."""
+TABLES = ("landing", "held_removal", "mount_point", "folder_identity")
+ADDED = {
+    "crc32c": "TEXT",
+    "told": "INTEGER NOT NULL DEFAULT 1",
+    "replaced": "TEXT NOT NULL DEFAULT '[]'",
+    "again": "INTEGER NOT NULL DEFAULT 0",
+}
+"""Columns that the table of the first release lacks."""
+TABLE_COLUMNS = "SELECT name FROM pragma_table_info('landing')"
+COLUMNS = "name, generation, mtime_ns, size, inode, ctime_ns, live, crc32c, told, replaced, again"
+GET = f"SELECT {COLUMNS} FROM landing WHERE root = ? AND name = ?"
+LIVE = f"SELECT {COLUMNS} FROM landing WHERE root = ? AND live"
+BELOW = " AND name >= ? AND name < ?"
+COUNT = "SELECT count(*) FROM landing WHERE root = ? AND live"
+# Two processes may handle the same folder: what one of them knows already is not undone by the slower one.
+PUT = f"""INSERT INTO landing (root, {COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (root, name) DO UPDATE SET
+    generation = excluded.generation, mtime_ns = excluded.mtime_ns, size = excluded.size,
+    inode = excluded.inode, ctime_ns = excluded.ctime_ns, live = excluded.live, crc32c = excluded.crc32c,
+    told = excluded.told, replaced = excluded.replaced, again = excluded.again
+WHERE excluded.generation > landing.generation OR (excluded.generation = landing.generation AND landing.live)
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Stamp:
+    """State of a file: modification and change time in ns since 1970, size in bytes, inode."""
+
+    mtime_ns: int
+    size: int
+    inode: int
+    ctime_ns: int
+
+    def same_content(self, other: Stamp) -> bool:
+        """Tell whether nothing says that the bytes differ; the change time moves with owner and mode too."""
+        return (self.mtime_ns, self.size, self.inode) == (other.mtime_ns, other.size, other.inode)
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """The last version of a name; not `live` once its removal was published, or handled.
+
+    told: its event was published, or handled, and so were the removals of all versions it replaced. replaced:
+    generation and size in bytes of those of which that is not sure. again: describing it again was begun and,
+    as far as is known, not ended.
+    """
+
+    generation: int
+    stamp: Stamp
+    live: bool = True
+    crc32c: str | None = None
+    told: bool = True
+    replaced: tuple[tuple[int, int], ...] = ()
+    again: bool = False
+
+    def versions(self) -> tuple[tuple[int, int], ...]:
+        """Return generation and size of this version and of those it replaced, the oldest first."""
+        return (*self.replaced, (self.generation, self.stamp.size))
+
+
+def stamp(found: os.stat_result) -> Stamp:
+    """Return the state of a file in numbers that SQLite can hold; far times and wide inodes are cut."""
+    mtime_ns, ctime_ns = (max(-LATEST, min(t, LATEST)) for t in (found.st_mtime_ns, found.st_ctime_ns))
+    return Stamp(mtime_ns, found.st_size, found.st_ino & (2**63 - 1), ctime_ns)
+
+
+def generation(found: Stamp, seen: Seen | None) -> int:
+    """Return the generation of a file: its modification time, or one more than the last if that is no more.
+
+    A file may come back with an older or equal time; its old generation has a tombstone by then, which would
+    hide it for ever.
+    """
+    if seen is None:
+        return max(1, found.mtime_ns)
+    if seen.live and seen.stamp.same_content(found):
+        return seen.generation
+    return max(found.mtime_ns, seen.generation + 1)
+
+
+@contextmanager
+def index_errors(path: Path | None = None) -> Iterator[None]:
+    """Translate errors of SQLite; `path` is that of a file being opened, which may be none to use at all."""
+    try:
+        yield
+    except sqlite3.Error as exc:
+        if path is not None and not may_pass(exc):
+            raise ConfigError(f"the index {path} cannot be opened ({reason(exc)})") from exc
+        raise StorageUnavailable(f"the index of the folder fails ({reason(exc)})") from exc
+
+
+def check_index(path: Path) -> None:
+    """Raise ConfigError for a file that can be no index; makes and changes nothing."""
+    with index_errors(path), looking(path):
+        pass
+
+
+def known_objects(path: Path, root: Path) -> int:
+    """Return how many names of a folder are live in an index; where there is none, none is made."""
+    with index_errors(path), looking(path) as connection:
+        if not list(connection.execute("PRAGMA table_info(landing)")):
+            return 0
+        return int(connection.execute(COUNT, (str(root),)).fetchone()[0])
+
+
+class Index:
+    """The table `landing` of one folder. Safe to call from several threads and beside other processes."""
+
+    def __init__(self, path: Path, root: Path) -> None:
+        self.path, self._root = path, str(root)
+        with index_errors(path):
+            # Two connections, so that a reader never waits for a writer that waits for another process.
+            self._writer, self._reader = connect(path), connect(path)
+            _create(self._writer)
+        self._reading = threading.Lock()
+        self._commits: GroupCommit[Mapping[str, Seen], dict[str, Seen]] = GroupCommit(
+            self._commit, StorageUnavailable
+        )
+
+    def get(self, name: str) -> Seen | None:
+        """Return what was last seen under `name`, live or not."""
+        rows = self._select(GET, (self._root, name))
+        return _seen(rows[0]) if rows else None
+
+    def live(self, folder: str = "") -> dict[str, Seen]:
+        """Return the live names below `folder`, which is empty or ends in a slash."""
+        if not folder:
+            rows = self._select(LIVE, (self._root,))
+        else:
+            # "0" follows "/", so this range is all that begins with the folder.
+            rows = self._select(LIVE + BELOW, (self._root, folder, folder[:-1] + "0"))
+        return {str(row[0]): _seen(row) for row in rows}
+
+    def put(self, versions: Mapping[str, Seen]) -> dict[str, Seen]:
+        """Remember the last versions of some names, all or none of them, on the disk when this returns.
+
+        One of which a later version or the removal is known stays as it is. Returns the versions, each with
+        all that it replaced: another process may have remembered one since the caller looked.
+        """
+        return self._commits.add(versions) if versions else {}
+
+    def close(self) -> None:
+        """Close both connections."""
+        self._commits.close()
+        with self._reading, index_errors():
+            self._reader.close()
+            self._writer.close()
+
+    def _commit(self, group: list[Mapping[str, Seen]]) -> list[dict[str, Seen]]:
+        with index_errors(), transaction(self._writer):
+            return [{name: self._put(name, seen) for name, seen in part.items()} for part in group]
+
+    def _put(self, name: str, seen: Seen) -> Seen:
+        row = self._writer.execute(GET, (self._root, name)).fetchone()
+        last = _seen(row) if row else None
+        if last and last.live and last.generation < seen.generation and not seen.told:
+            missed = [one for one in last.versions() if one not in seen.replaced]
+            seen = replace(seen, replaced=(*seen.replaced, *missed))
+        self._writer.execute(PUT, (self._root, name, *_values(seen)))
+        return seen
+
+    def _select(self, sql: str, parameters: Sequence[str]) -> Sequence[tuple[Any, ...]]:
+        with self._reading, index_errors(), closing(self._reader.execute(sql, parameters)) as cursor:
+            return cursor.fetchall()
+
+
+def _create(connection: sqlite3.Connection) -> None:
+    """Make the tables, or add what older ones lack."""
+    tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
+    columns = {name for (name,) in connection.execute(TABLE_COLUMNS)}
+    if tables.issuperset(TABLES) and columns.issuperset(ADDED):
+        return
+    with transaction(connection):
+        _make_tables(connection)
+
+
+def _make_tables(connection: sqlite3.Connection) -> None:
+    for statement in (TABLE, *BESIDE.split(";")):
+        connection.execute(statement)
+    there = {name for (name,) in connection.execute(TABLE_COLUMNS)}
+    for name in ADDED.keys() - there:
+        connection.execute(f"ALTER TABLE landing ADD COLUMN {name} {ADDED[name]}")
+
+
+def copy_index(old: sqlite3.Connection, new: sqlite3.Connection) -> None:
+    """Add what one file knows of all folders to another; what that one knows already is not undone."""
+    for connection in (old, new):
+        _make_tables(connection)
+    new.executemany(PUT, old.execute(f"SELECT root, {COLUMNS} FROM landing"))
+    for table in TABLES[1:]:
+        rows = old.execute(f"SELECT * FROM {table}").fetchall()
+        if rows:
+            marks = ", ".join("?" * len(rows[0]))
+            new.executemany(f"INSERT OR IGNORE INTO {table} VALUES ({marks})", rows)
+
+
+def drop_index(connection: sqlite3.Connection) -> None:
+    """Remove what a file knows of all folders."""
+    for table in TABLES:
+        connection.execute(f"DROP TABLE {table}")
+
+
+def _values(seen: Seen) -> tuple[object, ...]:
+    found = seen.stamp
+    state = (found.mtime_ns, found.size, found.inode, found.ctime_ns)
+    flags = (seen.told, json.dumps(seen.replaced), seen.again)
+    return (seen.generation, *state, seen.live, seen.crc32c, *flags)
+
+
+def _seen(row: Sequence[Any]) -> Seen:
+    _, number, mtime_ns, size, inode, ctime_ns, live, crc32c, told, replaced, again = row
+    before = tuple((old, size) for old, size in json.loads(replaced))
+    found = Stamp(mtime_ns, size, inode, ctime_ns)
+    return Seen(number, found, bool(live), crc32c, bool(told), before, bool(again))

@@ -1,0 +1,326 @@
+"""Objects as files below a folder, `file:./lake/landing`: names are paths, generations modification times."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+from app.model.errors import (
+    BadEvent,
+    ConfigError,
+    DicomlakeError,
+    ObjectGone,
+    RemovalsHeld,
+    ShortRead,
+    StorageUnavailable,
+)
+from app.model.names import spelled
+from app.model.options import BIG_BYTES
+from app.model.values import Content, ObjectRef
+from app.plumbing.makeable import check_makeable
+from app.plumbing.private import make_folder
+from app.storage import WATCH, Publish, WatchOptions
+from app.storage.local.file_version import CHUNK_BYTES, VersionStream, checksum, open_version, version
+from app.storage.local.files import (
+    delete_file,
+    file_name,
+    is_object_name,
+    os_errors,
+    stat_file,
+    sweep,
+    walk,
+    write_file,
+)
+from app.storage.local.generations import Index, Seen, Stamp, check_index, generation, known_objects
+
+if TYPE_CHECKING:
+    from app.sources.folder_watcher import Watcher
+
+_NO_TEXT = re.compile("[\0-\x1f\x7f\ud800-\udfff]")
+MACHINE = "localhost"
+"""Bucket of `file:/`, through which the command line reads files outside the landing folder."""
+
+
+class LocalStorage:
+    """A folder as a bucket; `bucket` is the last component of `root`, an absolute path without links.
+
+    The index tells the generations of files that were published or handled. Watching never changes a file.
+    """
+
+    prefix = ""
+
+    def __init__(self, url: str, index: Path | None = None, buckets: tuple[str, ...] = ()) -> None:
+        self.root = _root(url, index, buckets)
+        self.bucket = self.root.name or MACHINE
+        self._watcher: Watcher | None = None
+        self._closed = threading.Event()
+        self._sweeper: threading.Thread | None = None
+        if index is not None:
+            _check_there(self.root, index)
+        with _folder_errors(self.root):
+            make_folder(self.root)
+        _check_rights(self.root, writable=index is None)
+        if index is not None:
+            with _index_folder_errors(index):
+                make_folder(index.parent)
+        self._index = Index(index, self.root) if index else None
+
+    @staticmethod
+    def check_settings(
+        url: str, index: Path | None = None, buckets: tuple[str, ...] = (), watched: bool = False
+    ) -> None:
+        """Raise ConfigError where opening, or then watching, would; makes and changes nothing."""
+        root = _root(url, index, buckets)
+        if watched:
+            _check_watchable(root)
+        if index is not None:
+            with _index_folder_errors(index):
+                check_makeable(index.parent)
+            check_index(index)
+            _check_there(root, index)
+        with _folder_errors(root):
+            check_makeable(root)
+        if root.exists():
+            _check_rights(root, writable=index is None)
+
+    def uri(self, name: str, bucket: str = "") -> str:
+        """Return `file://` and the absolute path as it is, not percent-encoded.
+
+        An object of another bucket is none of this folder's, whatever its name.
+        """
+        if bucket not in ("", self.bucket, MACHINE):
+            return f"gs://{bucket}/{name}"
+        root = "/" if bucket == MACHINE != self.bucket else str(self.root)
+        return f"file://{root.rstrip('/')}/{name}"
+
+    def fetch(self, ref: ObjectRef, size: int | None = None, crc32c: str | None = None) -> Content:
+        """Return the checked bytes of exactly this generation; of a big file, a way to read it in ranges."""
+        with self._open(ref) as stream:
+            found = stream.stamp.size
+            if size is not None and size != found:
+                raise ShortRead("the file has another size than announced")
+            content = Content(ref, self.uri(ref.name), found)
+            if found <= BIG_BYTES:
+                data = stream.readall()
+                if len(data) != found:
+                    raise ShortRead("the file ended before its size")
+                content = replace(content, data=data, crc32c=checksum(io.BytesIO(data)))
+            else:
+                opener = partial(self._reopen, ref, stream.stamp)
+                checked = None if crc32c is None else checksum(io.BufferedReader(stream, CHUNK_BYTES))
+                content = replace(content, opener=opener, crc32c=checked)
+        if crc32c is not None and crc32c != content.crc32c:
+            raise ShortRead("the file has another checksum than announced")
+        return content
+
+    def is_live(self, ref: ObjectRef, metageneration: int | None = None) -> bool:
+        """Tell whether the file still is this generation; files have no metageneration."""
+        try:
+            return self.find(ref.name) == ref
+        except ObjectGone:
+            self._check_gone(ref)
+            return False
+
+    def had(self, ref: ObjectRef, now: datetime) -> bool:
+        """Tell whether the index knows this version of a file, or a later one.
+
+        Raises BadEvent when it is still there. The clock proves nothing: a file's generation is its
+        modification time, which may be in a far year.
+        """
+        if self.is_live(ref):
+            raise BadEvent("message.attributes.objectGeneration: names a version that is still there")
+        seen = self._index.get(ref.name) if self._index else None
+        return seen is not None and ref.generation <= seen.generation
+
+    def open(self, ref: ObjectRef) -> BinaryIO:
+        """Return a seekable stream of this generation; raises ObjectGone also once the file changes."""
+        return io.BufferedReader(self._open(ref), CHUNK_BYTES)
+
+    def find(self, name: str) -> ObjectRef:
+        """Return the live version of one object; raises ObjectGone when there is none."""
+        _check_name(name)
+        return ObjectRef(self.bucket, name, self._generation(name, stat_file(self.root, name)))
+
+    def last(self, name: str) -> Seen | None:
+        """Return the version of a name that was last remembered, unless its removal was too."""
+        seen = self._index.get(name) if self._index else None
+        return seen if seen and seen.live else None
+
+    def current(self, name: str) -> Seen:
+        """Return the version that a file is now: the last one or the next; raises ObjectGone without one."""
+        found = stat_file(self.root, name)
+        if self._index is None:
+            return Seen(generation(found, None), found, told=False)
+        return version(self.root, name, found, self._index)
+
+    def remember(self, name: str, seen: Seen) -> Seen:
+        """Remember a version before it is handled, and as told once it was; returns as Index.put."""
+        return self._index.put({name: seen})[name] if self._index else seen
+
+    def write(self, name: str, data: bytes, content_type: str) -> str:
+        """Store an object whole or not at all and return its URI; a name that is no path is escaped."""
+        if self._sweeper is None:
+            self._sweeper = threading.Thread(target=sweep, args=(self.root, self._closed.is_set), daemon=True)
+            self._sweeper.start()
+        path = file_name(name)
+        write_file(self.root, path, data)
+        return self.uri(path)
+
+    def delete(self, name: str) -> None:
+        """Remove an object that `write` stored, and the folders that are empty then."""
+        delete_file(self.root, file_name(name))
+
+    def list(self, prefix: str = "") -> Iterator[ObjectRef]:
+        """Yield the files whose paths begin with `prefix`, in order of path; no links, no temporaries."""
+        for name, found in walk(self.root, prefix):
+            if is_object_name(name):
+                yield ObjectRef(self.bucket, name, self._generation(name, found))
+
+    def watch(self, publish: Publish, options: WatchOptions = WATCH) -> None:
+        """Publish what changed since the last run, then every change; each complete file once."""
+        from app.sources.folder_watcher import Watcher  # only a service that watches pays for its library
+
+        if self._index is None:
+            raise ConfigError(f"{self.root} cannot be watched without an index")
+        _check_watchable(self.root)
+        self._watcher = Watcher(self, self._index, publish, options)
+        self._watcher.start()
+
+    def check(self) -> None:
+        """Raise StorageUnavailable unless the folder can be listed and its watcher, if any, lives.
+
+        One without an index is not a source, so it has to take what is written.
+        """
+        with os_errors(), os.scandir(self.root):
+            pass
+        if self._index is None and not os.access(self.root, os.W_OK | os.X_OK):
+            raise StorageUnavailable("the folder has become read-only")
+        if self._watcher and not self._watcher.alive():
+            raise StorageUnavailable("the watcher of the folder has stopped")
+        if self._watcher and (held := self._watcher.removals.held()):
+            raise RemovalsHeld(f"{held} removals are held back; is a disk not mounted?")
+
+    def close(self) -> None:
+        """Stop watching; the streams and contents given out stay usable."""
+        self._closed.set()
+        if self._watcher:
+            self._watcher.close()
+        if self._sweeper:
+            self._sweeper.join(1.0)
+        if self._index:
+            self._index.close()
+
+    def _open(self, ref: ObjectRef) -> VersionStream:
+        if ref.bucket != self.bucket:
+            raise BadEvent("the object is in another bucket")
+        _check_name(ref.name)
+        try:
+            stream = VersionStream(self.root, ref.name)
+        except ObjectGone:
+            self._check_gone(ref)
+            raise
+        try:
+            if self._generation(ref.name, stream.stamp) != ref.generation:
+                raise ObjectGone("object version is gone")
+        except DicomlakeError:
+            stream.close()
+            raise
+        return stream
+
+    def _reopen(self, ref: ObjectRef, pinned: Stamp) -> VersionStream:
+        try:
+            return open_version(self.root, ref.name, pinned)
+        except ObjectGone:
+            self._check_gone(ref)
+            raise
+
+    def _check_gone(self, ref: ObjectRef) -> None:
+        """Raise RemovalsHeld for a file that is known and may be on a disk that is not mounted.
+
+        Its event would be acknowledged as superseded, and nothing would bring it again with the disk.
+        """
+        if self._watcher is None or os.path.lexists(self.root / ref.name):
+            return
+        known = self.last(ref.name)
+        if known and known.generation == ref.generation and self._watcher.removals.doubtful(ref.name):
+            raise RemovalsHeld("all known files of the folder are gone; is its disk mounted?")
+
+    def _generation(self, name: str, found: Stamp) -> int:
+        return generation(found, self._index.get(name) if self._index else None)
+
+
+def _check_name(name: str) -> None:
+    if not is_object_name(name):
+        raise BadEvent("the object name is no path below the root")
+
+
+def _root(url: str, index: Path | None, buckets: tuple[str, ...]) -> Path:
+    """Return the folder that a URL names; raises ConfigError where no settings could make a storage of it."""
+    if buckets:
+        raise ConfigError("source.buckets: a folder is the only bucket of its storage; leave it empty")
+    path = url.partition(":")[2]
+    if path.startswith("//"):
+        host, slash, rest = path[2:].partition("/")
+        if host not in ("", MACHINE):
+            raise ConfigError(f"{url!r} names a host; write file:///absolute/path or file:./relative/path")
+        path = slash + rest
+    try:
+        root = Path(path).resolve()
+    except (OSError, ValueError, RuntimeError) as exc:
+        raise ConfigError(f"{url!r} is no usable path ({type(exc).__name__})") from exc
+    if _NO_TEXT.search(str(root)):  # no row could name an object in it, nor an event its bucket
+        raise ConfigError(f"{spelled(str(root))}: a storage needs a path of UTF-8 text in one line")
+    if index is not None and root != Path("/") and index.resolve().is_relative_to(root):
+        raise ConfigError(f"{index} lies in the watched folder {root}; keep it outside")
+    return root
+
+
+def _check_watchable(root: Path) -> None:
+    if root == Path("/"):
+        raise ConfigError("source.url: the whole machine cannot be watched; name a folder")
+
+
+def _check_there(root: Path, index: Path) -> None:
+    """Refuse a folder that is gone with objects in it: most likely its disk is not mounted."""
+    if os.path.exists(root):
+        return
+    if known := known_objects(index, root):
+        raise ConfigError(
+            f"source.url: the folder {root} is gone but {known} objects of it are known; mount it again, or, "
+            "if they are all to be removed, make the empty folder and `serve --accept-removals`"
+        )
+
+
+@contextmanager
+def _folder_errors(root: Path) -> Iterator[None]:
+    try:
+        yield
+    except FileExistsError:
+        raise ConfigError(f"{root} is a file; a storage needs a folder") from None
+    except (OSError, ValueError) as exc:
+        raise ConfigError(f"{root} cannot be made ({type(exc).__name__})") from exc
+
+
+@contextmanager
+def _index_folder_errors(index: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError) as exc:
+        raise ConfigError(f"the folder of the index {index} cannot be made ({type(exc).__name__})") from exc
+
+
+def _check_rights(root: Path, writable: bool) -> None:
+    """Refuse a folder that this user may not use; a source may be read-only, for it is only read."""
+    if not os.access(root, os.R_OK | os.X_OK):
+        raise ConfigError(f"{root} cannot be read; give this user the right to read the folder")
+    if writable and root != Path("/") and not os.access(root, os.W_OK):
+        raise ConfigError(f"{root} cannot be written; give this user the right to write the folder")

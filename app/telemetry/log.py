@@ -1,0 +1,188 @@
+"""Log lines that cannot leak and cannot be forged: JSON or text on stderr, allow-listed keys, escaped values.
+
+A line of our own loggers holds its text, the ids bound for the event, and the `extra` keys in ALLOWED. Of an
+exception it tells the classes and where in our code it passed; its text only if it is one of our errors.
+A line of another library holds the first line of its template, without arguments: they may quote a data set.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import re
+import sys
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
+from datetime import UTC, datetime
+
+from app.model.errors import ConfigError, DicomlakeError, places
+
+ALLOWED = frozenset(
+    {
+        # which event
+        *("message_id", "correlation_id", "attempt"),
+        *("event_type", "bucket", "object", "generation", "member"),
+        # how it ended
+        *("status", "code", "permanent", "stage", "http_status"),
+        # how much, how long: bytes, counts, seconds
+        *(
+            "size_bytes",
+            "count",
+            "objects",
+            "rows",
+            "stored",
+            "dead_lettered",
+            "depth",
+            "warning",
+            "took_s",
+            "delay_s",
+        ),
+        # which part of the service
+        *("seam", "backend", "table", "url", "host", "port", "pid", "worker", "version", "sandbox"),
+    }
+)
+"""The keys of `extra` that reach a line. Ids, codes, sizes, times and places; nothing out of a data set."""
+
+OURS = ("dicomlake", "app")
+MUTED = ("pydicom", "py.warnings")  # both quote values in the text itself, not only as arguments
+LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+MAX_TEXT = 2048
+
+_PLAIN = re.compile(r"[A-Za-z0-9_./:@+-]+")
+_bound: ContextVar[Mapping[str, object]] = ContextVar("bound", default={})  # noqa: B039 - never changed
+
+
+@contextmanager
+def bind(**ids: object) -> Iterator[None]:
+    """Put `ids` on every line logged inside, in this thread and in those that get a copy of its context."""
+    token = _bound.set({**_bound.get(), **ids})
+    try:
+        yield
+    finally:
+        _bound.reset(token)
+
+
+def configure(level: str, format: str) -> None:
+    """Send all lines to stderr: ours from `level` on, other libraries' from WARNING; repeating it is safe.
+
+    Raises ConfigError unless level is a standard one and format is `json` or `text`.
+    """
+    if level.upper() not in LEVELS:
+        raise ConfigError(f"log.level: is none of {', '.join(LEVELS).lower()}")
+    if format not in ("json", "text"):
+        raise ConfigError("log.format: is neither json nor text")
+    handler = _Handler(sys.stderr)
+    handler.setFormatter(_JsonFormatter() if format == "json" else _TextFormatter())
+    root = logging.getLogger()
+    for old in [one for one in root.handlers if isinstance(one, _Handler)]:
+        root.removeHandler(old)
+    root.addHandler(handler)
+    root.setLevel(logging.WARNING)
+    for name in OURS:
+        logging.getLogger(name).setLevel(level.upper())
+    logging.captureWarnings(True)
+    for name in MUTED:
+        muted = logging.getLogger(name)
+        muted.setLevel(logging.CRITICAL + 1)
+        muted.addHandler(logging.NullHandler())
+        muted.propagate = False
+
+
+def guard() -> None:
+    """Let nothing end as a traceback of Python's from now on: its last line is the text of the error."""
+    configure("critical", "text")
+    sys.excepthook = lambda _, error, __: _unforeseen(error)
+    threading.excepthook = lambda thread: _unforeseen(thread.exc_value)
+    sys.unraisablehook = lambda ignored: _unforeseen(ignored.exc_value)
+
+
+def _unforeseen(error: BaseException | None) -> None:
+    if not isinstance(error, SystemExit | KeyboardInterrupt):  # somebody wished it
+        logging.getLogger("dicomlake").critical("unforeseen", exc_info=error)
+
+
+class _Handler(logging.StreamHandler):  # type: ignore[type-arg]  # generic only for type checkers
+    """Marks the handler that `configure` may replace, and keeps a failing line from printing its record."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the library's name
+        """Say nothing: the library would print the arguments of the line."""
+
+
+class _JsonFormatter(logging.Formatter):
+    """One JSON object a line, in the field names of Cloud Logging, ASCII only."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return _json(_fields(record))
+
+
+class _TextFormatter(logging.Formatter):
+    """Time, severity, message, then key=value; what is not plain is quoted and escaped as in JSON."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        fields = _fields(record)
+        head = f"{fields.pop('time')} {fields.pop('severity'):<8} {_json(str(fields.pop('message')))[1:-1]}"
+        return " ".join([head, *(f"{key}={_word(value)}" for key, value in fields.items())])
+
+
+def _fields(record: logging.LogRecord) -> dict[str, object]:
+    """Return what a line may say of a record, the fixed fields first."""
+    ours = record.name.split(".")[0] in OURS
+    time = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="microseconds")
+    fields: dict[str, object] = {"time": time.replace("+00:00", "Z"), "severity": record.levelname}
+    fields["message"] = _text(record) if ours else _template(record.msg)
+    if not ours:
+        fields["logger"] = _safe(record.name)
+    given = {**_bound.get(), **(record.__dict__ if ours else {})}
+    fields |= {key: _safe(given[key]) for key in sorted(ALLOWED & given.keys()) if given[key] is not None}
+    if record.exc_info and record.exc_info[1] is not None:
+        fields |= _fault(record.exc_info[1])
+    return fields
+
+
+def _text(record: logging.LogRecord) -> str | int | float | bool:
+    """Return the message with its arguments, unless one is an exception or they do not fit."""
+    arguments = record.args.values() if isinstance(record.args, Mapping) else record.args or ()
+    if isinstance(record.msg, str) and not any(isinstance(one, BaseException) for one in arguments):
+        with suppress(TypeError, ValueError, KeyError):
+            return _safe(record.getMessage())
+    return _safe(record.msg)
+
+
+def _template(message: object) -> str | int | float | bool:
+    """Return the first line of another library's message: what some put below it is filled in already."""
+    return _safe(message.partition("\n")[0] if isinstance(message, str) else message)
+
+
+def _fault(error: BaseException) -> dict[str, object]:
+    """Tell classes, places in our code, and the text where it is ours."""
+    chain: list[BaseException] = []
+    cause: BaseException | None = error
+    while cause is not None and len(chain) < 5:
+        chain.append(cause)
+        cause = cause.__cause__ or (None if cause.__suppress_context__ else cause.__context__)
+    fault: dict[str, object] = {"error": " < ".join(type(one).__name__ for one in chain)}
+    if isinstance(error, DicomlakeError):
+        fault["reason"] = _safe(error.text)
+    return fault | {"at": " > ".join(places(error)[-8:])}
+
+
+def _safe(value: object) -> str | int | float | bool:
+    """Return a value that any reader of JSON takes; of other types only the name of the type."""
+    if isinstance(value, str):
+        return str(value)[:MAX_TEXT]
+    whole = isinstance(value, int) and abs(value) < 2**63
+    if whole or (isinstance(value, float) and math.isfinite(value)):
+        return value  # type: ignore[return-value]  # narrowed by the line above
+    return type(value).__name__
+
+
+def _json(value: object) -> str:
+    return json.dumps(value).replace("\x7f", "\\u007f")
+
+
+def _word(value: object) -> str:
+    text = str(value)
+    return text if _PLAIN.fullmatch(text) else _json(text)

@@ -1,0 +1,137 @@
+"""Pure but for `Writer.send`: rows become requests within BigQuery's limits, and a bad row fails alone."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Generic, Protocol, TypeVar
+
+from app.model.values import Row
+from app.warehouse.tables import TABLES, Column, check_row
+
+# BigQuery takes 10 MB a request, for a row as for many; what surrounds the rows needs room too.
+MAX_BYTES = 9_000_000
+MAX_ROWS = 500  # a request, as insertAll advises
+
+Body = TypeVar("Body")
+
+
+@dataclass(frozen=True, slots=True)
+class Packed(Generic[Body]):
+    """One row as it is sent; `size` in bytes on the wire."""
+
+    body: Body
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What became of the rows of one request, by their place in it: all that is not named is stored.
+
+    refused: place -> why BigQuery would not take the row. again: neither stored nor at fault. When rows are
+    to go again and none is refused, one of them is at fault and BigQuery does not say which.
+    """
+
+    refused: Mapping[int, str] = field(default_factory=dict)
+    again: Sequence[int] = ()
+
+
+class Writer(Protocol[Body]):
+    """One of BigQuery's ways to take rows."""
+
+    def pack(self, table: str, row: Row) -> Packed[Body]:
+        """Return a row, which `check_row` has passed, as it is sent."""
+        ...
+
+    def send(self, table: str, bodies: Sequence[Body]) -> Answer:
+        """Send one request; raises WarehouseUnavailable when nothing is known of its rows."""
+        ...
+
+    def close(self) -> None:
+        """Let go of connections."""
+        ...
+
+
+def append_rows(writer: Writer[Body], table: str, rows: Iterable[Row]) -> dict[int, str]:
+    """Store rows and return index -> reason of those that were refused."""
+    refused: dict[int, str] = {}
+    packed: dict[int, Packed[Body]] = {}
+    for index, row in enumerate(rows):
+        if why := check_row(table, row):
+            refused[index] = why
+        elif fitting := _fit(writer, table, row):
+            packed[index] = fitting
+        else:
+            refused[index] = "the row is over the size limit"
+    todo = deque(_requests(packed))
+    while todo:
+        request = todo.popleft()
+        answer = writer.send(table, [packed[index].body for index in request])
+        refused |= {request[place]: why for place, why in answer.refused.items()}
+        again = [request[place] for place in answer.again]
+        if answer.refused:
+            todo.extend([again] if again else [])
+        elif len(again) == 1:
+            refused[again[0]] = "BigQuery refuses the row"
+        elif again:
+            todo.extend([again[: len(again) // 2], again[len(again) // 2 :]])
+    return refused
+
+
+def spilled(row: Row) -> Row:
+    """Return a row without its metadata and with a warning that says so: `metadata_uri` names all of it."""
+    warnings = row.get("warnings") or []
+    return {**row, "metadata": None, "warnings": [*warnings, {"tag": "", "code": "metadata_spilled"}]}  # type: ignore[misc]
+
+
+def _fit(writer: Writer[Body], table: str, row: Row) -> Packed[Body] | None:
+    packed = writer.pack(table, row)
+    if packed.size > MAX_BYTES and row.get("metadata") is not None:
+        packed = writer.pack(table, spilled(row))
+    return packed if packed.size <= MAX_BYTES else None
+
+
+def _requests(packed: Mapping[int, Packed[Body]]) -> list[list[int]]:
+    requests: list[list[int]] = []
+    room = 0
+    for index, row in packed.items():
+        if row.size > room or len(requests[-1]) == MAX_ROWS:
+            requests.append([])
+            room = MAX_BYTES
+        requests[-1].append(index)
+        room -= row.size
+    return requests
+
+
+Encoder = Callable[[Any], object]
+
+
+def row_encoder(table: str, encoders: Mapping[str, Encoder]) -> Callable[[Row], dict[str, object]]:
+    """Return a function that encodes the values of a row, leaving out those that are null.
+
+    `encoders` has the types whose values are sent otherwise than Python has them.
+    """
+    return _record_encoder(TABLES[table].columns, encoders)
+
+
+def _record_encoder(
+    columns: Sequence[Column], encoders: Mapping[str, Encoder]
+) -> Callable[[Row], dict[str, object]]:
+    by_name = {column.name: _column_encoder(column, encoders) for column in columns}
+
+    def encode(row: Row) -> dict[str, object]:
+        return {
+            name: one(value) if (one := by_name[name]) else value
+            for name, value in row.items()
+            if value is not None
+        }
+
+    return encode
+
+
+def _column_encoder(column: Column, encoders: Mapping[str, Encoder]) -> Encoder | None:
+    one = _record_encoder(column.fields, encoders) if column.fields else encoders.get(column.type)
+    if one is None or column.mode != "REPEATED":
+        return one
+    return lambda values: [one(value) for value in values]

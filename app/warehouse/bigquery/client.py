@@ -1,0 +1,165 @@
+"""Reading from BigQuery, and removing dead letters, by google-cloud-bigquery."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import lru_cache
+from typing import Any
+from urllib.parse import urlsplit
+
+from google.api_core.exceptions import BadRequest, GoogleAPICallError, GoogleAPIError, NotFound
+from google.auth.credentials import AnonymousCredentials
+from google.auth.exceptions import GoogleAuthError
+from google.cloud.bigquery import (
+    DEFAULT_RETRY,
+    ArrayQueryParameter,
+    Client,
+    QueryJobConfig,
+    ScalarQueryParameter,
+)
+from google.cloud.bigquery.exceptions import BigQueryError
+from requests.exceptions import RequestException
+
+from app.model.errors import BadQuery, WarehouseUnavailable
+from app.warehouse.bigquery.named_parameters import Parameter, named_parameters
+from app.warehouse.bigquery.url import Place
+
+_anonymous: Callable[[], Any] = AnonymousCredentials
+TIMEOUT_S = 60.0
+RETRY = DEFAULT_RETRY.with_timeout(30.0)
+_CHECK_TIMEOUT_S = 10.0
+
+_VENDOR_ERRORS = (GoogleAPIError, GoogleAuthError, RequestException, BigQueryError, OSError)
+# Reasons that come with a status of 400 or 404 although nothing is wrong with what was asked.
+_PASSING = {
+    *("backendError", "internalError", "jobBackendError", "jobInternalError", "jobRateLimitExceeded"),
+    *("rateLimitExceeded", "quotaExceeded", "resourceInUse", "tableUnavailable"),
+}
+
+_REASON = re.compile(r"[a-z][A-Za-z]{1,40}")
+
+
+@contextmanager
+def bigquery_errors() -> Iterator[None]:
+    """Translate all that the SDK raises to WarehouseUnavailable, without its text: that may quote a value."""
+    try:
+        yield
+    except _VENDOR_ERRORS as exc:
+        raise WarehouseUnavailable(f"BigQuery ({_name(exc)})") from None
+
+
+def _first(exc: Exception) -> Mapping[str, str]:
+    errors = exc.errors if isinstance(exc, GoogleAPICallError) else []
+    return errors[0] if errors and isinstance(errors[0], Mapping) else {}
+
+
+def reason_word(reason: object) -> str:
+    """Return BigQuery's word for a fault; anything else that stands in its place could quote a value."""
+    return reason if isinstance(reason, str) and _REASON.fullmatch(reason) else ""
+
+
+def _name(exc: Exception) -> str:
+    return reason_word(_first(exc).get("reason")) or type(exc).__name__
+
+
+def is_passing(exc: Exception) -> bool:
+    """Tell whether BigQuery's word for a 400 or 404 says that nothing is wrong with what it was asked."""
+    return _name(exc) in _PASSING
+
+
+@contextmanager
+def _statement_errors() -> Iterator[None]:
+    """Translate what the SDK raises where a statement may be at fault, without the text."""
+    with bigquery_errors():
+        try:
+            yield
+        except (BadRequest, NotFound) as exc:
+            if is_passing(exc):
+                raise
+            raise BadQuery(f"BigQuery stopped at a row ({_name(exc)})") from None
+        except TimeoutError:
+            raise BadQuery("the statement took too long") from None
+
+
+def open_client(place: Place) -> Any:
+    """Return a client for the REST interface; raises WarehouseUnavailable without credentials."""
+    emulated = urlsplit(place.endpoint).scheme == "http"
+    with bigquery_errors():
+        return Client(
+            project=place.project,
+            credentials=_anonymous() if emulated else None,
+            client_options={"api_endpoint": place.endpoint} if place.endpoint else None,
+        )
+
+
+class BigQueryReader:
+    """Statements on one dataset, whose tables need no prefix."""
+
+    def __init__(self, place: Place) -> None:
+        self._place = place
+        self._client = open_client(place)
+        # The kind of a statement depends on its text and the types of its parameters alone.
+        self._check_reads = lru_cache(maxsize=256)(self._dry_run)
+
+    def stream(self, sql: str, parameters: Mapping[str, object]) -> Iterator[dict[str, object]]:
+        """Run one read-only statement; see Warehouse. Values are Python's own, JSON is parsed."""
+        text, named = named_parameters(sql, parameters)
+        self._check_reads(text, tuple((parameter.name, parameter.type) for parameter in named))
+        with _statement_errors():
+            rows = self._client.query_and_wait(
+                text,
+                job_config=self._config(named),
+                api_timeout=TIMEOUT_S,
+                wait_timeout=TIMEOUT_S,
+                retry=RETRY,
+                job_retry=None,
+            )
+            for row in rows:
+                yield dict(row.items())
+
+    def _dry_run(self, sql: str, types: Sequence[tuple[str, str]]) -> None:
+        """Raise BadQuery unless a statement only reads. No value is sent, so the fault can be quoted."""
+        config = self._config([Parameter(name, type, None) for name, type in types])
+        config.dry_run = True
+        with bigquery_errors():
+            try:
+                job = self._client.query(sql, config, retry=RETRY, job_retry=None, timeout=TIMEOUT_S)
+            except (BadRequest, NotFound) as exc:
+                if is_passing(exc):
+                    raise
+                raise BadQuery(f"BigQuery: {_first(exc).get('message', _name(exc))}") from None
+        if job.statement_type != "SELECT":
+            raise BadQuery("only a statement that reads tables is allowed")
+
+    def _config(self, parameters: Sequence[Parameter]) -> QueryJobConfig:
+        return QueryJobConfig(
+            default_dataset=self._place.name,
+            query_parameters=[ScalarQueryParameter(p.name, p.type, p.value) for p in parameters],
+        )
+
+    def delete(self, table: str, column: str, values: Sequence[str]) -> int:
+        """Remove rows by the value of a column; both names are known to be good."""
+        config = QueryJobConfig(query_parameters=[ArrayQueryParameter("values", "STRING", list(values))])
+        sql = f"DELETE FROM `{self._place.name}.{table}` WHERE `{column}` IN UNNEST(@values)"
+        with bigquery_errors():
+            try:
+                job = self._client.query(sql, config, retry=RETRY, job_retry=None, timeout=TIMEOUT_S)
+                job.result(retry=RETRY, timeout=TIMEOUT_S, job_retry=None)
+                return int(job.num_dml_affected_rows or 0)
+            except BadRequest as exc:
+                if is_passing(exc):
+                    raise
+                # The statement is good, so this is its one other fault: rows in the streaming buffer.
+                text = "rows written in the last 90 minutes cannot be removed yet"
+                raise WarehouseUnavailable(text) from None
+
+    def check(self) -> None:
+        """Raise WarehouseUnavailable unless `instances` can be seen, which whoever reads or writes it may."""
+        with bigquery_errors():
+            self._client.get_table(f"{self._place.name}.instances", retry=None, timeout=_CHECK_TIMEOUT_S)
+
+    def close(self) -> None:
+        """Close the client."""
+        self._client.close()

@@ -1,0 +1,1 @@
+"""Where untrusted bytes are processed: warm processes with limits, each in a sandbox."""

@@ -1,0 +1,324 @@
+import json
+import os
+import socket
+import sqlite3
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from contextlib import closing
+
+import pytest
+
+from app.bus import DeliveryPolicy, open_bus
+from app.bus.local.bus import backoff_s
+from app.bus.local.pusher import Pump
+from app.bus.local.queue import QueueStats, sqlite_errors
+from app.model.errors import BusUnavailable, ConfigError
+from app.model.values import Message, Row
+from tests.bus.conftest import NOW, QUICK, Clock, Sink, look, until
+from tests.bus.contract import BusContract, Endpoint, note
+from tests.processes import PATIENCE_S
+
+
+class TestLocalBus(BusContract):
+    @pytest.fixture
+    def dead_letters(self, sink: Sink) -> Callable[[int], list[Row]]:
+        return sink.wait
+
+    @pytest.fixture
+    def vendor(self) -> tuple:
+        return [sqlite3], sqlite_errors
+
+
+def test_door_opens_it(path, sink):
+    bus = open_bus(f"local:{path}", QUICK, sink)
+    assert bus.publish(note()).isdecimal()
+    bus.close()
+
+
+@pytest.mark.parametrize("status", [102, 200, 201, 202, 204])
+def test_status_that_acknowledges(status, bus, endpoint):
+    endpoint.answer(status)
+    bus.start(endpoint.url)
+    bus.publish(note())
+    endpoint.wait(1)
+    until(lambda: bus.stats() == QueueStats(0, 0, 0, 0.0))
+    assert len(endpoint.pushes) == 1
+
+
+@pytest.mark.parametrize("status", [203, 206, 302, 307, 400, 404, 409, 422, 429, 500, 503])
+def test_status_that_refuses(status, bus, endpoint):
+    endpoint.answer(status)
+    bus.start(endpoint.url)
+    bus.publish(note())
+    assert [push["deliveryAttempt"] for push in endpoint.wait(2)] == [1, 2]
+
+
+def test_what_follows_an_answer_of_102_is_not_the_answer_to_the_next_push(bus, endpoint):
+    endpoint.answer(102)
+    bus.start(endpoint.url)
+    for count in (1, 2):
+        bus.publish(note())
+        endpoint.wait(count)
+        until(lambda: bus.stats() == QueueStats(0, 0, 0, 0.0))
+    assert len(endpoint.pushes) == 2
+
+
+def test_connection_stays_open_between_pushes(bus, endpoint):
+    endpoint.answer(422, 200, 204)
+    bus.start(endpoint.url)
+    for count in (2, 3, 4):
+        bus.publish(note())
+        endpoint.wait(count)
+        until(lambda: bus.stats() == QueueStats(0, 0, 0, 0.0))
+    assert endpoint.connections == 1
+
+
+def test_default_backing_off_doubles_from_one_second_to_ten_minutes():
+    waits = [backoff_s(DeliveryPolicy(), attempt) for attempt in range(1, 13)]
+    assert waits == [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 600, 600]
+    assert backoff_s(DeliveryPolicy(), 100_000) == 600
+
+
+def test_fifth_delivery_comes_fifteen_seconds_after_the_first(make, path, endpoint):
+    clock, began = Clock(), NOW
+    bus = make(DeliveryPolicy(), clock)
+    endpoint.answer(422, 422, 422, 422, 422)
+    bus.start(endpoint.url)
+    bus.publish(note())
+    for delivery, due_at in enumerate([began + 1, began + 3, began + 7, began + 15], start=1):
+        endpoint.wait(delivery)
+        until(lambda: look(path, "SELECT leased FROM queue") == [(0,)])
+        assert look(path, "SELECT due_at FROM queue") == [(due_at,)]
+        clock.now = due_at
+    assert endpoint.wait(5)[-1]["deliveryAttempt"] == 5
+
+
+def test_message_is_not_pushed_before_it_is_due(make, endpoint):
+    clock = Clock()
+    bus = make(DeliveryPolicy(), clock)
+    endpoint.answer(503)
+    bus.start(endpoint.url)
+    bus.publish(note())
+    endpoint.wait(1)
+    until(lambda: bus.stats().waiting == 1)
+    clock.now += 0.99
+    time.sleep(0.5)
+    assert len(endpoint.pushes) == 1
+    clock.now += 0.01
+    endpoint.wait(2)
+
+
+def test_late_answer_is_a_refusal_and_the_message_comes_again(make, endpoint):
+    bus = make(DeliveryPolicy(backoff_min_s=0.05, ack_deadline_s=0.3, concurrency=2))
+    endpoint.open.clear()
+    bus.start(endpoint.url)
+    bus.publish(note())
+    endpoint.wait(1)
+    assert [push["deliveryAttempt"] for push in endpoint.wait(2)] == [1, 2]
+    endpoint.open.set()
+    until(lambda: bus.stats().waiting + bus.stats().leased == 0)
+
+
+def test_no_more_pushes_at_once_than_allowed(make, endpoint):
+    bus = make(DeliveryPolicy(concurrency=3))
+    for _ in range(12):
+        bus.publish(note())
+    endpoint.open.clear()
+    bus.start(endpoint.url)
+    endpoint.wait(3)
+    time.sleep(0.4)
+    assert (len(endpoint.pushes), bus.stats().leased, bus.depth()) == (3, 3, 9)
+    endpoint.open.set()
+    endpoint.wait(12)
+    assert endpoint.most_at_once == 3
+
+
+def test_every_message_of_a_crowd_is_pushed_once(bus, endpoint):
+    bus.start(endpoint.url)
+    ids = [bus.publish(note(b"%d" % number)) for number in range(300)]
+    pushed = [push["message"]["messageId"] for push in endpoint.wait(300)]
+    until(lambda: bus.stats() == QueueStats(0, 0, 0, 0.0))
+    assert sorted(pushed) == sorted(ids)
+
+
+def test_endpoint_that_is_not_there_yet_burns_no_attempt(make):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    bus = make(DeliveryPolicy(backoff_min_s=0.01, max_attempts=2))
+    bus.start(f"http://127.0.0.1:{port}/")
+    bus.publish(note())
+    time.sleep(1.2)
+    bus.close()
+    with closing(Endpoint()) as endpoint, closing(make()) as bus:
+        bus.start(endpoint.url)
+        assert endpoint.wait(1)[0]["deliveryAttempt"] == 1
+
+
+def test_message_that_is_published_again_begins_at_its_first_delivery(bus, endpoint):
+    bus.start(endpoint.url)
+    bus.publish(Message(b"", {}, "77", attempt=5))
+    assert endpoint.wait(1)[0]["deliveryAttempt"] == 1
+
+
+def test_connection_that_breaks_is_a_refusal(bus):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        bus.start(f"http://127.0.0.1:{server.getsockname()[1]}/")
+        bus.publish(note())
+        attempts = []
+        for _ in range(2):
+            connection, _ = server.accept()
+            with connection:
+                text = b""
+                while b"deliveryAttempt" not in text:
+                    text += connection.recv(65536)
+            attempts.append(json.loads(text.partition(b"\r\n\r\n")[2])["deliveryAttempt"])
+    assert attempts == [1, 2]
+
+
+def test_proxy_of_the_environment_is_not_used(bus, endpoint, monkeypatch):
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    bus.start(endpoint.url)
+    bus.publish(note())
+    endpoint.wait(1)
+
+
+def test_lone_surrogates_of_a_file_name_survive(bus, endpoint):
+    name = os.fsdecode(b"caf\xe9.dcm")
+    bus.start(endpoint.url)
+    bus.publish(note(objectId=name))
+    assert endpoint.wait(1)[0]["message"]["attributes"]["objectId"] == name
+
+
+def test_own_message_does_not_wait_for_the_next_look(bus, endpoint, monkeypatch):
+    monkeypatch.setattr("app.bus.local.pusher.TICK_S", 60.0)
+    bus.start(endpoint.url)
+    for count in range(1, 6):
+        bus.publish(note())
+        endpoint.wait(count)
+        until(lambda: bus.stats() == QueueStats(0, 0, 0, 0.0))
+
+
+def test_second_service_on_the_same_queue_is_refused(make, endpoint):
+    bus, second = make(), make()
+    bus.start(endpoint.url)
+    with pytest.raises(ConfigError, match=f"already served by process {os.getpid()}; stop it"):
+        second.start(endpoint.url)
+    bus.close()
+    second.start(endpoint.url)
+
+
+def test_service_that_is_not_started_publishes_beside_another(make, endpoint):
+    make().start(endpoint.url)
+    message_id = make().publish(note())
+    assert endpoint.wait(1)[0]["message"]["messageId"] == message_id
+
+
+def test_closing_releases_what_did_not_finish(make, endpoint, monkeypatch):
+    monkeypatch.setattr("app.bus.local.bus.CLOSE_S", 0.2)
+    slow = DeliveryPolicy(backoff_min_s=300)
+    bus = make(slow)
+    endpoint.open.clear()
+    bus.start(endpoint.url)
+    bus.publish(note())
+    endpoint.wait(1)
+    bus.close()
+    assert not endpoint.open.is_set()  # the push has no answer yet
+    endpoint.open.set()
+    make(slow).start(endpoint.url)
+    assert endpoint.wait(2)[1]["deliveryAttempt"] == 2
+
+
+def test_closing_waits_for_pushes_in_flight(make, endpoint):
+    bus = make()
+    endpoint.open.clear()
+    bus.start(endpoint.url)
+    bus.publish(note())
+    endpoint.wait(1)
+    threading.Timer(0.5, endpoint.open.set).start()
+    bus.close()
+    assert make().stats() == QueueStats(0, 0, 0, 0.0)
+
+
+def test_closed_bus_is_unavailable(bus):
+    bus.close()
+    for call in (lambda: bus.publish(note()), bus.check, bus.stats):
+        with pytest.raises(BusUnavailable):
+            call()
+
+
+@pytest.mark.parametrize("endpoint_url", ["https://127.0.0.1/", "127.0.0.1:80", "http:///x"])
+def test_endpoint_that_is_no_http_url_is_a_config_error(endpoint_url, bus):
+    with pytest.raises(ConfigError):
+        bus.start(endpoint_url)
+
+
+def test_file_that_is_no_database_is_a_config_error(path, make):
+    path.parent.mkdir()
+    path.write_text("not a database" * 100)
+    with pytest.raises(ConfigError, match=r"give bus\.url another file"):
+        make()
+
+
+def test_folder_in_place_of_the_file_is_a_config_error(path, make):
+    path.mkdir(parents=True)
+    with pytest.raises(ConfigError):
+        make()
+
+
+def test_folder_that_cannot_be_made_is_a_config_error(path, make):
+    path.parent.write_text("a file")
+    with pytest.raises(ConfigError):
+        make()
+
+
+def test_an_unforeseen_error_does_not_end_the_delivery(caplog):
+    """As where the machine has no thread or memory left for a moment: the queue goes on afterwards."""
+    handled: list[Message] = []
+    told_alive: list[bool] = []
+    faults: list[Exception] = [RuntimeError("can't start new thread"), MemoryError(), BusUnavailable("")]
+
+    def lease(count: int) -> list[Message]:
+        if len(faults) == 1:
+            told_alive.append(pump.alive())
+        if faults:
+            raise faults.pop(0)
+        return [] if handled else [note()]
+
+    pump = Pump("push", 1, lease, handled.append)
+    try:
+        until(lambda: handled)
+        assert (told_alive, pump.alive()) == ([False], True)
+    finally:
+        pump.stop()
+        pump.join(time.monotonic() + PATIENCE_S)
+    told = [record for record in caplog.records if record.name == "dicomlake.bus"]
+    assert [record.__dict__["code"] for record in told] == ["internal_error"] * 2 + ["bus_unavailable"]
+    assert [bool(record.exc_info) for record in told] == [True, True, False]
+
+
+def test_messages_for_which_no_thread_starts_are_handled_once_one_does(monkeypatch, caplog):
+    """They are leased already: forgotten, all of a queue would wait for the end of leases."""
+    start, refusals = threading.Thread.start, [RuntimeError("can't start new thread")] * 3
+    waiting, handled = deque(range(20)), []
+
+    def start_or_not(thread: threading.Thread) -> None:
+        if thread.name.startswith("push_") and refusals:
+            raise refusals.pop()
+        start(thread)
+
+    def lease(count: int) -> list[Message]:
+        return [note(b"%d" % waiting.popleft()) for _ in range(min(count, len(waiting)))]
+
+    monkeypatch.setattr(threading.Thread, "start", start_or_not)
+    pump = Pump("push", 8, lease, handled.append)
+    try:
+        until(lambda: len(handled) >= 20)
+        until(pump.alive)
+    finally:
+        pump.stop()
+        pump.join(time.monotonic() + PATIENCE_S)
+    assert sorted(int(message.data) for message in handled) == list(range(20))
+    assert len([record for record in caplog.records if record.name == "dicomlake.bus"]) == 1

@@ -1,0 +1,202 @@
+"""BigQuery: the contract by both ways to write, behind a strict front; then what is its own."""
+
+import json
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+
+import pytest
+
+from app.model.errors import RowsRejected
+from app.warehouse import open_warehouse
+from app.warehouse.batch import BatchedWarehouse
+from tests.parts import ROOT
+from tests.warehouse.contract import NOON, WarehouseContract, count, instance_row
+
+pytestmark = pytest.mark.xdist_group("cloud")
+LONG_AGO = datetime(1990, 1, 1, tzinfo=UTC)  # BigQuery has no partition for it
+
+
+@pytest.fixture
+def warehouse(bigquery):
+    return bigquery
+
+
+class TestStorageWrite(WarehouseContract):
+    """The contract by the Storage Write API."""
+
+
+class TestInsertAll(WarehouseContract):
+    """The contract by insertAll; what only reads is the same as above."""
+
+    test_a_removal_hides_the_object_even_when_it_came_first = None
+    test_studies_and_series_count_what_is_current = None
+    test_a_dead_letter_is_listed_with_its_last_failure_until_it_is_stored = None
+    test_sixteen_threads_append_and_read_at_once = None
+    test_a_stream_gives_the_rows_of_a_query_one_by_one = None
+    test_a_stream_of_what_is_no_reading_statement_is_a_bad_query = None
+    test_letters_of_one_event_come_together_the_newest_last = None
+    test_query_takes_parameters_of_every_scalar_type = None
+    test_a_parameter_that_no_column_could_hold_is_a_bad_query = None
+    test_a_statement_that_is_wrong_or_writes_is_a_bad_query = None
+
+    @pytest.fixture
+    def warehouse(self, front, dataset):
+        warehouse = open_warehouse(front.url(dataset, write="insertall"))
+        yield warehouse
+        warehouse.close()
+
+    def test_sixteen_threads_append_at_once(self, warehouse):
+        def append(thread):
+            for i in range(5):
+                warehouse.append("instances", [instance_row(f"r{thread}.{i}")])
+
+        with ThreadPoolExecutor(16) as pool:
+            list(pool.map(append, range(16)))
+        assert count(warehouse, "instances") == 80
+
+
+def test_opening_and_create_ask_nothing(front, dataset):
+    warehouse = open_warehouse(front.url(dataset))
+    warehouse.create()
+    warehouse.append("instances", [])
+    warehouse.close()
+    assert (front.asked, front.calls) == ([], 0)
+
+
+def test_each_use_loads_only_the_sdk_it_needs():
+    code = """
+import sys
+from app.model.errors import WarehouseUnavailable
+from app.warehouse import open_warehouse
+
+def loaded():
+    sdks = ("google.cloud.bigquery", "google.cloud.bigquery_storage_v1", "grpc")
+    print([name in sys.modules for name in sdks], "app.warehouse.bigquery.write_api" in sys.modules)
+
+def use(call):
+    try:
+        call()
+    except WarehouseUnavailable:
+        loaded()
+
+def opened():
+    return open_warehouse(
+        "bigquery:demo-project.lake?endpoint=http://127.0.0.1:1&write_endpoint=http://127.0.0.1:1"
+    )
+
+opened().create()
+loaded()
+use(lambda: opened().append("failures", [{"code": "x", "failed_at": __import__("datetime").datetime.now(
+    __import__("datetime").timezone.utc)}]))
+del sys.modules["app.warehouse.bigquery.write_api"]
+use(opened().check)
+"""
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert result.stdout.splitlines() == [
+        "[False, False, False] False",
+        "[False, True, True] True",
+        "[True, True, True] False",
+    ]
+
+
+def test_without_the_packages_the_door_says_what_to_install():
+    code = """
+import sys
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        if name == "google.cloud.bigquery":
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+sys.meta_path.insert(0, Missing())
+from app.model.errors import ConfigError
+from app.warehouse import open_warehouse
+try:
+    open_warehouse("bigquery:demo-project.lake")
+except ConfigError as exc:
+    print(exc)
+"""
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert result.stdout.strip() == (
+        "warehouse.url bigquery: needs dicomlake[gcp]; google.cloud.bigquery is not installed"
+    )
+
+
+class TestBadRows:
+    """Rows that only BigQuery refuses."""
+
+    def test_a_row_that_only_bigquery_refuses_is_refused_alone_and_no_value_is_told(self, either):
+        rows = [instance_row("r0"), instance_row("r1", ingested_at=LONG_AGO), instance_row("r2")]
+        with pytest.raises(RowsRejected) as caught:
+            either.append("instances", rows)
+        assert caught.value.rejected.keys() == {1}
+        assert caught.value.rejected[1] in ("FIELDS_ERROR", "invalid ingested_at")
+        assert count(either, "instances") == 2
+
+    def test_a_document_that_is_no_json_is_refused_alone(self, either):
+        with pytest.raises(RowsRejected) as caught:
+            either.append("instances", [instance_row("r0"), instance_row("r1", metadata='{"a":')])
+        assert caught.value.rejected.keys() == {1}
+        assert count(either, "instances") == 1
+
+    def test_the_bad_row_is_found_when_bigquery_does_not_say_which(self, front, warehouse):
+        front.names_rows = False
+        rows = [instance_row(f"r{i}", ingested_at=LONG_AGO if i in (3, 8) else NOON) for i in range(10)]
+        with pytest.raises(RowsRejected) as caught:
+            warehouse.append("instances", rows)
+        assert caught.value.rejected == dict.fromkeys((3, 8), "BigQuery refuses the row")
+        assert count(warehouse, "instances") == 8
+
+    def test_a_bad_row_fails_only_the_caller_that_brought_it(self, front, warehouse):
+        batched = BatchedWarehouse(warehouse, 500, 9_000_000)
+        rows = [instance_row(f"r{i}", ingested_at=LONG_AGO if i == 7 else NOON) for i in range(16)]
+
+        def append(row):
+            try:
+                batched.append("instances", [row])
+            except RowsRejected as exc:
+                return exc.rejected
+            return None
+
+        with ThreadPoolExecutor(16) as pool:
+            found = list(pool.map(append, rows))
+        assert found == [{0: "FIELDS_ERROR"} if i == 7 else None for i in range(16)]
+        assert count(warehouse, "instances") == 15
+
+
+class TestSizes:
+    """BigQuery takes ten million bytes a request."""
+
+    def test_rows_go_in_requests_under_the_limit(self, front, either):
+        either.append("instances", [instance_row(f"r{i}", metadata=f'"{"x" * 3_500_000}"') for i in range(3)])
+        assert len([line for line in front.asked if "AppendRows" in line or "insertAll" in line]) == 2
+        assert count(either, "instances", "metadata IS NOT NULL") == 3
+
+    def test_text_that_json_writes_longer_is_counted_as_it_is_sent(self, front, dataset):
+        warehouse = open_warehouse(front.url(dataset, write="insertall"))
+        warehouse.append("instances", [instance_row(f"r{i}", patient_name="Ä" * 600_000) for i in range(3)])
+        assert len(front.asked) == 2
+        warehouse.close()
+
+    def test_the_metadata_of_a_row_over_the_limit_stays_in_its_artifact(self, either):
+        earlier = [{"tag": "00100030", "code": "not_a_date"}]
+        row = instance_row(
+            "r1", metadata=json.dumps("x" * 9_100_000), warnings=earlier, metadata_uri="gs://m"
+        )
+        either.append("instances", [row, instance_row("r2", "gs://b/2", metadata='"y"')])
+        one, two = either.query("SELECT metadata, metadata_uri, warnings FROM instances ORDER BY row_id")
+        assert (one["metadata"], one["metadata_uri"]) == (None, "gs://m")
+        assert one["warnings"] == [*earlier, {"tag": "", "code": "metadata_spilled"}]
+        assert (two["metadata"], two["warnings"]) == ("y", [])
+        assert row["warnings"] == earlier
+
+    def test_a_row_over_the_limit_without_its_metadata_is_refused(self, either):
+        rows = [instance_row("r0", metadata="1", patient_name="x" * 9_100_000), instance_row("r1")]
+        with pytest.raises(RowsRejected) as caught:
+            either.append("instances", rows)
+        assert caught.value.rejected == {0: "the row is over the size limit"}
+        assert count(either, "instances") == 1
