@@ -70,10 +70,11 @@ tf-check: ## check the Terraform of tf/, with the providers of the registry and 
 image-test: $(VENV)/.test ## build and run the container image with buildah on a debootstrap base, as root
 	DICOMLAKE_TEST_IMAGE=1 DICOMLAKE_TEST_REQUIRE=all $(BIN)/pytest -q -s tests/test_image.py tests/test_image_run.py
 
-lint: $(VENV)/.test ## ruff and mypy
+lint: $(VENV)/.test ## ruff, mypy, and who may import whom
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
 
 schemas: $(VENV)/.test ## write again what is generated: settings schema, table schemas, docs
 	$(BIN)/python -m tools.generate
