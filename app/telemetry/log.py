@@ -3,6 +3,7 @@
 A line of our own loggers holds its text, the ids bound for the event, and the `extra` keys in ALLOWED. Of an
 exception it tells the classes and where in our code it passed; its text only if it is one of our errors.
 A line of another library holds the first line of its template, without arguments: they may quote a data set.
+Lines that are equal but for their time are folded to one a second: senders must not be able to fill a disk.
 """
 
 from __future__ import annotations
@@ -13,10 +14,12 @@ import math
 import re
 import sys
 import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext, suppress
 from contextvars import ContextVar
 from datetime import UTC, datetime
+from time import monotonic
+from typing import TextIO
 
 from app.model.errors import ConfigError, DicomlakeError, places
 
@@ -50,6 +53,12 @@ OURS = ("dicomlake", "app")
 MUTED = ("pydicom", "py.warnings")  # both quote values in the text itself, not only as arguments
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 MAX_TEXT = 2048
+PERIOD_S = 1.0
+MAX_REMEMBERED = 1000
+"""Different lines of one period that are remembered; what comes after them is written, equal or not."""
+
+HEAD = ("time", "severity", "message")
+Fields = dict[str, object]
 
 _PLAIN = re.compile(r"[A-Za-z0-9_./:@+-]+")
 _bound: ContextVar[Mapping[str, object]] = ContextVar("bound", default={})  # noqa: B039 - never changed
@@ -74,11 +83,11 @@ def configure(level: str, format: str) -> None:
         raise ConfigError(f"log.level: is none of {', '.join(LEVELS).lower()}")
     if format not in ("json", "text"):
         raise ConfigError("log.format: is neither json nor text")
-    handler = _Handler(sys.stderr)
-    handler.setFormatter(_JsonFormatter() if format == "json" else _TextFormatter())
+    handler = _Handler(sys.stderr, _json if format == "json" else _as_text)
     root = logging.getLogger()
     for old in [one for one in root.handlers if isinstance(one, _Handler)]:
         root.removeHandler(old)
+        old.close()
     root.addHandler(handler)
     root.setLevel(logging.WARNING)
     for name in OURS:
@@ -104,34 +113,94 @@ def _unforeseen(error: BaseException | None) -> None:
         logging.getLogger("dicomlake").critical("unforeseen", exc_info=error)
 
 
-class _Handler(logging.StreamHandler):  # type: ignore[type-arg]  # generic only for type checkers
-    """Marks the handler that `configure` may replace, and keeps a failing line from printing its record."""
+class Repeats:
+    """Decides which equal lines are written: the first, then one a second with the number of the others."""
 
-    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the library's name
-        """Say nothing: the library would print the arguments of the line."""
+    def __init__(self) -> None:
+        self._lines: dict[object, tuple[Fields, int]] = {}
+        self._end = math.inf
+
+    def __len__(self) -> int:
+        return len(self._lines)
+
+    def is_first(self, key: object, fields: Fields, now: float) -> bool:
+        """Tell whether a line is to be written; if not, it is counted and `due` will return it."""
+        if key in self._lines:
+            self._lines[key] = fields, self._lines[key][1] + 1
+            return False
+        if not self._lines:
+            self._end = now + PERIOD_S
+        if len(self._lines) < MAX_REMEMBERED:
+            self._lines[key] = fields, 0
+        return True
+
+    def due(self, now: float) -> list[tuple[Fields, int]]:
+        """Return the lines held back in a period that is over: the last of each kind, and their number."""
+        if now < self._end:
+            return []
+        repeated = {key: line for key, line in self._lines.items() if line[1]}
+        self._lines = {key: (fields, 0) for key, (fields, _) in repeated.items()}
+        self._end = now + PERIOD_S
+        return list(repeated.values())
 
 
-class _JsonFormatter(logging.Formatter):
-    """One JSON object a line, in the field names of Cloud Logging, ASCII only."""
+class _Handler(logging.StreamHandler[TextIO]):
+    """Writes lines and folds equal ones; what cannot be written is dropped: there is nowhere to report it."""
 
-    def format(self, record: logging.LogRecord) -> str:
-        return _json(_fields(record))
+    def __init__(self, stream: TextIO, line: Callable[[Fields], str]) -> None:
+        super().__init__(stream)
+        self._line, self._repeats = line, Repeats()
+        self._timer: threading.Timer | None = None
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a line, or count it; the caller holds the lock."""
+        with suppress(Exception):
+            now = monotonic()
+            self._write_due(now)
+            fields = _fields(record)
+            key = tuple((name, value) for name, value in fields.items() if name != "time")
+            last_word = record.levelno >= logging.CRITICAL  # a process ends with it
+            if last_word or "count" in fields or self._repeats.is_first(key, fields, now):
+                self._write(fields)
+            elif self._timer is None:
+                timer = threading.Timer(PERIOD_S, self._late)
+                timer.daemon = True
+                timer.start()
+                self._timer = timer
+
+    def close(self) -> None:
+        """Write what is held back; the stream stays open."""
+        with self.lock or nullcontext():
+            self._write_due(math.inf)
+        super().close()
+
+    def _late(self) -> None:
+        with self.lock or nullcontext():
+            self._timer = None
+            self._write_due(monotonic())
+
+    def _write_due(self, now: float) -> None:
+        for fields, count in self._repeats.due(now):
+            self._write(fields | {"count": count})
+
+    def _write(self, fields: Fields) -> None:
+        with suppress(Exception):
+            self.stream.write(self._line(fields) + "\n")
+            self.stream.flush()
 
 
-class _TextFormatter(logging.Formatter):
-    """Time, severity, message, then key=value; what is not plain is quoted and escaped as in JSON."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        fields = _fields(record)
-        head = f"{fields.pop('time')} {fields.pop('severity'):<8} {_json(str(fields.pop('message')))[1:-1]}"
-        return " ".join([head, *(f"{key}={_word(value)}" for key, value in fields.items())])
+def _as_text(fields: Fields) -> str:
+    """Return time, severity, message, then key=value; what is not plain is quoted and escaped as in JSON."""
+    head = f"{fields['time']} {fields['severity']:<8} {_json(str(fields['message']))[1:-1]}"
+    rest = [f"{key}={_word(value)}" for key, value in fields.items() if key not in HEAD]
+    return " ".join([head, *rest])
 
 
-def _fields(record: logging.LogRecord) -> dict[str, object]:
+def _fields(record: logging.LogRecord) -> Fields:
     """Return what a line may say of a record, the fixed fields first."""
     ours = record.name.split(".")[0] in OURS
     time = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="microseconds")
-    fields: dict[str, object] = {"time": time.replace("+00:00", "Z"), "severity": record.levelname}
+    fields: Fields = {"time": time.replace("+00:00", "Z"), "severity": record.levelname}
     fields["message"] = _text(record) if ours else _template(record.msg)
     if not ours:
         fields["logger"] = _safe(record.name)
@@ -180,6 +249,7 @@ def _safe(value: object) -> str | int | float | bool:
 
 
 def _json(value: object) -> str:
+    """Return one line of JSON, ASCII only; of fields, in the names of Cloud Logging."""
     return json.dumps(value).replace("\x7f", "\\u007f")
 
 

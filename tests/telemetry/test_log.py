@@ -8,6 +8,7 @@ import logging
 import subprocess
 import sys
 import threading
+import time
 import warnings
 from contextlib import redirect_stderr
 from contextvars import copy_context
@@ -15,8 +16,9 @@ from contextvars import copy_context
 import pytest
 
 from app.model.errors import ConfigError, StorageUnavailable
-from app.telemetry.log import ALLOWED, bind, configure
+from app.telemetry.log import ALLOWED, Repeats, bind, configure
 from tests.parts import ROOT
+from tests.processes import wait_until
 
 log = logging.getLogger("dicomlake")
 
@@ -51,6 +53,71 @@ def test_a_line_is_json_in_the_field_names_of_cloud_logging(lines):
         "took_s": 0.4,
         "generation": 17,
     }
+
+
+def flood(count):
+    for _ in range(count):
+        log.warning("refused", extra={"code": "too_many_connections", "http_status": 503})
+        logging.getLogger("uvicorn.error").warning("Invalid %s request.", "HTTP")
+
+
+def test_lines_that_are_equal_but_for_their_time_are_folded_and_counted(lines):
+    read, begin = lines(), time.monotonic()
+    flood(500)
+    log.warning("refused", extra={"code": "bad_request", "http_status": 400})
+    assert wait_until(lambda: sum(json.loads(line).get("count", 1) for line in read()) == 1001)
+    written = [json.loads(line) for line in read()]
+    assert len(written) <= 3 + 2 * (1 + time.monotonic() - begin)
+    assert [line.get("code") for line in written[:3]] == ["too_many_connections", None, "bad_request"]
+    assert not [line for line in written[:3] if "count" in line]
+    by_text = {line["message"]: 0 for line in written}
+    for line in written:
+        by_text[line["message"]] += line.get("count", 1)
+    assert by_text == {"refused": 501, "Invalid %s request.": 500}
+
+
+def test_the_next_configuration_and_the_end_of_the_process_lose_no_count(lines):
+    read = lines()
+    flood(2)
+    lines()
+    assert [json.loads(line).get("count") for line in read()] == [None, None, 1, 1]
+    program = (
+        "import logging; from app.telemetry.log import configure; configure('info', 'text');"
+        "[logging.getLogger('app').info('x') for _ in range(3)]"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert [line.split("INFO")[1].split() for line in ended.stderr.splitlines()] == [["x"], ["x", "count=2"]]
+
+
+def test_lines_with_a_count_of_their_own_are_all_written(lines):
+    read = lines()
+    for _ in range(3):
+        log.info("passed over", extra={"count": 7})
+    assert [json.loads(line)["count"] for line in read()] == [7, 7, 7]
+
+
+def test_what_is_remembered_of_lines_is_bounded():
+    repeats = Repeats()
+    for number in range(100_000):
+        assert repeats.is_first(f"{number}", {}, now=5.0)
+    assert len(repeats) <= 1000
+
+
+def test_of_equal_lines_the_first_is_written_and_the_others_once_a_second():
+    repeats = Repeats()
+    assert repeats.is_first("a", {"n": 1}, now=5.0)
+    assert not repeats.is_first("a", {"n": 2}, now=5.1)
+    assert not repeats.is_first("a", {"n": 3}, now=5.9)
+    assert repeats.is_first("b", {"n": 4}, now=5.9)
+    assert list(repeats.due(now=5.99)) == []
+    assert list(repeats.due(now=6.0)) == [({"n": 3}, 2)]
+    assert not repeats.is_first("a", {"n": 5}, now=6.5)  # it goes on
+    assert repeats.is_first("b", {"n": 6}, now=6.5)
+    assert list(repeats.due(now=7.0)) == [({"n": 5}, 1)]
+    assert list(repeats.due(now=8.0)) == []
+    assert repeats.is_first("a", {"n": 7}, now=8.0)
 
 
 @pytest.mark.parametrize("format", ["json", "text"])
