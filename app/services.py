@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import posixpath
-import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -11,7 +10,7 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
-from app.bus import Bus, DeliveryPolicy, check_bus, open_bus
+from app.bus import Bus, Connect, DeliveryPolicy, check_bus, open_bus
 from app.config import SECTIONS, Settings, loader_variables
 from app.model.errors import ConfigError, TransientError
 from app.model.values import Instance, Row
@@ -36,8 +35,8 @@ class Services:
     """All that a running dicomlake holds open.
 
     own_prefixes: by bucket that is read, what names of our own artifacts there begin with. index: the file in
-    which generations of files are kept. push_secret: new at each start; with it the embedded queue pushes.
-    accept_removals: files that are gone at the start were removed, even where it looks as if a disk were.
+    which generations of files are kept. accept_removals: files that are gone at the start were removed, even
+    where it looks as if a disk were.
     """
 
     settings: Settings
@@ -51,16 +50,15 @@ class Services:
     space: Space
     own_prefixes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     index: Path | None = None
-    push_secret: str = field(default_factory=secrets.token_urlsafe, repr=False)
     now: Callable[[], datetime] = _now
     accept_removals: bool = False
 
-    def start(self, endpoint: str) -> None:
-        """Begin to watch the source and to push to `endpoint`, where the backends do that themselves."""
+    def start(self, connect: Connect) -> None:
+        """Begin to watch the source and to push over `connect`, where the backends do that themselves."""
         if self.settings.api.serve == "browse":
             return
         self.workers.warm()
-        self.bus.start(endpoint, self.push_secret)
+        self.bus.start(connect)
         options = WatchOptions(self.settings.source.settle_s, self.accept_removals)
         self.source.watch(self.bus.publish, options)
 

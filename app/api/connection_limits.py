@@ -11,6 +11,7 @@ from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from app.api.security_headers import HEADERS
+from app.model.values import OWN_QUEUE
 
 log = logging.getLogger("dicomlake")
 
@@ -51,7 +52,11 @@ class Connection(HttpToolsProtocol):
         super().connection_made(transport)
         transport.set_write_buffer_limits(0)  # writing pauses as soon as the peer does not keep up
         self._wait(self.head_s)
-        if len(self.connections) > self.max_connections:
+        if (
+            OWN_QUEUE in self.app_state
+        ):  # whatever crowd there is outside, it must not cost an event an attempt
+            return
+        if sum(OWN_QUEUE not in one.app_state for one in self.connections) > self.max_connections:
             self._refuse(503)
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -85,7 +85,7 @@ def check_sender(request: Request) -> None:
     is_loopback = address == "::1" or address.startswith("127.")
     if api.auth != "none" or api.host in EVERYWHERE or not is_loopback:
         return
-    # The address itself too: it is no name that leads here, and the embedded queue knows no other.
+    # The address itself too: it is no name that leads here.
     ours = (*LOOPBACK, api.host.lower(), address)
     for host in headers.getlist("host"):
         if re.sub(r":[0-9]*$", "", host).strip("[]").lower() not in ours:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import logging
 import signal
@@ -18,6 +19,7 @@ from app.api.auth import check_gate
 from app.api.connection_limits import Connection
 from app.config import Settings
 from app.model.errors import ConfigError
+from app.model.values import OWN_QUEUE
 from app.services import Services, broken
 from app.services import faults as services_faults
 from app.telemetry.metrics import FAILED
@@ -75,6 +77,40 @@ def _bound(host: str, port: int) -> socket.socket:
 class Server(uvicorn.Server):
     """Takes SIGINT and SIGTERM as a wish to stop, and then ends as done instead of as killed."""
 
+    _loop: asyncio.AbstractEventLoop | None = None
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to serve."""
+        await super().startup(sockets)
+        self._loop = asyncio.get_running_loop()
+
+    def connect(self) -> socket.socket:
+        """Return a connection for the embedded queue; nobody else can make one that is known as its own.
+
+        For any thread but that of the server. Raises ConnectionRefusedError while it does not serve.
+        """
+        if self._loop is None or self.should_exit:
+            raise ConnectionRefusedError
+        ours, theirs = socket.socketpair()
+        accepting = self._accept(theirs)
+        try:
+            asyncio.run_coroutine_threadsafe(accepting, self._loop)
+        except RuntimeError:  # the loop was closed just now
+            accepting.close()
+            ours.close()
+            theirs.close()
+            raise ConnectionRefusedError from None
+        return ours
+
+    async def _accept(self, theirs: socket.socket) -> None:
+        if self.should_exit:  # it would be too late to tell the connection
+            theirs.close()
+            return
+        theirs.setblocking(False)
+        state = {**self.lifespan.state, OWN_QUEUE: True}
+        protocol = partial(self.config.http_protocol_class, self.config, self.server_state, state)  # type: ignore[call-arg]  # as uvicorn
+        await asyncio.get_running_loop().connect_accepted_socket(protocol, theirs)
+
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Stop on either signal; a second one stops at once."""
@@ -111,14 +147,14 @@ def make_server(services: Services, connection: type[Connection] = Connection) -
 
 
 def serve(services: Services, sock: socket.socket) -> None:
-    """Serve until SIGINT or SIGTERM; pushes of the embedded queue wait in the backlog until it answers."""
+    """Serve until SIGINT or SIGTERM."""
     run(make_server(services), services, sock)
 
 
 def run(server: Server, services: Services, sock: socket.socket) -> None:
     """Watch, push to the service on `sock` and serve; whatever ends it, the services are closed."""
     try:
-        services.start(local_endpoint(sock))
+        services.start(server.connect)
         log.info("serving", extra={"url": local_endpoint(sock), "sandbox": "+".join(offered()) or "none"})
         server.run(sockets=[sock])
     finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
@@ -9,6 +10,8 @@ from typing import Protocol
 from app.model.values import Message, Reason, Row
 from app.plumbing.backends import load_backend
 
+Connect = Callable[[], socket.socket]
+"""Makes a connection to this very service, or raises OSError."""
 DeadLetterSink = Callable[[Row], None]
 """Writes one row of the table `dead_letter`; returns only when it is durable."""
 
@@ -39,11 +42,8 @@ class Bus(Protocol):
         """Give a message up, with its reason; returns once that is durable, else raises BusUnavailable."""
         ...
 
-    def start(self, endpoint: str, secret: str = "") -> None:
-        """Begin to push to `endpoint`, where the bus runs inside this service; returns at once.
-
-        Each push carries `secret`, so that the endpoint knows it from others.
-        """
+    def start(self, connect: Connect) -> None:
+        """Begin to push over connections made by `connect`, where the bus runs in this service."""
         ...
 
     def depth(self) -> int | None:

@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-from app.bus import DeadLetterSink, DeliveryPolicy
+from app.bus import Connect, DeadLetterSink, DeliveryPolicy
 from app.bus.dead_letter import added_attributes, kept_attributes
 from app.model.errors import BadEvent, BusUnavailable, ConfigError
 from app.model.values import Message, Reason
@@ -99,7 +99,7 @@ class PubSubBus:
         except BadEvent as exc:  # it has no room for the reason; Pub/Sub moves it without one
             raise BusUnavailable(f"the dead letter does not fit: {exc.text}") from exc
 
-    def start(self, endpoint: str, secret: str = "") -> None:
+    def start(self, connect: Connect) -> None:
         """Do nothing: the subscription pushes."""
 
     def depth(self) -> None:

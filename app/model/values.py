@@ -17,8 +17,8 @@ Row = Mapping[str, object]
 Code = Annotated[str, re.compile(r"[a-z][a-z0-9_]{0,39}").fullmatch]
 """A stable word for a fault."""
 Count = Annotated[int, range(1 << 64).__contains__]
-PUSH_SECRET = "x-dicomlake-push-secret"  # noqa: S105 - the name of a header
-"""Header by which the service knows the pushes of its own queue."""
+OWN_QUEUE = "own_queue"
+"""In the state of a request: whether the embedded queue sent it, from within this process."""
 
 
 class EventType(StrEnum):

@@ -2,7 +2,6 @@
 
 import base64
 import json
-import logging
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -271,8 +270,7 @@ def guarded(tmp_path):
     services.close()
 
 
-def test_the_embedded_queue_may_push_where_others_need_a_token(guarded, caplog):
-    caplog.set_level(logging.DEBUG)
+def test_the_embedded_queue_may_push_where_others_need_a_token(guarded):
     with server.listen("127.0.0.1", 0) as sock:
         http = server.make_server(guarded)
         thread = threading.Thread(target=server.run, args=(http, guarded, sock))
@@ -284,25 +282,6 @@ def test_the_embedded_queue_may_push_where_others_need_a_token(guarded, caplog):
         thread.join(PATIENCE_S)
     assert stored
     assert stranger.status_code == 401
-    assert guarded.push_secret not in caplog.text
-
-
-def test_only_the_secret_of_this_start_lets_a_push_in(guarded, tmp_path):
-    client = TestClient(create_app(guarded), headers={"content-type": "application/json"})
-    other = open_services(lake_settings(tmp_path / "other"))
-    other.close()
-
-    def post(*secrets):
-        headers = [("X-Dicomlake-Push-Secret", secret) for secret in secrets]
-        return client.post("/", content=b"no event", headers=headers).status_code
-
-    ours = guarded.push_secret
-    assert len(ours) >= 32
-    assert post(ours) == 400  # let in, and then no event
-    for wrong in ((), ("",), (ours[:-1],), (f"{ours}x",), (other.push_secret,), (ours, ours)):
-        assert post(*wrong) == 401
-    assert post("é".encode()) == 401
-    assert ours not in repr(guarded)
 
 
 FAR = ["0.0.0.0", "::", "", "192.0.2.1", "fe80::1", "lake.example", "127.0.0.1.example", "localhost.example"]

@@ -14,6 +14,7 @@ import pytest
 
 from app.api import server
 from app.api.connection_limits import Connection
+from tests import data
 from tests.processes import PATIENCE_S
 from tests.system.e2e.service import until
 
@@ -30,6 +31,12 @@ class Crowded(Connection):
     """Has room for few connections, and all the patience of the real one."""
 
     max_connections = 8
+
+
+class Full(Crowded):
+    """Stays full for as long as others hold their connections."""
+
+    head_s = 10 * PATIENCE_S
 
 
 @contextmanager
@@ -148,6 +155,25 @@ def test_more_connections_than_the_limit_are_refused_and_later_ones_taken_again(
     assert httpx.get(f"http://127.0.0.1:{port}/health").status_code == 200
     counted = 'dicomlake_events_total{code="too_many_connections",status="failed",type="unknown"} 1.0'
     assert counted in httpx.get(f"http://127.0.0.1:{port}/metrics").text
+
+
+def test_the_embedded_queue_pushes_where_no_more_connections_are_taken(services):
+    with ExitStack() as held:
+        sock = held.enter_context(server.listen("127.0.0.1", 0))
+        http, port = server.make_server(services, Full), sock.getsockname()[1]
+        thread = threading.Thread(target=server.run, args=(http, services, sock))
+        thread.start()
+        held.callback(thread.join, PATIENCE_S)
+        held.callback(setattr, http, "should_exit", True)
+        for _ in range(Crowded.max_connections):
+            held.enter_context(socket.create_connection(("127.0.0.1", port)))
+        assert until(lambda: len(http.server_state.connections) == Crowded.max_connections)
+        for number in range(3):
+            (services.source.root / f"{number}.dcm").write_bytes(data.ct())
+            assert until(lambda n=number: len(services.warehouse.query("SELECT 1 FROM instances")) > n, 15)
+        assert status(send(port)) == 503
+        found = services.warehouse.query("SELECT DISTINCT delivery_attempt FROM instances")
+    assert found == [{"delivery_attempt": 1}]
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """The embedded bus on a file of the test, and what stands around it."""
 
+import socket
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
@@ -50,6 +51,11 @@ def until(fact: Callable[[], object], timeout_s: float = PATIENCE_S) -> None:
     while not fact():
         assert time.monotonic() < deadline
         time.sleep(0.005)
+
+
+def unreachable() -> socket.socket:
+    """Connect where nobody listens."""
+    raise ConnectionRefusedError
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from tests.bus.contract import note
 def test_message_refused_too_often_becomes_a_dead_letter(make, sink, path, endpoint):
     bus = make(DeliveryPolicy(max_attempts=3, backoff_min_s=0.01, backoff_max_s=0.02))
     endpoint.answer(503, 503, 503)
-    bus.start(endpoint.url)
+    bus.start(endpoint.connect)
     message_id = bus.publish(note(b"\x01", objectId="a.dcm"))
     (row,) = sink.wait(1)
     published = endpoint.pushes[0]["message"]["publishTime"]
@@ -40,7 +40,7 @@ def test_message_that_killed_its_process_at_every_attempt_becomes_a_dead_letter(
         for _ in range(2):
             assert queue.lease(MAIN, 1, time.time(), time.time() + 600)
             queue.release(time.time())
-    bus.start(endpoint.url)
+    bus.start(endpoint.connect)
     (row,) = sink.wait(1)
     assert json.loads(row["attributes"])["CloudPubSubDeadLetterSourceDeliveryCount"] == "2"
     assert endpoint.pushes == []
@@ -50,7 +50,7 @@ def test_message_that_killed_its_process_at_every_attempt_becomes_a_dead_letter(
 def test_dead_letter_waits_in_the_queue_until_the_sink_takes_it(failure, make, sink, path, endpoint):
     clock = Clock()
     bus = make(DeliveryPolicy(), clock)
-    bus.start(endpoint.url)
+    bus.start(endpoint.connect)
     sink.failure = failure
     bus.dead_letter(Message(b"x", {}, "7"), Reason("bad_dataset", "broken"))
     assert bus.stats().dead_letters == 1
@@ -72,7 +72,7 @@ def test_dead_letter_outlives_the_process(make, sink, endpoint):
     bus.dead_letter(Message(b"x", {}, "7"), Reason("bad_dataset", "broken"))
     bus.close()
     sink.failure = None
-    make().start(endpoint.url)
+    make().start(endpoint.connect)
     assert [row["message_id"] for row in sink.wait(1)] == ["7"]
 
 
@@ -86,7 +86,7 @@ def test_giving_up_twice_leaves_one_pending_dead_letter(bus, sink):
 def test_message_that_is_a_pending_dead_letter_may_still_be_acknowledged(bus, sink, endpoint):
     sink.failure = WarehouseUnavailable("down")
     endpoint.open.clear()
-    bus.start(endpoint.url)
+    bus.start(endpoint.connect)
     message_id = bus.publish(note())
     endpoint.wait(1)
     bus.dead_letter(Message(b"{}", {}, message_id, attempt=1), Reason("not_dicom", "no"))

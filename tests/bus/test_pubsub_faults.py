@@ -147,7 +147,7 @@ def test_opening_loads_no_sdk():
     code = (
         "import sys; from app.bus import DeliveryPolicy, open_bus;"
         f"bus = open_bus('pubsub:{TOPIC}', DeliveryPolicy(), print, '{LETTERS}');"
-        "bus.start(''); bus.depth(); bus.close();"
+        "bus.start(None); bus.depth(); bus.close();"
         "print([m for m in sys.modules if m.startswith(('google.', 'grpc', 'requests'))])"
     )
     command = [sys.executable, "-c", code]

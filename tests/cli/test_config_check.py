@@ -15,6 +15,7 @@ from app import config
 from app.cli.commands import cli
 from app.services import open_services
 from app.storage.local.storage import LocalStorage
+from tests.bus.conftest import unreachable
 
 CLOUD = {
     "source.url": "gs://landing",
@@ -216,7 +217,7 @@ def test_what_serve_takes_is_valid_while_it_runs(here):
     with socket.socket() as taken, closing(open_services(config.load({}).settings)) as services:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        services.bus.start("http://127.0.0.1:9/")
+        services.bus.start(unreachable)
         port = taken.getsockname()[1]
         before = tree(here)
         assert say(["config", "check"], {"api.port": port})[0] == 0

@@ -14,6 +14,7 @@ from pydicom.data import get_testdata_file
 from app.jobs import ingest
 from app.plumbing import sqlite
 from app.services import open_services
+from tests.bus.conftest import unreachable
 from tests.conftest import lake_settings
 from tests.parts import ROOT, need
 
@@ -37,7 +38,7 @@ def test_only_its_owner_may_read_a_lake(tmp_path):
     lake = tmp_path / "deep" / "lake"
     services = open_services(lake_settings(lake))
     ingest.ingest([Path(CT)], services, lambda line: None)
-    services.bus.start("http://127.0.0.1:9/")
+    services.bus.start(unreachable)
     found = modes(tmp_path / "deep")
     services.close()
     assert {name for name in found if name.startswith("lake/lake.db")} == {

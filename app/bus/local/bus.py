@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
-from app.bus import DeadLetterSink, DeliveryPolicy
+from app.bus import Connect, DeadLetterSink, DeliveryPolicy
 from app.bus.dead_letter import dead_letter
 from app.bus.local.pusher import Pump, Pusher, Verdict, push_body
 from app.bus.local.queue import DEAD_LETTER, MAIN, Queue, QueueStats, check_file
@@ -88,13 +88,12 @@ class LocalBus:
         if letter is not None:  # else this message is a dead letter already, and on its way
             self._carry(letter)
 
-    def start(self, endpoint: str, secret: str = "") -> None:
-        """Begin to push to `endpoint`; leases that a killed process left behind are over at once.
+    def start(self, connect: Connect) -> None:
+        """Begin to push over connections made by `connect`; leases of a killed process are over at once.
 
-        Each push carries `secret`, so that the endpoint knows it from others.
         Raises ConfigError when another service serves this queue.
         """
-        pusher = Pusher(endpoint, self._policy.ack_deadline_s, secret)
+        pusher = Pusher(connect, self._policy.ack_deadline_s)
         self._lock = lock_queue(self._path)
         self._queue.release(self._clock())
         self._reserve()

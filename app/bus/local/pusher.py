@@ -18,17 +18,16 @@ from contextlib import suppress
 from enum import Enum
 from http.client import HTTPConnection, HTTPException
 from socket import SHUT_RDWR
-from urllib.parse import urlsplit
 
+from app.bus import Connect
 from app.bus.dead_letter import rfc3339
-from app.model.errors import BusUnavailable, ConfigError, InternalError, internal
-from app.model.values import PUSH_SECRET, Message
+from app.model.errors import BusUnavailable, InternalError, internal
+from app.model.values import Message
 
 log = logging.getLogger("dicomlake.bus")
 
 # The list of Pub/Sub. http.client shows 102 as the answer, where other clients wait for what follows it.
 ACK_STATUS = frozenset({102, 200, 201, 202, 204})
-CONNECT_S = 10.0
 # Servers close idle connections; uvicorn after 5 s. Never to use one that old avoids meeting the close.
 IDLE_S = 2.0
 ANSWER_BYTES = 65536
@@ -59,20 +58,13 @@ def push_body(message: Message) -> bytes:
 
 
 class Pusher:
-    """Posts to one endpoint over connections that stay open. Safe to call from several threads.
+    """Posts over connections that stay open, made by `connect`. Safe to call from several threads.
 
-    `deadline_s` bounds each wait for the endpoint. No proxy of the environment is used and no redirect
-    followed: the endpoint is this very service.
+    `deadline_s` bounds each wait for an answer. No redirect is followed: all goes to this very service.
     """
 
-    def __init__(self, endpoint: str, deadline_s: float, secret: str = "") -> None:
-        url = urlsplit(endpoint)
-        if url.scheme != "http" or not url.hostname:
-            raise ConfigError(f"the endpoint {endpoint!r} of the embedded queue is no http: URL")
-        self._address = url.hostname, url.port or 80
-        self._path = (url.path or "/") + (f"?{url.query}" if url.query else "")
-        self._deadline_s = deadline_s
-        self._headers = {"Content-Type": "application/json"} | ({PUSH_SECRET: secret} if secret else {})
+    def __init__(self, connect: Connect, deadline_s: float) -> None:
+        self._connect, self._deadline_s = connect, deadline_s
         self._lock = threading.Lock()
         self._idle: list[tuple[float, HTTPConnection]] = []
         self._busy: set[HTTPConnection] = set()
@@ -113,8 +105,9 @@ class Pusher:
                     self._busy.add(connection)
                     return connection
                 connection.close()
-        connection = HTTPConnection(*self._address, timeout=min(self._deadline_s, CONNECT_S))
-        connection.connect()
+        connection = HTTPConnection("localhost")
+        connection.auto_open = 0
+        connection.sock = self._connect()
         connection.sock.settimeout(self._deadline_s)
         with self._lock:
             if self.closed:
@@ -124,7 +117,7 @@ class Pusher:
         return connection
 
     def _post(self, connection: HTTPConnection, body: bytes) -> int:
-        connection.request("POST", self._path, body, self._headers)
+        connection.request("POST", "/", body, {"Content-Type": "application/json"})
         response = connection.getresponse()
         response.read(ANSWER_BYTES)
         if response.status < 200 or not response.isclosed():

@@ -117,7 +117,7 @@ bus.close()
 def test_processes_that_publish_beside_the_service_lose_nothing(make, path, endpoint):
     command = [sys.executable, "-c", PUBLISHER, f"local:{path}"]
     children = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
-    make().start(endpoint.url)  # all four make the file at the same time
+    make().start(endpoint.connect)  # all four make the file at the same time
     ids = [line for child in children for line in child.communicate()[0].split()]
     assert [child.returncode for child in children] == [0, 0, 0]
     assert len(set(ids)) == 150
@@ -173,7 +173,7 @@ def test_write_error_is_unavailable_and_heals(bus, endpoint):
         bus.publish(note(bytes(300_000)))
     assert bus.stats().waiting == 1
     bus.publish(note(b"after"))
-    bus.start(endpoint.url)
+    bus.start(endpoint.connect)
     pushed = {base64.b64decode(push["message"]["data"]) for push in endpoint.wait(2)}
     assert pushed == {b"before", b"after"}
 
@@ -214,7 +214,7 @@ def test_full_disk_is_unavailable_and_heals(small_disk, sink, endpoint):
         assert bus.stats().waiting == len(ids)
         ballast.unlink()
         ids.append(bus.publish(note()))
-        bus.start(endpoint.url)
+        bus.start(endpoint.connect)
         assert sorted(push["message"]["messageId"] for push in endpoint.wait(len(ids))) == sorted(ids)
         until(lambda: bus.stats().waiting + bus.stats().leased == 0)
 
@@ -241,7 +241,7 @@ def test_queue_with_a_reserve_works_on_though_the_disk_is_full(small_disk):
 def test_nothing_is_delivered_while_the_disk_is_nearly_full_and_all_afterwards(small_disk, sink, endpoint):
     policy = replace(QUICK, min_free_bytes=16 * MIB)
     with closing(LocalBus(f"local:{small_disk}/lake.db", policy, sink)) as bus:
-        bus.start(endpoint.url)
+        bus.start(endpoint.connect)
         endpoint.open.clear()
         for _ in range(60):  # more than the first reserve, and it stays in the file
             bus.publish(note(bytes(100_000)))

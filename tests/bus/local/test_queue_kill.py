@@ -57,11 +57,12 @@ while True:
 """
 
 SERVE = f"""{SAY}
+import socket
 from app.bus import DeliveryPolicy
 from app.bus.local.bus import LocalBus
 from app.model.values import Message
 bus = LocalBus(sys.argv[1], DeliveryPolicy(), print)
-bus.start(sys.argv[2])
+bus.start(lambda: socket.create_connection(("127.0.0.1", int(sys.argv[2]))))
 while True:
     say("published", bus.publish(Message(b"x", {{}}, "")))
 """
@@ -118,9 +119,9 @@ def test_killed_service_delivers_all_when_started_again(tmp_path, endpoint):
     url = f"local:{tmp_path}/lake.db"
     published: set[str] = set()
     for _ in range(max(1, ROUNDS // 4)):
-        published.update(killed(SERVE, url, endpoint.url)["published"])
+        published.update(killed(SERVE, url, str(endpoint.port))["published"])
     with closing(LocalBus(url, DeliveryPolicy(), print)) as bus:
-        bus.start(endpoint.url)
+        bus.start(endpoint.connect)
         until(lambda: bus.stats().waiting + bus.stats().leased == 0)
     assert published <= {push["message"]["messageId"] for push in endpoint.pushes}
 
