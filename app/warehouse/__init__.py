@@ -55,6 +55,7 @@ class Warehouse(Protocol):
 
 BACKENDS: dict[str, tuple[str, str, str | None]] = {
     "sqlite": ("app.warehouse.sqlite.warehouse", "SqliteWarehouse", None),
+    "postgresql": ("app.warehouse.postgres.warehouse", "PostgresWarehouse", "postgres"),
     "bigquery": ("app.warehouse.bigquery.warehouse", "BigQueryWarehouse", "gcp"),
 }
 

@@ -15,6 +15,7 @@ class Dialect:
     same: equal, or both null.
     attribute: text of one member of the JSON object in `attributes`, null when that is no JSON.
     integer: text to INT64, null when it is none.
+    collation: of text columns, so that order and MAX are those of the bytes, as elsewhere.
     distinct_list, object_bytes: what is collected in a group, and what is made of that afterwards.
     """
 
@@ -27,6 +28,7 @@ class Dialect:
     integer: str
     distinct_list: tuple[str, str]
     object_bytes: tuple[str, str]
+    collation: str = ""
 
 
 DIALECTS: dict[str, Dialect] = {
@@ -52,6 +54,29 @@ DIALECTS: dict[str, Dialect] = {
             "json_group_object(object_uri, size_bytes)",
             "(SELECT SUM(size) FROM (SELECT MAX(value) AS size FROM json_each({0}) GROUP BY key))",
         ),
+    ),
+    "postgresql": Dialect(
+        quote='"',
+        types={
+            "STRING": "TEXT",
+            "INT64": "BIGINT",
+            "FLOAT64": "DOUBLE PRECISION",
+            "BOOL": "BOOLEAN",
+            "TIMESTAMP": "TIMESTAMPTZ",
+            "BYTES": "BYTEA",
+            **dict.fromkeys(("JSON", "RECORD"), "JSONB"),
+        },
+        nested=False,
+        locator="row_id",
+        same="IS NOT DISTINCT FROM",
+        attribute="(dicomlake_json(attributes) ->> '{0}') COLLATE \"C\"",
+        integer="dicomlake_bigint({0})",
+        distinct_list=("STRING_AGG(DISTINCT {0}, ',' ORDER BY {0})", "{0}"),
+        object_bytes=(
+            "JSONB_OBJECT_AGG(object_uri, size_bytes)",
+            "(SELECT CAST(SUM(CAST(value AS BIGINT)) AS BIGINT) FROM JSONB_EACH_TEXT({0}))",
+        ),
+        collation='COLLATE "C"',
     ),
     "bigquery": Dialect(
         quote="`",

@@ -105,7 +105,9 @@ def column_ddl(column: Column, dialect: str) -> str:
     words = DIALECTS[dialect]
     default = "" if words.nested or column.mode != "REPEATED" else " NOT NULL DEFAULT '[]'"
     required = " NOT NULL" if column.mode == "REQUIRED" else ""
-    return f"{words.quote}{column.name}{words.quote} {_type(column, words)}{default}{required}"
+    is_text = column.type == "STRING" and column.mode != "REPEATED"
+    collation = f" {words.collation}" if words.collation and is_text else ""
+    return f"{words.quote}{column.name}{words.quote} {_type(column, words)}{collation}{default}{required}"
 
 
 def _type(column: Column, words: Dialect) -> str:

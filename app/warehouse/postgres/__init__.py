@@ -1,0 +1,1 @@
+"""Warehouse in a PostgreSQL database."""
