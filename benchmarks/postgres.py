@@ -70,26 +70,26 @@ def main() -> None:
         print(f"rows of {len(METADATA) + 900} bytes, PostgreSQL on the same machine")
         done = 0
         for batch in (20, 500):
-            print(
-                f"append, {batch} a commit, with table study   {append(warehouse, done, 5000, batch):8.0f} rows/s"
-            )
+            rate = append(warehouse, done, 5000, batch)
+            print(f"append, {batch} a commit, with table study   {rate:8.0f} rows/s")
             done += 5000
         with (
             mock.patch("app.warehouse.postgres.statements.UPSERT_STUDIES", "SELECT %s::text[]"),
             mock.patch("app.warehouse.postgres.statements.DROP_STUDIES", "SELECT %s::text[], %s::text[]"),
         ):
-            print(
-                f"append, 500 a commit, without               {append(warehouse, done, 5000, 500):8.0f} rows/s"
-            )
+            rate = append(warehouse, done, 5000, 500)
+            print(f"append, 500 a commit, without               {rate:8.0f} rows/s")
             done += 5000
         while done < total:
             append(warehouse, done, 5000, 500)
             done += 5000
+        newest = "ORDER BY study_date DESC NULLS LAST, study_instance_uid LIMIT 50"
         for words, sql in {
-            "newest 50 studies, table study": "SELECT * FROM study ORDER BY study_date DESC NULLS LAST, study_instance_uid LIMIT 50",
-            "newest 50 studies, view studies": "SELECT * FROM studies ORDER BY study_date DESC NULLS LAST, study_instance_uid LIMIT 50",
+            "newest 50 studies, table study": f"SELECT * FROM study {newest}",
+            "newest 50 studies, view studies": f"SELECT * FROM studies {newest}",
             "study by patient, table study": "SELECT * FROM study WHERE patient_id = 'P7'",
-            "instances of a study": "SELECT sop_instance_uid FROM instances_current WHERE study_instance_uid = '1.2.826.0.1.7'",
+            "instances of a study": "SELECT sop_instance_uid FROM instances_current"
+            " WHERE study_instance_uid = '1.2.826.0.1.7'",
         }.items():
             print(f"{words:42} {timed(warehouse, sql):8.2f} ms at {done} rows")
         warehouse.close()

@@ -1,4 +1,4 @@
-"""A real PostgreSQL for tests: its own cluster in a scratch folder, on a socket there, without a network port."""
+"""A real PostgreSQL for tests: its own cluster in a scratch folder, on a socket there, without a port."""
 
 from __future__ import annotations
 
@@ -20,9 +20,11 @@ def find_postgres() -> Path | None:
     found = [path.parent for path in Path("/usr/lib/postgresql").glob("*/bin/initdb")]
     if which := shutil.which("initdb"):
         found.append(Path(which).resolve().parent)
-    return max(
-        found, key=lambda path: [int(n) for n in path.parent.name.split(".") if n.isdigit()], default=None
-    )
+    return max(found, key=_version, default=None)
+
+
+def _version(folder: Path) -> list[int]:
+    return [int(part) for part in folder.parent.name.split(".") if part.isdigit()]
 
 
 @dataclass
@@ -49,7 +51,8 @@ class Cluster:
         )
 
     def start(self) -> None:
-        options = f"-c listen_addresses= -c unix_socket_directories={self.folder} -c fsync={'on' if self.fsync else 'off'}"
+        fsync = "on" if self.fsync else "off"
+        options = f"-c listen_addresses= -c unix_socket_directories={self.folder} -c fsync={fsync}"
         log = str(self.folder / "log")
         self.run("pg_ctl", "-D", str(self.folder / "data"), "-o", options, "-l", log, "-w", "start")
 

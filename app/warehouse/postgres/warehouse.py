@@ -13,6 +13,7 @@ import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Any
 
 import psycopg
@@ -66,7 +67,7 @@ class PostgresWarehouse:
         _check_url(url)
 
     def create(self) -> None:
-        """Make or update tables, functions and views; raises ConfigError where a table is of another program."""
+        """Make or update tables, functions and views; raises ConfigError where one is of another program."""
         with self._writing() as writer:
             writer.execute(statements.LOCK_SCHEMA)
             for function in statements.FUNCTIONS:
@@ -91,9 +92,7 @@ class PostgresWarehouse:
         have = {column for (column,) in writer.execute(statements.COLUMNS_OF, [name])}
         missing = [column for column in TABLES[name].columns if have and column.name not in have]
         if any(column.mode == "REQUIRED" for column in missing):
-            raise ConfigError(
-                f"warehouse.url: the database holds a table {name} that is not of this software"
-            )
+            raise ConfigError(f"warehouse.url: the database holds a table {name} of another program")
         for column in missing:
             writer.execute(f"ALTER TABLE {name} ADD COLUMN {column_ddl(column, statements.DIALECT)}")
         for statement in statements.table_ddl(name):
@@ -124,16 +123,17 @@ class PostgresWarehouse:
                 writer.cursor().executemany(statements.INSERTS[table], values)
                 return
             uris = sorted({str(row["object_uri"]) for row in rows})
-            writer.execute(statements.LOCK_ALL, [uris])
+            # Never prepared: a plan for any list of studies is one for all of them.
+            ask = partial(writer.execute, prepare=False)
+            ask(statements.LOCK_ALL, [uris])
             studies = {str(row["study_instance_uid"]) for row in rows if row.get("study_instance_uid")}
-            studies |= {uid for (uid,) in writer.execute(statements.TOUCHED, [uris])}
+            studies |= {uid for (uid,) in ask(statements.TOUCHED, [uris])}
             touched = sorted(studies)
-            if touched:
-                writer.execute(statements.LOCK_ALL, [touched])
+            ask(statements.LOCK_ALL, [touched])
             writer.cursor().executemany(statements.INSERTS[table], values)
             if touched:
-                writer.execute(statements.UPSERT_STUDIES, [touched])
-                writer.execute(statements.DROP_STUDIES, [touched, touched])
+                ask(statements.UPSERT_STUDIES, [touched])
+                ask(statements.DROP_STUDIES, [touched, touched])
 
     def query(self, sql: str, parameters: Mapping[str, object] | None = None) -> list[dict[str, object]]:
         """Run one read-only statement; see Warehouse. Of columns with the same name the last is kept."""
@@ -203,10 +203,11 @@ class PostgresWarehouse:
     def _connect(self, timeout_s: int, read_only: bool) -> psycopg.Connection[Any]:
         if self._closed:
             raise WarehouseUnavailable("the warehouse is closed")
-        # A server that is reached through a pooler of transactions knows no prepared statements.
         connection = psycopg.connect(
             self._url,
-            prepare_threshold=None,
+            prepare_threshold=None
+            if read_only
+            else 0,  # the INSERTs: planning one costs more than running it
             connect_timeout=CONNECT_TIMEOUT_S,
             application_name="dicomlake",
         )
@@ -294,7 +295,7 @@ def _check_url(url: str) -> None:
 
 
 def _bound(sql: str, parameters: Mapping[str, object]) -> tuple[str, Mapping[str, object] | None]:
-    """Return a statement in psycopg's words and its parameters: `:name` of one that is given, else as it is."""
+    """Return a statement in psycopg's words and its parameters; `:name` stands for one that is given."""
     if not parameters:
         return sql, None
 
