@@ -253,7 +253,7 @@ class Watcher:
                 del self._waiting[name]
 
     def _skip_found(self, name: str, error: DicomlakeError) -> None:
-        if not isinstance(error, NotAFile):  # no more than a removed file is it worth a line at every scan
+        if not isinstance(error, NotAFile):  # it never becomes an object; not a line at every scan
             self._skip(name)
 
     def _skip(self, name: str) -> None:
