@@ -53,7 +53,7 @@ _OF_VERSION = """SELECT member, revision, metadata_uri, preview_uri FROM {table}
 WHERE object_uri = :object_uri AND generation = :generation"""
 
 _BELOW = """SELECT object_uri, generation, {columns} FROM {view}
-WHERE object_uri >= :low AND object_uri < :high GROUP BY object_uri, generation"""
+WHERE object_uri >= :low AND object_uri < :high AND generation IS NOT NULL GROUP BY object_uri, generation"""
 
 
 def described(uris: Sequence[str]) -> tuple[str, dict[str, str]]:
