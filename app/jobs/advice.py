@@ -99,7 +99,8 @@ TABLE = (
     Advice(
         ("removals_held",),
         "files that are gone may be on a disk that is not mounted",
-        "mount the disk again; if they were removed: `dicomlake ingest --prune FOLDER --yes`",
+        "mount the disk again; if they were removed: `dicomlake ingest --prune FOLDER --yes`, or start the"
+        " service once with `serve --accept-removals`",
     ),
     Advice(
         ("storage_unavailable",),
