@@ -58,6 +58,17 @@ class Storage(Protocol):
         """
         ...
 
+    def locate(self, ref: ObjectRef) -> Content:
+        """Return a way to read this generation in ranges, whatever its size; none of its bytes are read.
+
+        Raises as `fetch`; so do the reads once this generation is gone.
+        """
+        ...
+
+    def ref_of(self, uri: str, generation: int) -> ObjectRef | None:
+        """Return the version that an address names, as `uri` writes it; None where it is not stored here."""
+        ...
+
     def is_live(self, ref: ObjectRef, metageneration: int | None = None) -> bool:
         """Tell whether this generation is still the object's current one, of this metageneration if given.
 
@@ -78,6 +89,13 @@ class Storage(Protocol):
 
     def write(self, name: str, data: bytes, content_type: str) -> str:
         """Store an object whole or not at all and return its URI; repeating it gives the same result."""
+        ...
+
+    def read(self, uri: str) -> bytes:
+        """Return the whole of an object that `write` stored here, by its URI; raises ObjectGone if it is not.
+
+        For our own artifacts, which are never changed: there is no generation to pin.
+        """
         ...
 
     def delete(self, name: str) -> None:

@@ -107,6 +107,33 @@ class StorageContract:
             assert stream.read(3) == b"\x00\x01\x02"
             assert stream.tell() == 259
 
+    def test_located_version_is_read_in_ranges_until_it_is_gone(self, storage: Storage, put: Put) -> None:
+        ref = put("a", bytes(range(256)))
+        content = storage.locate(ref)
+        assert (content.ref, content.uri, content.size, content.data) == (ref, storage.uri("a"), 256, None)
+        with content.open() as stream:
+            stream.seek(254)
+            assert stream.read(9) == b"\xfe\xff"
+        put("a", b"new")
+        with pytest.raises(ObjectGone):
+            content.open().read(1)
+        with pytest.raises(ObjectGone):
+            storage.locate(ref)
+
+    def test_an_address_leads_back_to_its_version(self, storage: Storage, put: Put) -> None:
+        ref = put("a/b", b"x")
+        assert storage.ref_of(storage.uri("a/b"), ref.generation) == ref
+        for uri in ("gs://another-bucket/a", "file:///elsewhere/a", storage.uri(""), ""):
+            assert storage.ref_of(uri, 1) is None
+
+    def test_written_object_is_read_by_its_address(self, storage: Storage) -> None:
+        uri = storage.write("cache/a", b"one", "text/plain")
+        assert storage.read(uri) == b"one"
+        storage.delete("cache/a")
+        for gone in (uri, storage.uri("never"), "gs://another-bucket/a", "file:///elsewhere/a"):
+            with pytest.raises(ObjectGone):
+                storage.read(gone)
+
     def test_write_is_listed_and_read_back(self, storage: Storage) -> None:
         assert storage.write("json/a.json", b"{}", "application/json") == storage.uri("json/a.json")
         (ref,) = storage.list("json/")
@@ -199,6 +226,8 @@ class StorageContract:
             storage.check,
             lambda: storage.fetch(ref),
             lambda: storage.open(ref),
+            lambda: storage.locate(ref),
+            lambda: storage.read(storage.uri("a")),
             lambda: storage.write("b", b"x", ""),
             lambda: storage.delete("a"),
             lambda: list(storage.list()),

@@ -32,6 +32,7 @@ if find_spec("google.cloud.storage") is None:
 
 NAME_BYTES = 1024
 PAGE_OBJECTS = 1000
+MAX_ARTIFACT_BYTES = 512 << 20
 CACHE_CONTROL = "private, no-store"
 """Of what we write, for it is about patients: no browser or proxy keeps it, whoever may read the bucket."""
 ESCAPED = "%~"
@@ -72,14 +73,29 @@ class GcsStorage:
         checksum is compared.
         """
         self._check(ref)
-        content = None if size is not None and size <= BIG_BYTES else self._big(ref)
-        if content is None:
+        content = None if size is not None and size <= BIG_BYTES else self.locate(ref)
+        if content is None or content.size <= BIG_BYTES:
             content = tried(lambda: self._whole(ref), ObjectGone)
         if size not in (None, content.size):
             raise ShortRead("the object has another size than announced")
         if crc32c not in (None, content.crc32c):
             raise ShortRead("the object has another checksum than announced")
         return content
+
+    def locate(self, ref: ObjectRef) -> Content:
+        """Return a way to read this generation in ranges; only its size and checksum are asked for."""
+        self._check(ref)
+        found = self._stat(ref)
+        opener = partial(stream_version, self._client(), ref, found.size)
+        decode = inflated if _is_gzipped(found) else None
+        uri = self.uri(ref.name, ref.bucket)
+        return Content(ref, uri, found.size, found.crc32c, opener=opener, decode=decode)
+
+    def ref_of(self, uri: str, generation: int) -> ObjectRef | None:
+        """Return the version that an address names; None where its bucket is not served here."""
+        bucket, _, name = uri.removeprefix("gs://").partition("/")
+        known = uri.startswith("gs://") and bucket in self._buckets and is_object_name(name)
+        return ObjectRef(bucket, name, generation) if known else None
 
     def is_live(self, ref: ObjectRef, metageneration: int | None = None) -> bool:
         """Tell whether this generation is still the object's current one; a kept noncurrent one is not."""
@@ -108,6 +124,14 @@ class GcsStorage:
         full = object_name(self.prefix, name)
         tried(lambda: self._put(full, data, content_type or "application/octet-stream"))
         return self.uri(full, self.bucket)
+
+    def read(self, uri: str) -> bytes:
+        """Return the whole of an object that `write` stored, by its URI; one request."""
+        ref = self.ref_of(uri, 0)
+        if ref is None or ref.bucket != self.bucket:
+            raise ObjectGone("the address is of another storage")
+        blob = self._client().bucket(self.bucket).blob(ref.name)
+        return tried(lambda: download(blob, MAX_ARTIFACT_BYTES), ObjectGone)
 
     def delete(self, name: str) -> None:
         """Remove an object that `write` stored; a bucket that keeps versions keeps it as a noncurrent one."""
@@ -162,16 +186,6 @@ class GcsStorage:
         blob = version(self._client(), ref)
         tried(lambda: blob.reload(if_generation_match=ref.generation, **_ONCE), ObjectGone)
         return blob
-
-    def _big(self, ref: ObjectRef) -> Content | None:
-        """Return how to read a big object in ranges; None when the object is not big."""
-        found = self._stat(ref)
-        if found.size <= BIG_BYTES:
-            return None
-        opener = partial(stream_version, self._client(), ref, found.size)
-        decode = inflated if _is_gzipped(found) else None
-        uri = self.uri(ref.name, ref.bucket)
-        return Content(ref, uri, found.size, found.crc32c, opener=opener, decode=decode)
 
     def _whole(self, ref: ObjectRef) -> Content:
         blob = version(self._client(), ref)

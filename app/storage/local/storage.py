@@ -34,6 +34,7 @@ from app.storage.local.files import (
     delete_file,
     file_name,
     is_object_name,
+    open_file,
     os_errors,
     stat_file,
     sweep,
@@ -122,6 +123,17 @@ class LocalStorage:
             raise ShortRead("the file has another checksum than announced")
         return content
 
+    def locate(self, ref: ObjectRef) -> Content:
+        """Return a way to read this generation in ranges; none of its bytes are read."""
+        with self._open(ref) as stream:
+            opener = partial(open_version, self.root, ref.name, stream.stamp)
+            return Content(ref, self.uri(ref.name), stream.stamp.size, opener=opener)
+
+    def ref_of(self, uri: str, generation: int) -> ObjectRef | None:
+        """Return the version that an address names; None where it is not below the root."""
+        name = uri.removeprefix(self.uri(""))
+        return None if name == uri or not is_object_name(name) else ObjectRef(self.bucket, name, generation)
+
     def is_live(self, ref: ObjectRef, metageneration: int | None = None) -> bool:
         """Tell whether the file still is this generation; files have no metageneration."""
         try:
@@ -174,6 +186,14 @@ class LocalStorage:
         path = file_name(name)
         write_file(self.root, path, data)
         return self.uri(path)
+
+    def read(self, uri: str) -> bytes:
+        """Return the whole of a file that `write` stored, by its URI."""
+        name = uri.removeprefix(self.uri(""))
+        if name == uri or not is_object_name(name):
+            raise ObjectGone("the address is of another storage")
+        with os_errors(), open(open_file(self.root, name), "rb", buffering=0) as stream:
+            return stream.readall()
 
     def delete(self, name: str) -> None:
         """Remove an object that `write` stored, and the folders that are empty then."""
