@@ -12,6 +12,7 @@ from starlette.types import ASGIApp
 
 from app import __version__, events
 from app.api import auth, docs_page, health, push
+from app.api.dicomweb.accept import NotAcceptable
 from app.api.security_headers import with_headers
 from app.model.errors import (
     BadEvent,
@@ -30,6 +31,7 @@ log = logging.getLogger("dicomlake")
 STATUS: tuple[tuple[type[DicomlakeError], int], ...] = (
     (auth.Unauthorized, 401),
     (auth.Forbidden, 403),
+    (NotAcceptable, 406),
     (push.BodyTooLarge, 413),
     (push.HeadersTooLarge, 431),
     (push.UnsupportedBody, 415),
