@@ -6,7 +6,10 @@ pay for pydicom and the codecs.
 
 from __future__ import annotations
 
-from dataclasses import replace
+import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import TYPE_CHECKING
 from urllib.parse import quote
@@ -19,6 +22,11 @@ if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
     from app.dicom.read.dataset import ObjectDataset
+
+
+_BULK = re.compile(
+    rb'"([0-9A-F]{8})":\{"vr":"([A-Z]{2})","BulkDataURI":"([^"#]*(?:#offset=(\d+)&length=(\d+))?)"\}'
+)
 
 
 def describe(content: Content, options: DescribeOptions) -> Instance:
@@ -111,6 +119,37 @@ def bulk_source(content: Content) -> str:
     """
     member = "" if content.member is None else f"&member={quote(content.member, safe='')}"
     return f"{quote(content.uri, safe=':/')}?generation={content.ref.generation}{member}"
+
+
+@dataclass(frozen=True, slots=True)
+class BulkEntry:
+    """One value that a document leaves in the object. number: which of its tag, from 1.
+
+    begin, end: where its address stands in the document. offset, length: where the value lies in the object;
+    None where it has no place there.
+    """
+
+    tag: str
+    vr: str
+    number: int
+    begin: int
+    end: int
+    offset: int | None
+    length: int | None
+
+
+def bulk_entries(document: bytes) -> Iterator[BulkEntry]:
+    """Yield the values that a document, as `to_document` writes it, leaves in the object, in its order.
+
+    A document may be tens of MiB: it is searched, not parsed. No text in it can look like an entry, for JSON
+    has its quotes escaped.
+    """
+    counts: Counter[str] = Counter()
+    for found in _BULK.finditer(document):
+        tag, vr = found[1].decode(), found[2].decode()
+        counts[tag] += 1
+        place = (int(found[4]), int(found[5])) if found[4] else (None, None)
+        yield BulkEntry(tag, vr, counts[tag], *found.span(3), *place)
 
 
 def _preview(

@@ -246,7 +246,7 @@ def test_no_value_of_a_data_set_leaves(said):
 
 
 def test_every_error_there_is_was_made_to_happen(said):
-    unreachable = {"bad_window"}  # settings refuse such a window before any data set is read
+    unreachable = {"bad_window", "bad_viewport"}  # settings refuse such a window before any data set is read
     assert sorted(tree() - said.codes) == sorted(unreachable)
 
 
