@@ -104,3 +104,24 @@ def letters_below(uri: str) -> tuple[str, dict[str, str]]:
 
 def _range(uri: str) -> dict[str, str]:
     return {"low": uri, "high": f"{uri[:-1]}0"}  # "0" follows "/"
+
+
+def instances_of(
+    columns: Sequence[str], study_instance_uid: str, series_instance_uid: str | None = None
+) -> tuple[str, dict[str, object]]:
+    """Ask for the current instances of a study, or of one series of it.
+
+    Returns
+    -------
+    Statement and parameters; it answers with these columns of each row that has all three UIDs
+    """
+    parameters: dict[str, object] = {"study": study_instance_uid}
+    narrower = ""
+    if series_instance_uid is not None:
+        parameters["series"] = series_instance_uid
+        narrower = " AND series_instance_uid = :series"
+    return (
+        f"SELECT {', '.join(columns)} FROM instances_current WHERE study_instance_uid = :study{narrower}"
+        " AND series_instance_uid IS NOT NULL AND sop_instance_uid IS NOT NULL",
+        parameters,
+    )

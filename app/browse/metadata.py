@@ -1,0 +1,94 @@
+"""Documents of instances for DICOMweb: the artifacts, with addresses of this service for bulk data."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import groupby
+
+from app.browse.cache import MAX_OBJECT_BYTES, key_of
+from app.browse.instances import NotFound, Stored
+from app.browse.objects import Originals
+from app.dicom import BulkEntry, bulk_entries
+from app.model.errors import ObjectGone
+
+AT_ONCE = 16
+BASE = b"\0base\0"
+"""Stands for the address of this service in what is kept: NUL is in no JSON text."""
+
+
+def documents_key(instances: Sequence[Stored]) -> str:
+    """Return what changes with every change of the documents of these instances."""
+    return key_of(["metadata", 1, *(one.row_id for one in instances)])
+
+
+def documents(instances: Sequence[Stored], base: str, originals: Originals) -> Iterator[bytes]:
+    """Yield a JSON array of the documents of these instances in pieces; base: URL of DICOMweb here.
+
+    `instances` are those of whole series, one after the other: what is made of a series is kept. Raises
+    ObjectGone when an artifact is no more.
+    """
+    mark = b"["
+    for _, group in groupby(instances, key=lambda one: one.series_instance_uid):
+        series = list(group)
+        for piece in _series(series, originals):
+            yield mark + piece.replace(BASE, base.encode())
+            mark = b","
+    yield b"]"
+
+
+def document(stored: Stored, base: str, originals: Originals) -> bytes:
+    """Return a JSON array of the document of one instance."""
+    return b"[" + _rewritten(stored, originals).replace(BASE, base.encode()) + b"]"
+
+
+def bulk_entry(stored: Stored, tag: str, number: int, originals: Originals) -> BulkEntry:
+    """Return what the document of an instance says of a value that it leaves in the object.
+
+    Raises NotFound when there is none; number counts the values of this tag, from 1.
+    """
+    for entry in bulk_entries(_read(stored, originals)):
+        if (entry.tag, entry.number) == (tag, number):
+            return entry
+    raise NotFound("the instance has no such value, or it is in its metadata")
+
+
+def _series(series: Sequence[Stored], originals: Originals) -> Iterator[bytes]:
+    """Yield the documents of a series, joined by commas, from what was kept of it or from the artifacts."""
+    uid, name = series[0].series_instance_uid, f"{documents_key(series)}.json"
+    kept = originals.cache.get(uid, name)
+    if kept is not None:
+        yield kept
+        return
+    whole: io.BytesIO | None = io.BytesIO() if len(series) > 1 else None
+    with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="documents") as pool:
+        for start in range(0, len(series), AT_ONCE):
+            batch = series[start : start + AT_ONCE]
+            piece = b",".join(pool.map(lambda one: _rewritten(one, originals), batch))
+            if whole is not None:
+                whole.write(b"," + piece if start else piece)
+                if whole.tell() > MAX_OBJECT_BYTES:
+                    whole = None
+            yield piece
+    if whole is not None:
+        originals.cache.put(uid, name, whole.getvalue(), "application/dicom+json")
+
+
+def _read(stored: Stored, originals: Originals) -> bytes:
+    if stored.metadata_uri is None:
+        raise ObjectGone("the row names no document")
+    return originals.services.artifacts.read(stored.metadata_uri)
+
+
+def _rewritten(stored: Stored, originals: Originals) -> bytes:
+    """Return a document with addresses of DICOMweb, below a base that is put in when it is sent."""
+    told = _read(stored, originals)
+    if b'"BulkDataURI"' not in told:
+        return told
+    parts, done = [], 0
+    for entry in bulk_entries(told):
+        number = "" if entry.number == 1 else f"/{entry.number}"
+        parts += [told[done : entry.begin], BASE, f"/{stored.path}/bulkdata/{entry.tag}{number}".encode()]
+        done = entry.end
+    return b"".join([*parts, told[done:]])
