@@ -12,7 +12,9 @@ from starlette.types import ASGIApp
 
 from app import __version__, events
 from app.api import auth, docs_page, health, push
+from app.api.dicomweb import wado
 from app.api.dicomweb.accept import NotAcceptable
+from app.api.dicomweb.answers import Browser
 from app.api.security_headers import with_headers
 from app.model.errors import (
     BadEvent,
@@ -61,6 +63,8 @@ def create_app(services: Services) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
+        if browser is not None:
+            browser.originals.close()
         services.close()
 
     app = Api(title="dicomlake", version=__version__, docs_url=None, redoc_url=None, lifespan=lifespan)
@@ -71,6 +75,10 @@ def create_app(services: Services) -> FastAPI:
     app.include_router(docs_page.router)
     if services.settings.api.serve != "browse":
         app.include_router(push.router)
+    browser = Browser.over(services) if services.settings.api.serve != "ingest" else None
+    if browser is not None:
+        app.state.browser = browser
+        app.include_router(wado.router)
     app.add_exception_handler(DicomlakeError, _nack)
     return app
 

@@ -1,6 +1,8 @@
 """Headers that every answer has, for a browser that is pointed at the service.
 
-None of them lets a page of another origin read an answer: there is no CORS, on purpose.
+A route that needs another value sets it itself; two policies for content would both hold, and of two words
+about caches nobody knows which counts. None of them lets a page of another origin read an answer: there is no
+CORS, on purpose.
 """
 
 from __future__ import annotations
@@ -18,13 +20,16 @@ HEADERS = {
 
 
 def with_headers(app: ASGIApp) -> ASGIApp:
-    """Return the application with HEADERS on all it answers."""
-    added = [(name.encode(), value.encode()) for name, value in HEADERS.items()]
+    """Return the application with HEADERS on all it answers, each where the answer has none of that name."""
+    defaults = [(name.encode(), value.encode()) for name, value in HEADERS.items()]
 
     async def answer(scope: Scope, receive: Receive, send: Send) -> None:
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message = {**message, "headers": [*message.get("headers", ()), *added]}
+                given = list(message.get("headers", ()))
+                names = {name.lower() for name, _ in given}
+                added = [(name, value) for name, value in defaults if name not in names]
+                message = {**message, "headers": [*given, *added]}
             await send(message)
 
         await app(scope, receive, send_with_headers)

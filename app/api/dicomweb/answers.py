@@ -1,0 +1,102 @@
+"""What the routes of DICOMweb share: what they read from, the URL they are at, and what becomes of errors."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any
+
+from fastapi import Request, Response
+from fastapi.responses import JSONResponse
+from fastapi.routing import APIRoute
+
+from app.api.dicomweb.accept import NotAcceptable
+from app.api.dicomweb.parameters import BadParameter
+from app.browse.cache import Cache
+from app.browse.instances import Instances, NotFound
+from app.browse.objects import Originals
+from app.model.errors import (
+    DicomlakeError,
+    ObjectGone,
+    Overloaded,
+    PermanentError,
+    TransientError,
+    Unrenderable,
+)
+from app.services import Services
+
+PREFIX = "/dicomweb"
+ABSENT = ("no_pixel_data", "no_such_frame", "bad_viewport")
+"""Codes of Unrenderable that say that what is asked for is not there."""
+LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
+STATUS: tuple[tuple[type[DicomlakeError], int], ...] = (
+    (NotFound, 404),
+    (ObjectGone, 404),
+    (BadParameter, 400),
+    (NotAcceptable, 406),
+    (Unrenderable, 406),
+    (Overloaded, 429),
+    (TransientError, 503),
+    (PermanentError, 422),
+)
+"""The first class that fits gives the status (PS3.18 8.5); any other error is one of ours."""
+
+
+@dataclass(frozen=True, slots=True)
+class Browser:
+    """What the routes read from."""
+
+    services: Services
+    instances: Instances
+    originals: Originals
+
+    @classmethod
+    def over(cls, services: Services) -> Browser:
+        """Return one over open services."""
+        return cls(services, Instances(services.warehouse), Originals(services, Cache(services.artifacts)))
+
+
+class BrowseRoute(APIRoute):
+    """Answers what a route raises in a form of DICOMweb's own; no error of a client is one of an event."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """Return the handler with errors turned into answers."""
+        handle = super().get_route_handler()
+
+        async def answer(request: Request) -> Response:
+            try:
+                return await handle(request)
+            except DicomlakeError as error:
+                status = status_of(error)
+                if status is None:
+                    raise
+                return JSONResponse({"code": error.code, "message": error.text}, status)
+
+        return answer
+
+
+def status_of(error: DicomlakeError) -> int | None:
+    """Return the status that an error answers with, None for one that is not foreseen here."""
+    if isinstance(error, Unrenderable) and error.code in ABSENT:
+        return 404
+    return next((status for kind, status in STATUS if isinstance(error, kind)), None)
+
+
+def base_url(request: Request) -> str:
+    """Return the URL of DICOMweb as the client sees it: `api.public_url`, else by the request's headers."""
+    headers = request.headers
+    public = getattr(request.app.state.services.settings.api, "public_url", "")
+    if public:
+        return f"{public.rstrip('/')}{PREFIX}"
+    scheme = _first(headers.get("x-forwarded-proto", "")) or request.url.scheme
+    host = _first(headers.get("x-forwarded-host", "")) or headers.get("host", "")
+    if host in LOOPBACK and "x-forwarded-host" not in headers:  # some clients leave out the port
+        host = f"{host}:{(request.scope.get('server') or ('', 80))[1]}"
+    if not re.fullmatch(r"[A-Za-z0-9.:\[\]_-]{1,300}", host) or scheme not in ("http", "https"):
+        return PREFIX
+    return f"{scheme}://{host}{PREFIX}"
+
+
+def _first(value: str) -> str:
+    return value.partition(",")[0].strip()
