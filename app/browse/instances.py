@@ -6,10 +6,8 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
-from datetime import datetime
-from operator import itemgetter
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 from app.model.errors import DicomlakeError
 from app.warehouse import Warehouse
@@ -28,9 +26,11 @@ class NotFound(DicomlakeError):
     code = "not_found"
 
 
-@dataclass(frozen=True, slots=True)
-class Stored:
-    """One current instance: where its object and its artifacts are, and what a list is ordered by."""
+class Stored(NamedTuple):
+    """One current instance: where its object and its artifacts are, and what a list is ordered by.
+
+    A tuple, for a study has thousands of them.
+    """
 
     row_id: str
     study_instance_uid: str
@@ -46,6 +46,11 @@ class Stored:
     series_number: int | None
     instance_number: int | None
     number_of_frames: int | None
+    rows: int | None
+    columns: int | None
+    samples_per_pixel: int | None
+    bits_allocated: int | None
+    warnings: Any
     ingested_at: Any
     metadata_uri: str | None
     preview_uri: str | None
@@ -64,7 +69,7 @@ class Stored:
         return f"{series}/instances/{self.sop_instance_uid}"
 
 
-COLUMNS = tuple(one.name for one in fields(Stored))
+COLUMNS = Stored._fields
 
 
 @dataclass
@@ -81,11 +86,13 @@ class Instances:
 
         Of several objects that hold one instance the newest counts. Raises NotFound when there is none.
         """
-        rows = self.warehouse.query(*instances_of(COLUMNS, study, series))
+        rows = self.warehouse.stream(*instances_of(COLUMNS, study, series))
         found: dict[tuple[str, str], Stored] = {}
-        for row in sorted(sorted(rows, key=itemgetter("row_id"), reverse=True), key=_age):
+        for row in rows:
             one = Stored(**row)  # type: ignore[arg-type]  # the columns are its fields
-            found[one.series_instance_uid, one.sop_instance_uid] = one
+            key = one.series_instance_uid, one.sop_instance_uid
+            if key not in found or _is_newer(one, found[key]):
+                found[key] = one
         if not found:
             raise NotFound("there is no such study or series")
         instances = sorted(found.values(), key=_place)
@@ -113,9 +120,11 @@ class Instances:
                 self._kept.popitem(last=False)
 
 
-def _age(row: dict[str, object]) -> str:
-    told = row["ingested_at"]
-    return told.isoformat() if isinstance(told, datetime) else str(told)
+def _is_newer(one: Stored, other: Stored) -> bool:
+    """Tell whether a row was made later than another; of the same moment the lower id counts."""
+    if one.ingested_at == other.ingested_at:
+        return one.row_id < other.row_id
+    return bool(one.ingested_at > other.ingested_at)
 
 
 def _place(one: Stored) -> tuple[Any, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import groupby
 
 from app.browse.cache import MAX_OBJECT_BYTES, key_of
@@ -13,7 +14,8 @@ from app.browse.objects import Originals
 from app.dicom import BulkEntry, bulk_entries
 from app.model.errors import ObjectGone
 
-AT_ONCE = 16
+AT_ONCE, PER_TASK = 16, 4
+"""Documents are read in so many threads, so many one after the other in each."""
 BASE = b"\0base\0"
 """Stands for the address of this service in what is kept: NUL is in no JSON text."""
 
@@ -48,7 +50,7 @@ def bulk_entry(stored: Stored, tag: str, number: int, originals: Originals) -> B
 
     Raises NotFound when there is none; number counts the values of this tag, from 1.
     """
-    for entry in bulk_entries(_read(stored, originals)):
+    for entry in bulk_entries(read_document(stored, originals)):
         if (entry.tag, entry.number) == (tag, number):
             return entry
     raise NotFound("the instance has no such value, or it is in its metadata")
@@ -63,9 +65,10 @@ def _series(series: Sequence[Stored], originals: Originals) -> Iterator[bytes]:
         return
     whole: io.BytesIO | None = io.BytesIO() if len(series) > 1 else None
     with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="documents") as pool:
-        for start in range(0, len(series), AT_ONCE):
-            batch = series[start : start + AT_ONCE]
-            piece = b",".join(pool.map(lambda one: _rewritten(one, originals), batch))
+        for start in range(0, len(series), AT_ONCE * PER_TASK):
+            ends = range(start, min(start + AT_ONCE * PER_TASK, len(series)), PER_TASK)
+            tasks = [series[begin : begin + PER_TASK] for begin in ends]
+            piece = b",".join(pool.map(partial(_joined, originals=originals), tasks))
             if whole is not None:
                 whole.write(b"," + piece if start else piece)
                 if whole.tell() > MAX_OBJECT_BYTES:
@@ -75,7 +78,12 @@ def _series(series: Sequence[Stored], originals: Originals) -> Iterator[bytes]:
         originals.cache.put(uid, name, whole.getvalue(), "application/dicom+json")
 
 
-def _read(stored: Stored, originals: Originals) -> bytes:
+def _joined(instances: Sequence[Stored], originals: Originals) -> bytes:
+    return b",".join(_rewritten(one, originals) for one in instances)
+
+
+def read_document(stored: Stored, originals: Originals) -> bytes:
+    """Return the document of an instance as it was written; raises ObjectGone when it is no more."""
     if stored.metadata_uri is None:
         raise ObjectGone("the row names no document")
     return originals.services.artifacts.read(stored.metadata_uri)
@@ -83,7 +91,7 @@ def _read(stored: Stored, originals: Originals) -> bytes:
 
 def _rewritten(stored: Stored, originals: Originals) -> bytes:
     """Return a document with addresses of DICOMweb, below a base that is put in when it is sent."""
-    told = _read(stored, originals)
+    told = read_document(stored, originals)
     if b'"BulkDataURI"' not in told:
         return told
     parts, done = [], 0

@@ -53,7 +53,7 @@ class Originals:
             data = self.services.artifacts.read(stored.dicom_uri)
             ref = ObjectRef(self.services.artifacts.bucket, stored.dicom_uri, stored.generation)
             return Content(ref, stored.dicom_uri, len(data), data=data)
-        content = self._object(stored)
+        content = self._object(stored, whole=True)
         if stored.member is None:
             return content
         name = f"{key_of([stored.object_uri, stored.generation, stored.member])}.member"
@@ -62,6 +62,10 @@ class Originals:
             data = self._run(content, tasks.extract, content, stored.member, self.archive_limits)
             self.cache.put(stored.series_instance_uid, name, data, "", stored=False)
         return replace(content, size=len(data), data=data, opener=None, decode=None, member=stored.member)
+
+    def located(self, stored: Stored) -> Content:
+        """Return how to read a plain object in ranges; raises ObjectGone when that version is no more."""
+        return self._object(stored, whole=False)
 
     def run(self, stored: Stored, task: Callable[..., T], *arguments: Any) -> T:
         """Return `task(content, *arguments)` as a worker computes it."""
@@ -115,7 +119,7 @@ class Originals:
         with self.services.budget.hold(cost(content), WAIT_S):
             return self.services.workers.run(task, *arguments, wait_s=WAIT_S)
 
-    def _object(self, stored: Stored) -> Content:
+    def _object(self, stored: Stored, whole: bool) -> Content:
         source: Storage = self.services.source
         ref = source.ref_of(stored.object_uri, stored.generation)
         if ref is None and stored.object_uri.startswith("file:") and self.services.index is not None:
@@ -125,7 +129,7 @@ class Originals:
             ref = source.ref_of(stored.object_uri, stored.generation)
         if ref is None:
             raise ObjectGone("the object is in a storage that is not read here")
-        if stored.size_bytes is not None and stored.size_bytes <= WHOLE_BYTES:
+        if whole and stored.size_bytes is not None and stored.size_bytes <= WHOLE_BYTES:
             return source.fetch(ref, stored.size_bytes)
         return source.locate(ref)
 

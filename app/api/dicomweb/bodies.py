@@ -13,6 +13,8 @@ from fastapi import Request, Response
 from fastapi.responses import StreamingResponse
 from isal import isal_zlib
 
+from app.browse.cache import Cache
+
 JOINED_BYTES = 8 << 20
 """Up to this size a body goes out at once."""
 LENGTH_BYTES = 32 << 20
@@ -92,11 +94,14 @@ def multipart(request: Request, media_type: str, parts: Iterator[Body], tag: str
     return _sent(request, 200, headers, None, _framed(bodies, boundary))
 
 
-def text(request: Request, content_type: str, pieces: Iterator[bytes], tag: str) -> Response:
-    """Answer with text, compressed where the client takes gzip."""
+def text(request: Request, content_type: str, pieces: Iterator[bytes], tag: str, cache: Cache) -> Response:
+    """Answer with text, compressed where the client takes gzip; a body of a few MiB is kept in memory."""
     headers = headers_of(tag, "Accept, Accept-Encoding") | {"Content-Type": content_type}
     if request.method == "HEAD":
         return Response(headers=headers)
+    name = f"{tag}{' gzip' * takes_gzip(request)}"
+    if (body := cache.get("", name, stored=False)) is not None:
+        return Response(body, headers=headers | _coding(body))
     gathered, size = [], 0
     for piece in pieces:
         gathered.append(piece)
@@ -104,12 +109,15 @@ def text(request: Request, content_type: str, pieces: Iterator[bytes], tag: str)
         if size > JOINED_BYTES:
             break
     whole = size <= JOINED_BYTES
+    sent: Iterator[bytes] = chain(gathered, pieces)
     if takes_gzip(request) and size >= GZIP_MIN_BYTES:
         headers["Content-Encoding"] = "gzip"
-        sent = _gzipped(chain(gathered, pieces))
-    else:
-        sent = chain(gathered, pieces)
-    return Response(b"".join(sent), headers=headers) if whole else StreamingResponse(sent, 200, headers)
+        sent = _gzipped(sent)
+    if not whole:
+        return StreamingResponse(sent, 200, headers)
+    body = b"".join(sent)
+    cache.put("", name, body, content_type, stored=False)
+    return Response(body, headers=headers)
 
 
 def takes_gzip(request: Request) -> bool:
@@ -120,6 +128,11 @@ def takes_gzip(request: Request) -> bool:
         if coding.strip() in ("gzip", "x-gzip", "*") and not re.fullmatch(r"\s*q\s*=\s*0(\.0*)?\s*", rest):
             return True
     return False
+
+
+def _coding(body: bytes) -> dict[str, str]:
+    """Return the header of a body that was kept; no JSON begins as gzip does."""
+    return {"Content-Encoding": "gzip"} if body.startswith(b"\x1f\x8b") else {}
 
 
 def _gzipped(pieces: Iterator[bytes]) -> Iterator[bytes]:

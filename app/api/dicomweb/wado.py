@@ -193,7 +193,7 @@ def retrieve_metadata(request: Request) -> Response:
         pieces = iter([metadata.document(found[0], asked.base, originals)])
     else:
         pieces = metadata.documents(found, asked.base, originals)
-    return text(request, chosen.media_type, pieces, tag)
+    return text(request, chosen.media_type, pieces, tag, originals.cache)
 
 
 # ---------------------------------------------------------------------------------------------- frames
