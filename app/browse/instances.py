@@ -100,16 +100,21 @@ class Instances:
             self._keep((study, uid), [one for one in instances if one.series_instance_uid == uid])
         return instances
 
-    def one(self, study: str, series: str, instance: str, fresh: bool = False) -> Stored:
-        """Return one instance; raises NotFound. Unless `fresh`, by what was found of its series lately."""
+    def one(self, study: str, series: str, instance: str) -> Stored:
+        """Return one instance, by what was found of its series lately; raises NotFound."""
         with self._lock:
             until, kept = self._kept.get((study, series), (0.0, {}))
-        if not fresh and time.monotonic() < until and instance in kept:
+        if time.monotonic() < until and instance in kept:
             return kept[instance]
         for one in self.find(study, series):
             if one.sop_instance_uid == instance:
                 return one
         raise NotFound("there is no such instance")
+
+    def forget(self, study: str, series: str) -> bool:
+        """Find the rows of a series anew the next time; tell whether there were any."""
+        with self._lock:
+            return self._kept.pop((study, series), None) is not None
 
     def _keep(self, key: tuple[str, str], instances: Sequence[Stored]) -> None:
         until = time.monotonic() + self.fresh_s

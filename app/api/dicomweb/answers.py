@@ -66,7 +66,7 @@ class BrowseRoute(APIRoute):
 
         async def answer(request: Request) -> Response:
             try:
-                return await handle(request)
+                return await _again_if_gone(handle, request)
             except DicomlakeError as error:
                 status = status_of(error)
                 if status is None:
@@ -74,6 +74,20 @@ class BrowseRoute(APIRoute):
                 return JSONResponse({"code": error.code, "message": error.text}, status)
 
         return answer
+
+
+async def _again_if_gone(
+    handle: Callable[[Request], Coroutine[Any, Any, Response]], request: Request
+) -> Response:
+    """Answer; an object that went since its row was found may have come again as another version."""
+    try:
+        return await handle(request)
+    except ObjectGone:
+        browser: Browser = request.app.state.browser
+        place = request.path_params.get("study", ""), request.path_params.get("series", "")
+        if not browser.instances.forget(*place):
+            raise
+        return await handle(request)
 
 
 def status_of(error: DicomlakeError) -> int | None:

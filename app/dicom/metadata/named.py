@@ -22,7 +22,7 @@ THRESHOLD = 1 << 16
 """Longest binary value that is shown; longer ones are counted, but have no value."""
 _SEGMENT = re.compile(
     r"(?:\((?P<group>[0-9A-Fa-f]{4}),(?P<creator>[^()]+),(?P<element>[0-9A-Fa-f]{2})\)"
-    r"|\(?(?P<left>[0-9A-Fa-f]{4}),?(?P<right>[0-9A-Fa-f]{4})\)?"
+    r"|(?P<open>\()?(?P<left>[0-9A-Fa-f]{4}),?(?P<right>[0-9A-Fa-f]{4})(?(open)\))"
     r"|(?P<keyword>[A-Za-z][A-Za-z0-9]*))"
     r"(?:\[(?P<item>[0-9]{1,7})\])?(?:\.|\Z)"
 )
