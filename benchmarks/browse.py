@@ -52,6 +52,7 @@ def slices(folder: Path, count: int) -> None:
     dataset = dcmread(str(get_testdata_file("CT_small.dcm", download=False)))
     dataset.Rows, dataset.Columns = previews.CT
     dataset.PixelData = previews.pixels(previews.Case("CT", previews.CT)).tobytes()
+    dataset.WindowCenter, dataset.WindowWidth = "40", "400"
     dataset.StudyInstanceUID, dataset.SeriesInstanceUID = STUDY, SERIES
     for number in range(1, count + 1):
         dataset.SOPInstanceUID, dataset.InstanceNumber = f"{SERIES}.{number}", str(number)

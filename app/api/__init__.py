@@ -12,7 +12,7 @@ from starlette.types import ASGIApp
 
 from app import __version__, events
 from app.api import auth, docs_page, health, push
-from app.api.dicomweb import wado
+from app.api.dicomweb import capabilities, wado
 from app.api.dicomweb.accept import NotAcceptable
 from app.api.dicomweb.answers import Browser
 from app.api.security_headers import with_headers
@@ -78,6 +78,7 @@ def create_app(services: Services) -> FastAPI:
     browser = Browser.over(services) if services.settings.api.serve != "ingest" else None
     if browser is not None:
         app.state.browser = browser
+        app.include_router(capabilities.router)
         app.include_router(wado.router)
     app.add_exception_handler(DicomlakeError, _nack)
     return app

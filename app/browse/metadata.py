@@ -15,7 +15,7 @@ from app.dicom import BulkEntry, bulk_entries
 from app.model.errors import ObjectGone
 
 AT_ONCE, PER_TASK = 16, 4
-"""Documents are read in so many threads, so many one after the other in each."""
+"""Documents are read in so many threads, so many one after the other in each; of a folder in one thread."""
 BASE = b"\0base\0"
 """Stands for the address of this service in what is kept: NUL is in no JSON text."""
 
@@ -35,7 +35,8 @@ def documents(instances: Sequence[Stored], base: str, originals: Originals) -> I
     for _, group in groupby(instances, key=lambda one: one.series_instance_uid):
         series = list(group)
         for piece in _series(series, originals):
-            yield mark + piece.replace(BASE, base.encode())
+            yield mark
+            yield piece.replace(BASE, base.encode())
             mark = b","
     yield b"]"
 
@@ -64,7 +65,8 @@ def _series(series: Sequence[Stored], originals: Originals) -> Iterator[bytes]:
         yield kept
         return
     whole: io.BytesIO | None = io.BytesIO() if len(series) > 1 else None
-    with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="documents") as pool:
+    threads = 1 if originals.services.artifacts.uri("").startswith("file:") else AT_ONCE
+    with ThreadPoolExecutor(threads, thread_name_prefix="documents") as pool:
         for start in range(0, len(series), AT_ONCE * PER_TASK):
             ends = range(start, min(start + AT_ONCE * PER_TASK, len(series)), PER_TASK)
             tasks = [series[begin : begin + PER_TASK] for begin in ends]

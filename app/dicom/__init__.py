@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from app.dicom.read.dataset import ObjectDataset
 
 
-_BULK = re.compile(
-    rb'"([0-9A-F]{8})":\{"vr":"([A-Z]{2})","BulkDataURI":"([^"#]*(?:#offset=(\d+)&length=(\d+))?)"\}'
-)
+_BULK = re.compile(rb'"BulkDataURI":"([^"#]*(?:#offset=(\d+)&length=(\d+))?)"\}')
+_BEFORE_BULK = re.compile(rb'"([0-9A-F]{8})":\{"vr":"([A-Z]{2})",')
+_BEFORE_BULK_BYTES = 22
 
 
 def describe(content: Content, options: DescribeOptions) -> Instance:
@@ -145,11 +145,14 @@ def bulk_entries(document: bytes) -> Iterator[BulkEntry]:
     has its quotes escaped.
     """
     counts: Counter[str] = Counter()
-    for found in _BULK.finditer(document):
-        tag, vr = found[1].decode(), found[2].decode()
+    for found in _BULK.finditer(document):  # what it begins with is rare, so this is quick
+        before = _BEFORE_BULK.fullmatch(document, found.start() - _BEFORE_BULK_BYTES, found.start())
+        if before is None:
+            continue
+        tag, vr = before[1].decode(), before[2].decode()
         counts[tag] += 1
-        place = (int(found[4]), int(found[5])) if found[4] else (None, None)
-        yield BulkEntry(tag, vr, counts[tag], *found.span(3), *place)
+        place = (int(found[2]), int(found[3])) if found[2] else (None, None)
+        yield BulkEntry(tag, vr, counts[tag], *found.span(1), *place)
 
 
 def _preview(

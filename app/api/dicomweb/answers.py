@@ -7,12 +7,14 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
-from fastapi import Request, Response
+from fastapi import Depends, Request, Response
 from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
 
+from app.api.auth import Forbidden, Unauthorized, authorize
 from app.api.dicomweb.accept import NotAcceptable
 from app.api.dicomweb.parameters import BadParameter
+from app.api.push import check_sender
 from app.browse.cache import Cache
 from app.browse.instances import Instances, NotFound
 from app.browse.objects import Originals
@@ -31,6 +33,8 @@ ABSENT = ("no_pixel_data", "no_such_frame", "bad_viewport")
 """Codes of Unrenderable that say that what is asked for is not there."""
 LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 STATUS: tuple[tuple[type[DicomlakeError], int], ...] = (
+    (Unauthorized, 401),
+    (Forbidden, 403),
     (NotFound, 404),
     (ObjectGone, 404),
     (BadParameter, 400),
@@ -57,6 +61,15 @@ class Browser:
         return cls(services, Instances(services.warehouse), Originals(services, Cache(services.artifacts)))
 
 
+def guarded(request: Request) -> None:
+    """Let through only who may push events, until users have roles of their own."""
+    check_sender(request)
+    authorize(request)
+
+
+GUARDS = [Depends(guarded)]
+
+
 class BrowseRoute(APIRoute):
     """Answers what a route raises in a form of DICOMweb's own; no error of a client is one of an event."""
 
@@ -71,7 +84,8 @@ class BrowseRoute(APIRoute):
                 status = status_of(error)
                 if status is None:
                     raise
-                return JSONResponse({"code": error.code, "message": error.text}, status)
+                headers = {"WWW-Authenticate": "Bearer"} if status == 401 else None
+                return JSONResponse({"code": error.code, "message": error.text}, status, headers)
 
         return answer
 

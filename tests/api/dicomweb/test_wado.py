@@ -3,6 +3,7 @@
 import io
 import json
 import re
+from xml.etree import ElementTree
 
 import numpy as np
 import pydicom
@@ -361,3 +362,36 @@ def test_parameters_are_read_to_the_letter():
     for wrong in ("nan,nan", "1e3,5", "5", "5,5,nan,1,1,1", "5,5,-1,0,1,1"):
         with pytest.raises(BadParameter):
             viewport_values(wrong, 4096)
+
+
+def test_capabilities_name_every_resource(client):
+    wadl = client.options(f"{ROOT}/")
+    assert wadl.headers["content-type"].startswith("application/vnd.sun.wadl+xml")
+    root = ElementTree.fromstring(wadl.text)
+    space = "{http://wadl.dev.java.net/2009/02}"
+    paths = {one.get("path") for one in root.iter(f"{space}resource")}
+    assert "studies/{study}/series/{series}/instances/{instance}/frames/{numbers}" in paths
+    assert root.find(f"{space}resources").get("base") == "http://testserver/dicomweb"
+    told = client.get(f"{ROOT}/", headers={"accept": "application/json"}).json()
+    assert {one["path"] for one in told["resources"]} == paths
+    assert client.get(f"{ROOT}/", headers={"accept": "text/turtle"}).status_code == 406
+
+
+@pytest.mark.parametrize("headers", [{"origin": "https://evil.example"}, {"sec-fetch-site": "cross-site"}])
+def test_a_page_of_another_site_gets_nothing(client, services, headers):
+    put(services, "a.dcm", data.ct())
+    for path in (f"{ROOT}/", OF_STUDY, f"{INSTANCE}/metadata", f"{INSTANCE}/rendered"):
+        assert client.get(path, headers=headers).status_code == 403
+
+
+def test_without_a_token_nothing_is_told_where_one_is_asked_for(tmp_path):
+    told = {"api__auth": "iam", "api__audience": "https://a", "api__service_accounts": ["a@b.c"]}
+    services = open_services(lake_settings(tmp_path, **told))
+    try:
+        put(services, "a.dcm", data.ct())
+        client = TestClient(create_app(services))
+        for path in (f"{ROOT}/", OF_STUDY, f"{INSTANCE}/metadata", f"{INSTANCE}/rendered"):
+            answer = client.get(path)
+            assert (answer.status_code, answer.headers["www-authenticate"]) == (401, "Bearer")
+    finally:
+        services.close()
