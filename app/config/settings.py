@@ -75,6 +75,13 @@ class Artifacts(Section):
     images: Prefix = Field(description="prefix of PNG previews; ends in /, or empty")
     metadata: Prefix = Field(description="prefix of DICOM JSON documents; ends in /, or empty")
 
+    @field_validator("images", "metadata")
+    @classmethod
+    def _outside_cache(cls, value: str) -> str:
+        if value.startswith("cache/"):
+            raise ValueError("lies in cache/, of which everything goes after seven days")
+        return value
+
 
 class Warehouse(Section):
     """Where rows go."""
