@@ -85,6 +85,23 @@ def test_words_of_every_width_are_turned():
     assert found.pixel_array.ravel().tolist() == list(range(128))
 
 
+def wide() -> bytes:
+    """Return 2 x 2 cells of 32 bits in big endian, as programs write them: 1, 0x10203, ..."""
+    dataset = data.ct_dataset(Rows=2, Columns=2, BitsAllocated=32, BitsStored=32, HighBit=31)
+    dataset.PixelData = struct.pack(">4I", 1, 0x10203, 0x80000000, 7)
+    dataset["PixelData"].VR = "OW"
+    return data.part10(dataset, ExplicitVRBigEndian)
+
+
+def test_cells_of_32_bits_are_turned_whole():
+    # The words of OW have 16 bits, but no program parts the cells of its pixels so.
+    found = reread(explicit(wide()))
+    assert found.pixel_array.ravel().tolist() == [1, 0x10203, 0x80000000, 7]
+    assert found.PixelData == struct.pack("<4I", 1, 0x10203, 0x80000000, 7)
+    bulk = tasks.bulk_value(data.content(wide()), DEFAULT_LIMITS, 1024, "7FE00010", 1)
+    assert bulk == found.PixelData
+
+
 def test_compressed_frames_are_decoded_and_their_table_goes():
     stored = [rle(bytes([0x81, value]) * 2) for value in (5, 6)]
     dataset = picture(encapsulated(*stored), 16, 16, RLE, NumberOfFrames=2, SOPInstanceUID="1.2.3")

@@ -6,9 +6,12 @@ from typing import BinaryIO, cast
 
 from app.dicom import bulk_entries
 from app.dicom.metadata.dicom_json import to_document, to_metadata
-from app.dicom.metadata.values import Reading, to_little
+from app.dicom.metadata.values import Reading, to_little, turned
 from app.dicom.read.dataset import ObjectDataset
+from app.dicom.write.explicit import cell_bytes
 from app.model.errors import BadDataset, permanent
+
+PIXEL_DATA = "7FE00010"
 
 
 def read_bulk(dataset: ObjectDataset, threshold: int, tag: str, number: int) -> bytes:
@@ -36,5 +39,8 @@ def read_bulk(dataset: ObjectDataset, threshold: int, tag: str, number: int) -> 
             with permanent(BadDataset):
                 stream = cast(BinaryIO, dataset.buffer)
                 stream.seek(entry.offset)
-                return to_little(entry.vr, stream.read(entry.length or 0), Reading(little))
+                value = stream.read(entry.length or 0)
+                if not little and (entry.tag, entry.vr) == (PIXEL_DATA, "OW"):
+                    return turned(value, cell_bytes(dataset))
+                return to_little(entry.vr, value, Reading(little))
     raise BadDataset("the data set has no such value", code="no_such_value")

@@ -11,10 +11,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO, cast
 
-import numpy as np
 from pydicom.datadict import tag_for_keyword
 
-from app.dicom.metadata.values import SIZES, WORDS
+from app.dicom.metadata.values import SIZES, WORDS, turned
 from app.dicom.pixels.attributes import integer, text
 from app.dicom.pixels.decoders import decode_octets
 from app.dicom.pixels.fragments import read_codestream
@@ -111,6 +110,7 @@ def _parts(dataset: ObjectDataset, decoded: DecodedPixels | None) -> Iterator[by
     stream = cast(BinaryIO, dataset.buffer)
     source = Source(stream, stream.seek(0, 2))
     writer = _Writer(source, little, signed=integer(dataset, "PixelRepresentation", 0) == 1)
+    writer.cell = cell_bytes(dataset)
     changed: dict[int, bytes] = {}
     if decoded is not None:
         changed = dict.fromkeys(OFFSETS, b"")
@@ -168,8 +168,18 @@ def _decode(
         return decode_octets(data, header, limits)
 
 
+def cell_bytes(dataset: ObjectDataset) -> int:
+    """Return the bytes of a pixel cell that are turned together: those of 32 bits are not two words."""
+    return max(WORD["OW"], integer(dataset, "BitsAllocated", 0) // 8)
+
+
 class _Writer:
-    """Writes elements from where they lie. signed: Pixel Representation of the data set at hand."""
+    """Writes elements from where they lie. signed: Pixel Representation of the data set at hand.
+
+    cell: bytes that are turned together in the pixel data.
+    """
+
+    cell = WORD["OW"]
 
     def __init__(self, source: Source, little: bool, signed: bool) -> None:
         self.source, self.little, self.signed = source, little, signed
@@ -192,17 +202,17 @@ class _Writer:
         if length > 0xFFFF and vr not in LONG:
             vr = "UN"  # PS3.5 6.2.2 note: too long for its own VR
         yield _head(node.tag, vr, length)
-        size = 1 if little else WORD.get(vr, 1)
+        size = 1 if little else self.cell if (node.tag, vr) == (PIXEL_DATA, "OW") else WORD.get(vr, 1)
         for position in range(node.offset, node.offset + node.length, PIECE):
             value = self.source.value(position, min(PIECE, node.offset + node.length - position))
-            yield value if size == 1 or len(value) % size else _turned(value, size)
+            yield turned(value, size)
         if node.length % 2:
             yield b"\0" if vr in ("UI", "OB", "UN") else b" "
 
     def item(self, nodes: Sequence[Node], little: bool) -> Iterator[bytes]:
         """Yield one item, its elements in ascending order; of one tag the last counts."""
-        outer = self.little, self.signed
-        self.little = little
+        outer = self.little, self.signed, self.cell
+        self.little, self.cell = little, WORD["OW"]
         elements = {node.tag: node for node in nodes}
         if (sign := elements.get(tag_for_keyword("PixelRepresentation") or 0)) is not None:
             value = self.source.value(sign.offset, min(2, sign.length))
@@ -211,7 +221,7 @@ class _Writer:
         for tag in sorted(elements):
             yield from self.element(elements[tag])
         yield struct.pack("<HHI", ITEM_END >> 16, ITEM_END & 0xFFFF, 0)
-        self.little, self.signed = outer
+        self.little, self.signed, self.cell = outer
 
     def one_of(self, node: Node) -> str:
         """Return the VR of an element, one of those that the dictionary leaves open (PS3.5 A.1, A.2)."""
@@ -232,7 +242,3 @@ def _element(tag: int, vr: str, value: bytes) -> bytes:
     pad = b"\0" if vr in ("UI", "OB", "UN") else b" "
     value += pad * (len(value) % 2)
     return _head(tag, vr, len(value)) + value
-
-
-def _turned(value: bytes, size: int) -> bytes:
-    return np.frombuffer(value, f">u{size}").byteswap().tobytes()
