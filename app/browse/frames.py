@@ -11,7 +11,7 @@ from app.browse.cache import key_of
 from app.browse.instances import Stored
 from app.browse.metadata import read_document
 from app.browse.objects import Originals
-from app.dicom import bulk_entries
+from app.dicom.metadata.bulk_entries import bulk_entries
 from app.model.errors import BadDataset
 from app.model.values import Content
 

@@ -11,7 +11,7 @@ from itertools import groupby
 from app.browse.cache import MAX_OBJECT_BYTES, key_of
 from app.browse.instances import NotFound, Stored
 from app.browse.objects import Originals
-from app.dicom import BulkEntry, bulk_entries
+from app.dicom.metadata.bulk_entries import BulkEntry, bulk_entries
 from app.model.errors import ObjectGone
 
 AT_ONCE, PER_TASK = 16, 4

@@ -126,8 +126,8 @@ def bulk_value(content: Content, limits: DatasetLimits, threshold: int, tag: str
     ------
     BadDataset : code `no_such_value`
     """
-    from app.dicom.metadata.bulk import read_bulk
     from app.dicom.read.dataset import read_dataset
+    from app.dicom.write.bulk import read_bulk
 
     return read_bulk(read_dataset(content, limits), threshold, tag, number)
 

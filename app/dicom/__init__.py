@@ -6,10 +6,7 @@ pay for pydicom and the codecs.
 
 from __future__ import annotations
 
-import re
-from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from time import perf_counter
 from typing import TYPE_CHECKING
 from urllib.parse import quote
@@ -22,11 +19,6 @@ if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
     from app.dicom.read.dataset import ObjectDataset
-
-
-_BULK = re.compile(rb'"BulkDataURI":"([^"#]*(?:#offset=(\d+)&length=(\d+))?)"\}')
-_BEFORE_BULK = re.compile(rb'"([0-9A-F]{8})":\{"vr":"([A-Z]{2})",')
-_BEFORE_BULK_BYTES = 22
 
 
 def describe(content: Content, options: DescribeOptions) -> Instance:
@@ -119,40 +111,6 @@ def bulk_source(content: Content) -> str:
     """
     member = "" if content.member is None else f"&member={quote(content.member, safe='')}"
     return f"{quote(content.uri, safe=':/')}?generation={content.ref.generation}{member}"
-
-
-@dataclass(frozen=True, slots=True)
-class BulkEntry:
-    """One value that a document leaves in the object. number: which of its tag, from 1.
-
-    begin, end: where its address stands in the document. offset, length: where the value lies in the object;
-    None where it has no place there.
-    """
-
-    tag: str
-    vr: str
-    number: int
-    begin: int
-    end: int
-    offset: int | None
-    length: int | None
-
-
-def bulk_entries(document: bytes) -> Iterator[BulkEntry]:
-    """Yield the values that a document, as `to_document` writes it, leaves in the object, in its order.
-
-    A document may be tens of MiB: it is searched, not parsed. No text in it can look like an entry, for JSON
-    has its quotes escaped.
-    """
-    counts: Counter[str] = Counter()
-    for found in _BULK.finditer(document):  # what it begins with is rare, so this is quick
-        before = _BEFORE_BULK.fullmatch(document, found.start() - _BEFORE_BULK_BYTES, found.start())
-        if before is None:
-            continue
-        tag, vr = before[1].decode(), before[2].decode()
-        counts[tag] += 1
-        place = (int(found[2]), int(found[3])) if found[2] else (None, None)
-        yield BulkEntry(tag, vr, counts[tag], *found.span(1), *place)
 
 
 def _preview(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import BinaryIO, cast
 
-from app.dicom import bulk_entries
+from app.dicom.metadata.bulk_entries import bulk_entries
 from app.dicom.metadata.dicom_json import to_document, to_metadata
 from app.dicom.metadata.values import Reading, to_little, turned
 from app.dicom.read.dataset import ObjectDataset
