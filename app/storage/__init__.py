@@ -30,6 +30,14 @@ class WatchOptions:
 WATCH = WatchOptions()
 
 
+@dataclass(frozen=True, slots=True)
+class Landed:
+    """The version that holds the bytes of an upload; `written` is false where they were there already."""
+
+    ref: ObjectRef
+    written: bool
+
+
 class Storage(Protocol):
     """Whole objects in and out, big ones by ranges. Safe to call from several threads."""
 
@@ -104,6 +112,21 @@ class Storage(Protocol):
 
     def list(self, prefix: str = "") -> Iterator[ObjectRef]:
         """Yield the live objects whose names begin with `prefix`, in order of name."""
+        ...
+
+    def land(self, name: str, stream: BinaryIO, replace: bool = False) -> Landed | None:
+        """Put an upload there, whole or not at all; the same bytes under the same name are not written again.
+
+        stream: seekable, of any size. Where the name is taken by other bytes, `replace` makes a new version
+        of it; without, nothing is written and None returned.
+        """
+        ...
+
+    def folders(self, prefix: str = "") -> tuple[str, ...]:
+        """Return the first segments of the names that begin with `prefix`, which ends in a slash or is empty.
+
+        Of names with a further slash, sorted, by one listing with a delimiter.
+        """
         ...
 
     def watch(self, publish: Publish, options: WatchOptions = WATCH) -> None:

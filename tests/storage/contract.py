@@ -5,6 +5,7 @@ put      put(name, data) -> ObjectRef: store an object as a user would, and say 
 down     down(): take the store away, so that it no longer answers
 """
 
+import io
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +15,7 @@ import pytest
 
 from app.model.errors import BadEvent, ObjectGone, ShortRead, StorageUnavailable
 from app.model.values import ObjectRef
-from app.storage import Storage
+from app.storage import Landed, Storage
 
 Put = Callable[[str, bytes], ObjectRef]
 
@@ -234,3 +235,49 @@ class StorageContract:
         ):
             with pytest.raises(StorageUnavailable):
                 use()
+
+    def test_an_upload_lands_whole_and_tells_its_version(self, storage: Storage) -> None:
+        landed = storage.land("label/a.dcm", io.BytesIO(b"123456789"))
+        assert landed is not None
+        assert landed.written
+        assert storage.fetch(landed.ref).open().read() == b"123456789"
+
+    def test_an_upload_of_the_same_bytes_writes_nothing(self, storage: Storage) -> None:
+        first = storage.land("label/a.dcm", io.BytesIO(b"123456789"))
+        for replace in (False, True):
+            again = storage.land("label/a.dcm", io.BytesIO(b"123456789"), replace)
+            assert first is not None
+            assert again == Landed(first.ref, written=False)
+
+    def test_an_upload_of_other_bytes_replaces_only_where_told_to(self, storage: Storage) -> None:
+        first = storage.land("label/a.dcm", io.BytesIO(b"one"))
+        assert first is not None
+        assert storage.land("label/a.dcm", io.BytesIO(b"two")) is None
+        assert storage.fetch(first.ref).open().read() == b"one"
+        second = storage.land("label/a.dcm", io.BytesIO(b"two"), replace=True)
+        assert second is not None
+        assert second.written
+        assert second.ref.generation > first.ref.generation
+        assert storage.fetch(second.ref).open().read() == b"two"
+
+    def test_one_of_many_uploads_of_one_name_wins(self, storage: Storage) -> None:
+        def land(number: int) -> bool:
+            landed = storage.land("label/a.dcm", io.BytesIO(b"%d" % number))
+            return landed is not None and landed.written
+
+        with ThreadPoolExecutor(8) as pool:
+            assert sum(pool.map(land, range(8))) == 1
+
+    @pytest.mark.parametrize("name", ["../outside.dcm", "a/../../outside.dcm", "line\nbreak"])
+    def test_an_upload_cannot_lead_elsewhere(self, storage: Storage, name: str) -> None:
+        with suppress(BadEvent):
+            landed = storage.land(name, io.BytesIO(b"x"))
+            assert landed is not None
+            assert storage.fetch(landed.ref).open().read() == b"x"
+
+    def test_folders_are_the_first_segments(self, storage: Storage, put: Put) -> None:
+        for name in ("b/1", "a/1", "a/2/3", "alone", "c/d/e"):
+            put(name, b"x")
+        assert storage.folders() == ("a", "b", "c")
+        assert storage.folders("c/") == ("d",)
+        assert storage.folders("none/") == ()

@@ -7,6 +7,7 @@ A ref holds the full name of an object in its bucket, as events do. A bare name,
 from __future__ import annotations
 
 import hashlib
+import io
 import re
 import threading
 from collections.abc import Collection, Iterator
@@ -18,11 +19,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from app.model.errors import BadEvent, ConfigError, ObjectGone, ShortRead
+from app.model.errors import BadEvent, ConfigError, ObjectGone, ShortRead, StorageUnavailable
 from app.model.options import BIG_BYTES
 from app.model.values import Content, ObjectRef
-from app.storage import WATCH, Publish, WatchOptions
-from app.storage.gcs.client import TIMEOUT_S, checksum, gcs_errors, new_client, tried
+from app.storage import WATCH, Landed, Publish, WatchOptions
+from app.storage.gcs.client import TIMEOUT_S, checksum, checksum_of, gcs_errors, new_client, tried
 from app.storage.gcs.stream import download, stream_version, version
 from app.storage.gzip_encoding import inflated
 
@@ -32,6 +33,8 @@ if find_spec("google.cloud.storage") is None:
 
 NAME_BYTES = 1024
 PAGE_OBJECTS = 1000
+LANDINGS = 5
+"""How often an upload is tried anew because somebody wrote the object meanwhile."""
 MAX_ARTIFACT_BYTES = 512 << 20
 CACHE_CONTROL = "private, no-store"
 """Of what we write, for it is about patients: no browser or proxy keeps it, whoever may read the bucket."""
@@ -148,6 +151,40 @@ class GcsStorage:
             if not token:
                 return
 
+    def land(self, name: str, stream: BinaryIO, replace: bool = False) -> Landed | None:
+        """Put an upload there, whole or not at all; the same bytes under the same name are not written again.
+
+        Raises BadEvent where Cloud Storage allows no such name.
+        """
+        full = self.prefix + name
+        if not is_object_name(full):
+            raise BadEvent("the object name is not legal")
+        size = stream.seek(0, io.SEEK_END)
+        stream.seek(0)
+        digest = checksum_of(stream)
+        bucket = self._client().bucket(self.bucket)
+        generation = 0
+        for _ in range(LANDINGS):
+            stored = tried(partial(_stream_up, bucket.blob(full), stream, size, generation))
+            if stored is not None:
+                return Landed(ObjectRef(self.bucket, full, stored), written=True)
+            there = tried(partial(bucket.get_blob, full, **_ONCE))
+            if there is not None and (there.size, there.crc32c) == (size, digest):
+                return Landed(ObjectRef(self.bucket, full, int(there.generation)), written=False)
+            if there is not None and not replace:
+                return None
+            generation = int(there.generation) if there is not None else 0
+        raise StorageUnavailable("others write the same object all the time")
+
+    def folders(self, prefix: str = "") -> tuple[str, ...]:
+        """Return the first segments of the names that begin with `prefix`, by a listing with a delimiter."""
+        full, found, token = self.prefix + prefix, set[str](), None
+        while True:
+            prefixes, token = tried(partial(_prefixes, self._client(), self.bucket, full, token))
+            found.update(one[len(full) :].rstrip("/") for one in prefixes)
+            if not token:
+                return tuple(sorted(found - {""}))
+
     def watch(self, publish: Publish, options: WatchOptions = WATCH) -> None:
         """Do nothing: the bucket publishes its notifications itself."""
 
@@ -244,6 +281,29 @@ def _page(client: Any, bucket: str, prefix: str, token: str | None) -> tuple[lis
     return [
         ObjectRef(bucket, blob.name, blob.generation) for blob in next(found.pages)
     ], found.next_page_token
+
+
+def _prefixes(client: Any, bucket: str, prefix: str, token: str | None) -> tuple[set[str], str | None]:
+    found = client.list_blobs(
+        bucket, prefix=prefix, delimiter="/", page_token=token, page_size=PAGE_OBJECTS,
+        fields="prefixes,nextPageToken", **_ONCE,
+    )  # fmt: skip
+    next(found.pages)
+    return set(found.prefixes), found.next_page_token
+
+
+def _stream_up(blob: Any, stream: BinaryIO, size: int, generation: int) -> int | None:
+    """Store a stream if `generation`, 0 for none, is the live one; return what it became, else None."""
+    from google.api_core.exceptions import PreconditionFailed
+
+    try:
+        blob.upload_from_file(
+            stream, rewind=True, size=size, content_type="application/dicom",
+            if_generation_match=generation, checksum="crc32c", **_ONCE,
+        )  # fmt: skip
+    except PreconditionFailed:
+        return None
+    return int(blob.generation)
 
 
 def _is_gzipped(blob: Any) -> bool:

@@ -7,7 +7,7 @@ import os
 import re
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
@@ -28,11 +28,13 @@ from app.model.options import BIG_BYTES
 from app.model.values import Content, ObjectRef
 from app.plumbing.makeable import check_makeable
 from app.plumbing.private import make_folder
-from app.storage import WATCH, Publish, WatchOptions
+from app.storage import WATCH, Landed, Publish, WatchOptions
 from app.storage.local.file_version import CHUNK_BYTES, VersionStream, checksum, open_version, version
 from app.storage.local.files import (
+    copy_file,
     delete_file,
     file_name,
+    folders_of,
     is_object_name,
     open_file,
     os_errors,
@@ -204,6 +206,28 @@ class LocalStorage:
         for name, found in walk(self.root, prefix):
             if is_object_name(name):
                 yield ObjectRef(self.bucket, name, self._generation(name, found))
+
+    def land(self, name: str, stream: BinaryIO, replace: bool = False) -> Landed | None:
+        """Put an upload there, whole or not at all; the same bytes under the same name are not written again.
+
+        A watcher, here or in another process, takes it from there as any file.
+        """
+        _check_name(name)
+        with suppress(ObjectGone), VersionStream(self.root, name) as there:
+            size = stream.seek(0, io.SEEK_END)
+            stream.seek(0)
+            if there.stamp.size == size and checksum(there) == checksum(stream):
+                return Landed(self.find(name), written=False)
+            if not replace:
+                return None
+        stream.seek(0)
+        if not copy_file(self.root, name, stream, replace):
+            return self.land(name, stream)  # somebody put a file there just now
+        return Landed(self.find(name), written=True)
+
+    def folders(self, prefix: str = "") -> tuple[str, ...]:
+        """Return the folders at this path, sorted."""
+        return folders_of(self.root, prefix)
 
     def watch(self, publish: Publish, options: WatchOptions = WATCH) -> None:
         """Publish what changed since the last run, then every change; each complete file once."""
