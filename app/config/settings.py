@@ -58,6 +58,8 @@ class Source(Section):
         " and so is plain text under a name without an extension"
     )
 
+    write_prefix: Prefix = Field(description="prefix that uploads are put below; ends in /, or empty")
+
     @field_validator("expect")
     @classmethod
     def _compiles(cls, value: str) -> str:
@@ -213,6 +215,31 @@ class Api(Section):
     service_accounts: tuple[str, ...] = Field(description="accounts that may push, by e-mail address")
     keys_url: str = Field(description="where the keys are that tokens are signed with")
     max_body_bytes: int = Field(ge=1, description="larger bodies are refused with 413")
+    users: Literal["none", "token", "oidc", "iap", "platform"] = Field(
+        description="who browses: anyone; by our own tokens; by an OpenID Connect issuer; by Google's proxy;"
+        " whom the platform let in"
+    )
+    roles: dict[str, Literal["read-only", "user", "admin"]] = Field(
+        description="role of an e-mail address, `group:NAME`, `domain:NAME`, `claim:NAME=VALUE` or `*`"
+    )
+    users_key: str = Field(description="secret that our own tokens are signed with, at least 32 bytes")
+    users_audience: str = Field(description="audience that ID tokens of users must have")
+    oidc_issuer: str = Field(description="address of the OpenID Connect issuer")
+    oidc_client_id: str = Field(description="client that the page logs in as; empty = no login on the page")
+    oidc_client_secret: str = Field(description="its secret; empty for a public client")
+    public_url: str = Field(
+        pattern=r"^(https?://[^\s?#]+)?$",
+        description="address of the service as clients see it; empty = by Host and X-Forwarded-*",
+    )
+    cors_origins: tuple[str, ...] = Field(description="origins of pages elsewhere that may ask")
+
+
+class Browse(Section):
+    """The page, DICOMweb and uploads."""
+
+    uploads: bool = Field(description="take uploads and STOW-RS, into the landing storage")
+    max_upload_bytes: int = Field(ge=1, description="larger uploads are refused with 413")
+    ohif_url: str = Field(description="address of an OHIF viewer that studies are opened in; empty = none")
 
 
 class Log(Section):
@@ -236,6 +263,7 @@ class Settings(Section):
     limits: Limits
     archive: Archive
     api: Api
+    browse: Browse
     log: Log
 
     def archive_limits(self) -> ArchiveLimits:

@@ -125,3 +125,49 @@ def instances_of(
         " AND series_instance_uid IS NOT NULL AND sop_instance_uid IS NOT NULL",
         parameters,
     )
+
+
+def overview(dialect: str) -> dict[str, str]:
+    """Ask what the lake holds as a whole: statements by name, none with parameters.
+
+    `totals` answers with one row (studies, series, instances, objects, size_bytes), `modalities` and
+    `failures` with name and count, the most first, `days` with day (YYYY-MM-DD) and count, `loose` with the
+    newest rows that belong to no study.
+    """
+    text = DIALECTS[dialect].types.get("STRING", "STRING")
+    return {
+        "totals": "SELECT COUNT(*) AS studies, SUM(number_of_series) AS series,"
+        " SUM(number_of_instances) AS instances, SUM(number_of_objects) AS objects,"
+        " SUM(size_bytes) AS size_bytes FROM studies",
+        "modalities": "SELECT COALESCE(modality, 'none') AS name, COUNT(DISTINCT sop_instance_uid) AS number"
+        " FROM instances_current"
+        " GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT 12",
+        "days": f"SELECT SUBSTR(CAST(ingested_at AS {text}), 1, 10) AS name, COUNT(*) AS number"
+        " FROM instances"
+        " WHERE event_type = 'OBJECT_FINALIZE' GROUP BY 1 ORDER BY 1 DESC LIMIT 30",
+        "failures": "SELECT COALESCE(code, 'unknown') AS name, COUNT(*) AS number FROM failures"
+        " GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT 12",
+        "loose": "SELECT object_uri, member, ingested_at FROM instances_current"
+        " WHERE study_instance_uid IS NULL OR series_instance_uid IS NULL OR sop_instance_uid IS NULL"
+        " ORDER BY ingested_at DESC LIMIT 50",
+    }
+
+
+def letters_page(limit: int, offset: int) -> tuple[str, dict[str, object]]:
+    """Ask for a page of the open dead letters, the newest first."""
+    sql = "SELECT * FROM dead_letters ORDER BY publish_time DESC, message_id LIMIT :limit OFFSET :offset"
+    return sql, {"limit": limit, "offset": offset}
+
+
+def outcome_of(object_uri: str, generation: int) -> tuple[tuple[str, dict[str, object]], ...]:
+    """Ask what became of one object version: its current rows, its open dead letter, its last failures."""
+    named = {"object_uri": object_uri, "generation": generation}
+    where = "object_uri = :object_uri AND generation = :generation"
+    return (
+        (
+            "SELECT study_instance_uid, series_instance_uid, sop_instance_uid FROM instances_current"
+            f" WHERE {where} LIMIT 1",
+            named,
+        ),
+        (f"SELECT code, reason FROM dead_letters WHERE {where} LIMIT 1", named),
+    )

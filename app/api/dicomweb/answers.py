@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
-from fastapi import Depends, Request, Response
+from fastapi import Request, Response
 from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
 
-from app.api.auth import Forbidden, Unauthorized, authorize
+from app.api import public_url
+from app.api.auth import Forbidden, Unauthorized
 from app.api.dicomweb.accept import NotAcceptable
 from app.api.dicomweb.parameters import BadParameter
-from app.api.push import check_sender
 from app.browse.cache import Cache
 from app.browse.instances import Instances, NotFound
 from app.browse.objects import Originals
@@ -31,7 +30,6 @@ from app.services import Services
 PREFIX = "/dicomweb"
 ABSENT = ("no_pixel_data", "no_such_frame", "bad_viewport")
 """Codes of Unrenderable that say that what is asked for is not there."""
-LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 STATUS: tuple[tuple[type[DicomlakeError], int], ...] = (
     (Unauthorized, 401),
     (Forbidden, 403),
@@ -59,15 +57,6 @@ class Browser:
     def over(cls, services: Services) -> Browser:
         """Return one over open services."""
         return cls(services, Instances(services.warehouse), Originals(services, Cache(services.artifacts)))
-
-
-def guarded(request: Request) -> None:
-    """Let through only who may push events, until users have roles of their own."""
-    check_sender(request)
-    authorize(request)
-
-
-GUARDS = [Depends(guarded)]
 
 
 class BrowseRoute(APIRoute):
@@ -112,19 +101,5 @@ def status_of(error: DicomlakeError) -> int | None:
 
 
 def base_url(request: Request) -> str:
-    """Return the URL of DICOMweb as the client sees it: `api.public_url`, else by the request's headers."""
-    headers = request.headers
-    public = getattr(request.app.state.services.settings.api, "public_url", "")
-    if public:
-        return f"{public.rstrip('/')}{PREFIX}"
-    scheme = _first(headers.get("x-forwarded-proto", "")) or request.url.scheme
-    host = _first(headers.get("x-forwarded-host", "")) or headers.get("host", "")
-    if host in LOOPBACK and "x-forwarded-host" not in headers:  # some clients leave out the port
-        host = f"{host}:{(request.scope.get('server') or ('', 80))[1]}"
-    if not re.fullmatch(r"[A-Za-z0-9.:\[\]_-]{1,300}", host) or scheme not in ("http", "https"):
-        return PREFIX
-    return f"{scheme}://{host}{PREFIX}"
-
-
-def _first(value: str) -> str:
-    return value.partition(",")[0].strip()
+    """Return the URL of DICOMweb as the client sees it."""
+    return f"{public_url.base_url(request)}{PREFIX}"

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
 from app.api.dicomweb.accept import Offer, choose
-from app.api.dicomweb.answers import GUARDS, PREFIX, BrowseRoute, base_url
+from app.api.dicomweb.answers import PREFIX, BrowseRoute, base_url
 
 WADL = "application/vnd.sun.wadl+xml"
 DICOM = ("multipart/related; type=application/dicom", "application/dicom")
@@ -31,7 +31,7 @@ MEDIA_TYPES = {
 }
 """Last segment of a path -> what the resource is answered with."""
 
-router = APIRouter(prefix=PREFIX, route_class=BrowseRoute, dependencies=GUARDS)
+router = APIRouter(prefix=PREFIX, route_class=BrowseRoute)
 
 
 @router.options("/", include_in_schema=False, response_class=Response)

@@ -12,7 +12,7 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 
 from app import __version__
 from app.api.dicomweb.accept import Offer, choose
-from app.api.dicomweb.answers import GUARDS, PREFIX, Browser, BrowseRoute, base_url
+from app.api.dicomweb.answers import PREFIX, Browser, BrowseRoute, base_url
 from app.api.dicomweb.bodies import Body, etag, multipart, single, text, unchanged
 from app.api.dicomweb.parameters import frame_numbers, quality_value, viewport_values, window_text
 from app.browse import files, frames, metadata, rendered
@@ -37,7 +37,7 @@ STORED_AS = {
 }
 """Media types of compressed frames by transfer syntax (PS3.18 Table 8.7.3-5)."""
 
-router = APIRouter(prefix=PREFIX, route_class=BrowseRoute, dependencies=GUARDS)
+router = APIRouter(prefix=PREFIX, route_class=BrowseRoute)
 
 STUDY = "/studies/{study}"
 SERIES = STUDY + "/series/{series}"

@@ -99,7 +99,7 @@ def _read(
     head, cut = source.value(0, 132), None
     magic = 132 if head[128:] == b"DICM" else 4 if head[:4] == b"DICM" else 0
     meta, start, faults = _file_meta(source, magic, limits)
-    syntax = _text(meta, 0x00020010)
+    syntax = text_of(meta, 0x00020010)
     deflated = syntax == DeflatedExplicitVRLittleEndian
     if deflated:
         inflated, cut = _inflate(source, start, limits)
@@ -129,7 +129,7 @@ def _read(
         dataset[tag] = RawDataElement(tag, "OV", len(frame_offsets), frame_offsets, 0, False, True)
     duplicates = _duplicates(nodes) if len(dataset.nodes) < len(nodes) else ()
     dataset.faults = (*faults, *duplicates, *scanner.warnings)
-    codecs = charset(_text(dataset, 0x00080005).encode("latin-1")).codecs
+    codecs = charset(text_of(dataset, 0x00080005).encode("latin-1")).codecs
     dataset.set_original_encoding(
         implicit, little, [default_encoding if codec == ASCII else codec for codec in codecs]
     )
@@ -233,7 +233,7 @@ def _elements(source: Source, nodes: list[Node], little: bool) -> dict[BaseTag, 
     return elements
 
 
-def _text(dataset: Dataset, tag: int) -> str:
+def text_of(dataset: Dataset, tag: int) -> str:
     """Return the text of an element without converting it, which pydicom would do for good."""
     element = dataset.get_item(tag)
     value = element.value if isinstance(element, RawDataElement) else None
