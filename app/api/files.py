@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Depends, Query, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse, Response
 from starlette.datastructures import FormData, UploadFile
@@ -16,9 +16,13 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect
 
 from app.api.auth import Forbidden
+from app.api.dicomweb.answers import Browser
+from app.api.dicomweb.parameters import BadParameter, window_text
 from app.api.push import BodyCut, BodyTooLarge, UnsupportedBody
+from app.browse import landed
 from app.browse.uploads import WORDS, Fate, land
 from app.model.errors import BadEvent
+from app.model.options import RenderOptions
 from app.services import Services
 
 router = APIRouter()
@@ -115,6 +119,74 @@ def labels(request: Request) -> dict[str, object]:
     return {"studies": found, "studiesCount": len(found), "success": True}
 
 
+FOUND: dict[int | str, dict[str, Any]] = {404: {"description": "No such file"}}
+NAME = "/files/{study}/{file:path}"
+
+
+@router.get("/files/{study}/gif", summary="All images of a label as one cine", responses=FOUND)
+def cine_of(request: Request, study: str) -> Response:
+    """Show the pictures of a label one after the other, in the order of their names."""
+    browser: Browser = request.app.state.browser
+    data = landed.cine(study, browser.originals)
+    return _picture(data, "image/gif") if data else _not_found("study not found")
+
+
+@router.get(NAME + "/tag", summary="Attributes of a file", responses=FOUND)
+def tags_of(
+    request: Request, study: str, file: str, tag: Annotated[list[str] | None, Query()] = None
+) -> JSONResponse:
+    """Answer with attributes by keyword, tag, private creator or path into sequences."""
+    browser: Browser = request.app.state.browser
+    wanted = [one.strip() for one in tag or ()]
+    if not wanted or not all(wanted):
+        return JSONResponse({"error": "tag query parameter is empty", "success": False}, 400)
+    content = landed.content(study, file, browser.originals)
+    if content is None:
+        return _not_found()
+    found, unknown = landed.attributes(content, wanted, browser.originals)
+    if unknown:
+        return JSONResponse({"invalidTags": unknown, "success": False}, 400)
+    return JSONResponse({"file": file, "study": study, "success": True, "tags": found})
+
+
+def _shown(
+    request: Request,
+    study: str,
+    file: str,
+    frame: Annotated[int | None, Query(ge=1, description="from 1")] = None,
+    window: Annotated[str | None, Query(description="centre,width")] = None,
+    max_side: Annotated[int | None, Query(ge=1, le=landed.MAX_SIDE, description="in pixels")] = None,
+) -> Response:
+    """Return the picture of a file, of the kind that the last segment of the path names."""
+    browser: Browser = request.app.state.browser
+    kind = KINDS[request.url.path.rpartition("/")[2]]
+    how = RenderOptions(kind, None if frame is None else frame - 1)
+    try:
+        shown = None if window is None else window_text(window)
+    except BadParameter as error:
+        return JSONResponse({"error": error.text, "success": False}, 400)
+    content = landed.content(study, file, browser.originals)
+    if content is None:
+        return _not_found()
+    return _picture(landed.picture(content, how, shown, max_side, browser.originals), kind)
+
+
+KINDS = {"png": "image/png", "jpg": "image/jpeg", "gif": "image/gif"}
+for _kind in KINDS:
+    router.add_api_route(
+        f"{NAME}/{_kind}", _shown, methods=["GET"], response_class=Response, responses=FOUND,
+        summary="All frames of a file as a cine" if _kind == "gif" else "Picture of a file",
+    )  # fmt: skip
+
+
+def _picture(data: bytes, kind: str) -> Response:
+    return Response(data, media_type=kind, headers={"Cache-Control": "private, no-cache"})
+
+
+def _not_found(words: str = "file not found") -> JSONResponse:
+    return JSONResponse({"error": words, "success": False}, 404)
+
+
 @router.get("/files/{study}", summary="Files of one label", responses={404: {"description": "No such label"}})
 def files_of(request: Request, study: str) -> JSONResponse:
     """Name the objects of a label; what is inside archives is not listed."""
@@ -123,5 +195,5 @@ def files_of(request: Request, study: str) -> JSONResponse:
     begins = len(services.source.prefix + prefix)
     found = [ref.name[begins:] for ref in services.source.list(prefix)]
     if not found:
-        return JSONResponse({"error": "study not found", "success": False}, 404)
+        return _not_found("study not found")
     return JSONResponse({"files": found, "filesCount": len(found), "study": study, "success": True})

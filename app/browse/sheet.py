@@ -30,9 +30,11 @@ class Line:
 class Viewer:
     """What draws a picture: whether its raw frames will do, and how their values are to be shown.
 
+    drawn: frames can be asked for; a document or waveform has its preview alone.
     center, width: of the first window, None without one. rate: frames a second.
     """
 
+    drawn: bool
     frames: int
     rows: int
     columns: int
@@ -117,6 +119,7 @@ def viewer(row: Mapping[str, Any], document: Document | None) -> Viewer | None:
     has_window = center is not None and width is not None and width >= 1
     linear = str(_first(lut, "00281056") or "LINEAR") == "LINEAR"
     return Viewer(
+        drawn=drawn,
         frames=frames,
         rows=int(row.get("rows") or 1),
         columns=int(row.get("columns") or 1),

@@ -110,6 +110,13 @@ def shrink(png: bytes, how: RenderOptions) -> bytes:
     return shrink_picture(png, how)
 
 
+def animate(pictures: list[bytes]) -> bytes:
+    """Return pictures as one GIF, as `animated` does."""
+    from app.dicom.render.rendered import animated
+
+    return animated(pictures)
+
+
 def bulk_value(content: Content, limits: DatasetLimits, threshold: int, tag: str, number: int) -> bytes:
     """Return the bytes of a value that a document names without a place, or that have to be turned.
 

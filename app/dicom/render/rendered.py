@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from dataclasses import replace
 
 import imagecodecs
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 from pydicom.dataset import Dataset
 
 from app.dicom.pixels.image_header import pixel_keyword, read_header
@@ -66,6 +67,22 @@ def shrink_picture(png: bytes, how: RenderOptions) -> bytes:
         width, height = how.viewport or (image.shape[1], image.shape[0])
         scale = min(1.0, width / image.shape[1], height / image.shape[0])
         return encode_image(resize(image, _scaled(image.shape[0], image.shape[1], scale)), how)
+
+
+def animated(pictures: Sequence[bytes]) -> bytes:
+    """Return PNGs that we wrote as one GIF, each for a tenth of a second, all as large as the largest.
+
+    Raises
+    ------
+    Unrenderable : decode_failed
+    """
+    with rendering():
+        images = [Image.open(io.BytesIO(png)).convert("RGB") for png in pictures]
+        size = max(image.width for image in images), max(image.height for image in images)
+        padded = [ImageOps.pad(image, size) for image in images]
+        buffer = io.BytesIO()
+        padded[0].save(buffer, "GIF", save_all=True, append_images=padded[1:], duration=100, loop=0)
+        return buffer.getvalue()
 
 
 def encode_image(image: np.ndarray, how: RenderOptions) -> bytes:

@@ -1,7 +1,7 @@
 // The picture of an instance: window by dragging, frames by wheel, slider and keys, cine, zoom and pan.
 // Grey frames are fetched once as stored and drawn through a table here; all others are drawn by the service.
 
-const viewer = document.querySelector(".viewer");
+const viewer = document.querySelector(".viewer[data-frames]");
 if (viewer) start(viewer);
 
 function start(root) {
