@@ -73,7 +73,11 @@ class Pages:
             user=getattr(request.state, "user", None),
             **values,
         )
-        headers = {"Content-Security-Policy": CONTENT, "Cache-Control": "no-store"}
+        headers = {
+            "Content-Security-Policy": CONTENT,
+            "Cache-Control": "no-store",
+            "Referrer-Policy": "same-origin",  # with none, a browser sends forms with `Origin: null`
+        }
         return HTMLResponse(text, status, headers)
 
     def problem(self, request: Request, status: int, title: str, words: str) -> HTMLResponse:
