@@ -85,7 +85,8 @@ DIALECTS: dict[str, Dialect] = {
         locator="",
         same="IS NOT DISTINCT FROM",
         attribute="JSON_VALUE(SAFE.PARSE_JSON(attributes), '$.{0}')",
-        integer="SAFE_CAST({0} AS INT64)",
+        # Written as SQLite would: by itself SAFE_CAST takes 0x10 and +16 for 16.
+        integer="CASE WHEN CAST(SAFE_CAST({0} AS INT64) AS STRING) = {0} THEN SAFE_CAST({0} AS INT64) END",
         distinct_list=("STRING_AGG(DISTINCT {0}, ',' ORDER BY {0})", "{0}"),
         object_bytes=(
             "ARRAY_AGG(STRUCT(object_uri AS object_uri, size_bytes AS size_bytes))",

@@ -242,7 +242,9 @@ def test_a_letter_that_cannot_be_decoded_is_listed_with_nulls(attributes):
     assert {row["code"] for row in found} == {None}
 
 
-@pytest.mark.parametrize("generation", ["", "abc", "1.5", "9223372036854775808", "1e3", "0x10"])
+@pytest.mark.parametrize(
+    "generation", ["", "abc", "1.5", "9223372036854775808", "1e3", "0x10", "+16", " 16", "016"]
+)
 def test_a_generation_that_is_no_number_is_null(generation):
     (letter,) = letters(letter_row("m1", event_attributes(generation=generation)))
     assert (letter["generation"], letter["bucket"]) == (None, "b")
