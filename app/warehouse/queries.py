@@ -47,7 +47,7 @@ _DESCRIBED = """SELECT object_uri, generation,
   MAX(metageneration) AS metageneration, MAX(revision) AS revision,
   CASE WHEN COUNT(describe_key) = COUNT(*) AND MIN(describe_key) = MAX(describe_key)
     THEN MIN(describe_key) END AS describe_key
-FROM instances_current WHERE object_uri IN ({uris}) GROUP BY object_uri, generation"""
+FROM instances_current WHERE object_uri IN ({uris}) GROUP BY object_uri, generation ORDER BY generation"""
 
 _OF_VERSION = """SELECT member, revision, metadata_uri, preview_uri FROM {table}
 WHERE object_uri = :object_uri AND generation = :generation"""
@@ -66,7 +66,8 @@ def described(uris: Sequence[str]) -> tuple[str, dict[str, str]]:
     Returns
     -------
     Statement and parameters; it answers with a row for each object that has any: its generation, the highest
-    metageneration and revision of its rows, and the `describe_key` that all of them have, else null
+    metageneration and revision of its rows, and the `describe_key` that all of them have, else null. While an
+    object is in two studies, since a removal has not arrived yet, its later version comes last.
     """
     parameters = {f"uri{number}": uri for number, uri in enumerate(uris)}
     return _DESCRIBED.format(uris=", ".join(f":{name}" for name in parameters)), parameters
