@@ -69,7 +69,7 @@ def test_every_command_runs(checkout):
         os.killpg(demo.pid, signal.SIGINT)
         said, _ = demo.communicate(timeout=30)
     assert ran.stdout.count("204\n") == 5
-    assert "MR        64    64" in ran.stdout
+    assert "MR        2004-08-26  file://" in ran.stdout
     assert '[{"n":0}]' in ran.stdout
     assert '"code":"not_dicom"' in ran.stdout
     assert (checkout / "ct.png").read_bytes().startswith(b"\x89PNG")
