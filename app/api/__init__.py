@@ -12,9 +12,9 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
 from app import __version__, events
-from app.api import auth, docs_page, files, health, login, pages, push
+from app.api import auth, docs_page, files, health, login, pages, push, search
 from app.api.browser_guard import BrowserGuard, is_rest
-from app.api.dicomweb import capabilities, stow, wado
+from app.api.dicomweb import capabilities, qido, stow, wado
 from app.api.dicomweb.accept import NotAcceptable
 from app.api.dicomweb.answers import Browser
 from app.api.security_headers import with_headers
@@ -100,8 +100,10 @@ def create_app(services: Services) -> FastAPI:
         app.include_router(login.router)
         app.include_router(files.router)
         app.include_router(capabilities.router)
+        app.include_router(qido.router)
         app.include_router(wado.router)
         app.include_router(stow.router)
+        app.include_router(search.router)
         app.include_router(pages.router)
         app.mount("/static", pages.static_files())
     app.add_exception_handler(DicomlakeError, _nack)

@@ -148,6 +148,12 @@ class BadQuery(PermanentError):
     code = "bad_query"
 
 
+class BadSearch(DicomlakeError):
+    """A search names an attribute that is not there, or a value that its attribute cannot have."""
+
+    code = "bad_search"
+
+
 class Unrenderable(PermanentError):
     """There is no preview; `code` becomes `preview_error`."""
 

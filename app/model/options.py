@@ -48,7 +48,7 @@ class DatasetLimits:
     scans: int = 256
 
 
-DOCUMENT_VERSION = 1
+DOCUMENT_VERSION = 2
 """Rises when the same bytes with the same options give another document, other columns or another preview."""
 DEFAULT_LIMITS = DatasetLimits()
 """Those of the default settings, for who reads a data set without any."""

@@ -48,6 +48,26 @@ class Message:
 
 
 @dataclass(frozen=True, slots=True)
+class Attribute:
+    """An attribute that is searched by or asked for; `vr` by the dictionary.
+
+    tag: eight hex digits in upper case; for a private one `gggg00ee`, since `creator` may reserve any block.
+    """
+
+    tag: str
+    vr: str
+    keyword: str = ""
+    creator: str = ""
+
+    @property
+    def row_keys(self) -> tuple[str, ...]:
+        """What it may be called in the column `metadata`, depending on `metadata.keys`."""
+        if self.creator:
+            return (f"{self.tag[:4]},{self.creator},{self.tag[6:]}",)
+        return (self.keyword, self.tag) if self.keyword else (self.tag,)
+
+
+@dataclass(frozen=True, slots=True)
 class ObjectRef:
     """One version of one stored object. `generation` pins the version, a late read cannot see newer bytes."""
 

@@ -7,6 +7,7 @@ from typing import Protocol
 
 from app.model.values import Row
 from app.plumbing.backends import load_backend
+from app.warehouse.search import Found, Search, found, statement
 
 
 class Warehouse(Protocol):
@@ -69,3 +70,9 @@ def open_warehouse(url: str) -> Warehouse:
     """Open the warehouse a URL names; nothing is created yet."""
     warehouse: Warehouse = load_backend("warehouse", url, BACKENDS)(url)
     return warehouse
+
+
+def find(warehouse: Warehouse, search: Search) -> Found:
+    """Return what a search finds, in Python's types whichever the warehouse is."""
+    sql, parameters = statement(search, warehouse.dialect)
+    return found(search, warehouse.query(sql, parameters))

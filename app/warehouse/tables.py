@@ -187,6 +187,12 @@ _ADDED = (
         "NULLABLE",
         "Patient's Name for searches: without case and accents, as alphabetic=ideographic=phonetic",
     ),
+    Column(
+        "patient_name_groups",
+        "STRING",
+        "NULLABLE",
+        "Patient's Name as alphabetic=ideographic=phonetic; null where `patient_name` is all of it",
+    ),
 )
 
 TABLES: dict[str, Table] = {

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
+
 from app.warehouse.dialects import DIALECTS, Dialect
 from app.warehouse.tables import TABLES, Column, Table
 
@@ -20,7 +22,10 @@ def _counts(*names: str) -> tuple[Column, ...]:
     )
 
 
-_PATIENT = ("patient_id", "issuer_of_patient_id", "patient_name", "patient_birth_date", "patient_sex")
+_PATIENT = (
+    *("patient_id", "issuer_of_patient_id", "patient_name", "patient_name_groups"),
+    *("patient_birth_date", "patient_sex"),
+)
 _STUDY = ("accession_number", "study_id", "study_description", "study_date", "study_time")
 _STORED = (
     Column("size_bytes", "INT64", "NULLABLE", "Size of the objects, an archive counted once"),
@@ -108,6 +113,15 @@ INDEXES: dict[str, tuple[tuple[str, ...], ...]] = {
         ),
         ("study_instance_uid", "series_instance_uid", "sop_instance_uid"),
         ("sop_instance_uid",),
+        ("series_instance_uid",),
+        ("patient_id",),
+        ("accession_number",),
+        # In the order of a search, and with what people search by: `app/warehouse/search.py` walks along it.
+        (
+            *("study_date DESC", "study_instance_uid", "series_number", "series_instance_uid"),
+            *("instance_number", "sop_instance_uid", "patient_name_folded", "patient_id", "modality"),
+            *("institution_name", "collection"),
+        ),
     ),
     "failures": (("object_uri", "generation", "event_type"),),
     "dead_letter": (("message_id",),),
@@ -154,7 +168,7 @@ def ddl(table: str, dialect: str, prefix: str = "") -> tuple[str, ...]:
     if not words.locator:
         return (create + _layout(spec),)
     indexes = [
-        f"CREATE INDEX IF NOT EXISTS {table}_by_{columns[0]} ON {table} ({', '.join(columns)})"
+        f"CREATE INDEX IF NOT EXISTS {table}_by_{columns[0].split()[0]} ON {table} ({', '.join(columns)})"
         for columns in INDEXES[table]
     ]
     # Where ids are unique an append that is repeated changes nothing; elsewhere the views fold the copies.
@@ -298,17 +312,38 @@ _OBJECT_BYTES = """(
     FROM {instances_current}) AS i"""
 
 
-def _group_view(view: str, words: Dialect, instances_current: str) -> str:
+def group_columns(
+    view: str, dialect: str, wanted: Container[str] | None = None
+) -> tuple[list[str], dict[str, str]]:
+    """Return what is collected from the rows of a group, and by column of a view what that becomes.
+
+    Parameters
+    ----------
+    view : `series` or `studies`
+    dialect : name of one of DIALECTS
+    wanted : names of columns; None = all
+    """
+    words, keys = DIALECTS[dialect], _GROUPS[view]
+    names = [column.name for column in VIEWS[view].columns if column.name not in keys]
+    made = {name: _aggregate(name, words) for name in names if wanted is None or name in wanted}
+    collected = [*keys, *(f"{collected} AS {name}" for name, (collected, _) in made.items())]
+    return collected, {key: key for key in keys} | {name: final for name, (_, final) in made.items()}
+
+
+def _group_view(view: str, dialect: str, instances_current: str) -> str:
     keys = _GROUPS[view]
-    made = {c.name: _aggregate(c.name, words) for c in VIEWS[view].columns if c.name not in keys}
-    inner = ",\n    ".join([*keys, *(f"{collected} AS {name}" for name, (collected, _) in made.items())])
-    outer = ",\n  ".join(
-        [*keys, *(final if final == name else f"{final} AS {name}" for name, (_, final) in made.items())]
-    )
-    known = " AND ".join(f"{key} IS NOT NULL" for key in keys)
+    collected, final = group_columns(view, dialect)
     rows = instances_current
-    if not words.locator:
+    if not DIALECTS[dialect].locator:
+        # Not by a subquery over an array of the group: no filter would reach the table through it.
         rows = _OBJECT_BYTES.format(keys=", ".join(keys), instances_current=instances_current)
+        collected = [
+            "SUM(object_bytes) AS size_bytes" if one.endswith(" AS size_bytes") else one for one in collected
+        ]
+        final["size_bytes"] = "size_bytes"
+    inner = ",\n    ".join(collected)
+    outer = ",\n  ".join(name if made == name else f"{made} AS {name}" for name, made in final.items())
+    known = " AND ".join(f"{key} IS NOT NULL" for key in keys)
     return (
         f"SELECT {outer}\nFROM (\n  SELECT {inner}\n  FROM {rows}\n"
         f"  WHERE {known}\n  GROUP BY {', '.join(keys)}) AS grouped"
@@ -350,7 +385,7 @@ def views(dialect: str, prefix: str = "", removals: bool = True) -> dict[str, st
         "instances_current": current.format(
             columns=_columns(words), of_study="", locator=words.locator, same=words.same, **names
         ),
-        **{view: _group_view(view, words, names["instances_current"]) for view in _GROUPS},
+        **{view: _group_view(view, dialect, names["instances_current"]) for view in _GROUPS},
         "dead_letters": _DEAD_LETTERS.format(
             generation=words.integer.format("generation_text"),
             revision=words.integer.format("revision_text"),

@@ -110,6 +110,7 @@ def test_every_route_that_is_not_named_open_is_closed(tmp_path):
         "a.b.c",
         "",
     ],
+    ids=["other key", "expired", "session", "no role", "no expiry", "no signature", "no token", "empty"],
 )
 def test_a_token_that_is_not_valid_now_for_this_is_401(tmp_path, wrong):
     with lake(tmp_path, api__users="token", api__users_key=KEY) as client:

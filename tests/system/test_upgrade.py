@@ -22,7 +22,7 @@ from tests.warehouse.conftest import PROJECT, front
 BEFORE = "386b159f721a57cc9446b81a8cc4f19bb2889717"
 """The last version whose rows have neither key nor revision."""
 __all__ = ["front"]
-ADDED = {"collection", "revision", "describe_key", "dicom_uri", "patient_name_folded"}
+ADDED = {"collection", "revision", "describe_key", "dicom_uri", "patient_name_folded", "patient_name_groups"}
 FILES = [("a/1.dcm", data.ct()), ("b", data.minimal()), ("m.r5", data.ct(SOPInstanceUID="1.2.3"))]
 
 

@@ -145,18 +145,19 @@ def test_bigquery_views_name_their_tables_in_full():
 
 
 def test_columns_of_later_versions_are_at_the_end_and_may_be_null():
-    added = [(c.name, c.type, c.mode) for c in TABLES["instances"].columns[-5:]]
+    added = [(c.name, c.type, c.mode) for c in TABLES["instances"].columns[-6:]]
     assert added == [
         ("collection", "STRING", "NULLABLE"),
         ("revision", "INT64", "NULLABLE"),
         ("describe_key", "STRING", "NULLABLE"),
         ("dicom_uri", "STRING", "NULLABLE"),
         ("patient_name_folded", "STRING", "NULLABLE"),
+        ("patient_name_groups", "STRING", "NULLABLE"),
     ]
 
 
 def test_a_row_store_keeps_the_document_behind_all_other_columns():
-    assert ddl("instances", "sqlite")[0].endswith('"patient_name_folded" TEXT,\n  "metadata" TEXT\n)')
+    assert ddl("instances", "sqlite")[0].endswith('"patient_name_groups" TEXT,\n  "metadata" TEXT\n)')
 
 
 def test_terraform_schema_nests_records():

@@ -18,6 +18,7 @@ from app.browse.cache import Cache
 from app.browse.instances import Instances, NotFound
 from app.browse.objects import Originals
 from app.model.errors import (
+    BadSearch,
     DicomlakeError,
     ObjectGone,
     Overloaded,
@@ -36,6 +37,7 @@ STATUS: tuple[tuple[type[DicomlakeError], int], ...] = (
     (NotFound, 404),
     (ObjectGone, 404),
     (BadParameter, 400),
+    (BadSearch, 400),
     (NotAcceptable, 406),
     (Unrenderable, 406),
     (Overloaded, 429),

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 import re
-import unicodedata
 from collections.abc import Callable, Mapping
 from datetime import time
 from typing import Any
 
 from app.dicom.metadata.dicom_json import Metadata
 from app.dicom.metadata.values import DECIMAL, to_date
+from app.model.folding import fold_name
 from app.model.values import DatasetWarning, Row
 
 TEXTS = {
@@ -66,7 +66,9 @@ def columns(metadata: Metadata) -> tuple[Row, tuple[DatasetWarning, ...]]:
     """
     reader = _Reader(metadata)
     row: dict[str, object] = {name: _joined(metadata.dataset, tag) for name, tag in TEXTS.items()}
-    row["patient_name_folded"] = _folded(metadata.dataset, PATIENT_NAME)
+    names = _names(metadata.dataset, PATIENT_NAME)
+    row["patient_name_folded"] = "\\".join(map(fold_name, names)).strip("\\") or None
+    row["patient_name_groups"] = "\\".join(names) if any("=" in name for name in names) else None
     row["transfer_syntax_uid"] = _joined(metadata.file_meta, TRANSFER_SYNTAX)
     row |= {name: reader.first(tag, _date) for name, tag in DATES.items()}
     row |= {name: reader.first(tag, _time) for name, tag in TIMES.items()}
@@ -149,24 +151,13 @@ def _texts(fields: Fields, tag: str) -> list[str]:
     return [text.lstrip(" ") for text in texts] if fields.get(tag, {}).get("vr") in PADDED else texts
 
 
-def _folded(fields: Fields, tag: str) -> str | None:
-    """Return person names without case and accents, all component groups, as DICOM joins them; None if empty.
-
-    Empty groups and components at the end are left out, spaces around a component too (PS3.5 6.2.1).
-    """
-    names = [
-        "=".join(_folded_group(name.get(group, "")) for group in NAME_GROUPS).rstrip("=")
+def _names(fields: Fields, tag: str) -> list[str]:
+    """Return person names with all their component groups."""
+    return [
+        "=".join(name.get(group, "") for group in NAME_GROUPS).rstrip("=")
         for name in _values(fields, tag)
         if isinstance(name, dict)
     ]
-    return "\\".join(names).strip("\\") or None
-
-
-def _folded_group(text: str) -> str:
-    # Decomposed twice, since folding the case may set marks free; composed again for the syllables of Hangul.
-    open_text = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", text).casefold())
-    bare = unicodedata.normalize("NFC", "".join(c for c in open_text if not unicodedata.combining(c)))
-    return "^".join(component.strip() for component in bare.split("^")).rstrip("^")
 
 
 def _integer(value: Any) -> int | None:

@@ -20,6 +20,9 @@ BEGIN RETURN given::jsonb; EXCEPTION WHEN OTHERS THEN RETURN NULL; END $$""",
     """CREATE OR REPLACE FUNCTION dicomlake_bigint(given text) RETURNS bigint LANGUAGE plpgsql IMMUTABLE AS $$
 BEGIN RETURN CASE WHEN given ~ '^-?[0-9]+$' THEN given::bigint END; EXCEPTION WHEN OTHERS THEN RETURN NULL;
 END $$""",
+    """CREATE OR REPLACE FUNCTION dicomlake_double(given text) RETURNS double precision
+LANGUAGE plpgsql IMMUTABLE AS $$
+BEGIN RETURN given::double precision; EXCEPTION WHEN OTHERS THEN RETURN NULL; END $$""",
 )
 """Of text that anyone may have written, null where it is no JSON or no number."""
 

@@ -7,7 +7,7 @@ import sqlite3
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import closing, suppress
 
 from app.model.errors import BadQuery, DicomlakeError, WarehouseUnavailable
 from app.plumbing.sqlite import code, may_pass, reason
@@ -75,10 +75,10 @@ def run(
     end = time.monotonic() + time_limit_s
     reader.set_progress_handler(lambda: time.monotonic() > end, _STEPS_BETWEEN_CLOCKS)
     try:
-        cursor = reader.execute(sql, values)
-        names = _distinct(column[0] for column in cursor.description or ())
-        for row in cursor:
-            yield dict(zip(names, row, strict=True))
+        with closing(reader.execute(sql, values)) as cursor:
+            names = _distinct(column[0] for column in cursor.description or ())
+            for row in cursor:
+                yield dict(zip(names, row, strict=True))
     except (sqlite3.Error, sqlite3.Warning) as exc:
         if code(exc)[0] == sqlite3.SQLITE_INTERRUPT and time.monotonic() <= end:
             raise KeyboardInterrupt from None  # Ctrl-C came while the clock was read, where SQLite eats it

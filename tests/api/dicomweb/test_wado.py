@@ -151,7 +151,7 @@ def test_addresses_are_those_of_the_client(client, services, host):
     (told,) = client.get(f"{INSTANCE}/metadata", headers=forwarded).json()
     assert told["7FE00010"]["BulkDataURI"] == f"https://{host}{INSTANCE}/bulkdata/7FE00010"
     (evil,) = client.get(f"{INSTANCE}/metadata", headers={"x-forwarded-host": 'x"}],<'}).json()
-    assert evil["7FE00010"]["BulkDataURI"] == f"{INSTANCE}/bulkdata/7FE00010"
+    assert evil["7FE00010"]["BulkDataURI"] == f"http://testserver{INSTANCE}/bulkdata/7FE00010"
 
 
 def test_frames_come_in_the_order_asked_for_as_stored_or_decoded(client, services, compressed):

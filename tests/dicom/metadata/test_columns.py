@@ -48,6 +48,7 @@ def test_a_ct_fills_its_columns():
         "protocol_name": None,
         "photometric_interpretation": "MONOCHROME2",
         "patient_name_folded": "doe^jane",
+        "patient_name_groups": None,
         "patient_birth_date": date(1970, 1, 2),
         "study_date": date(2024, 1, 31),
         "series_date": None,
@@ -85,6 +86,22 @@ def test_a_ct_fills_its_columns():
 def test_a_name_is_folded_for_searches_in_all_its_groups(name, folded):
     row, _ = read(data.ct(SpecificCharacterSet="ISO_IR 192", PatientName=name))
     assert row["patient_name_folded"] == folded
+
+
+@pytest.mark.parametrize(
+    ("name", "groups"),
+    [
+        ("Yamada^Tarou=山田^太郎=やまだ^たろう", "Yamada^Tarou=山田^太郎=やまだ^たろう"),
+        ("Hong^Gildong==홍^길동", "Hong^Gildong==홍^길동"),
+        ("=山田^太郎", "=山田^太郎"),
+        ("Doe^Jane", None),
+        ("Doe^Jane==", None),
+        ("", None),
+    ],
+)
+def test_the_groups_of_a_name_are_kept_where_there_are_several(name, groups):
+    row, _ = read(data.ct(SpecificCharacterSet="ISO_IR 192", PatientName=name))
+    assert row["patient_name_groups"] == groups
 
 
 @pytest.mark.parametrize("name", [None, "", "^^", " = "])

@@ -16,6 +16,7 @@ from app.warehouse import open_warehouse
 from app.warehouse.postgres.warehouse import postgres_errors
 from tests.postgres import find_postgres, running_postgres
 from tests.warehouse.contract import WarehouseContract, count, instance_row
+from tests.warehouse.search_contract import SearchContract
 from tests.warehouse.test_views import EVENTS, happen
 
 pytestmark = pytest.mark.skipif(find_postgres() is None, reason="PostgreSQL is not installed")
@@ -49,6 +50,10 @@ def warehouse(url):
 
 class TestPostgresWarehouse(WarehouseContract):
     """The contract on a server."""
+
+
+class TestPostgresSearch(SearchContract):
+    """The contract of searches on a server."""
 
 
 def study_row(row_id, uri, study, **columns):

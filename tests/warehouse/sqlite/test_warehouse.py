@@ -83,6 +83,17 @@ def test_what_is_not_plain_reading_is_a_bad_query(warehouse, tmp_path, monkeypat
     assert os.listdir(tmp_path) == ["lake ä?#%"]
 
 
+def test_a_stream_that_is_given_up_does_not_keep_the_log_from_being_written_back(warehouse, raw):
+    warehouse.append("failures", [failure_row(), failure_row()])
+    next(warehouse.stream("SELECT code FROM failures"))
+    assert len(warehouse.query("SELECT code FROM failures")) == 2
+    with pytest.raises(BadQuery):
+        warehouse.query("SELECT json_extract(code, '$') FROM failures")
+    warehouse.append("failures", [failure_row()])
+    assert raw.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0] == 0
+    assert len(warehouse.query("SELECT code FROM failures")) == 3
+
+
 def test_table_columns_may_be_looked_up(warehouse):
     names = [row["name"] for row in warehouse.query("PRAGMA table_info(dead_letter)")]
     assert names == ["subscription_name", "message_id", "publish_time", "data", "attributes"]
