@@ -87,6 +87,8 @@ def create_app(services: Services) -> FastAPI:
     app.state.services = services
     app.state.gate = auth.open_gate(services.settings.api)
     app.state.probes = health.Probes(services)
+    if services.settings.api.serve != "ingest":
+        app.include_router(pages.root)  # before the probes, which answer there too
     app.include_router(health.router)
     app.include_router(docs_page.router)
     if services.settings.api.serve != "browse":

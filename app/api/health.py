@@ -25,6 +25,7 @@ T = TypeVar("T")
 router = APIRouter()
 
 PARTS = ("source", "artifacts", "warehouse", "bus")
+VERSION = {"name": "dicomlake", "version": __version__}
 READY_TIMEOUT_S = 5.0
 DEPTH_TIMEOUT_S = 1.0
 
@@ -116,7 +117,7 @@ async def metrics(request: Request) -> Response:
 @router.get("/version", summary="Version")
 async def version() -> dict[str, str]:
     """Name and version."""
-    return {"name": "dicomlake", "version": __version__}
+    return VERSION
 
 
 router.add_api_route("/", version, methods=["GET"], include_in_schema=False)

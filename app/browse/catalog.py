@@ -7,18 +7,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from app.model.errors import PermanentError
+from app.browse.instances import Instances
+from app.dicom.metadata.dictionary import attribute
 from app.services import Services
-from app.warehouse import queries
+from app.warehouse import find, queries
+from app.warehouse.matching import Match
+from app.warehouse.search import Search
 
 Found = list[dict[str, Any]]
 FIELDS = ("patient_name", "patient_id", "accession", "institution", "modality", "collection", "from", "to")
-
-
-class BadSearch(PermanentError):
-    """A field of the search cannot be read."""
-
-    code = "bad_search"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,63 +36,67 @@ class Asked:
 
 
 def studies(services: Services, asked: Asked, limit: int, offset: int) -> Found:
-    """Return the studies that fit, the newest first."""
-    sql = "SELECT * FROM studies ORDER BY study_date DESC, study_instance_uid LIMIT :limit OFFSET :offset"
-    return services.warehouse.query(sql, {"limit": limit, "offset": offset})
+    """Return the studies with an instance that fits, the newest first.
+
+    Raises BadSearch where a field cannot be a value of its attribute.
+    """
+    given = asked.fields
+    first, last = (given[end].replace("-", "") for end in ("from", "to"))
+    keys = {
+        "PatientName": _anywhere(given["patient_name"]),
+        "PatientID": given["patient_id"],
+        "AccessionNumber": given["accession"],
+        "InstitutionName": _anywhere(given["institution"]),
+        "Modality": given["modality"],
+        "StudyDate": f"{first}-{last}" if first or last else "",
+    }
+    matches = tuple(
+        Match((one,), value, ignore_case=name == "InstitutionName")
+        for name, value in keys.items()
+        if value and (one := attribute(name))
+    )
+    search = Search(matches=matches, collection=given["collection"], limit=limit, offset=offset)
+    return find(services.warehouse, search).rows
+
+
+def _anywhere(text: str) -> str:
+    """Return a pattern that matches a text anywhere in a value, unless it has wildcards of its own."""
+    return f"*{text}*" if text and not {"*", "?"} & set(text) else text
 
 
 def choices(services: Services) -> dict[str, list[str]]:
     """Return the modalities and collections that there are, for the lists of the form."""
-    return {"modalities": [], "collections": []}
+    found = {name: services.warehouse.query(sql) for name, sql in queries.choices().items()}
+    return {name: [str(row["name"]) for row in rows] for name, rows in found.items()}
 
 
 def study(services: Services, study: str) -> dict[str, Any] | None:
     """Return a study, None where there is none."""
-    found = services.warehouse.query(
-        "SELECT * FROM studies WHERE study_instance_uid = :study", {"study": study}
-    )
-    return found[0] if found else None
+    rows = find(services.warehouse, Search(study=(study,), limit=1)).rows
+    return rows[0] if rows else None
 
 
 def series_of(services: Services, study: str) -> Found:
     """Return the series of a study by number."""
-    sql = "SELECT * FROM series WHERE study_instance_uid = :study ORDER BY series_number, series_instance_uid"
-    return services.warehouse.query(sql, {"study": study})
+    return find(services.warehouse, Search("series", study=(study,))).rows
 
 
 def instances_of(services: Services, study: str, series: str, limit: int, offset: int) -> Found:
     """Return instances of a series by number."""
-    sql = (
-        "SELECT study_instance_uid, series_instance_uid, sop_instance_uid, instance_number, number_of_frames,"
-        " preview_uri, preview_error FROM instances_current WHERE study_instance_uid = :study"
-        " AND series_instance_uid = :series ORDER BY instance_number, sop_instance_uid LIMIT :limit"
-        " OFFSET :offset"
-    )
-    return services.warehouse.query(sql, {"study": study, "series": series, "limit": limit, "offset": offset})
+    columns = frozenset(("instance_number", "number_of_frames", "preview_uri", "preview_error"))
+    search = Search("instance", (study,), (series,), columns=columns, limit=limit, offset=offset)
+    return find(services.warehouse, search).rows
 
 
 def instance(services: Services, study: str, series: str, instance: str) -> dict[str, Any] | None:
     """Return an instance, None where there is none."""
-    sql = (
-        "SELECT * FROM instances_current WHERE study_instance_uid = :study AND series_instance_uid = :series"
-        " AND sop_instance_uid = :instance LIMIT 1"
-    )
-    found = services.warehouse.query(sql, {"study": study, "series": series, "instance": instance})
-    if not found:
-        return None
-    row = found[0]
-    if isinstance(row["warnings"], str):
-        row["warnings"] = json.loads(row["warnings"])
-    return row
+    rows = find(services.warehouse, Search("instance", (study,), (series,), (instance,))).rows
+    return rows[0] if rows else None
 
 
-def neighbours(services: Services, study: str, series: str, instance: str) -> tuple[str | None, str | None]:
+def neighbours(instances: Instances, study: str, series: str, instance: str) -> tuple[str | None, str | None]:
     """Return the instances before and after one in its series."""
-    sql = (
-        "SELECT sop_instance_uid AS uid FROM instances_current WHERE study_instance_uid = :study"
-        " AND series_instance_uid = :series ORDER BY instance_number, sop_instance_uid"
-    )
-    uids = [str(row["uid"]) for row in services.warehouse.query(sql, {"study": study, "series": series})]
+    uids = [one.sop_instance_uid for one in instances.find(study, series)]
     at = uids.index(instance) if instance in uids else 0
     return (uids[at - 1] if at else None), (uids[at + 1] if at + 1 < len(uids) else None)
 

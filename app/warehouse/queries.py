@@ -154,6 +154,15 @@ def overview(dialect: str) -> dict[str, str]:
     }
 
 
+def choices() -> dict[str, str]:
+    """Ask which modalities and collections there are: a name a row, at most 100."""
+    return {
+        what: f"SELECT DISTINCT {column} AS name FROM instances WHERE {column} IS NOT NULL"
+        " ORDER BY 1 LIMIT 100"
+        for what, column in (("modalities", "modality"), ("collections", "collection"))
+    }
+
+
 def letters_page(limit: int, offset: int) -> tuple[str, dict[str, object]]:
     """Ask for a page of the open dead letters, the newest first."""
     sql = "SELECT * FROM dead_letters ORDER BY publish_time DESC, message_id LIMIT :limit OFFSET :offset"

@@ -306,11 +306,11 @@ def test_make_takes_a_port_too():
 
 
 def test_passwords_in_urls_are_shown_nowhere(say):
-    url = "postgresql://user:pa:ss@wo@host/db?password=secret&sslmode=require"
+    url = "mysql://user:pa:ss@wo@host/db?password=secret&sslmode=require"
     status, said, _ = say("--set", f"warehouse.url={url}", "config", "show")
     shown = {line["setting"]: line["value"] for line in map(json.loads, said.splitlines())}
     assert status == 0
-    assert shown["warehouse.url"] == "postgresql://user:***@host/db?password=***&sslmode=require"
+    assert shown["warehouse.url"] == "mysql://user:***@host/db?password=***&sslmode=require"
     status, said, why = say("--set", f"warehouse.url={url}", "query", "SELECT 1")
     assert (status, said) == (2, "")
     assert "user:***@host" in why

@@ -13,13 +13,15 @@ CODE = re.compile(r'(?:\bcode|fault) ?= ?"([a-z_]+)"')
 ROOTS = {"error", "permanent", "transient"}  # classes that nothing is raised as
 OF_COMMANDS = {"bad_query", "cannot_deidentify", "config", "no_such_letter"}  # fail a command, not a file
 OF_PICTURES = {"unrenderable"}  # the row is stored, `preview_error` has a code of its own
+OF_REQUESTS = {"bad_search", "no_such_value"}  # of what a browser or viewer asks for
 RUNBOOK = (ROOT / "docs/runbook.md").read_text()
 
 
 def codes():
     """Return what any room calls a failure, but for those that only answer requests."""
-    files = [path for path in (ROOT / "app").rglob("*.py") if path.parent.name != "api"]
-    return {code for path in files for code in CODE.findall(path.read_text())}
+    answering = {ROOT / "app/api", ROOT / "app/browse"}
+    files = [path for path in (ROOT / "app").rglob("*.py") if not answering & set(path.parents)]
+    return {code for path in files for code in CODE.findall(path.read_text())} - OF_REQUESTS
 
 
 def test_every_code_of_a_failure_has_advice_and_no_other_has():

@@ -16,14 +16,17 @@ from urllib.parse import urlencode
 
 import jinja2
 from fastapi import APIRouter, Form, Request
-from fastapi.responses import HTMLResponse, RedirectResponse, Response
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from starlette.staticfiles import StaticFiles
 
+from app.api.health import VERSION
 from app.api.pages import plots
 from app.api.public_url import root_path
 from app.browse import catalog, sheet
 from app.browse.uploads import WORDS, Fate
 from app.jobs import dead_letters as dlq
+from app.model.errors import BadSearch
 from app.services import Services
 
 CONTENT = (
@@ -135,9 +138,13 @@ def _offset(request: Request) -> int:
     return min(int(given), 10_000_000) if given.isdecimal() and given.isascii() else 0
 
 
-def home(request: Request) -> Response:
-    """Show the studies: what a browser sees at the root."""
-    return studies(request)
+root = APIRouter(include_in_schema=False)
+
+
+@root.get("/")
+async def home(request: Request) -> Response:
+    """Show the studies to a browser; a program is told name and version, however many pushes wait."""
+    return await run_in_threadpool(studies, request) if wants_page(request) else JSONResponse(VERSION)
 
 
 @router.get("/studies")
@@ -148,7 +155,7 @@ def studies(request: Request) -> Response:
     problem, rows = "", list[dict[str, Any]]()
     try:
         rows = catalog.studies(services, asked, PAGE + 1, offset)
-    except catalog.BadSearch as error:
+    except BadSearch as error:
         problem = error.text
     turn = Turn(rows, offset, PAGE)
     known = catalog.choices(services)
@@ -210,7 +217,7 @@ def instance_page(request: Request, study: str, series: str, instance: str) -> R
     if row is None:
         return _missing(request, "instance")
     document = catalog.document(services, row)
-    before, after = catalog.neighbours(services, study, series, instance)
+    before, after = catalog.neighbours(request.app.state.browser.instances, study, series, instance)
     frame = request.query_params.get("frame", "1")
     view = sheet.viewer(row, document)
     frames = view.frames if view else 1

@@ -6,9 +6,6 @@ import re
 from functools import lru_cache
 from typing import Literal
 
-from pydicom.datadict import keyword_for_tag, tag_for_keyword
-
-from app.dicom.read.vr import private_vr, public_vr
 from app.model.values import Attribute
 
 Level = Literal["study", "series", "instance"]
@@ -50,6 +47,10 @@ def attribute(name: str) -> Attribute | None:
     name : `PatientID`, `00100020` in either case, `0009,GEMS_IDEN_01,04`. A private element without its
         creator is none.
     """
+    from pydicom.datadict import keyword_for_tag, tag_for_keyword  # only who asks pays for the dictionary
+
+    from app.dicom.read.vr import private_vr, public_vr
+
     if private := _PRIVATE.fullmatch(name):
         group, creator, element = private[1].upper(), private[2].strip(), private[3].upper()
         vr = private_vr(int(f"{group}10{element}", 16), creator)[:2]

@@ -105,6 +105,20 @@ def decode_octets(data: bytes, header: ImageHeader, limits: DatasetLimits) -> tu
     return np.ascontiguousarray(cells).astype(f"<{cells.dtype.kind}{width}").tobytes(), photometric
 
 
+def decode_png(data: bytes) -> np.ndarray:
+    """Return the samples of a PNG that we wrote: (rows, columns) or (rows, columns, 3), uint8."""
+    image: np.ndarray = imagecodecs.png_decode(data)
+    return image
+
+
+def encode_jpeg(image: np.ndarray, quality: int) -> bytes:
+    """Return (rows, columns) or (rows, columns, 3) samples, uint8, as a JPEG of a quality from 1 to 100.
+
+    It stands here because the container image keeps only the codecs that this file names.
+    """
+    return bytes(imagecodecs.jpeg8_encode(np.ascontiguousarray(image), level=quality))
+
+
 def _parsed(data: bytes, header: ImageHeader, limits: DatasetLimits) -> tuple[Codec, Codestream]:
     codec = CODECS.get(header.transfer_syntax)
     if codec is None:

@@ -6,11 +6,11 @@ import io
 from collections.abc import Sequence
 from dataclasses import replace
 
-import imagecodecs
 import numpy as np
 from PIL import Image, ImageOps
 from pydicom.dataset import Dataset
 
+from app.dicom.pixels.decoders import decode_png, encode_jpeg
 from app.dicom.pixels.image_header import pixel_keyword, read_header
 from app.dicom.pixels.preview_error import PreviewError, rendering, unrenderable
 from app.dicom.pixels.reduced import read_reduced
@@ -63,7 +63,7 @@ def shrink_picture(png: bytes, how: RenderOptions) -> bytes:
     Unrenderable : decode_failed
     """
     with rendering():
-        image = imagecodecs.png_decode(png)
+        image = decode_png(png)
         width, height = how.viewport or (image.shape[1], image.shape[0])
         scale = min(1.0, width / image.shape[1], height / image.shape[0])
         return encode_image(resize(image, _scaled(image.shape[0], image.shape[1], scale)), how)
@@ -90,7 +90,7 @@ def encode_image(image: np.ndarray, how: RenderOptions) -> bytes:
     if how.media_type == "image/png":
         return encode_png(image)
     if how.media_type == "image/jpeg":
-        return bytes(imagecodecs.jpeg8_encode(np.ascontiguousarray(image), level=how.quality))
+        return encode_jpeg(image, how.quality)
     buffer = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(image)).save(buffer, "GIF")
     return buffer.getvalue()

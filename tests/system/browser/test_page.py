@@ -178,7 +178,7 @@ def test_without_javascript_all_but_the_viewer_works(place, browser):
         page.get_by_role("link", name="Müller, Änne").click()
         page.locator(".card").first.click()
         page.locator(".card").first.click()
-        assert page.locator(".still").evaluate("image => image.naturalWidth") == 1024
+        assert page.locator(".still").evaluate("image => image.naturalWidth") >= 64
         page.goto("/upload")
         page.locator("[name=files]").set_input_files([text])
         with page.expect_response("**/upload") as answer:
