@@ -1,6 +1,6 @@
-"""Headers that every answer has, for a browser that is pointed at the service.
+"""Security headers on every answer, in case a browser opens it.
 
-None of them lets a page of another origin read an answer: there is no CORS, on purpose.
+There are no CORS headers, on purpose: pages of other origins must not read an answer.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ HEADERS = {
 
 
 def with_headers(app: ASGIApp) -> ASGIApp:
-    """Return the application with HEADERS on all it answers."""
+    """Return the application with HEADERS on every answer."""
     added = [(name.encode(), value.encode()) for name, value in HEADERS.items()]
 
     async def answer(scope: Scope, receive: Receive, send: Send) -> None:
