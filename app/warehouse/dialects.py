@@ -1,4 +1,4 @@
-"""What the SQL of one warehouse says otherwise than that of another."""
+"""Differences between the SQL dialects of the warehouses."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """What differs between warehouses; `{0}` in a template is the expression it is applied to.
+    """The differences; `{0}` in a template is the expression it is applied to.
 
-    types: BigQuery's word -> the own word. nested: arrays and structs are types of their own, else JSON text.
-    locator: what tells two equal rows apart, for a row store with indexes; empty for a column store.
+    types: BigQuery's type -> own type. nested: arrays and structs are native types, otherwise JSON text.
+    locator: expression that distinguishes two equal rows in a row store; empty for a column store.
     same: equal, or both null.
-    attribute: text of one member of the JSON object in `attributes`, null when that is no JSON.
-    integer: text to INT64, null when it is none.
-    collation: of text columns, so that order and MAX are those of the bytes, as elsewhere.
-    distinct_list, object_bytes: what is collected in a group, and what is made of that afterwards.
+    attribute: text of one member of the JSON object in `attributes`, null if that is not JSON.
+    integer: text to INT64, null if it is not an integer.
+    collation: collation of text columns, so that order and MAX compare bytes, as in other warehouses.
+    distinct_list, object_bytes: the aggregate of a group, and the expression applied to its result.
     """
 
     quote: str

@@ -143,7 +143,7 @@ def ddl(table: str, dialect: str, prefix: str = "") -> tuple[str, ...]:
         f"CREATE INDEX IF NOT EXISTS {table}_by_{columns[0]} ON {table} ({', '.join(columns)})"
         for columns in INDEXES[table]
     ]
-    # Where ids are unique an append that is repeated changes nothing; elsewhere the views fold the copies.
+    # If ids are unique, a repeated append changes nothing; otherwise the views fold the copies.
     unique = [f"CREATE UNIQUE INDEX IF NOT EXISTS {table}_row_id ON {table} (row_id)"] * spec.kept
     return create, *unique, *indexes
 
@@ -174,7 +174,7 @@ AND NOT EXISTS (
   AND (-COALESCE(j.metageneration, -1), -COALESCE(j.revision, -1), j.row_id, j.{{locator}})
   < (-COALESCE(i.metageneration, -1), -COALESCE(i.revision, -1), i.row_id, i.{{locator}}))"""
 
-# For column stores, which may hold the same row twice with nothing to tell the copies apart.
+# For column stores, which may hold the same row twice without any difference.
 _CURRENT_BY_WINDOW = f"""SELECT {{columns}} FROM (
   SELECT *,
     MAX(generation) OVER (PARTITION BY object_uri) AS last_generation,
