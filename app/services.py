@@ -26,6 +26,10 @@ PATIENCE_S = 30.0
 """Seconds an event waits for memory (`workers.inflight_bytes`) before it gets 429."""
 
 
+CACHE = "cache/"
+"""What the names of answers that are kept for browsers begin with, in the storage of artifacts."""
+
+
 def _now() -> datetime:
     return datetime.now(UTC)
 
@@ -165,7 +169,7 @@ def own_prefixes(settings: Settings, bucket: str) -> dict[str, tuple[str, ...]]:
 
 def _outputs(settings: Settings) -> tuple[str, ...]:
     artifacts = settings.artifacts
-    return tuple(_place(artifacts.url) + prefix for prefix in (artifacts.images, artifacts.metadata))
+    return tuple(_place(artifacts.url) + prefix for prefix in (artifacts.images, artifacts.metadata, CACHE))
 
 
 def _place(url: str) -> str:

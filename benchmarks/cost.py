@@ -58,6 +58,7 @@ PRICES = {
     "Pub/Sub: GiB-month kept": 0.27,
     "BigQuery: GiB written": 0.025,
     "BigQuery: GiB-month": 0.02,
+    "BigQuery: TiB read": 6.25,
     "Cloud Logging: GiB": 0.50,
     "Cloud Monitoring: condition of an alert, a month": 0.10,
     "Cloud Monitoring: million time series returned": 0.35,

@@ -35,7 +35,8 @@ class Front:
     any HTTP status, with a reason after it or its usual one, and `strange`, which has a text for its reason.
     Of the Write API also `hang_up` (answered, then closed, as after ten minutes) and any gRPC status, which
     ends the call or, with `told_` before it, comes in an answer.
-    names_rows: the Write API says which row is bad. streaming_buffer: no row may be removed yet.
+    names_rows: the Write API says which row is bad. streaming_buffer: a table into which
+    insertAll wrote since the reset has rows that may not be removed yet.
     refused: a row in which this text stands is refused; location: what is said instead of its column.
     may_ask: jobs may be started, as by who has that role.
     says: begins the text of what is refused or failed with a status, all of which quote what was sent; said:
@@ -56,6 +57,7 @@ class Front:
         self.asked: list[str] = []
         self.calls = 0
         self.streaming_buffer = False
+        self.buffered: set[str] = set()
         self.names_rows = True
         self.refused = ""
         self.may_ask = True
@@ -126,7 +128,8 @@ class RestHandler(BaseHTTPRequestHandler):
     do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = handle_any  # noqa: N815
 
     def forward(self, body: bytes) -> tuple[int, object]:
-        if self.front.streaming_buffer and b'"DELETE FROM' in body and b'"dryRun": true' not in body:
+        of_buffered = any(f'"DELETE FROM `{table}`'.encode() in body for table in self.front.buffered)
+        if self.front.streaming_buffer and of_buffered and b'"dryRun": true' not in body:
             return 400, fault_document(400, "invalidQuery", STREAMING_BUFFER)
         if self.command == "POST" and self.path.partition("?")[0].endswith("/queries"):
             return self.query(json.loads(body))
@@ -179,6 +182,7 @@ class RestHandler(BaseHTTPRequestHandler):
         with self.front.lock:
             fresh = [row for row in rows if (path, row["insertId"]) not in self.front.row_ids]
             self.front.row_ids |= {(path, row["insertId"]) for row in rows}
+            self.front.buffered.add(f"{project}.{dataset}.{name}")
         if not fresh:
             return 200, {"kind": "bigquery#tableDataInsertAllResponse"}
         return self.forward(json.dumps({"rows": fresh}).encode())

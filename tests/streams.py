@@ -15,3 +15,14 @@ class Log(io.BytesIO):
         found = super().read(size)
         self.reads.append((at, len(found)))
         return found
+
+
+class Counted(io.FileIO):
+    """A file that counts the bytes read from it."""
+
+    taken = 0
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        found = super().read(size)
+        self.taken += len(found or b"")
+        return found or b""

@@ -12,6 +12,7 @@ from app.cli.commands import cli
 from app.config.sources import defaults
 from app.model import errors
 from app.services import open_services
+from app.warehouse.tables import TABLES
 from benchmarks.cost import (
     CONDITIONS,
     MILLION,
@@ -23,6 +24,8 @@ from benchmarks.cost import (
     operations_cost,
     standing,
 )
+from benchmarks.query_cost import costs, size
+from benchmarks.query_cost import usd as query_usd
 from tests.conftest import lake_settings
 from tests.parts import ROOT
 
@@ -42,7 +45,7 @@ each_doc = pytest.mark.parametrize("page", WRITTEN, ids=lambda page: page.name)
 
 
 def blocks(text: str, language: str) -> list[str]:
-    return re.findall(rf"^```{language}[^\n]*\n(.*?)^```$", text, re.M | re.S)
+    return re.findall(rf"^```{language}\b[^\n]*\n(.*?)^```$", text, re.M | re.S)
 
 
 def spans(text: str) -> list[str]:
@@ -157,7 +160,7 @@ def test_the_runbook_has_every_code_that_a_message_can_be_given_up_for():
 
 def test_every_statement_runs(tmp_path):
     asked = re.findall(r'dicomlake query "([^".]+)"', TEXT)
-    statements = blocks(TEXT, "sql") + asked
+    statements = [*re.findall(r"^```sql\n(.*?)^```$", TEXT, re.M | re.S), *asked]  # on SQLite too
     assert len(asked) > 3
     assert len(statements) > 10
     services = open_services(lake_settings(tmp_path))
@@ -221,6 +224,34 @@ def test_what_was_counted_is_what_is_counted_again(tmp_path):
         assert now[2:] == pytest.approx(operations_and_bytes[2:], rel=0.05), again.kind
     usd = {change: [*both, MILLION * operations_cost(*both)] for change, both in changes.items()}
     assert sums("changes") == {change: pytest.approx(row) for change, row in usd.items()}
+
+
+def test_the_costs_of_queries_follow_from_what_they_read():
+    found = [[float(cell) for cell in cells] for _, *cells in marked("queries")]
+    assert len(found) == 6
+    for gb, usd, gb_pruned, usd_pruned in found:
+        assert (usd, usd_pruned) == pytest.approx(
+            (query_usd(gb * 1e9), query_usd(gb_pruned * 1e9)), abs=0.001
+        )
+    assert query_usd(2**40) == 6.25
+
+
+def test_what_a_query_reads_worked_out_by_hand():
+    sizes = {column.name: 0 for column in TABLES["instances"].columns}
+    sizes |= {"object_uri": 92, "generation": 8, "event_type": 17, "metadata": 7883, "study_instance_uid": 50}
+    of_study, *_ = costs(sizes).values()
+    # 10^9 rows of 8050 bytes; or a block of 256 MB in each of 36 months, and 10^7 removals of 100 bytes.
+    assert of_study == pytest.approx((8050e9, 9.216e9 + 1e9))
+    # A string has two bytes more than its text, a null none.
+    columns = {column.name: column for column in TABLES["instances"].columns}
+    values = {
+        "modality": "CT",
+        "rows": 512,
+        "metadata": '{"a":"ä"}',
+        "pixel_spacing": "[0.5,0.5]",
+        "member": None,
+    }
+    assert [size(columns[name], value) for name, value in values.items()] == [4, 8, 10, 16, 0]
 
 
 def test_a_cost_worked_out_by_hand():

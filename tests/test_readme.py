@@ -105,7 +105,7 @@ def test_every_command_runs(checkout):
         demo.wait(timeout=30)
         reader.join(timeout=30)
     assert output.count("204\n") == 5
-    assert "MR        64    64" in output
+    assert "MR        2004-08-26  file://" in output
     assert '[{"n":0}]' in output
     assert '"code":"not_dicom"' in output
     assert (checkout / "ct.png").read_bytes().startswith(b"\x89PNG")

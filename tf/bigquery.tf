@@ -14,10 +14,19 @@ locals {
     }
   }
 
-  views = {
-    for file in fileset("${path.module}/schemas/views", "*.sql") :
-    trimsuffix(file, ".sql") => templatefile("${path.module}/schemas/views/${file}", { dataset = local.dataset_path })
+  sql = {
+    for folder in ["functions", "materialized", "views", "without_removals"] : folder => {
+      for file in fileset("${path.module}/schemas/${folder}", "*.sql") : trimsuffix(file, ".sql") =>
+      trimspace(templatefile("${path.module}/schemas/${folder}/${file}", { dataset = local.dataset_path }))
+    }
   }
+  # Where removals are not announced, only the next version of an object shows that it has left a study: there the
+  # views look at all rows of an object.
+  removals     = length(setsubtract(["OBJECT_DELETE", "OBJECT_ARCHIVE"], var.event_types)) == 0
+  instead      = local.removals ? {} : local.sql.without_removals
+  materialized = local.removals ? local.sql.materialized : {}
+  views        = { for name, sql in local.sql.views : name => lookup(local.instead, name, sql) }
+  functions    = { for name, sql in local.sql.functions : name => lookup(local.instead, name, sql) }
   # BigQuery refuses a view over a view that is not there yet.
   views_on_views = [
     for name, sql in local.views : name
@@ -100,6 +109,30 @@ resource "google_bigquery_table" "table" {
   depends_on = [google_project_service.api, google_kms_crypto_key_iam_member.agent]
 }
 
+resource "google_bigquery_table" "materialized" {
+  #checkov:skip=CKV_GCP_121: a materialized view holds nothing of its own; it is made again from the code
+  for_each = local.materialized
+
+  project             = var.project_id
+  dataset_id          = local.dataset
+  table_id            = each.key
+  labels              = var.labels
+  deletion_protection = false
+
+  materialized_view {
+    query = each.value
+  }
+
+  dynamic "encryption_configuration" {
+    for_each = local.kms_key[*]
+    content {
+      kms_key_name = encryption_configuration.value
+    }
+  }
+
+  depends_on = [google_bigquery_table.table]
+}
+
 resource "google_bigquery_table" "view" {
   #checkov:skip=CKV_GCP_80: a view holds no data to encrypt
   #checkov:skip=CKV_GCP_121: a view holds no data to protect; it is made again from the code
@@ -116,7 +149,7 @@ resource "google_bigquery_table" "view" {
     use_legacy_sql = false
   }
 
-  depends_on = [google_bigquery_table.table]
+  depends_on = [google_bigquery_table.table, google_bigquery_table.materialized]
 }
 
 resource "google_bigquery_table" "view_on_views" {
@@ -138,6 +171,24 @@ resource "google_bigquery_table" "view_on_views" {
   depends_on = [google_bigquery_table.view]
 }
 
+resource "google_bigquery_routine" "function" {
+  for_each = local.functions
+
+  project         = var.project_id
+  dataset_id      = local.dataset
+  routine_id      = each.key
+  routine_type    = "TABLE_VALUED_FUNCTION"
+  language        = "SQL"
+  definition_body = each.value
+
+  arguments {
+    name      = "uid"
+    data_type = jsonencode({ typeKind = "STRING" })
+  }
+
+  depends_on = [google_bigquery_table.view]
+}
+
 resource "google_bigquery_table_iam_member" "appends" {
   for_each = local.appends
 
@@ -150,9 +201,9 @@ resource "google_bigquery_table_iam_member" "appends" {
   depends_on = [google_project_service_identity.agent]
 }
 
-# A view is read with the rights of the reader, so it needs the tables below too.
+# A view or function is read with the rights of the reader, who needs the tables below too.
 resource "google_bigquery_table_iam_member" "browses" {
-  for_each = toset(var.browse == null ? [] : concat(keys(local.tables), keys(local.views)))
+  for_each = toset(var.browse == null ? [] : concat(keys(local.tables), keys(local.materialized), keys(local.views)))
 
   project    = var.project_id
   dataset_id = local.dataset
@@ -160,5 +211,20 @@ resource "google_bigquery_table_iam_member" "browses" {
   role       = "roles/bigquery.dataViewer"
   member     = local.members.browse
 
-  depends_on = [google_bigquery_table.table, google_bigquery_table.view, google_bigquery_table.view_on_views]
+  depends_on = [
+    google_bigquery_table.table,
+    google_bigquery_table.materialized,
+    google_bigquery_table.view,
+    google_bigquery_table.view_on_views,
+  ]
+}
+
+resource "google_bigquery_routine_iam_member" "browses" {
+  for_each = var.browse == null ? {} : google_bigquery_routine.function
+
+  project    = var.project_id
+  dataset_id = local.dataset
+  routine_id = each.value.routine_id
+  role       = "roles/bigquery.dataViewer"
+  member     = local.members.browse
 }

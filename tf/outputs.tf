@@ -13,7 +13,12 @@ output "dataset" {
   description = "Dataset of the tables and views."
   value       = local.dataset_path
 
-  depends_on = [google_bigquery_table.table, google_bigquery_table.view, google_bigquery_table.view_on_views]
+  depends_on = [
+    google_bigquery_routine.function,
+    google_bigquery_table.table,
+    google_bigquery_table.view,
+    google_bigquery_table.view_on_views,
+  ]
 }
 
 output "eventarc_gaps" {

@@ -12,14 +12,15 @@ locals {
         name             = local.landing_buckets[0]
         versioning       = var.landing.versioning
         soft_delete_days = var.landing.soft_delete_days
-        lifecycle        = var.landing.lifecycle
+        lifecycle        = [for rule in var.landing.lifecycle : merge(rule, { prefixes = null })]
       }
       artifacts = {
         create           = var.artifacts.bucket == null
         name             = local.artifacts_bucket
         versioning       = var.artifacts.versioning
         soft_delete_days = var.artifacts.soft_delete_days
-        lifecycle        = []
+        # Answers kept for browsers; nothing names an old one, so only age removes them.
+        lifecycle = [{ age_days = 7, storage_class = null, prefixes = ["cache/"] }]
       }
     } : key => bucket if bucket.create
   }
@@ -105,8 +106,9 @@ resource "google_storage_bucket" "bucket" {
         storage_class = lifecycle_rule.value.storage_class
       }
       condition {
-        age        = lifecycle_rule.value.age_days
-        with_state = "LIVE"
+        age            = lifecycle_rule.value.age_days
+        with_state     = "LIVE"
+        matches_prefix = lifecycle_rule.value.prefixes
       }
     }
   }

@@ -19,6 +19,13 @@ variable "artifacts" {
   }
 
   validation {
+    condition = !anytrue([
+      for prefix in [var.artifacts.images, var.artifacts.metadata] : startswith(prefix, "cache/")
+    ])
+    error_message = "images and metadata lie outside of cache/, of which everything goes after seven days."
+  }
+
+  validation {
     condition     = contains(concat([0], range(7, 91)), var.artifacts.soft_delete_days)
     error_message = "soft_delete_days is 0 or 7 to 90."
   }
@@ -28,10 +35,10 @@ variable "artifacts" {
   validation {
     condition = !contains(local.landing_buckets, coalesce(var.artifacts.bucket, "-")) || (
       length(var.landing.prefixes) > 0 && alltrue([
-        for pair in setproduct(var.landing.prefixes, [var.artifacts.images, var.artifacts.metadata]) :
+        for pair in setproduct(var.landing.prefixes, [var.artifacts.images, var.artifacts.metadata, "cache/"]) :
         !startswith(pair[0], pair[1]) && !startswith(pair[1], pair[0])
     ]))
-    error_message = "In the landing bucket, landing.prefixes must be given and be apart from images and metadata."
+    error_message = "In the landing bucket, landing.prefixes must be given and be apart from images, metadata and cache/."
   }
 }
 

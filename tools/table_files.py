@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from app.warehouse.tables import TABLES, Column, Table
-from app.warehouse.views import VIEWS, views
+from app.warehouse.views import MATERIALIZED_VIEWS, VIEWS, table_functions, views
 
 _INTRODUCTION = """# Tables and views
 
@@ -13,7 +13,8 @@ Made by `make schemas` from `app/warehouse/tables.py` and `views.py`; change tho
 
 Names and columns are the same in every warehouse. Types are BigQuery's words. SQLite keeps TIMESTAMP, DATE
 and TIME as ISO 8601 text (timestamps in UTC with microseconds and `Z`, so they sort), BOOL as 0 or 1, and
-JSON, RECORD and repeated columns as JSON text.
+JSON, RECORD and repeated columns as JSON text. In BigQuery `rows` is a reserved word: write that column in
+backticks.
 """
 
 
@@ -55,17 +56,33 @@ def _section(table: Table) -> str:
     return text + "\n".join(["| column | type | meaning |", "|---|---|---|", *rows]) + "\n"
 
 
+_FUNCTIONS = """## current_of_study(uid)
+
+In BigQuery only, a table function: the rows of `instances_current` whose `study_instance_uid` is `uid`, a
+STRING. Its filter is inside, next to the table, whatever BigQuery makes of a filter on the view.
+"""
+
+
 def tables_page() -> str:
-    """Return the page that describes every table and view."""
-    return "\n".join([_INTRODUCTION, *map(_section, [*TABLES.values(), *VIEWS.values()])])
+    """Return the page that describes every table, view and table function."""
+    tables = [*TABLES.values(), *VIEWS.values(), *MATERIALIZED_VIEWS.values()]
+    return "\n".join([_INTRODUCTION, *map(_section, tables), _FUNCTIONS])
 
 
 def files() -> dict[str, str]:
     """Return path, from the root of the repository, and text of every generated file."""
     schemas = {f"tf/schemas/{table}.json": bigquery_schema(table) for table in TABLES}
-    selects = views("bigquery", "${dataset}.")
+    dataset = ("bigquery", "${dataset}.")
+    made = {**views(*dataset), **table_functions(*dataset)}
+    folders = {**dict.fromkeys(made, "views"), **dict.fromkeys(MATERIALIZED_VIEWS, "materialized")}
+    folders |= dict.fromkeys(table_functions(*dataset), "functions")
+    without = {**views(*dataset, removals=False), **table_functions(*dataset, removals=False)}
+    queries = {
+        **{f"{folders[name]}/{name}": text for name, text in made.items()},
+        **{f"without_removals/{name}": text for name, text in without.items() if text != made[name]},
+    }
     return {
         "docs/tables.md": tables_page(),
         **schemas,
-        **{f"tf/schemas/views/{name}.sql": f"{text}\n" for name, text in selects.items()},
+        **{f"tf/schemas/{name}.sql": f"{text}\n" for name, text in queries.items()},
     }

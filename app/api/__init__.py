@@ -8,11 +8,17 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
+from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
 from app import __version__, events
-from app.api import auth, docs_page, health, push
+from app.api import auth, docs_page, files, health, login, pages, push
+from app.api.browser_guard import BrowserGuard, is_rest
+from app.api.dicomweb import capabilities, stow, wado
+from app.api.dicomweb.accept import NotAcceptable
+from app.api.dicomweb.answers import Browser
 from app.api.security_headers import with_headers
+from app.api.users import Users
 from app.model.errors import (
     BadEvent,
     DicomlakeError,
@@ -30,6 +36,7 @@ log = logging.getLogger("dicomlake")
 STATUS: tuple[tuple[type[DicomlakeError], int], ...] = (
     (auth.Unauthorized, 401),
     (auth.Forbidden, 403),
+    (NotAcceptable, 406),
     (push.BodyTooLarge, 413),
     (push.HeadersTooLarge, 431),
     (push.UnsupportedBody, 415),
@@ -50,7 +57,20 @@ class Api(FastAPI):
 
     def build_middleware_stack(self) -> ASGIApp:
         """Wrap the whole stack, so that no answer escapes."""
-        return with_headers(super().build_middleware_stack())
+        inner = super().build_middleware_stack()
+        if self.state.pages is not None:
+            api = self.state.services.settings.api
+            inner = BrowserGuard(inner, api, self.state.users)
+            if api.cors_origins:  # outermost, so that a browser may read a refusal too
+                inner = CORSMiddleware(
+                    inner,
+                    allow_origins=api.cors_origins,
+                    allow_credentials=True,
+                    allow_methods=["GET", "HEAD", "POST"],
+                    allow_headers=["Authorization", "Accept", "Content-Type", "Range", "If-None-Match"],
+                    expose_headers=["Warning", "ETag", "Content-Range", "Content-Location"],
+                )
+        return with_headers(inner)
 
 
 def create_app(services: Services) -> FastAPI:
@@ -59,6 +79,8 @@ def create_app(services: Services) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
+        if browser is not None:
+            browser.originals.close()
         services.close()
 
     app = Api(title="dicomlake", version=__version__, docs_url=None, redoc_url=None, lifespan=lifespan)
@@ -69,6 +91,19 @@ def create_app(services: Services) -> FastAPI:
     app.include_router(docs_page.router)
     if services.settings.api.serve != "browse":
         app.include_router(push.router)
+    app.state.pages = None
+    browser = Browser.over(services) if services.settings.api.serve != "ingest" else None
+    if browser is not None:
+        app.state.browser = browser
+        app.state.pages = pages.Pages(services)
+        app.state.users = Users(services.settings.api, lambda: services.now().timestamp())
+        app.include_router(login.router)
+        app.include_router(files.router)
+        app.include_router(capabilities.router)
+        app.include_router(wado.router)
+        app.include_router(stow.router)
+        app.include_router(pages.router)
+        app.mount("/static", pages.static_files())
     app.add_exception_handler(DicomlakeError, _nack)
     return app
 
@@ -87,4 +122,6 @@ async def _nack(request: Request, error: Exception) -> JSONResponse:
         "permanent": isinstance(error, PermanentError),
     }
     headers = {"WWW-Authenticate": "Bearer"} if status == 401 else None
+    if is_rest(request.url.path.removeprefix(request.scope.get("root_path", ""))):
+        return JSONResponse({"error": error.text, "success": False}, status, headers)
     return JSONResponse(answer, status, headers)

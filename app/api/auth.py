@@ -113,16 +113,17 @@ def claims_unsigned(token: str) -> dict[str, Any]:
 
 @dataclass
 class Keys:
-    """Google's public signing keys, fetched on first use and cached for an hour."""
+    """The public signing keys of an issuer, fetched on first use and cached for an hour."""
 
     url: str
+    algorithms: tuple[str, ...] = ("RS256",)
     _keys: dict[str, Any] = field(default_factory=dict)
     _fetched: float = float("-inf")
     _failed: float = float("-inf")
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def claims(self, token: str) -> dict[str, Any]:
-        """Return the claims of a token signed by one of the keys with RS256, and with nothing else.
+        """Return the claims of a token signed by one of the keys with an algorithm of these, and no other.
 
         Raises
         ------
@@ -138,11 +139,11 @@ class Keys:
             claims: dict[str, Any] = jwt.decode(
                 token,
                 self._key(header["kid"]),
-                algorithms=["RS256"],
+                algorithms=list(self.algorithms),
                 options=SIGNATURE_ONLY,
             )
         except (jwt.PyJWTError, ValueError, RecursionError):
-            raise Unauthorized("the token is not signed by Google") from None
+            raise Unauthorized("the token is not signed with a key of its issuer") from None
         return claims
 
     def _key(self, kid: str) -> Any:
@@ -163,7 +164,7 @@ class Keys:
         if self._good(kid) or now - self._fetched <= KEYS_PAUSE_S:
             return
         if now - self._failed <= KEYS_FAILED_S:
-            raise TransientError("the keys of api.keys_url could not be had a moment ago")
+            raise TransientError("the keys of the issuer could not be had a moment ago")
         try:
             self._keys, self._fetched = self._fetch(), time.monotonic()
         except TransientError:
@@ -179,7 +180,7 @@ class Keys:
             keys = PyJWKSet.from_dict(answer.json()).keys
             return {key.key_id: key for key in keys if key.key_id}
         except (httpx.HTTPError, httpx.InvalidURL, PyJWTError, *NO_KEYS) as exc:
-            raise TransientError(f"the keys of api.keys_url cannot be had ({type(exc).__name__})") from exc
+            raise TransientError(f"the keys of the issuer cannot be had ({type(exc).__name__})") from exc
 
 
 @dataclass(frozen=True)

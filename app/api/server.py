@@ -17,6 +17,7 @@ import uvicorn
 from app.api import create_app
 from app.api.auth import check_gate
 from app.api.connection_limits import Connection
+from app.api.users import check_users
 from app.config import Settings
 from app.model.errors import ConfigError
 from app.model.values import OWN_QUEUE
@@ -40,7 +41,11 @@ def faults(settings: Settings) -> Iterator[str]:
     api = settings.api
     yield from services_faults(settings, serving=True)
     yield from broken(
-        (("api.host", partial(_check_address, api.host, api.port)), ("api.auth", partial(check_gate, api)))
+        (
+            ("api.host", partial(_check_address, api.host, api.port)),
+            ("api.auth", partial(check_gate, api)),
+            ("api.users", partial(check_users, api)),
+        )
     )
 
 

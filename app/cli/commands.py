@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import replace
@@ -301,6 +302,21 @@ def dlq_purge(ctx: click.Context, ids: tuple[str, ...]) -> None:
         emit({"purged": purged})
 
 
+@cli.command()
+@click.option("--name", required=True, help="Whose token it is, as the audit log shall call them.")
+@click.option("--role", type=click.Choice(["read-only", "user", "admin"]), default="read-only",
+              show_default=True, help="What it allows.")  # fmt: skip
+@click.option("--days", type=click.IntRange(1, 3650), default=90, show_default=True, help="How long.")
+@click.pass_context
+def token(ctx: click.Context, name: str, role: str, days: int) -> None:
+    """Print a token for the page, DICOMweb and REST, signed with `api.users_key`."""
+    from app.api.users import Tokens, check_users
+
+    api = settings_of(ctx).api.model_copy(update={"users": "token"})
+    check_users(api)
+    click.echo(Tokens(api.users_key).issue(name, role, time.time(), days * 86_400))
+
+
 @cli.group("config")
 def config_group() -> None:
     """Settings: what is in force and where it came from."""
@@ -315,6 +331,8 @@ def config_show(ctx: click.Context) -> None:
     for path, origin in sorted(loaded.origins.items()):
         section, key = path.split(".")
         value = values[section][key]
+        if value and key.endswith(("_key", "_secret")):
+            value = "***"
         emit({"setting": path, "value": masked(value) if isinstance(value, str) else value, "from": origin})
 
 

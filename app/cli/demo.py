@@ -68,6 +68,8 @@ def run(settings: Settings, once: bool, emit: Emit) -> bool:
         services = open_services(settings)
         http = server.make_server(services)
         address = server.local_endpoint(sock)
+        if not once:
+            click.echo(f"open {address} in a browser; what lands appears there within seconds", err=True)
 
         def feed() -> bool:
             try:
@@ -165,5 +167,5 @@ def _say_addresses(services: Services, address: str, once: bool) -> None:
     if once:
         return
     landing = services.source.uri("").removeprefix("file://")
-    click.echo(f"service  {address}  (docs at {address}docs)", err=True)
+    click.echo(f"page     {address}  (DICOMweb at {address}dicomweb, docs at {address}docs)", err=True)
     click.echo(f"landing  {landing}  copy DICOM files here; Ctrl-C ends the service", err=True)

@@ -60,6 +60,8 @@ class Source(Section):
         " else it is ignored; plain text under a name without an extension is always ignored"
     )
 
+    write_prefix: Prefix = Field(description="prefix that uploads are put below; ends in /, or empty")
+
     @field_validator("expect")
     @classmethod
     def _compiles(cls, value: str) -> str:
@@ -76,6 +78,13 @@ class Artifacts(Section):
     url: str = Field(description="storage of artifacts: file:./folder or gs://bucket/prefix")
     images: Prefix = Field(description="prefix of PNG previews; ends in /, or empty")
     metadata: Prefix = Field(description="prefix of DICOM JSON documents; ends in /, or empty")
+
+    @field_validator("images", "metadata")
+    @classmethod
+    def _outside_cache(cls, value: str) -> str:
+        if value.startswith("cache/"):
+            raise ValueError("lies in cache/, of which everything goes after seven days")
+        return value
 
 
 class Warehouse(Section):
@@ -215,6 +224,31 @@ class Api(Section):
     service_accounts: tuple[str, ...] = Field(description="e-mail addresses that may push")
     keys_url: str = Field(description="URL of the public keys that verify tokens")
     max_body_bytes: int = Field(ge=1, description="larger request bodies are refused with 413")
+    users: Literal["none", "token", "oidc", "iap", "platform"] = Field(
+        description="how users are identified: not at all (none), by our own tokens, by an OpenID Connect"
+        " issuer, by Google's proxy (iap), by Cloud Run (platform)"
+    )
+    roles: dict[str, Literal["read-only", "user", "admin"]] = Field(
+        description="role of an e-mail address, `group:NAME`, `domain:NAME`, `claim:NAME=VALUE` or `*`"
+    )
+    users_key: str = Field(description="secret that signs our own tokens, at least 32 bytes")
+    users_audience: str = Field(description="required audience of the ID tokens of users")
+    oidc_issuer: str = Field(description="address of the OpenID Connect issuer")
+    oidc_client_id: str = Field(description="client id of the page; empty = no login on the page")
+    oidc_client_secret: str = Field(description="secret of that client; empty for a public client")
+    public_url: str = Field(
+        pattern=r"^(https?://[^\s?#]+)?$",
+        description="address of the service as clients see it; empty = from Host and X-Forwarded-*",
+    )
+    cors_origins: tuple[str, ...] = Field(description="other origins whose pages may send requests")
+
+
+class Browse(Section):
+    """The page, DICOMweb and uploads."""
+
+    uploads: bool = Field(description="accept uploads and STOW-RS into the landing storage")
+    max_upload_bytes: int = Field(ge=1, description="larger uploads are refused with 413")
+    ohif_url: str = Field(description="address of an OHIF viewer that opens studies; empty = none")
 
 
 class Log(Section):
@@ -238,6 +272,7 @@ class Settings(Section):
     limits: Limits
     archive: Archive
     api: Api
+    browse: Browse
     log: Log
 
     def archive_limits(self) -> ArchiveLimits:

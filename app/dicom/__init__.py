@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from app.model.errors import BadDataset, PermanentError, Unrenderable, permanent
-from app.model.options import DescribeOptions, MetadataOptions, PreviewOptions
+from app.model.options import DatasetLimits, DescribeOptions, MetadataOptions, PreviewOptions
 from app.model.values import Content, DatasetWarning, Instance
 
 if TYPE_CHECKING:
@@ -76,6 +76,22 @@ def describe_head(content: Content, options: DescribeOptions) -> tuple[Instance,
     dataset, fault = read_head(content, options.limits)
     instance = _read(dataset, content, options.metadata)
     return instance, fault or _strictly(instance, options.metadata)
+
+
+def read_identity(content: Content, limits: DatasetLimits) -> tuple[str, str, str, str, bool]:
+    """Return the UIDs of study, series, instance and class of an object, and whether it is broken.
+
+    A UID that it has not is empty.
+
+    Raises what `describe` does where not even one element can be read.
+    """
+    from app.dicom.read.dataset import read_head, text_of
+
+    dataset, fault = read_head(content, limits)
+    study, series, instance, sop_class = (
+        text_of(dataset, tag) for tag in (0x0020000D, 0x0020000E, 0x00080018, 0x00080016)
+    )
+    return study, series, instance, sop_class, fault is not None
 
 
 def _read(dataset: ObjectDataset, content: Content, options: MetadataOptions) -> Instance:

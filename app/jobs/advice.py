@@ -99,7 +99,8 @@ TABLE = (
     Advice(
         ("removals_held",),
         "the missing files may be on an unmounted disk",
-        "mount the disk again; if they were removed: `dicomlake ingest --prune FOLDER --yes`",
+        "mount the disk again; if they were removed: `dicomlake ingest --prune FOLDER --yes`, or start the"
+        " service once with `serve --accept-removals`",
     ),
     Advice(
         ("storage_unavailable",),

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from enum import Enum
 from pathlib import Path
 
-from app.services import Services
+from app.services import CACHE, Services
 from app.storage.local.storage import LocalStorage
 
 SIDE_FILES = ("", "-wal", "-shm", "-journal")
@@ -77,9 +77,8 @@ def _folders(services: Services) -> Iterator[tuple[Path, Owner]]:
     settings = services.settings.artifacts
     if isinstance(artifacts, LocalStorage):
         if isinstance(source, LocalStorage) and source.root.is_relative_to(artifacts.root):
-            yield from (
-                (artifacts.root / prefix, Owner.LAKE) for prefix in (settings.images, settings.metadata)
-            )
+            prefixes = (settings.images, settings.metadata, CACHE)
+            yield from ((artifacts.root / prefix, Owner.LAKE) for prefix in prefixes)
         else:
             yield artifacts.root, Owner.LAKE
     if isinstance(source, LocalStorage):

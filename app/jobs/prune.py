@@ -17,7 +17,7 @@ from pathlib import Path
 from app import pipeline
 from app.jobs.ingest import FAULTS, Emit, File, Line, Progress, at_once, events, failure, machine_view
 from app.jobs.own_files import Owner, OwnFiles
-from app.model.errors import ConfigError, DicomlakeError, ObjectGone, PermanentError
+from app.model.errors import ConfigError, DicomlakeError, ObjectGone, RemovalsHeld
 from app.model.names import spelled
 from app.model.values import GiveUp, Status
 from app.services import Services
@@ -29,12 +29,6 @@ from app.warehouse.queries import current_below, letters_below
 MANY = 2
 """An empty folder with this many known objects may be an unmounted disk; one was probably removed."""
 KEPT = "kept"
-
-
-class RemovalsHeld(PermanentError):
-    """The missing files may be on an unmounted disk."""
-
-    code = "removals_held"
 
 
 @dataclass(frozen=True, slots=True)

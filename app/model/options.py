@@ -74,6 +74,23 @@ class PreviewOptions:
     limits: DatasetLimits = DEFAULT_LIMITS
 
 
+@dataclass(frozen=True, slots=True)
+class RenderOptions:
+    """How one picture is drawn for a client, besides PreviewOptions.
+
+    frame: 0-based; None is the representative one, of a tiled slide the slide. viewport: most columns and
+    rows; None keeps the native size. region: first column, first row, columns, rows of the part to be shown;
+    negative columns or rows flip it; a 0 goes to the end. media_type: `image/jpeg`, `image/png`, or
+    `image/gif`, which shows all frames where none is named. quality: of JPEG, 1 to 100.
+    """
+
+    media_type: str = "image/jpeg"
+    frame: int | None = None
+    viewport: tuple[int, int] | None = None
+    region: tuple[int, int, int, int] | None = None
+    quality: int = 90
+
+
 def window_values(text: str) -> tuple[float, float] | None:
     """Parse `centre,width`; return None unless both are finite and the width is above 0."""
     center, _, width = text.partition(",")

@@ -254,7 +254,7 @@ class Watcher:
                 del self._waiting[name]
 
     def _skip_found(self, name: str, error: DicomlakeError) -> None:
-        if not isinstance(error, NotAFile):  # like a removed file, it is not worth a log line at every scan
+        if not isinstance(error, NotAFile):  # never an object: not worth a line at every scan
             self._skip(name)
 
     def _skip(self, name: str) -> None:

@@ -30,6 +30,14 @@ class WatchOptions:
 WATCH = WatchOptions()
 
 
+@dataclass(frozen=True, slots=True)
+class Landed:
+    """The version that holds the bytes of an upload; `written` is false where they were there already."""
+
+    ref: ObjectRef
+    written: bool
+
+
 class Storage(Protocol):
     """Reads and writes whole objects, and reads large ones in ranges. Safe to call from several threads."""
 
@@ -58,6 +66,17 @@ class Storage(Protocol):
         """
         ...
 
+    def locate(self, ref: ObjectRef) -> Content:
+        """Return a way to read this generation in ranges, whatever its size; none of its bytes are read.
+
+        Raises as `fetch`; so do the reads once this generation is gone.
+        """
+        ...
+
+    def ref_of(self, uri: str, generation: int) -> ObjectRef | None:
+        """Return the version that an address names, as `uri` writes it; None where it is not stored here."""
+        ...
+
     def is_live(self, ref: ObjectRef, metageneration: int | None = None) -> bool:
         """Return whether this generation, and metageneration if given, is still the current one.
 
@@ -80,12 +99,34 @@ class Storage(Protocol):
         """Store an object whole or not at all and return its URI; repeating it gives the same result."""
         ...
 
+    def read(self, uri: str) -> bytes:
+        """Return the whole of an object that `write` stored here, by its URI; raises ObjectGone if it is not.
+
+        For our own artifacts, which are never changed: there is no generation to pin.
+        """
+        ...
+
     def delete(self, name: str) -> None:
         """Remove an object; a missing one is not an error."""
         ...
 
     def list(self, prefix: str = "") -> Iterator[ObjectRef]:
         """Yield the live objects whose names begin with `prefix`, in order of name."""
+        ...
+
+    def land(self, name: str, stream: BinaryIO, replace: bool = False) -> Landed | None:
+        """Put an upload there, whole or not at all; the same bytes under the same name are not written again.
+
+        stream: seekable, of any size. Where the name is taken by other bytes, `replace` makes a new version
+        of it; without, nothing is written and None returned.
+        """
+        ...
+
+    def folders(self, prefix: str = "") -> tuple[str, ...]:
+        """Return the first segments of the names that begin with `prefix`, which ends in a slash or is empty.
+
+        Of names with a further slash, sorted, by one listing with a delimiter.
+        """
         ...
 
     def watch(self, publish: Publish, options: WatchOptions = WATCH) -> None:

@@ -28,6 +28,8 @@ ALLOWED = frozenset(
         # which event
         *("message_id", "correlation_id", "attempt"),
         *("event_type", "bucket", "object", "generation", "member"),
+        # who asked for what; UIDs, and no other value of a data set, in the audit log alone
+        *("user", "role", "method", "route", "study", "series", "instance"),
         # how it ended
         *("status", "code", "permanent", "stage", "http_status"),
         # how much, how long: bytes, counts, seconds

@@ -47,13 +47,13 @@ _DESCRIBED = """SELECT object_uri, generation,
   MAX(metageneration) AS metageneration, MAX(revision) AS revision,
   CASE WHEN COUNT(describe_key) = COUNT(*) AND MIN(describe_key) = MAX(describe_key)
     THEN MIN(describe_key) END AS describe_key
-FROM instances_current WHERE object_uri IN ({uris}) GROUP BY object_uri, generation"""
+FROM instances_current WHERE object_uri IN ({uris}) GROUP BY object_uri, generation ORDER BY generation"""
 
 _OF_VERSION = """SELECT member, revision, metadata_uri, preview_uri FROM {table}
 WHERE object_uri = :object_uri AND generation = :generation"""
 
 _BELOW = """SELECT object_uri, generation, {columns} FROM {view}
-WHERE object_uri >= :low AND object_uri < :high GROUP BY object_uri, generation"""
+WHERE object_uri >= :low AND object_uri < :high AND generation IS NOT NULL GROUP BY object_uri, generation"""
 
 
 def described(uris: Sequence[str]) -> tuple[str, dict[str, str]]:
@@ -66,7 +66,8 @@ def described(uris: Sequence[str]) -> tuple[str, dict[str, str]]:
     Returns
     -------
     Statement and parameters; it answers with a row for each object that has any: its generation, the highest
-    metageneration and revision of its rows, and the `describe_key` that all of them have, else null
+    metageneration and revision of its rows, and the `describe_key` that all of them have, else null. While an
+    object is in two studies, since a removal has not arrived yet, its later version comes last.
     """
     parameters = {f"uri{number}": uri for number, uri in enumerate(uris)}
     return _DESCRIBED.format(uris=", ".join(f":{name}" for name in parameters)), parameters
@@ -104,3 +105,70 @@ def letters_below(uri: str) -> tuple[str, dict[str, str]]:
 
 def _range(uri: str) -> dict[str, str]:
     return {"low": uri, "high": f"{uri[:-1]}0"}  # "0" follows "/"
+
+
+def instances_of(
+    columns: Sequence[str], study_instance_uid: str, series_instance_uid: str | None = None
+) -> tuple[str, dict[str, object]]:
+    """Ask for the current instances of a study, or of one series of it.
+
+    Returns
+    -------
+    Statement and parameters; it answers with these columns of each row that has all three UIDs
+    """
+    parameters: dict[str, object] = {"study": study_instance_uid}
+    narrower = ""
+    if series_instance_uid is not None:
+        parameters["series"] = series_instance_uid
+        narrower = " AND series_instance_uid = :series"
+    return (
+        f"SELECT {', '.join(columns)} FROM instances_current WHERE study_instance_uid = :study{narrower}"
+        " AND series_instance_uid IS NOT NULL AND sop_instance_uid IS NOT NULL",
+        parameters,
+    )
+
+
+def overview(dialect: str) -> dict[str, str]:
+    """Ask what the lake holds as a whole: statements by name, none with parameters.
+
+    `totals` answers with one row (studies, series, instances, objects, size_bytes), `modalities` and
+    `failures` with name and count, the most first, `days` with day (YYYY-MM-DD) and count, `loose` with the
+    newest rows that belong to no study.
+    """
+    text = DIALECTS[dialect].types.get("STRING", "STRING")
+    return {
+        "totals": "SELECT COUNT(*) AS studies, SUM(number_of_series) AS series,"
+        " SUM(number_of_instances) AS instances, SUM(number_of_objects) AS objects,"
+        " SUM(size_bytes) AS size_bytes FROM studies",
+        "modalities": "SELECT COALESCE(modality, 'none') AS name, COUNT(DISTINCT sop_instance_uid) AS number"
+        " FROM instances_current"
+        " GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT 12",
+        "days": f"SELECT SUBSTR(CAST(ingested_at AS {text}), 1, 10) AS name, COUNT(*) AS number"
+        " FROM instances"
+        " WHERE event_type = 'OBJECT_FINALIZE' GROUP BY 1 ORDER BY 1 DESC LIMIT 30",
+        "failures": "SELECT COALESCE(code, 'unknown') AS name, COUNT(*) AS number FROM failures"
+        " GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT 12",
+        "loose": "SELECT object_uri, member, ingested_at FROM instances_current"
+        " WHERE study_instance_uid IS NULL OR series_instance_uid IS NULL OR sop_instance_uid IS NULL"
+        " ORDER BY ingested_at DESC LIMIT 50",
+    }
+
+
+def letters_page(limit: int, offset: int) -> tuple[str, dict[str, object]]:
+    """Ask for a page of the open dead letters, the newest first."""
+    sql = "SELECT * FROM dead_letters ORDER BY publish_time DESC, message_id LIMIT :limit OFFSET :offset"
+    return sql, {"limit": limit, "offset": offset}
+
+
+def outcome_of(object_uri: str, generation: int) -> tuple[tuple[str, dict[str, object]], ...]:
+    """Ask what became of one object version: its current rows, its open dead letter, its last failures."""
+    named = {"object_uri": object_uri, "generation": generation}
+    where = "object_uri = :object_uri AND generation = :generation"
+    return (
+        (
+            "SELECT study_instance_uid, series_instance_uid, sop_instance_uid FROM instances_current"
+            f" WHERE {where} LIMIT 1",
+            named,
+        ),
+        (f"SELECT code, reason FROM dead_letters WHERE {where} LIMIT 1", named),
+    )

@@ -36,7 +36,9 @@ VIEWS: dict[str, Table] = {
             "instances_current",
             "What is there now: for each object the rows of its highest generation, one per member, of the "
             "highest metageneration and then revision, unless that or a later generation was deleted or "
-            "archived; copies fold into one, whatever the order in which rows arrived.",
+            "archived; copies fold into one, whatever the order in which rows arrived. In BigQuery an object "
+            "that was overwritten by one of another study is in both until the removal of the overwritten "
+            "version has arrived.",
             TABLES["instances"].columns,
         ),
         Table(
@@ -81,6 +83,18 @@ VIEWS: dict[str, Table] = {
                 Column("letters", "INT64", "NULLABLE", "How many dead letters this event has"),
                 Column("subscription_name", "STRING", "NULLABLE", "Subscription that wrote the row"),
             ),
+        ),
+    )
+}
+
+MATERIALIZED_VIEWS: dict[str, Table] = {
+    "removed": Table(
+        "removed",
+        "In BigQuery only, where removals are announced: a materialized view of the highest generation of "
+        "each object that was removed. `instances_current` joins it.",
+        (
+            Column("object_uri", "STRING", "NULLABLE", "As in `instances`"),
+            Column("generation", "INT64", "NULLABLE", "Highest generation that was deleted or archived"),
         ),
     )
 }
@@ -174,8 +188,26 @@ AND NOT EXISTS (
   AND (-COALESCE(j.metageneration, -1), -COALESCE(j.revision, -1), j.row_id, j.{{locator}})
   < (-COALESCE(i.metageneration, -1), -COALESCE(i.revision, -1), i.row_id, i.{{locator}}))"""
 
-# For column stores, which may hold the same row twice without any difference.
-_CURRENT_BY_WINDOW = f"""SELECT {{columns}} FROM (
+_REMOVED_BY_OBJECT = f"""SELECT object_uri, MAX(generation) AS generation FROM {{instances}}
+WHERE {_REMOVED} GROUP BY object_uri"""
+
+# For column stores, which may hold the same row twice without any difference. The windows are
+# partitioned by study, so that a filter on it can be applied before them: of a table clustered by study, that
+# study alone is read then. Removals have no study; they are joined.
+_CURRENT_BY_STUDY = f"""SELECT {{columns}} FROM (
+  SELECT *,
+    MAX(generation) OVER (PARTITION BY study_instance_uid, object_uri) AS last_generation,
+    ROW_NUMBER() OVER (
+      PARTITION BY study_instance_uid, object_uri, generation, member
+      ORDER BY metageneration DESC NULLS LAST, revision DESC NULLS LAST, row_id) AS place
+  FROM {{instances}} WHERE {_PRESENT}{{of_study}}) AS i
+LEFT JOIN {{removed}} AS r ON r.object_uri = i.object_uri
+WHERE i.generation = i.last_generation AND i.place = 1
+AND (r.generation IS NULL OR r.generation < i.generation)"""
+
+# The same without events of removals: only a later generation then says that an object left a study, so all
+# rows of an object have to be looked at, and any query reads the whole table.
+_CURRENT_BY_OBJECT = f"""SELECT {{columns}} FROM (
   SELECT *,
     MAX(generation) OVER (PARTITION BY object_uri) AS last_generation,
     MAX(CASE WHEN {_REMOVED} THEN generation END) OVER (PARTITION BY object_uri) AS removed_generation,
@@ -222,7 +254,7 @@ failure AS (
   FROM {failures}),
 seen AS (
   SELECT object_uri, MAX(generation) AS last_generation,
-    MAX(CASE WHEN {removed} THEN generation END) AS removed_generation
+    MAX(CASE WHEN {removed_events} THEN generation END) AS removed_generation
   FROM {instances} WHERE object_uri IN (SELECT object_uri FROM event) GROUP BY object_uri)
 SELECT l.message_id, l.publish_time, l.bucket, l.object, l.object_uri, l.generation, l.event_type,
   l.delivery_count, COALESCE(l.code, f.code) AS code, COALESCE(l.reason, f.message) AS reason,
@@ -259,6 +291,13 @@ def _aggregate(name: str, words: Dialect) -> tuple[str, str]:
     return _AGGREGATES.get(name, f"MAX({name})"), name
 
 
+# An archive counts once in each group, by the first of its rows there.
+_OBJECT_BYTES = """(
+    SELECT *, CASE WHEN ROW_NUMBER() OVER (PARTITION BY {keys}, object_uri ORDER BY size_bytes DESC) = 1
+      THEN size_bytes END AS object_bytes
+    FROM {instances_current}) AS i"""
+
+
 def _group_view(view: str, words: Dialect, instances_current: str) -> str:
     keys = _GROUPS[view]
     made = {c.name: _aggregate(c.name, words) for c in VIEWS[view].columns if c.name not in keys}
@@ -267,13 +306,16 @@ def _group_view(view: str, words: Dialect, instances_current: str) -> str:
         [*keys, *(final if final == name else f"{final} AS {name}" for name, (_, final) in made.items())]
     )
     known = " AND ".join(f"{key} IS NOT NULL" for key in keys)
+    rows = instances_current
+    if not words.locator:
+        rows = _OBJECT_BYTES.format(keys=", ".join(keys), instances_current=instances_current)
     return (
-        f"SELECT {outer}\nFROM (\n  SELECT {inner}\n  FROM {instances_current}\n"
+        f"SELECT {outer}\nFROM (\n  SELECT {inner}\n  FROM {rows}\n"
         f"  WHERE {known}\n  GROUP BY {', '.join(keys)}) AS grouped"
     )
 
 
-def views(dialect: str, prefix: str = "") -> dict[str, str]:
+def views(dialect: str, prefix: str = "", removals: bool = True) -> dict[str, str]:
     """Return the SELECT of every view, each after those it reads.
 
     What is current never depends on a clock: generations order the versions of an object, metagenerations
@@ -283,29 +325,69 @@ def views(dialect: str, prefix: str = "") -> dict[str, str]:
     ----------
     dialect : name of one of DIALECTS
     prefix : what stands before every table and view, as `project.dataset.`
+    removals : whether the table receives the removal of every version that is deleted or overwritten; column
+        stores need it for a view that reads one study at a time, row stores do not
 
     Raises
     ------
     KeyError : there is no such dialect
     """
-    words = DIALECTS[dialect]
-    names = {name: f"{words.quote}{prefix}{name}{words.quote}" for name in (*TABLES, *VIEWS)}
-    current = _CURRENT_BY_INDEX if words.locator else _CURRENT_BY_WINDOW
-    columns = ", ".join(f"i.{words.quote}{name}{words.quote}" for name in _INSTANCE)
+    words, names = DIALECTS[dialect], _names(dialect, prefix)
     attributes = (
         *("bucketId", "objectId", "objectUri", "objectGeneration", "eventType"),
         *("CloudPubSubDeadLetterSourceDeliveryCount", "dicomlakeCode", "dicomlakeReason"),
         "dicomlakeRevision",
     )
+    if words.locator:
+        materialized, current = {}, _CURRENT_BY_INDEX
+    elif removals:
+        materialized = {"removed": _REMOVED_BY_OBJECT.format(**names)}
+        current = _CURRENT_BY_STUDY
+    else:
+        materialized, current = {}, _CURRENT_BY_OBJECT
     return {
-        "instances_current": current.format(columns=columns, locator=words.locator, same=words.same, **names),
+        **materialized,
+        "instances_current": current.format(
+            columns=_columns(words), of_study="", locator=words.locator, same=words.same, **names
+        ),
         **{view: _group_view(view, words, names["instances_current"]) for view in _GROUPS},
         "dead_letters": _DEAD_LETTERS.format(
             generation=words.integer.format("generation_text"),
             revision=words.integer.format("revision_text"),
             delivery_count=words.integer.format("count_text"),
-            removed=_REMOVED,
+            removed_events=_REMOVED,
             **{name: words.attribute.format(name) for name in attributes},
             **names,
         ),
     }
+
+
+def table_functions(dialect: str, prefix: str = "", removals: bool = True) -> dict[str, str]:
+    """Return the body of every table function; each takes one STRING, `uid`. Row stores have and need none.
+
+    Parameters
+    ----------
+    dialect, prefix, removals : as for `views`
+
+    Raises
+    ------
+    KeyError : there is no such dialect
+    """
+    words, names = DIALECTS[dialect], _names(dialect, prefix)
+    if words.locator:
+        return {}
+    if not removals:
+        select = "SELECT * FROM {instances_current} WHERE study_instance_uid = uid"
+        return {"current_of_study": select.format(**names)}
+    of_study = " AND study_instance_uid = uid"
+    select = _CURRENT_BY_STUDY.format(columns=_columns(words), of_study=of_study, **names)
+    return {"current_of_study": select}
+
+
+def _names(dialect: str, prefix: str) -> dict[str, str]:
+    quote = DIALECTS[dialect].quote
+    return {name: f"{quote}{prefix}{name}{quote}" for name in (*TABLES, *MATERIALIZED_VIEWS, *VIEWS)}
+
+
+def _columns(words: Dialect) -> str:
+    return ", ".join(f"i.{words.quote}{name}{words.quote}" for name in _INSTANCE)

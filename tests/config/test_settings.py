@@ -98,6 +98,7 @@ def test_port_is_honoured_below_the_own_variable():
             "artifacts.images (from DICOMLAKE__ARTIFACTS__IMAGES): is not of this form: prefix of PNG"
             " previews; ends in /, or empty",
         ),
+        ({"DICOMLAKE__ARTIFACTS__METADATA": "cache/json/"}, "artifacts.metadata"),
         ({"DICOMLAKE__DELIVERY__DEADLINE_S": "0"}, "delivery.deadline_s"),
         # What a timer or the system does not take would fail every event instead of the start.
         ({"DICOMLAKE__DELIVERY__ACK_DEADLINE_S": "Infinity"}, "delivery.ack_deadline_s"),

@@ -5,6 +5,7 @@ put      put(name, data) -> ObjectRef: store an object as a user would, and say 
 down     down(): take the store away, so that it no longer answers
 """
 
+import io
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +15,7 @@ import pytest
 
 from app.model.errors import BadEvent, ObjectGone, ShortRead, StorageUnavailable
 from app.model.values import ObjectRef
-from app.storage import Storage
+from app.storage import Landed, Storage
 
 Put = Callable[[str, bytes], ObjectRef]
 
@@ -106,6 +107,33 @@ class StorageContract:
             stream.seek(256)
             assert stream.read(3) == b"\x00\x01\x02"
             assert stream.tell() == 259
+
+    def test_located_version_is_read_in_ranges_until_it_is_gone(self, storage: Storage, put: Put) -> None:
+        ref = put("a", bytes(range(256)))
+        content = storage.locate(ref)
+        assert (content.ref, content.uri, content.size, content.data) == (ref, storage.uri("a"), 256, None)
+        with content.open() as stream:
+            stream.seek(254)
+            assert stream.read(9) == b"\xfe\xff"
+        put("a", b"new")
+        with pytest.raises(ObjectGone):
+            content.open().read(1)
+        with pytest.raises(ObjectGone):
+            storage.locate(ref)
+
+    def test_an_address_leads_back_to_its_version(self, storage: Storage, put: Put) -> None:
+        ref = put("a/b", b"x")
+        assert storage.ref_of(storage.uri("a/b"), ref.generation) == ref
+        for uri in ("gs://another-bucket/a", "file:///elsewhere/a", storage.uri(""), ""):
+            assert storage.ref_of(uri, 1) is None
+
+    def test_written_object_is_read_by_its_address(self, storage: Storage) -> None:
+        uri = storage.write("cache/a", b"one", "text/plain")
+        assert storage.read(uri) == b"one"
+        storage.delete("cache/a")
+        for gone in (uri, storage.uri("never"), "gs://another-bucket/a", "file:///elsewhere/a"):
+            with pytest.raises(ObjectGone):
+                storage.read(gone)
 
     def test_write_is_listed_and_read_back(self, storage: Storage) -> None:
         assert storage.write("json/a.json", b"{}", "application/json") == storage.uri("json/a.json")
@@ -199,9 +227,57 @@ class StorageContract:
             storage.check,
             lambda: storage.fetch(ref),
             lambda: storage.open(ref),
+            lambda: storage.locate(ref),
+            lambda: storage.read(storage.uri("a")),
             lambda: storage.write("b", b"x", ""),
             lambda: storage.delete("a"),
             lambda: list(storage.list()),
         ):
             with pytest.raises(StorageUnavailable):
                 use()
+
+    def test_an_upload_lands_whole_and_tells_its_version(self, storage: Storage) -> None:
+        landed = storage.land("label/a.dcm", io.BytesIO(b"123456789"))
+        assert landed is not None
+        assert landed.written
+        assert storage.fetch(landed.ref).open().read() == b"123456789"
+
+    def test_an_upload_of_the_same_bytes_writes_nothing(self, storage: Storage) -> None:
+        first = storage.land("label/a.dcm", io.BytesIO(b"123456789"))
+        for replace in (False, True):
+            again = storage.land("label/a.dcm", io.BytesIO(b"123456789"), replace)
+            assert first is not None
+            assert again == Landed(first.ref, written=False)
+
+    def test_an_upload_of_other_bytes_replaces_only_where_told_to(self, storage: Storage) -> None:
+        first = storage.land("label/a.dcm", io.BytesIO(b"one"))
+        assert first is not None
+        assert storage.land("label/a.dcm", io.BytesIO(b"two")) is None
+        assert storage.fetch(first.ref).open().read() == b"one"
+        second = storage.land("label/a.dcm", io.BytesIO(b"two"), replace=True)
+        assert second is not None
+        assert second.written
+        assert second.ref.generation > first.ref.generation
+        assert storage.fetch(second.ref).open().read() == b"two"
+
+    def test_one_of_many_uploads_of_one_name_wins(self, storage: Storage) -> None:
+        def land(number: int) -> bool:
+            landed = storage.land("label/a.dcm", io.BytesIO(b"%d" % number))
+            return landed is not None and landed.written
+
+        with ThreadPoolExecutor(8) as pool:
+            assert sum(pool.map(land, range(8))) == 1
+
+    @pytest.mark.parametrize("name", ["../outside.dcm", "a/../../outside.dcm", "line\nbreak"])
+    def test_an_upload_cannot_lead_elsewhere(self, storage: Storage, name: str) -> None:
+        with suppress(BadEvent):
+            landed = storage.land(name, io.BytesIO(b"x"))
+            assert landed is not None
+            assert storage.fetch(landed.ref).open().read() == b"x"
+
+    def test_folders_are_the_first_segments(self, storage: Storage, put: Put) -> None:
+        for name in ("b/1", "a/1", "a/2/3", "alone", "c/d/e"):
+            put(name, b"x")
+        assert storage.folders() == ("a", "b", "c")
+        assert storage.folders("c/") == ("d",)
+        assert storage.folders("none/") == ()

@@ -9,7 +9,7 @@ import pytest
 
 from app.model.errors import BadQuery, RowsRejected
 from app.warehouse import Warehouse
-from app.warehouse.queries import described, letters_by_event
+from app.warehouse.queries import current_below, described, letters_below, letters_by_event
 
 NOON = datetime(2026, 3, 1, 12, 0, 0, 250000, tzinfo=UTC)
 
@@ -209,6 +209,30 @@ class WarehouseContract:
             archive: "k1",
             "gs://b/old.dcm": None,
         }
+
+    def test_what_is_known_in_a_folder_is_current_or_an_open_letter(self, warehouse: Warehouse):
+        rows = [
+            instance_row("a", "file:///s/x.zip", 3, member="1", size_bytes=70),
+            instance_row("b", "file:///s/x.zip", 3, member="2", size_bytes=70),
+            instance_row("c", "file:///s/deep/ü.dcm", 5),
+            instance_row("d", "file:///s/gone.dcm", 1),
+            instance_row("e", "file:///s/gone.dcm", 1, event_type="OBJECT_DELETE"),
+            *(instance_row(name, f"file:///{name}.dcm", 1) for name in ("s", "s-/a", "s0", "t/s/a")),
+        ]
+        warehouse.append("instances", rows)
+        found = warehouse.query(*current_below("file:///s/"))
+        assert sorted(tuple(row.values()) for row in found if row["size_bytes"]) == [
+            ("file:///s/x.zip", 3, 70)
+        ]
+        assert {row["object_uri"] for row in found} == {"file:///s/x.zip", "file:///s/deep/ü.dcm"}
+        event = {"bucketId": "localhost", "objectId": "s/b.dcm", "eventType": "OBJECT_FINALIZE"}
+        for number, generation in enumerate(["7", "none"]):
+            uri = f"file:///s/b{number}.dcm"
+            letter = letter_row(f"m{number}", event | {"objectUri": uri, "objectGeneration": generation})
+            warehouse.append("dead_letter", [letter])
+        (row,) = warehouse.query(*letters_below("file:///s/"))
+        assert (row["object_uri"], row["generation"], row["size_bytes"]) == ("file:///s/b0.dcm", 7, None)
+        assert warehouse.query(*letters_below("file:///t/")) == []
 
     def test_a_key_that_not_all_members_have_is_none(self, warehouse: Warehouse):
         for number, keys in enumerate([("k1", "k2"), ("k1", None)]):

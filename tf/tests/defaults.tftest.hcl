@@ -148,6 +148,29 @@ run "views_come_from_the_generated_sql" {
     ])
     error_message = "Views read the tables of this dataset, in standard SQL."
   }
+
+  assert {
+    condition = (
+      keys(google_bigquery_table.materialized) == ["removed"] &&
+      startswith(google_bigquery_table.materialized["removed"].materialized_view[0].query, "SELECT object_uri, MAX(generation) AS generation FROM `demo.dicomlake.instances`") &&
+      strcontains(google_bigquery_table.view["instances_current"].view[0].query, "PARTITION BY study_instance_uid, object_uri) AS last_generation") &&
+      strcontains(google_bigquery_table.view["instances_current"].view[0].query, "LEFT JOIN `demo.dicomlake.removed`")
+    )
+    error_message = "Removals are announced, so a look-up of one study reads that study and the removals."
+  }
+
+  assert {
+    condition = [
+      for one in google_bigquery_routine.function :
+      [one.routine_id, one.routine_type, one.language, one.arguments[0].name, one.arguments[0].data_type]
+    ] == [["current_of_study", "TABLE_VALUED_FUNCTION", "SQL", "uid", "{\"typeKind\":\"STRING\"}"]]
+    error_message = "One table function, of a study's UID."
+  }
+
+  assert {
+    condition     = strcontains(google_bigquery_routine.function["current_of_study"].definition_body, "AND study_instance_uid = uid) AS i")
+    error_message = "Its filter is inside, next to the table."
+  }
 }
 
 run "only_owners_and_our_accounts_read_patients" {

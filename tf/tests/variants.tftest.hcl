@@ -165,6 +165,22 @@ run "colder_classes_without_metadata_updates" {
   }
 }
 
+run "views_where_removals_are_not_announced" {
+  variables {
+    landing     = { versioning = false }
+    event_types = ["OBJECT_FINALIZE", "OBJECT_DELETE"]
+  }
+
+  assert {
+    condition = (
+      length(google_bigquery_table.materialized) == 0 &&
+      strcontains(google_bigquery_table.view["instances_current"].view[0].query, "PARTITION BY object_uri) AS removed_generation") &&
+      google_bigquery_routine.function["current_of_study"].definition_body == "SELECT * FROM `demo.dicomlake.instances_current` WHERE study_instance_uid = uid"
+    )
+    error_message = "The views look at all rows of an object."
+  }
+}
+
 run "basic_roles_as_google_has_them" {
   variables {
     restrict_basic_roles = false
@@ -257,6 +273,7 @@ run "one_key_for_everything" {
       [for one in google_storage_bucket.bucket : one.encryption[0].default_kms_key_name == var.kms.key],
       [for one in google_pubsub_topic.topic : one.kms_key_name == var.kms.key],
       [for one in google_bigquery_table.table : one.encryption_configuration[0].kms_key_name == var.kms.key],
+      [for one in google_bigquery_table.materialized : one.encryption_configuration[0].kms_key_name == var.kms.key],
       [for one in google_cloud_run_v2_service.service : one.template[0].encryption_key == var.kms.key],
       [
         google_bigquery_dataset.lake[0].default_encryption_configuration[0].kms_key_name == var.kms.key,
@@ -292,7 +309,7 @@ run "browse_only_reads" {
   }
 
   assert {
-    condition     = length(setsubtract(keys(google_bigquery_table.table), [for one in google_bigquery_table_iam_member.browses : one.table_id])) == 0
+    condition     = toset([for one in google_bigquery_table_iam_member.browses : one.table_id]) == toset(["dead_letter", "dead_letters", "failures", "instances", "instances_current", "removed", "series", "studies"]) && [for one in google_bigquery_routine_iam_member.browses : "${one.routine_id} ${one.role}"] == ["current_of_study roles/bigquery.dataViewer"]
     error_message = "It reads every table that a view reads."
   }
 

@@ -24,10 +24,15 @@ def with_keywords(document: bytes) -> bytes:
     return orjson.dumps(_named(orjson.loads(document)))
 
 
+def keyword_of(tag: str) -> str:
+    """Return the keyword of a tag of eight hex digits, empty for a private or unknown one."""
+    return keyword_for_tag(int(tag, 16))
+
+
 def _named(elements: dict[str, Any]) -> dict[str, Any]:
     named = {}
     for tag, element in elements.items():
-        keyword = keyword_for_tag(int(tag, 16))
+        keyword = keyword_of(tag)
         named[tag] = {"keyword": keyword, **element} if keyword else element
         if element["vr"] == "SQ" and "Value" in element:
             named[tag]["Value"] = [_named(item or {}) for item in element["Value"]]

@@ -256,7 +256,12 @@ def tag_values(vr: str, raw: bytes, reading: Reading) -> list[Any]:
 def to_little(vr: str, raw: bytes, reading: Reading) -> bytes:
     """Return binary data in little endian words, as DICOM JSON has them (PS3.18 F.2.7)."""
     size = WORDS.get(vr, 1)
-    if reading.little or size == 1 or len(raw) % size:
+    return raw if reading.little else turned(raw, size)
+
+
+def turned(raw: bytes, size: int) -> bytes:
+    """Return bytes with those of every `size` in the other order, as they are where they do not divide."""
+    if size == 1 or len(raw) % size:
         return raw
     swapped = bytearray(len(raw))
     for at in range(size):

@@ -64,12 +64,7 @@ def decode_frame(data: bytes, header: ImageHeader, limits: DatasetLimits, halvin
     if header.transfer_syntax in BYTEWISE:
         cells = BYTEWISE[header.transfer_syntax](data, header)
         return stored_values(cells, header, header.high_bit), header.photometric
-    codec = CODECS.get(header.transfer_syntax)
-    if codec is None:
-        raise unrenderable(PreviewError.UNSUPPORTED_TRANSFER_SYNTAX, "no decoder for the transfer syntax")
-    stream = codec.parse(data)
-    _check(stream, header, codec.kinds)
-    _check_parts(stream, limits)
+    codec, stream = _parsed(data, header, limits)
     high_bit = _high_bit(stream, header)
     # Where only one of the two has a sign, -1 is the largest sample, and its mean with 1 means nothing.
     halvings = min(halvings, stream.levels) if stream.signed == header.signed else 0
@@ -77,10 +72,54 @@ def decode_frame(data: bytes, header: ImageHeader, limits: DatasetLimits, halvin
         samples = clip_overshoot(halved, stream, high_bit)
         if samples is not None:
             return stored_values(samples, header, high_bit), _unmixed(stream, header)
+    samples, photometric = _decoded(codec, stream, header)
+    return stored_values(samples, header, high_bit), photometric
+
+
+def decode_octets(data: bytes, header: ImageHeader, limits: DatasetLimits) -> tuple[bytes, str]:
+    """Decode one compressed frame to the bytes that Explicit VR Little Endian has for it.
+
+    Parameters, Raises : as `decode_frame`
+
+    Returns
+    -------
+    cells of BitsAllocated bits, colours by pixel, and the photometric interpretation that they have now; of
+    a lossless frame every bit of a cell, also those beside the stored value
+
+    References
+    ----------
+    PS3.5 8.1.1, A.2
+    """
+    if header.transfer_syntax in BYTEWISE:
+        cells, photometric = BYTEWISE[header.transfer_syntax](data, header), header.photometric
+    else:
+        codec, stream = _parsed(data, header, limits)
+        cells, photometric = _decoded(codec, stream, header)
+        if _high_bit(stream, header) is None:
+            cells = stored_values(cells, header, None)
+    if header.bits_allocated == 1:
+        return np.packbits(cells.reshape(-1).astype(bool), bitorder="little").tobytes(), photometric
+    width = header.bits_allocated // 8
+    if cells.dtype.itemsize > width:
+        raise unrenderable(PreviewError.BAD_CODESTREAM, "the decoded samples are wider than the cells")
+    return np.ascontiguousarray(cells).astype(f"<{cells.dtype.kind}{width}").tobytes(), photometric
+
+
+def _parsed(data: bytes, header: ImageHeader, limits: DatasetLimits) -> tuple[Codec, Codestream]:
+    codec = CODECS.get(header.transfer_syntax)
+    if codec is None:
+        raise unrenderable(PreviewError.UNSUPPORTED_TRANSFER_SYNTAX, "no decoder for the transfer syntax")
+    stream = codec.parse(data)
+    _check(stream, header, codec.kinds)
+    _check_parts(stream, limits)
+    return codec, stream
+
+
+def _decoded(codec: Codec, stream: Codestream, header: ImageHeader) -> Samples:
     samples, photometric = codec.decode(stream, header)
     if samples.shape != (header.rows, header.columns, 3)[: 1 + max(1, header.samples - 1)]:
         raise unrenderable(PreviewError.BAD_CODESTREAM, "the decoded frame has another shape")
-    return stored_values(samples, header, high_bit), photometric
+    return samples, photometric
 
 
 def _high_bit(stream: Codestream, header: ImageHeader) -> int | None:

@@ -53,6 +53,46 @@ def read_codestream(
     return _join(pixels, _by_counting(pixels, items, frame_index, frames))
 
 
+def frame_offsets(
+    pixels: PixelBytes, dataset: Dataset, frames: int, wanted: Sequence[int], limits: DatasetLimits
+) -> np.ndarray:
+    """Return where every frame begins, so that one can be read later without the data set.
+
+    Parameters
+    ----------
+    pixels, dataset, frames, limits : as for `read_codestream`
+    wanted : 0-based frames for which a table of the data set must hold; it must for the first and last, too
+
+    Returns
+    -------
+    (n,) little endian uint64: positions in the value of each frame's first item, then of the end of the last
+
+    Raises
+    ------
+    Unrenderable : bad_encapsulation, truncated_pixel_data, limit_exceeded
+    """
+    table, start = _basic_offsets(pixels)
+    extended = np.frombuffer(octets(dataset, "ExtendedOffsetTable"), "<u8")
+    for offsets in (extended, table):
+        checked = {0, frames - 1, *wanted}
+        if all(_by_offsets(pixels, start, offsets, index, frames) for index in checked):
+            return np.append(offsets.astype("<u8") + start, np.uint64(pixels.size)).astype("<u8")
+    items = pixels.fragments or _walk(pixels, start, pixels.size, limits.fragments)
+    firsts = _first_fragments(pixels, items, frames)
+    return np.array([*(items[first] for first in firsts), items[-1]], "<u8")
+
+
+def read_fragments(pixels: PixelBytes, begin: int, end: int, limits: DatasetLimits) -> bytes:
+    """Return the joined fragments of the frame between two positions that `frame_offsets` gave.
+
+    Raises
+    ------
+    EmptyFrame : the frame has no bytes
+    Unrenderable : bad_encapsulation, truncated_pixel_data, limit_exceeded
+    """
+    return _join(pixels, _walk(pixels, begin, end, limits.fragments))
+
+
 def _basic_offsets(pixels: PixelBytes) -> tuple[np.ndarray, int]:
     """Return the basic offset table, and where the first fragment begins."""
     tag, length = _item_head(pixels, 0)
@@ -82,11 +122,20 @@ def _by_offsets(
 
 def _by_counting(pixels: PixelBytes, items: Sequence[int], frame_index: int, frames: int) -> Sequence[int]:
     """Return those of all fragments that are of a frame, by counting or by where codestreams begin."""
+    starts = _first_fragments(pixels, items, frames)
+    if frame_index >= len(starts):
+        raise unrenderable(PreviewError.TRUNCATED_PIXEL_DATA, "fewer frames than the data set claims")
+    last = [*starts[frame_index + 1 : frame_index + 2], len(items) - 1][0]
+    return items[starts[frame_index] : last + 1]
+
+
+def _first_fragments(pixels: PixelBytes, items: Sequence[int], frames: int) -> Sequence[int]:
+    """Return which of all fragments are the first of a frame."""
     fragments = len(items) - 1
     if frames == 1:
-        return items
+        return range(1)
     if fragments == frames:
-        return items[frame_index : frame_index + 2]
+        return range(frames)
     starts = [n for n in range(fragments) if bytes(pixels.read(items[n] + HEAD.size, 4)).startswith(STARTS)]
     if len(starts) < frames:
         empty = (n for n in range(fragments) if items[n + 1] - items[n] == HEAD.size)
@@ -94,10 +143,7 @@ def _by_counting(pixels: PixelBytes, items: Sequence[int], frame_index: int, fra
         starts = with_empty if len(with_empty) == frames else starts
     if not starts:
         raise unrenderable(PreviewError.BAD_ENCAPSULATION, "the fragments do not say where frames begin")
-    if frame_index >= len(starts):
-        raise unrenderable(PreviewError.TRUNCATED_PIXEL_DATA, "fewer frames than the data set claims")
-    last = [*starts, fragments][frame_index + 1]
-    return items[starts[frame_index] : last + 1]
+    return starts
 
 
 def _walk(pixels: PixelBytes, offset: int, end: int, most: int) -> Sequence[int]:

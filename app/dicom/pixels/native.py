@@ -16,6 +16,44 @@ def frame_bits(header: ImageHeader) -> int:
     return header.pixels * header.samples * header.bits_allocated
 
 
+def frame_span(size: int, header: ImageHeader, frame_index: int) -> tuple[int, int]:
+    """Return where one native frame lies in a value of `size` bytes: its first bit and its length in bits.
+
+    References
+    ----------
+    PS3.5 8.1.1 (one-bit frames are packed across their borders), 8.2 (YBR_FULL_422)
+    """
+    paired = _paired_lines(size, header)
+    bits = frame_bits(header) if paired is None else 32 * paired[0] * -(-paired[1] // 2)
+    return bits * frame_index, bits
+
+
+def read_octets(pixels: PixelBytes, header: ImageHeader, frame_index: int) -> bytes:
+    """Return the bytes of one native frame as Explicit VR Little Endian has them, from a bit of its own on.
+
+    Raises
+    ------
+    Unrenderable : truncated_pixel_data
+
+    References
+    ----------
+    PS3.5 8.1.1 and D.1, PS3.18 8.7.3.3.1
+    """
+    first_bit, bits = frame_span(pixels.size, header, frame_index)
+    begin, end = first_bit // 8, -(-(first_bit + bits) // 8)
+    data = _bytes(pixels, begin, end, swap=pixels.words and not header.little_endian, header=header)
+    if len(data) < end - begin:
+        raise unrenderable(PreviewError.TRUNCATED_PIXEL_DATA, "the pixel data end before the frame does")
+    if header.bits_allocated == 1 and (first_bit or bits) % 8:
+        skip = first_bit % 8
+        return np.packbits(
+            np.unpackbits(data, bitorder="little")[skip : skip + bits], bitorder="little"
+        ).tobytes()
+    if not header.little_endian and header.bits_allocated > 8:
+        return data.view(f">u{header.bits_allocated // 8}").byteswap().tobytes()
+    return data.tobytes()
+
+
 def read_native(pixels: PixelBytes, header: ImageHeader, frame_index: int) -> np.ndarray:
     """Return the cells of one native frame; the others are neither read nor copied.
 
@@ -38,8 +76,7 @@ def read_native(pixels: PixelBytes, header: ImageHeader, frame_index: int) -> np
     PS3.5 8.1.1 and D (cells; one-bit frames are packed across their borders), 8.2 (YBR_FULL_422)
     """
     paired = _paired_lines(pixels.size, header)
-    bits = frame_bits(header) if paired is None else 32 * paired[0] * -(-paired[1] // 2)
-    first_bit = bits * frame_index
+    first_bit, bits = frame_span(pixels.size, header, frame_index)
     begin, end = first_bit // 8, -(-(first_bit + bits) // 8)
     data = _bytes(pixels, begin, end, swap=pixels.words and not header.little_endian, header=header)
     if len(data) < end - begin:

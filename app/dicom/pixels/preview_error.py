@@ -23,6 +23,7 @@ class PreviewError(StrEnum):
     bad_codestream                 the compressed frame contradicts the data set or its own format
     bad_palette                    the palette of a PALETTE COLOR image is missing or broken
     bad_window                     the window asked for is not `centre,width`
+    bad_viewport                   the region asked for lies outside of the image
     tiled_level                    a level of a slide too big to be drawn whole; a tile is, if asked for
     bad_document                   the encapsulated PDF is broken, empty or locked by a password
     document_too_large             the encapsulated PDF is larger than 64 MiB
@@ -43,6 +44,7 @@ class PreviewError(StrEnum):
     BAD_CODESTREAM = "bad_codestream"
     BAD_PALETTE = "bad_palette"
     BAD_WINDOW = "bad_window"
+    BAD_VIEWPORT = "bad_viewport"
     TILED_LEVEL = "tiled_level"
     BAD_DOCUMENT = "bad_document"
     DOCUMENT_TOO_LARGE = "document_too_large"

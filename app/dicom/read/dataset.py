@@ -25,7 +25,7 @@ from app.dicom.read.charset import ASCII, charset
 from app.dicom.read.collector import collector_paused
 from app.dicom.read.nesting import Node
 from app.dicom.read.scanner import Scanner
-from app.dicom.read.vr import UNDEFINED, VRS, public_vr
+from app.dicom.read.vr import EXTENDED_OFFSET_TABLE, UNDEFINED, VRS, public_vr
 from app.model.errors import BadDataset, LimitExceeded, PermanentError, permanent
 from app.model.not_dicom import HEAD_BYTES, not_dicom
 from app.model.options import DEFAULT_LIMITS, DatasetLimits
@@ -58,11 +58,14 @@ class ObjectDataset(FileDataset):
     deflated: bool
 
 
-def read_dataset(content: Content, limits: DatasetLimits = DEFAULT_LIMITS) -> ObjectDataset:
+def read_dataset(
+    content: Content, limits: DatasetLimits = DEFAULT_LIMITS, frame_offsets: bytes = b""
+) -> ObjectDataset:
     """Return the data set of an object whose elements all lie inside it.
 
     Values over 64 KiB and sequences over 16 MiB are not read: their element holds None, and pydicom reads
-    them from `buffer` when asked.
+    them from `buffer` when asked. frame_offsets: the Extended Offset Table that the data set should have, as
+    it was found out before; then the fragments of the frames are not visited.
 
     Raises
     ------
@@ -75,7 +78,7 @@ def read_dataset(content: Content, limits: DatasetLimits = DEFAULT_LIMITS) -> Ob
     PS3.10 7.1 (file meta), PS3.5 7 (data set), PS3.5 A.5 (deflated)
     """
     with permanent(BadDataset), collector_paused():
-        dataset, _ = _read(open_source(content), limits, may_be_broken=False)
+        dataset, _ = _read(open_source(content), limits, may_be_broken=False, frame_offsets=frame_offsets)
         return dataset
 
 
@@ -91,12 +94,12 @@ def read_head(
 
 
 def _read(
-    source: Source, limits: DatasetLimits, may_be_broken: bool
+    source: Source, limits: DatasetLimits, may_be_broken: bool, frame_offsets: bytes = b""
 ) -> tuple[ObjectDataset, PermanentError | None]:
     head, cut = source.value(0, 132), None
     magic = 132 if head[128:] == b"DICM" else 4 if head[:4] == b"DICM" else 0
     meta, start, faults = _file_meta(source, magic, limits)
-    syntax = _text(meta, 0x00020010)
+    syntax = text_of(meta, 0x00020010)
     deflated = syntax == DeflatedExplicitVRLittleEndian
     if deflated:
         inflated, cut = _inflate(source, start, limits)
@@ -107,7 +110,7 @@ def _read(
     implicit, little = _encoding(first, syntax)
     if not meta and not _plausible(first, implicit, little):
         raise not_dicom(source.value(0, HEAD_BYTES))
-    scanner = Scanner(source, little, limits)
+    scanner = Scanner(source, little, limits, frame_offsets)
     nodes, fault = scanner.scan_head(start, source.size, implicit)
     fault = cut or fault
     # Before anything is made of the nodes: of a million elements that would take hundreds of MiB.
@@ -121,9 +124,12 @@ def _read(
     dataset.buffer, dataset.fileobj_type = source.stream, type(source.stream)
     dataset.preamble = head[:128] if magic == 132 else None
     dataset.nodes, dataset.deflated = {node.tag: node for node in nodes}, deflated
+    if frame_offsets:
+        tag = BaseTag(EXTENDED_OFFSET_TABLE)
+        dataset[tag] = RawDataElement(tag, "OV", len(frame_offsets), frame_offsets, 0, False, True)
     duplicates = _duplicates(nodes) if len(dataset.nodes) < len(nodes) else ()
     dataset.faults = (*faults, *duplicates, *scanner.warnings)
-    codecs = charset(_text(dataset, 0x00080005).encode("latin-1")).codecs
+    codecs = charset(text_of(dataset, 0x00080005).encode("latin-1")).codecs
     dataset.set_original_encoding(
         implicit, little, [default_encoding if codec == ASCII else codec for codec in codecs]
     )
@@ -227,7 +233,7 @@ def _elements(source: Source, nodes: list[Node], little: bool) -> dict[BaseTag, 
     return elements
 
 
-def _text(dataset: Dataset, tag: int) -> str:
+def text_of(dataset: Dataset, tag: int) -> str:
     """Return the text of an element without converting it, which pydicom would do for good."""
     element = dataset.get_item(tag)
     value = element.value if isinstance(element, RawDataElement) else None

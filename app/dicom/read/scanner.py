@@ -26,11 +26,17 @@ from app.model.options import DatasetLimits
 
 
 class Scanner(Mending):
-    """Walks the headers of a data set; positions are offsets in the object."""
+    """Walks the headers of a data set; positions are offsets in the object.
 
-    def __init__(self, source: Source, little: bool, limits: DatasetLimits) -> None:
+    frame_offsets: the Extended Offset Table of the pixel data, where it is known though it is not there.
+    """
+
+    def __init__(
+        self, source: Source, little: bool, limits: DatasetLimits, frame_offsets: bytes = b""
+    ) -> None:
         super().__init__(source, little, limits)
         self.nonzero = 0
+        self.frame_offsets = frame_offsets
 
     def scan(self, start: int, end: int, implicit: bool, only_group: int | None = None) -> list[Node]:
         """Return the elements from `start` to `end`; with `only_group` up to the first of another group.
@@ -191,7 +197,9 @@ class Scanner(Mending):
         """
         start = offset + length
         table = next((other for other in frame.nodes[-4:] if other.tag == EXTENDED_OFFSET_TABLE), None)
-        if table is not None and table.length >= 8:
+        if self.frame_offsets:
+            entry = self.frame_offsets[-8:]
+        elif table is not None and table.length >= 8:
             entry = self.source.value(table.offset + table.length - 8, 8)
         else:
             entry = self.source.value(start - 4, 4) if length >= 4 else b""

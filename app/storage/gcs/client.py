@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.client import HTTPException
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 import google_crc32c
 
@@ -91,6 +91,14 @@ def tried(call: Callable[[], T], absent: type[DicomlakeError] = StorageUnavailab
 def checksum(data: bytes) -> str:
     """Return the CRC32C as Cloud Storage writes it: big-endian, base64."""
     return base64.b64encode(google_crc32c.value(data).to_bytes(4, "big")).decode()
+
+
+def checksum_of(stream: BinaryIO) -> str:
+    """Return the CRC32C of a stream from where it is, as `checksum` does."""
+    crc = 0
+    while chunk := stream.read(1 << 20):
+        crc = google_crc32c.extend(crc, chunk)
+    return base64.b64encode(crc.to_bytes(4, "big")).decode()
 
 
 def _refused(error: TransientError) -> bool:

@@ -7,6 +7,7 @@ A ref holds the full name of an object in its bucket, as events do. A bare name,
 from __future__ import annotations
 
 import hashlib
+import io
 import re
 import threading
 from collections.abc import Collection, Iterator
@@ -18,11 +19,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from app.model.errors import BadEvent, ConfigError, ObjectGone, ShortRead
+from app.model.errors import BadEvent, ConfigError, ObjectGone, ShortRead, StorageUnavailable
 from app.model.options import BIG_BYTES
 from app.model.values import Content, ObjectRef
-from app.storage import WATCH, Publish, WatchOptions
-from app.storage.gcs.client import TIMEOUT_S, checksum, gcs_errors, new_client, tried
+from app.storage import WATCH, Landed, Publish, WatchOptions
+from app.storage.gcs.client import TIMEOUT_S, checksum, checksum_of, gcs_errors, new_client, tried
 from app.storage.gcs.stream import download, stream_version, version
 from app.storage.gzip_encoding import inflated
 
@@ -32,6 +33,9 @@ if find_spec("google.cloud.storage") is None:
 
 NAME_BYTES = 1024
 PAGE_OBJECTS = 1000
+LANDINGS = 5
+"""How often an upload is tried anew because somebody wrote the object meanwhile."""
+MAX_ARTIFACT_BYTES = 512 << 20
 CACHE_CONTROL = "private, no-store"
 """Of what we write, for it is about patients: no browser or proxy keeps it, whoever may read the bucket."""
 ESCAPED = "%~"
@@ -72,14 +76,29 @@ class GcsStorage:
         checksum is compared.
         """
         self._check(ref)
-        content = None if size is not None and size <= BIG_BYTES else self._big(ref)
-        if content is None:
+        content = None if size is not None and size <= BIG_BYTES else self.locate(ref)
+        if content is None or content.size <= BIG_BYTES:
             content = tried(lambda: self._whole(ref), ObjectGone)
         if size not in (None, content.size):
             raise ShortRead("the object has another size than announced")
         if crc32c not in (None, content.crc32c):
             raise ShortRead("the object has another checksum than announced")
         return content
+
+    def locate(self, ref: ObjectRef) -> Content:
+        """Return a way to read this generation in ranges; only its size and checksum are asked for."""
+        self._check(ref)
+        found = self._stat(ref)
+        opener = partial(stream_version, self._client(), ref, found.size)
+        decode = inflated if _is_gzipped(found) else None
+        uri = self.uri(ref.name, ref.bucket)
+        return Content(ref, uri, found.size, found.crc32c, opener=opener, decode=decode)
+
+    def ref_of(self, uri: str, generation: int) -> ObjectRef | None:
+        """Return the version that an address names; None where its bucket is not served here."""
+        bucket, _, name = uri.removeprefix("gs://").partition("/")
+        known = uri.startswith("gs://") and bucket in self._buckets and is_object_name(name)
+        return ObjectRef(bucket, name, generation) if known else None
 
     def is_live(self, ref: ObjectRef, metageneration: int | None = None) -> bool:
         """Tell whether this generation is still the object's current one; a kept noncurrent one is not."""
@@ -109,6 +128,14 @@ class GcsStorage:
         tried(lambda: self._put(full, data, content_type or "application/octet-stream"))
         return self.uri(full, self.bucket)
 
+    def read(self, uri: str) -> bytes:
+        """Return the whole of an object that `write` stored, by its URI; one request."""
+        ref = self.ref_of(uri, 0)
+        if ref is None or ref.bucket != self.bucket:
+            raise ObjectGone("the address is of another storage")
+        blob = self._client().bucket(self.bucket).blob(ref.name)
+        return tried(lambda: download(blob, MAX_ARTIFACT_BYTES), ObjectGone)
+
     def delete(self, name: str) -> None:
         """Remove an object that `write` stored; a bucket that keeps versions keeps it as a noncurrent one."""
         blob = self._client().bucket(self.bucket).blob(object_name(self.prefix, name))
@@ -123,6 +150,40 @@ class GcsStorage:
             yield from refs
             if not token:
                 return
+
+    def land(self, name: str, stream: BinaryIO, replace: bool = False) -> Landed | None:
+        """Put an upload there, whole or not at all; the same bytes under the same name are not written again.
+
+        Raises BadEvent where Cloud Storage allows no such name.
+        """
+        full = self.prefix + name
+        if not is_object_name(full):
+            raise BadEvent("the object name is not legal")
+        size = stream.seek(0, io.SEEK_END)
+        stream.seek(0)
+        digest = checksum_of(stream)
+        bucket = self._client().bucket(self.bucket)
+        generation = 0
+        for _ in range(LANDINGS):
+            stored = tried(partial(_stream_up, bucket.blob(full), stream, size, generation))
+            if stored is not None:
+                return Landed(ObjectRef(self.bucket, full, stored), written=True)
+            there = tried(partial(bucket.get_blob, full, **_ONCE))
+            if there is not None and (there.size, there.crc32c) == (size, digest):
+                return Landed(ObjectRef(self.bucket, full, int(there.generation)), written=False)
+            if there is not None and not replace:
+                return None
+            generation = int(there.generation) if there is not None else 0
+        raise StorageUnavailable("others write the same object all the time")
+
+    def folders(self, prefix: str = "") -> tuple[str, ...]:
+        """Return the first segments of the names that begin with `prefix`, by a listing with a delimiter."""
+        full, found, token = self.prefix + prefix, set[str](), None
+        while True:
+            prefixes, token = tried(partial(_prefixes, self._client(), self.bucket, full, token))
+            found.update(one[len(full) :].rstrip("/") for one in prefixes)
+            if not token:
+                return tuple(sorted(found - {""}))
 
     def watch(self, publish: Publish, options: WatchOptions = WATCH) -> None:
         """Do nothing: the bucket publishes its notifications itself."""
@@ -162,16 +223,6 @@ class GcsStorage:
         blob = version(self._client(), ref)
         tried(lambda: blob.reload(if_generation_match=ref.generation, **_ONCE), ObjectGone)
         return blob
-
-    def _big(self, ref: ObjectRef) -> Content | None:
-        """Return how to read a big object in ranges; None when the object is not big."""
-        found = self._stat(ref)
-        if found.size <= BIG_BYTES:
-            return None
-        opener = partial(stream_version, self._client(), ref, found.size)
-        decode = inflated if _is_gzipped(found) else None
-        uri = self.uri(ref.name, ref.bucket)
-        return Content(ref, uri, found.size, found.crc32c, opener=opener, decode=decode)
 
     def _whole(self, ref: ObjectRef) -> Content:
         blob = version(self._client(), ref)
@@ -230,6 +281,29 @@ def _page(client: Any, bucket: str, prefix: str, token: str | None) -> tuple[lis
     return [
         ObjectRef(bucket, blob.name, blob.generation) for blob in next(found.pages)
     ], found.next_page_token
+
+
+def _prefixes(client: Any, bucket: str, prefix: str, token: str | None) -> tuple[set[str], str | None]:
+    found = client.list_blobs(
+        bucket, prefix=prefix, delimiter="/", page_token=token, page_size=PAGE_OBJECTS,
+        fields="prefixes,nextPageToken", **_ONCE,
+    )  # fmt: skip
+    next(found.pages)
+    return set(found.prefixes), found.next_page_token
+
+
+def _stream_up(blob: Any, stream: BinaryIO, size: int, generation: int) -> int | None:
+    """Store a stream if `generation`, 0 for none, is the live one; return what it became, else None."""
+    from google.api_core.exceptions import PreconditionFailed
+
+    try:
+        blob.upload_from_file(
+            stream, rewind=True, size=size, content_type="application/dicom",
+            if_generation_match=generation, checksum="crc32c", **_ONCE,
+        )  # fmt: skip
+    except PreconditionFailed:
+        return None
+    return int(blob.generation)
 
 
 def _is_gzipped(blob: Any) -> bool:

@@ -15,10 +15,12 @@ import secrets
 import signal
 import stat
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from operator import itemgetter
 from pathlib import Path
+from typing import BinaryIO
 from urllib.parse import quote
 
 from app.model.errors import BadName, DicomlakeError, NotAFile, ObjectGone, StorageUnavailable
@@ -33,6 +35,7 @@ TEMP = re.compile(r"\.dicomlake-[0-9a-f]{16}\.part")
 ARTIFACT = re.compile(r"(?i)(?<=[0-9])\.(json|png)\Z")
 TEMP_AGE_S = 3600.0
 RACES = 100
+COPY_BYTES = 1 << 20
 GONE = frozenset((errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EISDIR, errno.ENXIO, errno.ENAMETOOLONG))
 SENTENCES = {
     errno.ENOSPC: "no space is left on the disk of the storage",
@@ -269,16 +272,44 @@ def write_file(root: Path, path: str, data: bytes) -> None:
                 raise
 
 
+def copy_file(root: Path, path: str, stream: BinaryIO, replace: bool) -> bool:
+    """Put what a stream holds in its place whole or not at all; false where a file is there, to be kept."""
+    *folders, last = path.split("/")
+    chunks = iter(partial(stream.read, COPY_BYTES), b"")
+    try:
+        with os_errors(), open_folder(root, folders, make=True) as folder:
+            _place(folder, last, chunks, os.rename if replace else os.link)
+    except StorageUnavailable as error:
+        if isinstance(error.__cause__, FileExistsError):
+            return False
+        raise
+    return True
+
+
+def folders_of(root: Path, prefix: str) -> tuple[str, ...]:
+    """Return the folders at the path `prefix`, sorted; none where that is no folder."""
+    try:
+        with os_errors(GONE), open_folder(root, prefix.split("/")[:-1]) as folder:
+            return tuple(sorted(name[:-1] for name, found in _entries(folder, "", "", None) if found is None))
+    except ObjectGone:
+        return ()
+
+
 def _replace(folder: int, name: str, data: bytes) -> None:
+    _place(folder, name, [data], os.rename)
+
+
+def _place(folder: int, name: str, chunks: Iterable[bytes], move: Callable[..., None]) -> None:
     temp = f".dicomlake-{secrets.token_hex(8)}.part"
     descriptor = os.open(temp, CREATE, FILE_MODE, dir_fd=folder)
     try:
         with open(descriptor, "wb", buffering=0) as stream:
-            view = memoryview(data)
-            while view:
-                view = view[stream.write(view) :]
+            for chunk in chunks:
+                view = memoryview(chunk)
+                while view:
+                    view = view[stream.write(view) :]
             os.fsync(descriptor)
-        os.rename(temp, name, src_dir_fd=folder, dst_dir_fd=folder)
+        move(temp, name, src_dir_fd=folder, dst_dir_fd=folder)
         _sync_folder(folder)
     finally:
         with suppress(OSError):

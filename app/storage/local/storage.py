@@ -7,7 +7,7 @@ import os
 import re
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
@@ -28,12 +28,15 @@ from app.model.options import BIG_BYTES
 from app.model.values import Content, ObjectRef
 from app.plumbing.makeable import check_makeable
 from app.plumbing.private import make_folder
-from app.storage import WATCH, Publish, WatchOptions
+from app.storage import WATCH, Landed, Publish, WatchOptions
 from app.storage.local.file_version import CHUNK_BYTES, VersionStream, checksum, open_version, version
 from app.storage.local.files import (
+    copy_file,
     delete_file,
     file_name,
+    folders_of,
     is_object_name,
+    open_file,
     os_errors,
     stat_file,
     sweep,
@@ -122,6 +125,17 @@ class LocalStorage:
             raise ShortRead("the file has another checksum than announced")
         return content
 
+    def locate(self, ref: ObjectRef) -> Content:
+        """Return a way to read this generation in ranges; none of its bytes are read."""
+        with self._open(ref) as stream:
+            opener = partial(open_version, self.root, ref.name, stream.stamp)
+            return Content(ref, self.uri(ref.name), stream.stamp.size, opener=opener)
+
+    def ref_of(self, uri: str, generation: int) -> ObjectRef | None:
+        """Return the version that an address names; None where it is not below the root."""
+        name = uri.removeprefix(self.uri(""))
+        return None if name == uri or not is_object_name(name) else ObjectRef(self.bucket, name, generation)
+
     def is_live(self, ref: ObjectRef, metageneration: int | None = None) -> bool:
         """Tell whether the file still is this generation; files have no metageneration."""
         try:
@@ -175,6 +189,14 @@ class LocalStorage:
         write_file(self.root, path, data)
         return self.uri(path)
 
+    def read(self, uri: str) -> bytes:
+        """Return the whole of a file that `write` stored, by its URI."""
+        name = uri.removeprefix(self.uri(""))
+        if name == uri or not is_object_name(name):
+            raise ObjectGone("the address is of another storage")
+        with os_errors(), open(open_file(self.root, name), "rb", buffering=0) as stream:
+            return stream.readall()
+
     def delete(self, name: str) -> None:
         """Remove an object that `write` stored, and the folders that are empty then."""
         delete_file(self.root, file_name(name))
@@ -184,6 +206,28 @@ class LocalStorage:
         for name, found in walk(self.root, prefix):
             if is_object_name(name):
                 yield ObjectRef(self.bucket, name, self._generation(name, found))
+
+    def land(self, name: str, stream: BinaryIO, replace: bool = False) -> Landed | None:
+        """Put an upload there, whole or not at all; the same bytes under the same name are not written again.
+
+        A watcher, here or in another process, takes it from there as any file.
+        """
+        _check_name(name)
+        with suppress(ObjectGone), VersionStream(self.root, name) as there:
+            size = stream.seek(0, io.SEEK_END)
+            stream.seek(0)
+            if there.stamp.size == size and checksum(there) == checksum(stream):
+                return Landed(self.find(name), written=False)
+            if not replace:
+                return None
+        stream.seek(0)
+        if not copy_file(self.root, name, stream, replace):
+            return self.land(name, stream)  # somebody put a file there just now
+        return Landed(self.find(name), written=True)
+
+    def folders(self, prefix: str = "") -> tuple[str, ...]:
+        """Return the folders at this path, sorted."""
+        return folders_of(self.root, prefix)
 
     def watch(self, publish: Publish, options: WatchOptions = WATCH) -> None:
         """Publish what changed since the last run, then every change; each complete file once."""

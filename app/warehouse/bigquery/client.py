@@ -94,6 +94,11 @@ def open_client(place: Place) -> Any:
         )
 
 
+def deletion(table: str, column: str) -> str:
+    """Return the statement that removes the rows whose column is one of the array `values`."""
+    return f"DELETE FROM `{table}` WHERE `{column}` IN UNNEST(@values)"
+
+
 class BigQueryReader:
     """Statements on one dataset, whose tables need no prefix."""
 
@@ -142,7 +147,7 @@ class BigQueryReader:
     def delete(self, table: str, column: str, values: Sequence[str]) -> int:
         """Remove rows by the value of a column; both names are known to be good."""
         config = QueryJobConfig(query_parameters=[ArrayQueryParameter("values", "STRING", list(values))])
-        sql = f"DELETE FROM `{self._place.name}.{table}` WHERE `{column}` IN UNNEST(@values)"
+        sql = deletion(f"{self._place.name}.{table}", column)
         with bigquery_errors():
             try:
                 job = self._client.query(sql, config, retry=RETRY, job_retry=None, timeout=TIMEOUT_S)
@@ -151,8 +156,10 @@ class BigQueryReader:
             except BadRequest as exc:
                 if is_passing(exc):
                     raise
-                # The statement is good, so this is its one other fault: rows in the streaming buffer.
-                text = "rows written in the last 90 minutes cannot be removed yet"
+                # The statement is good, so this is its one other fault: rows in the buffer of insertAll.
+                # Those of the Storage Write API, which Pub/Sub uses too, can be removed at once:
+                # https://docs.cloud.google.com/bigquery/docs/data-manipulation-language#limitations
+                text = "rows that insertAll wrote in the last 90 minutes cannot be removed yet"
                 raise WarehouseUnavailable(text) from None
 
     def check(self) -> None:

@@ -59,7 +59,7 @@ class BigQueryWarehouse:
         return self._reading().stream(sql, parameters or {})
 
     def delete(self, table: str, column: str, values: Sequence[str]) -> int:
-        """Remove rows by the value of a column; see Warehouse. Rows just written stay for a while."""
+        """Remove rows by the value of a column; see Warehouse. Those that insertAll wrote stay a while."""
         check_delete(table, column)
         return self._reading().delete(table, column, values) if values else 0
 

@@ -73,7 +73,11 @@ def test_ingest_tells_how_many_members_were_stored(tmp_path):
     good, mixed, last = [json.loads(line) for line in result.stdout.splitlines()]
     assert (good["status"], good["members"]) == ("stored", 3)
     assert (mixed["status"], mixed["code"], mixed["members"]) == ("dead_lettered", "bad_archive", 3)
-    assert last["summary"] == {"files": 2, "stored": 1, "dead_lettered": 1}
+    assert last["summary"] == {
+        **{"files": 2, "stored": 1, "dead_lettered": 1},
+        "codes": {"bad_archive": 1},
+        "see": "dicomlake dlq list",
+    }
     assert result.returncode == 1
 
 

@@ -194,9 +194,14 @@ def run_commands(said, lake, service, folder):
         (folder / name).write_bytes(content)
     other = Service(lake, log__level="debug")
     some = [str(folder / f"{name}.dcm") for name in data_sets()]
+    (folder / "two\nlines.dcm").write_bytes(content)
     with ThreadPoolExecutor(2) as pool:
         ended = list(pool.map(lambda words: (words, service.run(*words)), commands(folder)))
-    ended += [(words, other.run(*words)) for words in (("ingest", *some), ("dlq", "requeue", "--all"))]
+    changing = (("ingest", *some, str(folder / "two\nlines.dcm")), ("dlq", "requeue", "--all"))
+    ended += [(words, other.run(*words)) for words in changing]
+    folder.rename(folder.with_name("gone"))
+    prune = "ingest", "--prune", str(folder)
+    ended += [(words, other.run(*words)) for words in (prune, (*prune, "--yes"))]
     for words, result in ended:
         asked = {"dump", "query"} & set(words)  # what they print is what was asked for
         shown = re.sub(r'"modality":"[^"]*"', "", result.stdout)  # which `ingest` tells of what it has stored
@@ -241,7 +246,7 @@ def test_no_value_of_a_data_set_leaves(said):
 
 
 def test_every_error_there_is_was_made_to_happen(said):
-    unreachable = {"bad_window"}  # settings refuse such a window before any data set is read
+    unreachable = {"bad_window", "bad_viewport"}  # settings refuse such a window before any data set is read
     assert sorted(tree() - said.codes) == sorted(unreachable)
 
 

@@ -176,13 +176,9 @@ def test_what_was_mended_is_stored_when_it_is_requeued(cloud: Cloud, given_up):
     cloud.service.stop()
     cloud.service.env["DICOMLAKE__SOURCE__MAX_OBJECT_BYTES"] = "0"
     cloud.service.start()
-    cloud.front.streaming_buffer = True  # as in the first hour: BigQuery removes no letter yet
     requeued = lines(cloud, "dlq", "requeue", "--all")
-    cloud.front.streaming_buffer = False
     assert len(requeued) == 2  # the broken version was overwritten: nothing is open about it
-    assert {line["kept"] for line in requeued} == {
-        "rows written in the last 90 minutes cannot be removed yet"
-    }
+    assert not any("kept" in line for line in requeued)
     cloud.published += [line["requeued_as"] for line in requeued]
     cloud.settle()
     assert [row["generation"] for row in cloud.rows("instances_current", "broken.dcm")] == [fixed]

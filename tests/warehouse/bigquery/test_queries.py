@@ -1,11 +1,14 @@
 """BigQuery read: statements, the views in its own words, and dead letters removed."""
 
 import random
+from contextlib import closing
 from datetime import timedelta
 
 import pytest
 
 from app.model.errors import BadQuery, WarehouseUnavailable
+from app.warehouse import open_warehouse
+from app.warehouse.queries import described
 from tests.warehouse.contract import NOON, event_attributes, failure_row, instance_row, letter_row
 
 pytestmark = pytest.mark.xdist_group("cloud")
@@ -51,13 +54,19 @@ class TestQueries:
         rows = warehouse.query("SELECT n FROM UNNEST(GENERATE_ARRAY(1, 25000)) AS n ORDER BY n")
         assert [rows[0]["n"], rows[-1]["n"], len(rows)] == [1, 25000, 25000]
 
-    def test_rows_just_written_cannot_be_removed_yet(self, front, warehouse):
-        warehouse.append("dead_letter", [letter_row("m1", "{}")])
+    def test_rows_that_insert_all_just_wrote_cannot_be_removed_yet(self, front, dataset):
         front.streaming_buffer = True
-        text = "^rows written in the last 90 minutes cannot be removed yet$"
-        with pytest.raises(WarehouseUnavailable, match=text):
-            warehouse.delete("dead_letter", "message_id", ["m1"])
-        front.streaming_buffer = False
+        with closing(open_warehouse(front.url(dataset, write="insertall"))) as warehouse:
+            warehouse.append("dead_letter", [letter_row("m1", "{}")])
+            text = "^rows that insertAll wrote in the last 90 minutes cannot be removed yet$"
+            with pytest.raises(WarehouseUnavailable, match=text):
+                warehouse.delete("dead_letter", "message_id", ["m1"])
+            front.streaming_buffer = False
+            assert warehouse.delete("dead_letter", "message_id", ["m1"]) == 1
+
+    def test_rows_of_the_storage_write_api_can_be_removed_at_once(self, front, warehouse):
+        front.streaming_buffer = True
+        warehouse.append("dead_letter", [letter_row("m1", "{}")])
         assert warehouse.delete("dead_letter", "message_id", ["m1"]) == 1
 
 
@@ -94,6 +103,36 @@ class TestViews:
         warehouse.append("instances", rows)
         found = warehouse.query("SELECT row_id FROM instances_current ORDER BY row_id")
         assert [row["row_id"] for row in found] == ["a20", "c5", "f3", "g2", "h10", "i1", "j1", "j2"]
+
+    def test_the_table_function_shows_one_study(self, warehouse, dataset):
+        study = {"study_instance_uid": "1.2"}
+        rows = [
+            *(instance_row(f"a{r}", "gs://b/a", revision=r, **study) for r in (7, None)),
+            instance_row("b1", "gs://b/overwritten", 1, **study),
+            instance_row("b2", "gs://b/overwritten", 2, study_instance_uid="1.3"),
+            instance_row("b-", "gs://b/overwritten", 1, event_type="OBJECT_DELETE"),
+            instance_row("c1", "gs://b/of-no-study"),
+            instance_row("d1", "gs://b/x.zip", member="1", **study),
+            instance_row("d2", "gs://b/x.zip", member="2", study_instance_uid="1.3"),
+        ]
+        warehouse.append("instances", rows)
+
+        def of_study(uid):
+            sql = f"SELECT row_id FROM `{dataset}.current_of_study`(:uid) ORDER BY row_id"
+            return [row["row_id"] for row in warehouse.query(sql, {"uid": uid})]
+
+        assert (of_study("1.2"), of_study("1.3"), of_study("")) == (["a7", "d1"], ["b2", "d2"], [])
+
+    def test_what_is_described_ends_with_the_later_version_of_an_object_in_two_studies(self, warehouse):
+        studies = {"1.2": 9, "1.3": 10, "1.4": 8}
+        rows = [
+            instance_row(f"r{g}", generation=g, describe_key=f"k{g}", study_instance_uid=uid)
+            for uid, g in studies.items()
+        ]
+        warehouse.append("instances", rows)
+        found = warehouse.query(*described(["gs://b/ct.dcm"]))
+        assert [row["generation"] for row in found] == [8, 9, 10]
+        assert [row["describe_key"] for row in found] == ["k8", "k9", "k10"]
 
     def test_an_archive_counts_its_size_once_in_each_group(self, warehouse):
         uids = {"study_instance_uid": "1", "size_bytes": 1000}

@@ -13,9 +13,9 @@ WITH decoded AS (
 event AS (
   SELECT message_id, publish_time, subscription_name, bucket, object, event_type, code, reason,
     COALESCE(given_uri, 'gs://' || bucket || '/' || object) AS object_uri,
-    SAFE_CAST(generation_text AS INT64) AS generation,
-    SAFE_CAST(revision_text AS INT64) AS revision,
-    SAFE_CAST(count_text AS INT64) AS delivery_count
+    CASE WHEN CAST(SAFE_CAST(generation_text AS INT64) AS STRING) = generation_text THEN SAFE_CAST(generation_text AS INT64) END AS generation,
+    CASE WHEN CAST(SAFE_CAST(revision_text AS INT64) AS STRING) = revision_text THEN SAFE_CAST(revision_text AS INT64) END AS revision,
+    CASE WHEN CAST(SAFE_CAST(count_text AS INT64) AS STRING) = count_text THEN SAFE_CAST(count_text AS INT64) END AS delivery_count
   FROM decoded),
 keyed AS (
   SELECT *, CASE WHEN object_uri IS NULL OR generation IS NULL OR event_type IS NULL

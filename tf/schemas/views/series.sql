@@ -21,7 +21,7 @@ SELECT study_instance_uid,
   station_name,
   number_of_instances,
   number_of_objects,
-  (SELECT SUM(size) FROM (SELECT MAX(o.size_bytes) AS size FROM UNNEST(size_bytes) AS o GROUP BY o.object_uri)) AS size_bytes,
+  size_bytes,
   first_ingested_at,
   last_ingested_at,
   preview_uri
@@ -49,10 +49,13 @@ FROM (
     MAX(station_name) AS station_name,
     COUNT(DISTINCT sop_instance_uid) AS number_of_instances,
     COUNT(DISTINCT object_uri) AS number_of_objects,
-    ARRAY_AGG(STRUCT(object_uri AS object_uri, size_bytes AS size_bytes)) AS size_bytes,
+    SUM(object_bytes) AS size_bytes,
     MIN(ingested_at) AS first_ingested_at,
     MAX(ingested_at) AS last_ingested_at,
     MIN(preview_uri) AS preview_uri
-  FROM `${dataset}.instances_current`
+  FROM (
+    SELECT *, CASE WHEN ROW_NUMBER() OVER (PARTITION BY study_instance_uid, series_instance_uid, object_uri ORDER BY size_bytes DESC) = 1
+      THEN size_bytes END AS object_bytes
+    FROM `${dataset}.instances_current`) AS i
   WHERE study_instance_uid IS NOT NULL AND series_instance_uid IS NOT NULL
   GROUP BY study_instance_uid, series_instance_uid) AS grouped

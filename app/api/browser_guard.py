@@ -1,0 +1,174 @@
+"""Guards of every route that shows or changes data: the name in Host, the page that asks, the user, the role.
+
+    request ─▶ is the route open? ─▶ Host ─▶ Origin, Sec-Fetch-Site ─▶ user ─▶ role ─▶ the route ─▶ audit line
+
+Closed by default: a route that nobody named here needs a user with `read-only`, or with `user` to change
+anything. The push of events has its own gate and is passed through.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from urllib.parse import quote, urlsplit
+
+from fastapi.responses import JSONResponse, RedirectResponse
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.api.auth import Forbidden, Unauthorized
+from app.api.public_url import is_secure, origin_of, root_path
+from app.api.users import NotAllowed, User, Users
+from app.config.settings import Api
+from app.model.errors import DicomlakeError, TransientError
+
+audit = logging.getLogger("dicomlake.audit")
+
+OPEN = frozenset(("/health", "/ready", "/metrics", "/version", "/docs", "/openapi.json"))
+LOGIN = ("/login", "/login/start", "/login/callback", "/logout")
+SAFE = ("GET", "HEAD", "OPTIONS")
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
+UIDS = re.compile(r"/(studies|series|instances)/([0-9.]{1,64})(?=/|$)")
+STATUS = (
+    (Unauthorized, 401),
+    (Forbidden, 403),
+    (NotAllowed, 403),
+    (TransientError, 503),
+    (DicomlakeError, 500),
+)
+EVERYWHERE = ("", "0.0.0.0", "::")  # noqa: S104 - compared, not bound
+
+
+def cookie_name(request: Request) -> str:
+    """Return what the session's cookie is called: over https a name that browsers bind to this host."""
+    return "__Host-dicomlake" if is_secure(request) else "dicomlake"
+
+
+def role_needed(method: str, path: str, is_page: bool) -> str | None:
+    """Return the role that a route needs, None where it is open to all."""
+    if path in OPEN or path in LOGIN or path.startswith("/static/"):
+        return None
+    if path == "/":
+        return "read-only" if method in SAFE and is_page else None
+    if method in SAFE:
+        return "read-only"
+    return "admin" if path == "/dead-letters" or path.startswith("/dead-letters/") else "user"
+
+
+def is_rest(path: str) -> bool:
+    """Tell whether a route answers in the form of the REST of files: `success`, and `error` in words."""
+    return path.partition("/")[2].partition("/")[0] in ("files", "upload", "search")
+
+
+class BrowserGuard:
+    """Wraps the application; every answer to a user is a line of the audit log."""
+
+    def __init__(self, app: ASGIApp, api: Api, users: Users) -> None:
+        self._app, self._api, self._users = app, api, users
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer, or let the application answer."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request = Request(scope)
+        path = request.url.path.removeprefix(scope.get("root_path", ""))
+        is_page = "text/html" in request.headers.get("accept", "")
+        role = role_needed(request.method, path, is_page)
+        try:
+            if role is not None or path in LOGIN:
+                self._check_host(request)
+                self._check_page(request, path)
+            if role is not None:
+                user = await self._user(request)
+                scope.setdefault("state", {})["user"] = user
+                if user is not None and not user.may(role):
+                    raise NotAllowed(f"this needs the role {role}")
+        except DicomlakeError as error:
+            response = self._refusal(request, error, path, is_page)
+            self._audit(request, None, path, response.status_code)
+            await response(scope, receive, send)
+            return
+        if role is None:
+            await self._app(scope, receive, send)
+            return
+
+        async def told(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                self._audit(request, user, path, message["status"])
+            await send(message)
+
+        await self._app(scope, receive, told)
+
+    async def _user(self, request: Request) -> User | None:
+        from fastapi.concurrency import run_in_threadpool
+
+        name = cookie_name(request)
+        if self._users.kind in ("none", "token", "platform"):  # nothing there asks another host
+            return self._users.of(request, name)
+        return await run_in_threadpool(self._users.of, request, name)
+
+    def _check_host(self, request: Request) -> None:
+        """Refuse a name that was made to lead here, where no token is asked for."""
+        if not self._users.open or self._api.host in EVERYWHERE:
+            return
+        address = (request.scope.get("server") or ("",))[0]
+        if not (address == "::1" or address.startswith("127.")):
+            return
+        ours = {*LOOPBACK, self._api.host.lower(), address, urlsplit(self._api.public_url).hostname or ""}
+        for host in request.headers.getlist("host"):
+            if re.sub(r":[0-9]*$", "", host).strip("[]").lower() not in ours:
+                raise Forbidden("host: is not the address that is listened on; see api.host")
+
+    def _check_page(self, request: Request, path: str) -> None:
+        """Refuse what a page of another site sends: its user can reach the service, its author should not."""
+        headers = request.headers
+        origin = headers.get("origin")
+        known = origin is None or origin == origin_of(request) or origin in self._api.cors_origins
+        if not known and request.method not in ("OPTIONS",):
+            raise Forbidden("origin: a page of another site may not ask; see api.cors_origins")
+        site = headers.get("sec-fetch-site", "none")
+        if site in ("none", "same-origin") or (origin is not None and known):
+            return
+        # A link from elsewhere may lead to a page; what it shows, the other site cannot read.
+        navigates = (
+            headers.get("sec-fetch-mode") == "navigate" and headers.get("sec-fetch-dest") == "document"
+        )
+        if not (navigates and request.method == "GET"):
+            raise Forbidden("sec-fetch-site: a page of another site may not ask")
+
+    def _refusal(self, request: Request, error: DicomlakeError, path: str, is_page: bool) -> Response:
+        status = next(number for kind, number in STATUS if isinstance(error, kind))
+        base = root_path(request)
+        if is_page and status == 401 and self._users.has_login and request.method == "GET":
+            query = f"?{request.url.query}" if request.url.query else ""
+            return RedirectResponse(f"{base}/login?next={quote(path + query, safe='')}", 303)
+        if is_page and request.app.state.pages is not None:
+            titles = {401: "Log in", 403: "Not allowed", 503: "Not now"}
+            words = f"{error.text[:1].upper()}{error.text[1:]}."
+            page: Response = request.app.state.pages.problem(
+                request, status, titles.get(status, "Error"), words
+            )
+            return page
+        headers = {"WWW-Authenticate": 'Bearer realm="dicomlake"'} if status == 401 else None
+        if is_rest(path):
+            return JSONResponse({"error": error.text, "success": False}, status, headers)
+        return JSONResponse({"code": error.code, "message": error.text}, status, headers)
+
+    def _audit(self, request: Request, user: User | None, path: str, status: int) -> None:
+        route = getattr(request.scope.get("route"), "path", None)
+        uids = dict(UIDS.findall(path))
+        audit.info(
+            "access",
+            extra={
+                "user": user.name if user else None,
+                "role": user.role if user else None,
+                "method": request.method,
+                "route": route or "-",
+                "study": uids.get("studies"),
+                "series": uids.get("series"),
+                "instance": uids.get("instances"),
+                "http_status": status,
+            },
+        )

@@ -1,0 +1,199 @@
+"""Labels and files of the landing storage over REST, and uploads into it.
+
+Every answer has `success`; a fault is one sentence in `error`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Query, Request
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import JSONResponse, Response
+from starlette.datastructures import FormData, UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.requests import ClientDisconnect
+
+from app.api.auth import Forbidden
+from app.api.dicomweb.answers import Browser
+from app.api.dicomweb.parameters import BadParameter, window_text
+from app.api.push import BodyCut, BodyTooLarge, UnsupportedBody
+from app.browse import landed
+from app.browse.uploads import WORDS, Fate, land
+from app.model.errors import BadEvent
+from app.model.options import RenderOptions
+from app.services import Services
+
+router = APIRouter()
+
+MAX_FILES = 10_000
+"""Files of one request."""
+
+
+class UploadsOff(Forbidden):
+    """Uploads are switched off."""
+
+    code = "uploads_off"
+
+
+def check_uploads(request: Request) -> None:
+    """Refuse an upload where they are switched off, before its body is read."""
+    services: Services = request.app.state.services
+    if not services.settings.browse.uploads:
+        raise UploadsOff("uploads are switched off; see browse.uploads")
+
+
+async def limited(request: Request) -> AsyncGenerator[bytes, None]:
+    """Yield the body of an upload; raises BodyTooLarge past `browse.max_upload_bytes`."""
+    most: int = request.app.state.services.settings.browse.max_upload_bytes
+    too_large = BodyTooLarge(f"the body is over {most} bytes; see browse.max_upload_bytes")
+    announced = request.headers.get("content-length", "0")
+    if not announced.isdecimal() or int(announced) > most:
+        raise too_large
+    seen = 0
+    try:
+        async for chunk in request.stream():
+            seen += len(chunk)
+            if seen > most:
+                raise too_large
+            yield chunk
+    except ClientDisconnect:
+        raise BodyCut("the body ended too early") from None
+
+
+async def read_form(request: Request) -> AsyncGenerator[FormData, None]:
+    """Yield the form of a request; its files are on disk as soon as they are larger than 1 MiB."""
+    kind = request.headers.get("content-type", "")
+    if kind.partition(";")[0].strip().lower() != "multipart/form-data":
+        raise UnsupportedBody("content-type: send multipart/form-data with `files`")
+    try:
+        form = await MultiPartParser(request.headers, limited(request), max_files=MAX_FILES).parse()
+    except (MultiPartException, KeyError) as error:
+        raise BadEvent(f"the form cannot be read ({type(error).__name__})") from None
+    try:
+        yield form
+    finally:
+        await form.close()
+
+
+@router.post("/upload", summary="Upload DICOM files", dependencies=[Depends(check_uploads)])
+async def upload(request: Request, form: Annotated[FormData, Depends(read_form)]) -> Response:
+    """Put each file into the landing storage, as `<study>/<file name>`, or without a label by its UIDs."""
+    services: Services = request.app.state.services
+    label = form.get("study") or ""
+    files = [one for one in form.getlist("files") if isinstance(one, UploadFile) and one.filename]
+    if not isinstance(label, str) or not files:
+        return JSONResponse({"error": "send the files as `files`, a label as `study`", "success": False}, 400)
+    fates = await run_in_threadpool(_land_all, files, label, services)
+    return answer(request, fates)
+
+
+def _land_all(files: list[UploadFile], label: str, services: Services) -> list[Fate]:
+    return [land(one.filename or "", one.file, label, services) for one in files]
+
+
+def answer(request: Request, fates: list[Fate]) -> Response:
+    """Return what became of the files of one upload, as JSON or, for a browser's form, as a page."""
+    if request.app.state.pages is not None and "text/html" in request.headers.get("accept", ""):
+        page: Response = request.app.state.pages.uploaded(request, fates)
+        return page
+    failed = [{"name": fate.name, "reason": fate.reason} for fate in fates if fate.reason]
+    body: dict[str, Any] = {"success": not failed, "failedFiles": len(failed), "files": failed}
+    if "detail" in request.query_params:  # of our own page, which follows each file through the pipeline
+        body["stored"] = [
+            {"object": fate.ref.name, "generation": str(fate.ref.generation), "written": fate.written}
+            for fate in fates
+            if fate.ref
+        ]
+        for one in failed:
+            one["words"] = WORDS[str(one["reason"])]
+    return JSONResponse(body, 400 if failed else 200)
+
+
+@router.get("/files", summary="Labels of the landing storage")
+def labels(request: Request) -> dict[str, object]:
+    """Name the folders of the landing storage, an upload's at once."""
+    services: Services = request.app.state.services
+    found = services.source.folders(services.settings.source.write_prefix)
+    return {"studies": found, "studiesCount": len(found), "success": True}
+
+
+FOUND: dict[int | str, dict[str, Any]] = {404: {"description": "No such file"}}
+NAME = "/files/{study}/{file:path}"
+
+
+@router.get("/files/{study}/gif", summary="All images of a label as one cine", responses=FOUND)
+def cine_of(request: Request, study: str) -> Response:
+    """Show the pictures of a label one after the other, in the order of their names."""
+    browser: Browser = request.app.state.browser
+    data = landed.cine(study, browser.originals)
+    return _picture(data, "image/gif") if data else _not_found("study not found")
+
+
+@router.get(NAME + "/tag", summary="Attributes of a file", responses=FOUND)
+def tags_of(
+    request: Request, study: str, file: str, tag: Annotated[list[str] | None, Query()] = None
+) -> JSONResponse:
+    """Answer with attributes by keyword, tag, private creator or path into sequences."""
+    browser: Browser = request.app.state.browser
+    wanted = [one.strip() for one in tag or ()]
+    if not wanted or not all(wanted):
+        return JSONResponse({"error": "tag query parameter is empty", "success": False}, 400)
+    content = landed.content(study, file, browser.originals)
+    if content is None:
+        return _not_found()
+    found, unknown = landed.attributes(content, wanted, browser.originals)
+    if unknown:
+        return JSONResponse({"invalidTags": unknown, "success": False}, 400)
+    return JSONResponse({"file": file, "study": study, "success": True, "tags": found})
+
+
+def _shown(
+    request: Request,
+    study: str,
+    file: str,
+    frame: Annotated[int | None, Query(ge=1, description="from 1")] = None,
+    window: Annotated[str | None, Query(description="centre,width")] = None,
+    max_side: Annotated[int | None, Query(ge=1, le=landed.MAX_SIDE, description="in pixels")] = None,
+) -> Response:
+    """Return the picture of a file, of the kind that the last segment of the path names."""
+    browser: Browser = request.app.state.browser
+    kind = KINDS[request.url.path.rpartition("/")[2]]
+    how = RenderOptions(kind, None if frame is None else frame - 1)
+    try:
+        shown = None if window is None else window_text(window)
+    except BadParameter as error:
+        return JSONResponse({"error": error.text, "success": False}, 400)
+    content = landed.content(study, file, browser.originals)
+    if content is None:
+        return _not_found()
+    return _picture(landed.picture(content, how, shown, max_side, browser.originals), kind)
+
+
+KINDS = {"png": "image/png", "jpg": "image/jpeg", "gif": "image/gif"}
+for _kind in KINDS:
+    router.add_api_route(
+        f"{NAME}/{_kind}", _shown, methods=["GET"], response_class=Response, responses=FOUND,
+        summary="All frames of a file as a cine" if _kind == "gif" else "Picture of a file",
+    )  # fmt: skip
+
+
+def _picture(data: bytes, kind: str) -> Response:
+    return Response(data, media_type=kind, headers={"Cache-Control": "private, no-cache"})
+
+
+def _not_found(words: str = "file not found") -> JSONResponse:
+    return JSONResponse({"error": words, "success": False}, 404)
+
+
+@router.get("/files/{study}", summary="Files of one label", responses={404: {"description": "No such label"}})
+def files_of(request: Request, study: str) -> JSONResponse:
+    """Name the objects of a label; what is inside archives is not listed."""
+    services: Services = request.app.state.services
+    prefix = f"{services.settings.source.write_prefix}{study}/"
+    begins = len(services.source.prefix + prefix)
+    found = [ref.name[begins:] for ref in services.source.list(prefix)]
+    if not found:
+        return _not_found("study not found")
+    return JSONResponse({"files": found, "filesCount": len(found), "study": study, "success": True})

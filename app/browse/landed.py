@@ -1,0 +1,72 @@
+"""Files as they lie in the landing storage, by label and name: their attributes and pictures.
+
+They need no row: what was uploaded is there at once, and so is what the pipeline refuses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any
+
+from app.browse import tasks
+from app.browse.objects import WHOLE_BYTES, Originals
+from app.browse.tags import MAX_TAGS
+from app.model.errors import ObjectGone, PermanentError
+from app.model.options import RenderOptions
+from app.model.values import Content
+
+MAX_SIDE = 4096
+CINE_FILES, CINE_SIDE = 300, 512
+"""Pictures of one cine, and the longest side of each."""
+
+
+def content(label: str, name: str, originals: Originals) -> Content | None:
+    """Return the live version of a file, or how to read it in ranges; None where there is none."""
+    services = originals.services
+    path = f"{services.settings.source.write_prefix}{label}/{name}"
+    full = services.source.prefix + path
+    ref = next((one for one in services.source.list(path) if one.name == full), None)
+    if ref is None:
+        return None
+    with suppress(ObjectGone):
+        located = services.source.locate(ref)
+        return located if located.size > WHOLE_BYTES else services.source.fetch(ref)
+    return None
+
+
+def attributes(
+    content: Content, names: Sequence[str], originals: Originals
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """Return attributes of a file by keyword, tag, private creator or path, and the unknown names."""
+    return originals.run_on(content, tasks.attributes, originals.limits, list(names[:MAX_TAGS]))
+
+
+def picture(
+    content: Content, how: RenderOptions, window: str | None, max_side: int | None, originals: Originals
+) -> bytes:
+    """Draw a file in a worker; raises as `tasks.render`."""
+    options = originals.options.preview
+    if window is not None:
+        options = replace(options, window=window)
+    if max_side is not None:
+        options, how = replace(options, max_side=max_side), replace(how, viewport=(max_side, max_side))
+    return originals.run_on(content, tasks.render, how, options)
+
+
+def cine(label: str, originals: Originals) -> bytes:
+    """Return the pictures of a label as one GIF, in the order of names; empty where it has none."""
+    services = originals.services
+    prefix = f"{services.settings.source.write_prefix}{label}/"
+    begins = len(services.source.prefix + prefix)
+    pictures: list[bytes] = []
+    how = RenderOptions("image/png")
+    for ref in services.source.list(prefix):
+        if len(pictures) == CINE_FILES:
+            break
+        with suppress(ObjectGone, PermanentError):  # a file without a picture has no place in a cine
+            found = content(label, ref.name[begins:], originals)
+            if found is not None:
+                pictures.append(picture(found, how, None, CINE_SIDE, originals))
+    return services.workers.run(tasks.animate, pictures) if pictures else b""

@@ -1,0 +1,137 @@
+"""Uploads: a file that is checked to be DICOM is put into the landing storage, and there its way begins.
+
+    stream ─▶ identify, in a worker ─▶ name below source.write_prefix ─▶ source.land ─▶ the pipeline
+
+Nothing else enters the lake this way: the notification of the landing storage does the rest.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from io import SEEK_END
+from typing import BinaryIO, cast
+
+from app.dicom import read_identity
+from app.model.errors import PermanentError
+from app.model.values import Content, ObjectRef
+from app.services import Services
+
+SEGMENT = re.compile(r"(?!\.)[^/\\^%\0-\x1f\x7f\ud800-\udfff]{1,150}")
+"""A label, or the name of a file: one segment of a path, of printable characters."""
+UID = re.compile(r"[0-9.]{1,64}")
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """The UIDs by which a data set says what it is, empty where it has none; broken: it ends too early."""
+
+    study: str
+    series: str
+    instance: str
+    sop_class: str
+    broken: bool
+
+    @property
+    def whole(self) -> bool:
+        """Whether all three name a place."""
+        return all(UID.fullmatch(uid) and uid.strip(".") for uid in (self.study, self.series, self.instance))
+
+
+@dataclass(frozen=True, slots=True)
+class Fate:
+    """What became of one file of an upload: a version in the landing storage, or a reason why not.
+
+    reason: invalid_type, duplicate, bad_name, too_large. written: false where the same bytes were there.
+    """
+
+    name: str
+    reason: str | None = None
+    ref: ObjectRef | None = None
+    written: bool = False
+
+
+WORDS = {
+    "invalid_type": "this is no DICOM file, or one without UIDs",
+    "duplicate": "another file has this name already; choose another label",
+    "bad_name": "the label or the file name cannot be the name of an object that is taken for DICOM",
+    "too_large": "the file is larger than source.max_object_bytes",
+}
+"""What people are told for each reason."""
+
+
+def land(name: str, stream: BinaryIO, label: str, services: Services) -> Fate:
+    """Put one file into the landing storage, as `<label>/<name>`, or without a label by its UIDs.
+
+    Parameters
+    ----------
+    name : as the sender calls the file; what leads to it is left out
+    stream : seekable
+
+    Raises
+    ------
+    StorageUnavailable, Overloaded : nothing was stored; trying again may help
+    """
+    name = re.split(r"[/\\]", name)[-1]
+    if not SEGMENT.fullmatch(name) or (label and not SEGMENT.fullmatch(label)):
+        return Fate(name, "bad_name")
+    most = services.settings.source.max_object_bytes
+    if most and stream.seek(0, SEEK_END) > most:
+        return Fate(name, "too_large")
+    try:
+        identity = identify(stream, services)
+    except PermanentError:
+        return Fate(name, "invalid_type")
+    if not (label or identity.whole):
+        return Fate(name, "invalid_type")
+    path = (
+        f"{services.settings.source.write_prefix}{label}/{name}" if label else stored_name(identity, services)
+    )
+    if not re.search(services.settings.source.expect, services.source.prefix + path):
+        return Fate(name, "bad_name")
+    landed = services.source.land(path, stream, replace=not label)
+    if landed is None:
+        return Fate(name, "duplicate")
+    return Fate(name, ref=landed.ref, written=landed.written)
+
+
+def stored_name(identity: Identity, services: Services) -> str:
+    """Return where an instance is put that has no label: by its UIDs, which are all digits and dots."""
+    prefix = services.settings.source.write_prefix
+    return f"{prefix}stow/{identity.study}/{identity.series}/{identity.instance}.dcm"
+
+
+def identify(stream: BinaryIO, services: Services) -> Identity:
+    """Return the UIDs of a file, which is read in a worker; raises PermanentError where it is not DICOM."""
+    size = stream.seek(0, SEEK_END)
+    content = Content(ObjectRef("", "upload", 0), "file:///upload", size, opener=opener(stream))
+    limits = services.settings.describe_options().limits
+    return Identity(*services.workers.run(read_identity, content, limits))
+
+
+def opener(stream: BinaryIO) -> Callable[[], BinaryIO]:
+    """Return what opens a stream anew, as `Content.opener` is; the stream itself stays open."""
+
+    def opened() -> BinaryIO:
+        stream.seek(0)
+        return cast(BinaryIO, Kept(stream))
+
+    return opened
+
+
+class Kept:
+    """A stream that stays open when whoever reads it closes it."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+        self.read, self.seek, self.tell = stream.read, stream.seek, stream.tell
+
+    def close(self) -> None:
+        """Leave it open."""
+
+    def __enter__(self) -> Kept:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

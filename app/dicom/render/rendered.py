@@ -1,0 +1,146 @@
+"""Pictures as DICOMweb asks for them: a frame with a window, in a viewport, of a region (PS3.18 8.3.5)."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import replace
+
+import imagecodecs
+import numpy as np
+from PIL import Image, ImageOps
+from pydicom.dataset import Dataset
+
+from app.dicom.pixels.image_header import pixel_keyword, read_header
+from app.dicom.pixels.preview_error import PreviewError, rendering, unrenderable
+from app.dicom.pixels.reduced import read_reduced
+from app.dicom.render.cine import cine
+from app.dicom.render.geometry import pixel_ratio, resize
+from app.dicom.render.grayscale import common_window
+from app.dicom.render.overlays import need_whole_frame
+from app.dicom.render.png import encode_png
+from app.dicom.render.preview import choose_frame, draw, picture
+from app.dicom.render.slide import is_tiled
+from app.model.options import PreviewOptions, RenderOptions
+
+
+def render_image(dataset: Dataset, how: RenderOptions, options: PreviewOptions) -> bytes:
+    """Draw one frame, or a cine of all frames, and encode it.
+
+    Parameters
+    ----------
+    dataset : the whole data set; the pixel data may still lie in the file
+    how : what is asked for
+    options : window, overlays, colour profile, limits
+
+    Returns
+    -------
+    a JPEG, PNG or GIF of 8 bits a sample
+
+    Raises
+    ------
+    Unrenderable : with a code of PreviewError
+
+    References
+    ----------
+    PS3.18 8.3.5.1 (Query Parameters for Rendered Resources), 8.7.4 (Rendered Media Types)
+    """
+    with rendering():
+        if pixel_keyword(dataset) is None:
+            raise unrenderable(PreviewError.NO_PIXEL_DATA, "the data set has no pixel data")
+        moving = how.media_type == "image/gif" and how.frame is None and how.region is None
+        if moving and read_header(dataset).frames > 1 and not is_tiled(dataset):
+            side = options.max_side if how.viewport is None else min(how.viewport)
+            return b"".join(cine(dataset, replace(options, max_side=side)))
+        return encode_image(_drawn(dataset, how, options), how)
+
+
+def shrink_picture(png: bytes, how: RenderOptions) -> bytes:
+    """Return a PNG that we wrote, made smaller to fit in a viewport, and encoded as asked for.
+
+    Raises
+    ------
+    Unrenderable : decode_failed
+    """
+    with rendering():
+        image = imagecodecs.png_decode(png)
+        width, height = how.viewport or (image.shape[1], image.shape[0])
+        scale = min(1.0, width / image.shape[1], height / image.shape[0])
+        return encode_image(resize(image, _scaled(image.shape[0], image.shape[1], scale)), how)
+
+
+def animated(pictures: Sequence[bytes]) -> bytes:
+    """Return PNGs that we wrote as one GIF, each for a tenth of a second, all as large as the largest.
+
+    Raises
+    ------
+    Unrenderable : decode_failed
+    """
+    with rendering():
+        images = [Image.open(io.BytesIO(png)).convert("RGB") for png in pictures]
+        size = max(image.width for image in images), max(image.height for image in images)
+        padded = [ImageOps.pad(image, size) for image in images]
+        buffer = io.BytesIO()
+        padded[0].save(buffer, "GIF", save_all=True, append_images=padded[1:], duration=100, loop=0)
+        return buffer.getvalue()
+
+
+def encode_image(image: np.ndarray, how: RenderOptions) -> bytes:
+    """Encode (rows, columns) grey or (rows, columns, 3) RGB, uint8, in the media type that is asked for."""
+    if how.media_type == "image/png":
+        return encode_png(image)
+    if how.media_type == "image/jpeg":
+        return bytes(imagecodecs.jpeg8_encode(np.ascontiguousarray(image), level=how.quality))
+    buffer = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(image)).save(buffer, "GIF")
+    return buffer.getvalue()
+
+
+def _drawn(dataset: Dataset, how: RenderOptions, options: PreviewOptions) -> np.ndarray:
+    if how.frame is None and is_tiled(dataset):
+        side = options.max_side if how.viewport is None else max(how.viewport)
+        whole = picture(dataset, replace(options, max_side=side, frame="representative"))
+        return _fitted(_cropped(whole, how.region), how.viewport, 1.0)
+    header = read_header(dataset)
+    index = choose_frame(dataset, "representative") if how.frame is None else how.frame
+    ratio = pixel_ratio(dataset, index)
+    scale = 1.0
+    if how.viewport and how.region is None and not need_whole_frame(dataset, drawn=options.overlays):
+        scale = min(
+            1.0,
+            *(side / size for side, size in zip(how.viewport, (header.columns, header.rows), strict=True)),
+        )
+    frame = read_reduced(dataset, index, scale, options.limits)
+    voi = common_window(dataset, [frame], options.window)
+    image = draw(dataset, frame, options, voi)
+    if how.region is not None:
+        return _fitted(_cropped(image, how.region), how.viewport, ratio)
+    shape = header.rows, header.columns
+    return resize(image, shape if how.viewport is None else _size(shape, ratio, how.viewport))
+
+
+def _cropped(image: np.ndarray, region: tuple[int, int, int, int] | None) -> np.ndarray:
+    """Return a part of a picture, flipped where its columns or rows are negative."""
+    if region is None:
+        return image
+    left, top, columns, rows = region
+    rows, columns = rows or image.shape[0] - top, columns or image.shape[1] - left
+    part = image[top : top + abs(rows), left : left + abs(columns)]
+    if not part.size:
+        raise unrenderable(PreviewError.BAD_VIEWPORT, "the region of the viewport lies outside of the image")
+    return part[:: -1 if rows < 0 else 1, :: -1 if columns < 0 else 1]
+
+
+def _fitted(image: np.ndarray, viewport: tuple[int, int] | None, ratio: float) -> np.ndarray:
+    shape = image.shape[0], image.shape[1]
+    return image if viewport is None else resize(image, _size(shape, ratio, viewport))
+
+
+def _size(shape: tuple[int, int], ratio: float, viewport: tuple[int, int]) -> tuple[int, int]:
+    """Return the rows and columns that fill a viewport with square pixels, undistorted (PS3.18 8.3.5.1.3)."""
+    height, width = shape[0] * max(ratio, 1.0), shape[1] * max(1 / ratio, 1.0)
+    return _scaled(height, width, min(viewport[0] / width, viewport[1] / height))
+
+
+def _scaled(height: float, width: float, scale: float) -> tuple[int, int]:
+    return max(1, round(height * scale)), max(1, round(width * scale))
