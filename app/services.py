@@ -1,4 +1,4 @@
-"""The only place where things are wired and closed: settings in, open services out."""
+"""Open and close all backends: settings in, services out. Nothing else wires the parts together."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from app.warehouse.batch import BatchedWarehouse
 from app.workers.pool import Workers
 
 PATIENCE_S = 30.0
-"""How long an event waits for room in `workers.inflight_bytes` before it is refused with 429."""
+"""Seconds an event waits for memory (`workers.inflight_bytes`) before it gets 429."""
 
 
 CACHE = "cache/"
@@ -36,11 +36,11 @@ def _now() -> datetime:
 
 @dataclass(frozen=True)
 class Services:
-    """All that a running dicomlake holds open.
+    """Everything that a running dicomlake holds open.
 
-    own_prefixes: by bucket that is read, what names of our own artifacts there begin with. index: the file in
-    which generations of files are kept. accept_removals: files that are gone at the start were removed, even
-    where it looks as if a disk were.
+    own_prefixes: for each source bucket, the prefixes of our own artifacts in it. index: the file that stores
+    generations of files. accept_removals: treat files missing at the start as removed, even if it looks like
+    an unmounted disk.
     """
 
     settings: Settings
@@ -58,7 +58,7 @@ class Services:
     accept_removals: bool = False
 
     def start(self, connect: Connect) -> None:
-        """Begin to watch the source and to push over `connect`, where the backends do that themselves."""
+        """Start the watcher and the embedded queue, if there are any; the queue pushes over `connect`."""
         if self.settings.api.serve == "browse":
             return
         self.workers.warm()
@@ -67,16 +67,16 @@ class Services:
         self.source.watch(self.bus.publish, options)
 
     def close(self) -> None:
-        """Close in the order of the flow: no new events, then no pushes, then workers, rows and stores."""
+        """Close in the direction of the data: watcher, queue, workers, warehouse, artifacts."""
         with ExitStack() as stack:
             for part in (self.artifacts, self.warehouse, self.workers, self.bus, self.source):
                 stack.callback(part.close)
 
 
 def open_services(settings: Settings) -> Services:
-    """Open every backend that the settings name and create the tables that are missing.
+    """Open every backend in the settings and create missing tables.
 
-    Raises ConfigError with one sentence when something named there cannot be used.
+    Raises ConfigError with one sentence if a backend cannot be used.
     """
     if found := list(faults(settings)):
         raise ConfigError("; ".join(found))
@@ -111,7 +111,7 @@ def open_services(settings: Settings) -> Services:
 
 
 def faults(settings: Settings, serving: bool = False) -> Iterator[str]:
-    """Yield a sentence for all that keeps services from opening, or from starting; makes nothing."""
+    """Yield one sentence for each reason why services could not open or start. Creates nothing."""
     source, bus, artifacts = settings.source, settings.bus, settings.artifacts
     watched = serving and settings.api.serve != "browse"
     no_bus = list(broken([("bus.url", partial(check_bus, bus.url, bus.dead_letter_topic))]))
@@ -130,19 +130,19 @@ def faults(settings: Settings, serving: bool = False) -> Iterator[str]:
 
 
 def broken(rules: Iterable[tuple[str, Callable[[], object]]]) -> Iterator[str]:
-    """Yield what each check raises; it names the setting that the check is of, where it names none itself."""
+    """Yield the error of each failed check, prefixed with its setting unless the text names one already."""
     for setting, check in rules:
         try:
             check()
         except ConfigError as error:
             names = any(error.text.startswith(f"{section}.") for section in SECTIONS)
             yield error.text if names else f"{setting}: {error.text}"
-        except TransientError:  # a file that is locked now: no fault of the settings
+        except TransientError:  # such as a locked file: the settings are right
             continue
 
 
 def check_apart(settings: Settings) -> None:
-    """Raise ConfigError when source and artifacts overlap so that our output would trigger us."""
+    """Raise ConfigError if source and artifacts overlap, so that our own output would cause events."""
     further = (f"gs://{bucket}/" for bucket in settings.source.buckets)
     for place in (_place(settings.source.url), *further):
         if place.startswith(_outputs(settings)):
@@ -153,9 +153,9 @@ def check_apart(settings: Settings) -> None:
 
 
 def own_prefixes(settings: Settings, bucket: str) -> dict[str, tuple[str, ...]]:
-    """Return, by bucket that is read, what names of our own artifacts there begin with.
+    """Return, for each source bucket, the prefixes of our own artifacts in it.
 
-    `bucket` is what events call that of `source.url`.
+    `bucket` is the name that events use for the bucket of `source.url`.
     """
     source = _place(settings.source.url)
     is_folder = settings.source.url.startswith("file:")
@@ -173,7 +173,7 @@ def _outputs(settings: Settings) -> tuple[str, ...]:
 
 
 def _place(url: str) -> str:
-    """Return a URL of a storage in one spelling that ends in a slash."""
+    """Normalize the URL of a storage; the result ends in a slash."""
     scheme, _, rest = url.partition(":")
     if scheme == "file":
         return f"file:{_resolved(rest.removeprefix('//') or '.')}".rstrip("/") + "/"
@@ -183,12 +183,12 @@ def _place(url: str) -> str:
 def _resolved(path: str) -> Path:
     try:
         return Path(path).resolve()
-    except (OSError, ValueError, RuntimeError):  # the storage says what is wrong with it
+    except (OSError, ValueError, RuntimeError):  # the storage reports what is wrong with it
         return Path(path)
 
 
 def _folders(settings: Settings) -> Iterator[Path]:
-    """Yield the folders of this machine that are written to."""
+    """Yield the local folders that the service writes to."""
     for url in (settings.artifacts.url, settings.warehouse.url):
         scheme, _, path = url.partition(":")
         if scheme == "file":
@@ -198,7 +198,7 @@ def _folders(settings: Settings) -> Iterator[Path]:
 
 
 def _index(settings: Settings) -> Path | None:
-    """Return where generations of files are kept: in the queue's file if there is one, else by the folder."""
+    """Return the file that stores generations of files: the embedded queue's, else one beside the source."""
     scheme, _, path = settings.bus.url.partition(":")
     return Path(path) if scheme == "local" else _index_beside(settings.source.url)
 
@@ -210,7 +210,7 @@ def _index_beside(source: str) -> Path | None:
 
 
 def _decoder_failed(result: object) -> bool:
-    """Tell whether a decoder refused a frame in the task that made this result."""
+    """Return whether a decoder failed in the task that produced this result."""
     return isinstance(result, Instance) and result.decoder_failed
 
 

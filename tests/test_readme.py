@@ -1,25 +1,51 @@
-"""The README is true: every command in it runs, its tables are those of the code."""
+"""The README and the pages beside it are true: commands run and print what is shown, tables are generated."""
 
 import os
 import re
 import signal
 import subprocess
+import threading
 
-import httpx
+import numpy as np
 import pytest
+from PIL import Image
 
 from tests.checkout import copy_checkout
 from tests.parts import ROOT
 from tests.system.e2e.service import free_port, until
-from tools import generate
+from tools import contact_sheet, generate
 
 README = (ROOT / "README.md").read_text()
-BLOCKS = re.findall(r"^```sh ?(\w*)\n(.*?)^```$", README, re.M | re.S)
+DEPLOY = (ROOT / "docs/deploy.md").read_text()
+SETTINGS = (ROOT / "docs/settings.md").read_text()
+PAGES = [(ROOT / f"docs/{name}.md").read_text() for name in ("command-line", "events", "settings")]
+SHELL = r"^```sh ?(\w*)\n((?:(?!^```).)*)^```$"
+BLOCKS = re.findall(SHELL, README, re.M | re.S)
+SHOWN = re.findall(SHELL + r"(?:(?!^```).)*^```text\n(.*?)^```$", README, re.M | re.S)
+"""Name, command and printed text of each block of commands that is followed by its output."""
 
 
-def test_only_the_two_first_commands_are_run_apart():
-    assert [name for name, _ in BLOCKS if name] == ["demo", "test"]
+def test_only_these_commands_are_run_apart():
+    assert [name for name, _ in BLOCKS if name] == ["demo", "test", "cloud"]
+    assert dict(BLOCKS)["demo"] == "make demo\n"
     assert dict(BLOCKS)["test"] == "make test\n"  # what runs this very test
+
+
+def test_the_commands_for_the_cloud_are_those_of_its_page():
+    commands = dict(BLOCKS)["cloud"].splitlines()
+    assert len(commands) == 10
+    tested = "".join(re.findall(r"^```sh\n(.*?)^```$", DEPLOY, re.M | re.S)).splitlines()
+    assert [line for line in commands if line not in tested] == []
+
+
+def test_the_picture_shows_what_is_drawn_today():
+    assert contact_sheet.PICTURE.stat().st_size < 150_000
+    drawn, shown = (
+        np.asarray(image.convert("RGB"), np.int16)
+        for image in (contact_sheet.sheet(), Image.open(contact_sheet.PICTURE))
+    )
+    assert drawn.shape == shown.shape
+    assert np.abs(drawn - shown).mean() < 1, "run `python -m tools.contact_sheet`"
 
 
 @pytest.fixture(scope="module")
@@ -42,16 +68,16 @@ def test_every_command_runs(checkout):
         text=True,
         start_new_session=True,
     )
+    printed: list[str] = []
 
-    def serving():
-        try:
-            return httpx.get(f"http://127.0.0.1:{port}/ready", timeout=1).status_code == 200
-        except httpx.HTTPError:
-            return False
+    def read() -> None:
+        for line in demo.stdout:
+            printed.append(line)
 
-    try:
-        assert until(serving)
-        script = "".join(block for name, block in BLOCKS if not name)
+    reader = threading.Thread(target=read, daemon=True)
+    reader.start()
+
+    def run(script: str) -> str:
         # A machine that runs a test suite on every core is slower than one with a user before it.
         script = script.replace("localhost:8080", f"localhost:{port}").replace("sleep 2\n", "sleep 5\n")
         # Five deliveries then take less than a second.
@@ -65,18 +91,38 @@ def test_every_command_runs(checkout):
             text=True,
         )
         assert ran.returncode == 0, ran.stderr[-3000:]
+        return ran.stdout
+
+    try:
+        assert until(lambda: any(line.startswith("landing  ") for line in printed))
+        questions = [(command, output) for name, command, output in SHOWN if not name]
+        assert len(questions) == 3
+        for command, output in questions:
+            assert run(command) == output
+        output = run("".join(block for page in PAGES for name, block in re.findall(SHELL, page, re.M | re.S)))
     finally:
         os.killpg(demo.pid, signal.SIGINT)
-        said, _ = demo.communicate(timeout=30)
-    assert ran.stdout.count("204\n") == 5
-    assert "MR        2004-08-26  file://" in ran.stdout
-    assert '[{"n":0}]' in ran.stdout
-    assert '"code":"not_dicom"' in ran.stdout
+        demo.wait(timeout=30)
+        reader.join(timeout=30)
+    assert output.count("204\n") == 5
+    assert "MR        2004-08-26  file://" in output
+    assert '[{"n":0}]' in output
+    assert '"code":"not_dicom"' in output
     assert (checkout / "ct.png").read_bytes().startswith(b"\x89PNG")
+    said = "".join(printed)
     assert said.count('"outcome":"stored"') == 17
     assert said.count('"outcome":"dead_lettered"') == 2
+    (shown,) = [output for name, _, output in SHOWN if name == "demo"]
+    lines = [line for line in same_everywhere(shown).splitlines() if line != "..."]
+    assert len(lines) > 8
+    assert [line for line in lines if line not in same_everywhere(said).splitlines()] == []
+
+
+def same_everywhere(output: str) -> str:
+    """Return what the demo prints without the folder of the checkout and the times of files."""
+    return re.sub(r"file://[^ ]*?/lake/", "file:///lake/", re.sub(r"\.\d{19}\.", ".1.", output))
 
 
 def test_the_table_of_settings_is_that_of_the_code():
-    assert generate.markdown_table() in README
-    assert generate.readme(README) == README, "run `make schemas`"
+    assert generate.markdown_table() in SETTINGS
+    assert generate.settings_page(SETTINGS) == SETTINGS, "run `make schemas`"

@@ -31,7 +31,7 @@ def schema_text() -> str:
 
 
 def markdown_table() -> str:
-    """Return the README's table of settings: every key with its default and what it is for."""
+    """Return the table of settings: every key with its default and what it is for."""
     lines = ["| setting | default | |", "|---|---|---|"]
     for section, values in defaults().items():
         fields = config.SECTIONS[section].model_fields
@@ -51,8 +51,8 @@ def _bounds(metadata: Sequence[Any]) -> str:
     return f"; at least {least}" if most is None else f"; {least} to {most}"
 
 
-def readme(text: str) -> str:
-    """Return the README with its table of settings as the code has it."""
+def settings_page(text: str) -> str:
+    """Return docs/settings.md with its table of settings as the code has it."""
     return _between("settings", markdown_table(), text)
 
 
@@ -69,7 +69,7 @@ def _between(name: str, table: str, text: str) -> str:
 def main() -> None:
     """Write every generated file."""
     pages = {
-        "README.md": readme((ROOT / "README.md").read_text()),
+        "docs/settings.md": settings_page((ROOT / "docs/settings.md").read_text()),
         "docs/runbook.md": runbook((ROOT / "docs/runbook.md").read_text()),
     }
     for name, text in {"app/config/schema.json": schema_text(), **pages, **tables()}.items():

@@ -1,4 +1,4 @@
-"""The HTTP service: `create_app(services)`, and which error answers with which status."""
+"""The HTTP service: `create_app(services)`, and the HTTP status of each error."""
 
 from __future__ import annotations
 
@@ -49,14 +49,14 @@ STATUS: tuple[tuple[type[DicomlakeError], int], ...] = (
     (ObjectGone, 404),
     (DicomlakeError, 500),
 )
-"""The first class that fits gives the status; every one of them is a nack."""
+"""HTTP status by error class, first match wins. Each of them is a nack."""
 
 
 class Api(FastAPI):
-    """Puts its headers on all answers, those to our own bugs too."""
+    """FastAPI with our security headers on every answer, including 500."""
 
     def build_middleware_stack(self) -> ASGIApp:
-        """Wrap whatever else answers."""
+        """Wrap the whole stack, so that no answer escapes."""
         inner = super().build_middleware_stack()
         if self.state.pages is not None:
             api = self.state.services.settings.api
@@ -74,7 +74,7 @@ class Api(FastAPI):
 
 
 def create_app(services: Services) -> FastAPI:
-    """Build the service over open services; it closes them when it stops."""
+    """Build the HTTP application over open services; its shutdown closes them."""
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -115,7 +115,7 @@ def create_app(services: Services) -> FastAPI:
 async def _nack(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, DicomlakeError)
     status = next(status for kind, status in STATUS if isinstance(error, kind))
-    if not getattr(request.state, "handled", False):  # else the pipeline has told
+    if not getattr(request.state, "handled", False):  # else the pipeline has logged it
         log.warning("refused", extra={"code": error.code, "http_status": status})
         request.app.state.services.metrics.event(None, FAILED, error.code, 0.0)
     body = getattr(request.state, "body", b"")

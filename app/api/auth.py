@@ -1,10 +1,9 @@
-"""Who may push: the OIDC token that Pub/Sub and Eventarc send, checked before the body is read.
+"""Check the OIDC token that Pub/Sub and Eventarc send with a push, before the body is read.
 
-`oidc`: the service is reachable by anyone, so everything is checked here, the signature first.
-`platform`: Cloud Run has checked the token and the invoker's right, and nothing is checked here.
-`iam`: Cloud Run has checked the token and the invoker's right, and put a placeholder where the signature was;
-so the claims are checked here, and that somebody checked the signature is trusted. Of two tokens it has
-checked one.
+`oidc`: anyone can reach the service, so check everything here, the signature first.
+`platform`: Cloud Run has checked the token and the invoker's role; check nothing here.
+`iam`: Cloud Run has checked the token and the invoker's role, and replaced the signature by a placeholder.
+Check the claims here and trust the platform for the signature. Of two tokens, Cloud Run has checked only one.
 """
 
 from __future__ import annotations
@@ -31,9 +30,9 @@ ISSUERS = ("https://accounts.google.com", "accounts.google.com")
 LEEWAY_S = 30
 MAX_LIFE_S = 3600
 MAX_TOKEN_BYTES = 16_384
-# Where this header is, Cloud Run checks only it, and passes `Authorization` on as it came.
+# If this header is present, Cloud Run checks only it, and passes `Authorization` on unchecked.
 PLATFORM_TOKEN = "x-serverless-authorization"  # noqa: S105 - the name of a header
-SIGNATURE_ONLY: Any = {  # the claims have their own rules, and a clock that is an argument
+SIGNATURE_ONLY: Any = {  # `check_claims` does that, with the clock as an argument
     "verify_signature": True,
     **dict.fromkeys(("verify_exp", "verify_nbf", "verify_iat", "verify_aud"), False),
     **dict.fromkeys(("verify_iss", "verify_sub", "verify_jti"), False),
@@ -46,13 +45,13 @@ NO_KEYS = (ValueError, AttributeError, TypeError, RecursionError)
 
 
 class Unauthorized(DicomlakeError):
-    """There is no token, or it is not one that Google signed and that is valid now."""
+    """The token is missing, not signed by Google, or not valid now."""
 
     code = "unauthorized"
 
 
 class Forbidden(DicomlakeError):
-    """The token is genuine but for another service or of another account, or a page sent the request."""
+    """The token is genuine but for another service or account, or a web page sent the request."""
 
     code = "forbidden"
 
@@ -66,7 +65,7 @@ class Rules:
 
 
 def check_claims(claims: Mapping[str, Any], rules: Rules, now_s: float) -> None:
-    """Check what a token says against `rules`; times in seconds since 1970.
+    """Check the claims of a token against `rules`; times in seconds since 1970.
 
     Raises
     ------
@@ -92,7 +91,7 @@ def check_claims(claims: Mapping[str, Any], rules: Rules, now_s: float) -> None:
 
 
 def bearer(headers: Headers, name: str) -> str:
-    """Return the token in the header `name`; raises Unauthorized when there is not one, of a sane size."""
+    """Return the token in the header `name`; raise Unauthorized if it is missing or oversized."""
     given = headers.getlist(name)
     scheme, _, token = (given[0] if len(given) == 1 else "").partition(" ")
     if scheme.lower() != "bearer" or not token or len(token) > MAX_TOKEN_BYTES or token.count(".") != 2:
@@ -101,7 +100,7 @@ def bearer(headers: Headers, name: str) -> str:
 
 
 def claims_unsigned(token: str) -> dict[str, Any]:
-    """Return the claims of a token whose signature the platform has checked and taken away."""
+    """Return the claims of a token whose signature the platform has checked and removed."""
     payload = token.split(".")[1]
     try:
         claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
@@ -114,7 +113,7 @@ def claims_unsigned(token: str) -> dict[str, Any]:
 
 @dataclass
 class Keys:
-    """The keys that an issuer signs with, fetched when first needed and kept for an hour."""
+    """The public signing keys of an issuer, fetched on first use and cached for an hour."""
 
     url: str
     algorithms: tuple[str, ...] = ("RS256",)
@@ -129,9 +128,9 @@ class Keys:
         Raises
         ------
         Unauthorized : the signature does not hold
-        TransientError : the keys cannot be had
+        TransientError : the keys cannot be fetched
         """
-        import jwt  # only a service that verifies pays for it
+        import jwt  # only a service that verifies tokens loads it
 
         try:
             header = jwt.get_unverified_header(token)
@@ -149,7 +148,7 @@ class Keys:
 
     def _key(self, kid: str) -> Any:
         if not self._good(kid):
-            with self._lock:  # one asks for all; who holds a good key waits for nobody
+            with self._lock:  # one thread fetches for all; a token with a known key does not wait
                 self._renew(kid)
         key = self._keys.get(kid)
         if key is None:
@@ -160,7 +159,7 @@ class Keys:
         return kid in self._keys and time.monotonic() - self._fetched <= KEYS_LIFE_S
 
     def _renew(self, kid: str) -> None:
-        """Fetch the keys if that may help, and not at once again: anyone can name an unknown key."""
+        """Fetch the keys if that may help, but not too often: anyone can send an unknown key id."""
         now = time.monotonic()
         if self._good(kid) or now - self._fetched <= KEYS_PAUSE_S:
             return
@@ -186,13 +185,13 @@ class Keys:
 
 @dataclass(frozen=True)
 class Gate:
-    """Decides about a request by its headers alone."""
+    """Accepts or refuses a request by its headers."""
 
     rules: Rules
     keys: Keys | None
 
     def check(self, headers: Headers, now_s: float) -> None:
-        """Return when the sender may push; raises Unauthorized or Forbidden."""
+        """Return if the sender may push; otherwise raise Unauthorized or Forbidden."""
         if self.keys is None:
             name = PLATFORM_TOKEN if PLATFORM_TOKEN in headers else "authorization"
             claims = claims_unsigned(bearer(headers, name))
@@ -202,7 +201,7 @@ class Gate:
 
 
 def open_gate(api: Api) -> Gate | None:
-    """Return the gate that `api.auth` asks for; None where it lets in whoever gets here.
+    """Return the gate for `api.auth`, or None if every request is accepted.
 
     Raises as `check_gate`.
     """
@@ -214,7 +213,7 @@ def open_gate(api: Api) -> Gate | None:
 
 
 def check_gate(api: Api) -> None:
-    """Raise ConfigError for settings with which a gate could not tell a friend from a stranger."""
+    """Raise ConfigError for settings that would let strangers push."""
     if api.auth == "none" and not api.insecure and not _is_loopback(api.host):
         raise ConfigError(
             f"api.auth none: anyone who can reach api.host {api.host!r} could push; choose another api.auth,"
@@ -233,7 +232,7 @@ def check_gate(api: Api) -> None:
 
 
 def _is_loopback(host: str) -> bool:
-    """Tell whether only this machine reaches an address; of a name other than `localhost` nobody knows."""
+    """Return whether only this machine can reach an address; for names other than `localhost`, False."""
     try:
         return ip_address(host).is_loopback
     except ValueError:
@@ -241,7 +240,7 @@ def _is_loopback(host: str) -> bool:
 
 
 def authorize(request: Request) -> None:
-    """Let a request pass or refuse it, before its body is read; the embedded queue needs no token."""
+    """Accept or refuse a request before its body is read. The embedded queue needs no token."""
     gate: Gate | None = request.app.state.gate
     services: Services = request.app.state.services
     if gate is not None and not getattr(request.state, OWN_QUEUE, False):

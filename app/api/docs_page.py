@@ -1,4 +1,4 @@
-"""`GET /docs`: the OpenAPI document as a plain page, without scripts, styles or anything from elsewhere."""
+"""`GET /docs`: the OpenAPI document as a plain page, without scripts, styles or external resources."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ router = APIRouter()
 
 @router.get("/docs", include_in_schema=False)
 async def docs(request: Request) -> HTMLResponse:
-    """Show what the service answers; /openapi.json says it to machines."""
+    """Show the routes and their answers; /openapi.json is the same for machines."""
     return HTMLResponse("\n".join(_page(request.app.openapi())))
 
 

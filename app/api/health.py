@@ -1,6 +1,6 @@
-"""Is it alive, is it ready, what does it count: answered at once, however many pushes wait for a thread.
+"""Health, readiness and metrics, answered promptly even while all worker threads are busy with pushes.
 
-Nothing here runs in the thread pool of the routes. What must do I/O runs as a Probe.
+Nothing here uses the thread pool of the routes; checks that do I/O run as a Probe.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ DEPTH_TIMEOUT_S = 1.0
 
 
 class Probe(Generic[T]):
-    """A question that may block, asked from the event loop.
+    """Runs a check that may block, without blocking the event loop.
 
-    It runs in a thread of its own; callers that ask while it runs wait for the same answer. So a part that
-    hangs holds one thread, however often it is asked; a daemon, so that it does not hold up the exit either.
+    Each check has one thread of its own; concurrent callers share its result. So a backend that hangs blocks
+    one thread, however many requests arrive. It is a daemon thread, so it does not delay the exit either.
     """
 
     def __init__(self, question: Callable[[], T], timeout_s: float) -> None:
@@ -43,14 +43,14 @@ class Probe(Generic[T]):
 
     @property
     def idle(self) -> bool:
-        """Whether no question is under way."""
+        """Whether no check is running."""
         return self._future is None or self._future.done()
 
     async def answer(self) -> T:
-        """Return the answer or raise what the question raises; raises TimeoutError when it is late."""
+        """Return the result of the check or raise its error; raise TimeoutError if it takes too long."""
         if self._future is None or self._future.done():
             future: Future[T] = Future()
-            future.set_running_or_notify_cancel()  # from now on a caller that gives up ends only its own wait
+            future.set_running_or_notify_cancel()  # a caller that gives up must not cancel the shared check
             threading.Thread(target=self._ask, args=(future,), name="probe", daemon=True).start()
             self._future = future
         return await asyncio.wait_for(asyncio.wrap_future(self._future), self._timeout_s)
@@ -63,7 +63,7 @@ class Probe(Generic[T]):
 
 
 class Probes:
-    """What the routes below ask of the services."""
+    """The checks behind the routes below."""
 
     def __init__(self, services: Services) -> None:
         self.parts = {part: Probe(partial(_check, services, part), READY_TIMEOUT_S) for part in PARTS}

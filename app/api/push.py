@@ -32,38 +32,38 @@ ANSWERS: dict[int | str, dict[str, str]] = {
 }
 
 MAX_HEADERS, MAX_HEADER_BYTES = 200, 32_768
-# What a page in a browser may send to any address without asking first, so no event comes as this.
+# A web page may send these types to any address without a CORS preflight, so refuse them for events.
 SIMPLE_TYPES = ("text/plain", "multipart/form-data", "application/x-www-form-urlencoded")
 EVERYWHERE = ("", "0.0.0.0", "::")  # noqa: S104 - compared, not bound
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
 class BodyTooLarge(BadEvent):
-    """The body is over `api.max_body_bytes`; reading stopped there."""
+    """The body exceeds `api.max_body_bytes`; reading stopped there."""
 
     code = "body_too_large"
 
 
 class HeadersTooLarge(BadEvent):
-    """The headers are more than an event has."""
+    """There are more headers than any event has."""
 
     code = "headers_too_large"
 
 
 class UnsupportedBody(BadEvent):
-    """The body is compressed, or of a type that no event has."""
+    """The body is compressed, or its content type is not that of an event."""
 
     code = "unsupported_body"
 
 
 class BodyCut(TransientError):
-    """The sender went away before all of the body had come."""
+    """The sender disconnected before the end of the body."""
 
     code = "body_cut"
 
 
 def check_headers(request: Request) -> None:
-    """Refuse a request with more headers than any sender of events has."""
+    """Raise HeadersTooLarge for a request with more headers than any sender of events uses."""
     headers = request.headers.raw
     if (
         len(headers) > MAX_HEADERS
@@ -73,10 +73,10 @@ def check_headers(request: Request) -> None:
 
 
 def check_sender(request: Request) -> None:
-    """Refuse what a page in a browser sends: its user can reach the service, its author should not.
+    """Refuse requests from web pages: a browser may be able to reach the service, the page must not use that.
 
-    No sender of events says where it comes from, as browsers do. A page whose own name was made to lead to
-    this machine may come as one of ours: where no token is asked for, that name in `Host` gives it away.
+    Browsers send an `Origin`, senders of events do not. With DNS rebinding, a page's own host name resolves
+    to this machine and its request looks like ours; without tokens, the foreign name in `Host` reveals it.
     """
     headers, api = request.headers, request.app.state.services.settings.api
     if "origin" in headers or not {"none", "same-origin"}.issuperset(headers.getlist("sec-fetch-site")):
@@ -85,7 +85,7 @@ def check_sender(request: Request) -> None:
     is_loopback = address == "::1" or address.startswith("127.")
     if api.auth != "none" or api.host in EVERYWHERE or not is_loopback:
         return
-    # The address itself too: it is no name that leads here.
+    # Also accept the address itself: an IP address cannot be rebound.
     ours = (*LOOPBACK, api.host.lower(), address)
     for host in headers.getlist("host"):
         if re.sub(r":[0-9]*$", "", host).strip("[]").lower() not in ours:
@@ -93,14 +93,14 @@ def check_sender(request: Request) -> None:
 
 
 def check_type(request: Request) -> None:
-    """Refuse a body of a type that no event has."""
+    """Raise UnsupportedBody for a content type that no event has."""
     given = request.headers.getlist("content-type")
     if any(value.partition(";")[0].strip().lower() in SIMPLE_TYPES for value in given):
         raise UnsupportedBody("content-type: send application/json or application/cloudevents+json")
 
 
 async def read_body(request: Request) -> bytes:
-    """Return the body, counted while it is read: the announced length may lie."""
+    """Read the body and count its bytes, because the announced length may be wrong."""
     limit: int = request.app.state.services.settings.api.max_body_bytes
     if request.headers.get("content-encoding", "identity") != "identity":
         raise UnsupportedBody("content-encoding: send the body uncompressed")
@@ -129,7 +129,7 @@ async def read_body(request: Request) -> bytes:
     responses=ANSWERS,
 )
 def push(request: Request, body: Annotated[bytes, Depends(read_body)]) -> None:
-    """Take a Pub/Sub push, wrapped or not, or a CloudEvent; answer when all of it is stored."""
+    """Accept a Pub/Sub push, wrapped or not, or a CloudEvent; answer when it is completely processed."""
     services: Services = request.app.state.services
     request.state.body = body
     with internal():

@@ -1,8 +1,8 @@
-"""Headers that every answer has, for a browser that is pointed at the service.
+"""Security headers on every answer, in case a browser opens it.
 
-A route that needs another value sets it itself; two policies for content would both hold, and of two words
-about caches nobody knows which counts. None of them lets a page of another origin read an answer: there is no
-CORS, on purpose.
+A route that needs another value sets it itself, because two content policies would both apply, and two cache
+headers would be ambiguous. There are no CORS headers, on purpose: pages of other origins must not read an
+answer.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ HEADERS = {
 
 
 def with_headers(app: ASGIApp) -> ASGIApp:
-    """Return the application with HEADERS on all it answers, each where the answer has none of that name."""
+    """Return the application with HEADERS added to every answer that does not set them itself."""
     defaults = [(name.encode(), value.encode()) for name, value in HEADERS.items()]
 
     async def answer(scope: Scope, receive: Receive, send: Send) -> None:

@@ -1,4 +1,4 @@
-"""Run the service: bind the port, serve HTTP on it, start what pushes to it, stop on a signal."""
+"""Run the service: bind the port, serve HTTP, start the watcher and the queue, stop on a signal."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ GRACE_S = 8
 
 
 class AddressInUse(ConfigError):
-    """Another program listens there now."""
+    """Another program listens on this port."""
 
 
 def faults(settings: Settings) -> Iterator[str]:
-    """Yield a sentence for all that keeps `serve` from starting with these settings; makes nothing."""
+    """Yield one sentence for each reason why `serve` could not start with these settings. Creates nothing."""
     api = settings.api
     yield from services_faults(settings, serving=True)
     yield from broken(
@@ -55,7 +55,7 @@ def _check_address(host: str, port: int) -> None:
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Return a socket that listens; raises ConfigError when the address cannot be had."""
+    """Return a listening socket; raise ConfigError if the address is not available."""
     sock = _bound(host, port)
     sock.listen(512)
     return sock
@@ -80,7 +80,7 @@ def _bound(host: str, port: int) -> socket.socket:
 
 
 class Server(uvicorn.Server):
-    """Takes SIGINT and SIGTERM as a wish to stop, and then ends as done instead of as killed."""
+    """Stops on SIGINT and SIGTERM, and then exits with 0 rather than by the signal."""
 
     _loop: asyncio.AbstractEventLoop | None = None
 
@@ -90,9 +90,9 @@ class Server(uvicorn.Server):
         self._loop = asyncio.get_running_loop()
 
     def connect(self) -> socket.socket:
-        """Return a connection for the embedded queue; nobody else can make one that is known as its own.
+        """Return a connection for the embedded queue, recognizable because only this process can create it.
 
-        For any thread but that of the server. Raises ConnectionRefusedError while it does not serve.
+        Call it from any thread except the server's. Raises ConnectionRefusedError while the server is down.
         """
         if self._loop is None or self.should_exit:
             raise ConnectionRefusedError
@@ -100,7 +100,7 @@ class Server(uvicorn.Server):
         accepting = self._accept(theirs)
         try:
             asyncio.run_coroutine_threadsafe(accepting, self._loop)
-        except RuntimeError:  # the loop was closed just now
+        except RuntimeError:  # the loop has just been closed
             accepting.close()
             ours.close()
             theirs.close()
@@ -108,7 +108,7 @@ class Server(uvicorn.Server):
         return ours
 
     async def _accept(self, theirs: socket.socket) -> None:
-        if self.should_exit:  # it would be too late to tell the connection
+        if self.should_exit:  # too late to change the connection
             theirs.close()
             return
         theirs.setblocking(False)
@@ -118,8 +118,8 @@ class Server(uvicorn.Server):
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Stop on either signal; a second one stops at once."""
-        main = threading.current_thread() is threading.main_thread()  # only that one may take signals
+        """Stop gracefully on either signal; a second one stops at once."""
+        main = threading.current_thread() is threading.main_thread()  # only that may handle them
         wishes = (signal.SIGINT, signal.SIGTERM) if main else ()
         before = [signal.signal(number, self.handle_exit) for number in wishes]
         try:
@@ -130,7 +130,7 @@ class Server(uvicorn.Server):
 
 
 def make_server(services: Services, connection: type[Connection] = Connection) -> Server:
-    """Return the HTTP server over open services; it closes them when it stops."""
+    """Return the HTTP server over open services; its shutdown closes them."""
 
     class Counted(connection):  # type: ignore[misc, valid-type]  # uvicorn makes it, from a class alone
         @staticmethod
@@ -157,7 +157,7 @@ def serve(services: Services, sock: socket.socket) -> None:
 
 
 def run(server: Server, services: Services, sock: socket.socket) -> None:
-    """Watch, push to the service on `sock` and serve; whatever ends it, the services are closed."""
+    """Start the services and serve HTTP on `sock`; close the services however it ends."""
     try:
         services.start(server.connect)
         log.info("serving", extra={"url": local_endpoint(sock), "sandbox": "+".join(offered()) or "none"})
@@ -167,7 +167,7 @@ def run(server: Server, services: Services, sock: socket.socket) -> None:
 
 
 def local_endpoint(sock: socket.socket) -> str:
-    """Return the URL at which this process reaches its own service."""
+    """Return the URL at which local clients reach the service."""
     host, port = sock.getsockname()[:2]
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - compared, not bound
     return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"

@@ -1,4 +1,4 @@
-"""Door to the message bus: notifications in, pushes out, dead letters kept; the scheme of a URL picks one."""
+"""The message bus (topic, push subscription, dead letters): the protocol, and the backends by URL scheme."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from app.model.values import Message, Reason, Row
 from app.plumbing.backends import load_backend
 
 Connect = Callable[[], socket.socket]
-"""Makes a connection to this very service, or raises OSError."""
+"""Opens a connection to this service, or raises OSError."""
 DeadLetterSink = Callable[[Row], None]
 """Writes one row of the table `dead_letter`; returns only when it is durable."""
 
 
 @dataclass(frozen=True, slots=True)
 class DeliveryPolicy:
-    """How a bus that pushes by itself delivers; times in seconds.
+    """How the embedded bus delivers messages; times in seconds.
 
-    min_free_bytes: it does not deliver while its own disk has less free.
+    min_free_bytes: it pauses while its disk has less free space.
     """
 
     max_attempts: int = 20
@@ -39,15 +39,15 @@ class Bus(Protocol):
         ...
 
     def dead_letter(self, message: Message, reason: Reason) -> None:
-        """Give a message up, with its reason; returns once that is durable, else raises BusUnavailable."""
+        """Store a message durably as a dead letter with its reason, else raise BusUnavailable."""
         ...
 
     def start(self, connect: Connect) -> None:
-        """Begin to push over connections made by `connect`, where the bus runs in this service."""
+        """Start to push over connections from `connect`, if the bus is embedded in this service."""
         ...
 
     def depth(self) -> int | None:
-        """Return how many messages wait, where the bus can tell."""
+        """Return the number of waiting messages, or None if the bus cannot count them."""
         ...
 
     def check(self) -> None:
@@ -55,7 +55,7 @@ class Bus(Protocol):
         ...
 
     def close(self) -> None:
-        """Stop pushing, finish what is in flight, let go of connections."""
+        """Stop pushing, finish messages in flight, close connections."""
         ...
 
 
@@ -66,11 +66,11 @@ BACKENDS: dict[str, tuple[str, str, str | None]] = {
 
 
 def check_bus(url: str, dead_letter_topic: str = "") -> None:
-    """Raise ConfigError where opening this bus would; makes and opens nothing."""
+    """Raise ConfigError if opening this bus would. Creates and opens nothing."""
     load_backend("bus", url, BACKENDS).check_settings(url, dead_letter_topic)
 
 
 def open_bus(url: str, policy: DeliveryPolicy, sink: DeadLetterSink, dead_letter_topic: str = "") -> Bus:
-    """Open the bus a URL names; `sink` is for one that carries its dead letters to the warehouse itself."""
+    """Open the bus at a URL. The embedded bus writes dead letters to the warehouse through `sink`."""
     bus: Bus = load_backend("bus", url, BACKENDS)(url, policy, sink, dead_letter_topic)
     return bus

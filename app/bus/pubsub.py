@@ -1,8 +1,8 @@
-"""The bus of Google Cloud: Pub/Sub pushes by its own subscription, so here is only what we publish ourselves.
+"""The bus of Google Cloud. Pub/Sub pushes by itself, so this file only publishes and dead-letters.
 
-The plain client is used and not the batching one of `google.cloud.pubsub_v1`: whoever publishes waits until
-the message is durable, so batches and their threads would only add time. It is made at first use, because a
-service that gives nothing up answers sooner without it.
+It uses the plain client, not the batching one of `google.cloud.pubsub_v1`: publishers wait until the message
+is durable, so batches and their threads would only add latency. The client is created on first use, because
+most instances never dead-letter anything and start faster without it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from google.api_core.retry import Retry
     from google.pubsub_v1 import PublisherClient, PublishRequest
 
-if find_spec("google.pubsub_v1") is None:  # the door says at opening what is not installed, not the first use
+if find_spec("google.pubsub_v1") is None:  # a missing package is reported on opening, not on first use
     raise ModuleNotFoundError("No module named 'google.pubsub_v1'", name="google.pubsub_v1")
 
 MAX_REQUEST_BYTES = 10_000_000
@@ -62,7 +62,7 @@ class PubSubBus:
 
     @staticmethod
     def check_settings(url: str, dead_letter_topic: str) -> None:
-        """Raise ConfigError unless both topics are named as topics are, and differ; Pub/Sub is not asked."""
+        """Raise ConfigError unless both topics have valid, different names. Does not contact Pub/Sub."""
         topic = url.partition(":")[2]
         given = {"bus.url": topic, "bus.dead_letter_topic": dead_letter_topic}
         wrong = [
@@ -78,16 +78,16 @@ class PubSubBus:
     def publish(self, message: Message) -> str:
         """Publish `data` and `attributes`; return the message id once the message is durable.
 
-        Raises BadEvent when the message is over a limit of Pub/Sub, BusUnavailable when it is not taken.
+        Raises BadEvent if the message exceeds a limit of Pub/Sub, BusUnavailable if it is not accepted.
         """
         return self._publish(self._topic, message)
 
     def dead_letter(self, message: Message, reason: Reason) -> None:
-        """Give a message up with its reason; returns once that is durable.
+        """Publish a message as a dead letter with its reason; return when that is durable.
 
-        Raises BusUnavailable, also where no topic is set: the message is nacked then, and comes again until
-        its subscription gives it up. A subscription that never does sends no attempt numbers, and without
-        them the pipeline gives nothing up either.
+        Raises BusUnavailable, also if no topic is configured: the message is then nacked and redelivered
+        until its subscription gives it up. A subscription without a dead-letter policy sends no attempt
+        numbers, and without them the pipeline gives nothing up either.
         """
         if not self._dead_letter_topic:
             raise BusUnavailable("bus.dead_letter_topic is not set")
@@ -103,12 +103,12 @@ class PubSubBus:
         """Do nothing: the subscription pushes."""
 
     def depth(self) -> None:
-        """Return None: only Cloud Monitoring knows, some minutes later."""
+        """Return None: only Cloud Monitoring has this number, some minutes later."""
 
     def check(self) -> None:
-        """Raise BusUnavailable unless Pub/Sub answers and takes our dead letters, if it is to have them.
+        """Raise BusUnavailable unless Pub/Sub answers and accepts our dead letters, if a topic is configured.
 
-        TestIamPermissions is the one question about a topic that needs no permission.
+        TestIamPermissions is the only method of a topic that needs no permission.
         """
         from google.api_core.exceptions import MethodNotImplemented
 
@@ -117,13 +117,13 @@ class PubSubBus:
         with pubsub_errors(topic):
             try:
                 answer = self._connected().test_iam_permissions(request, timeout=CHECK_S, retry=None)
-            except MethodNotImplemented:  # the emulator, which knows no permissions, has answered
+            except MethodNotImplemented:  # the emulator does not implement permissions, but it has answered
                 return
         if self._dead_letter_topic and right not in answer.permissions:
             raise BusUnavailable(f"{topic}: is not there, or roles/pubsub.publisher on it is missing")
 
     def close(self) -> None:
-        """Let go of the connection; what is called later raises BusUnavailable."""
+        """Close the connection; later calls raise BusUnavailable."""
         with self._lock:
             self._closed = True
             if self._client is not None:
@@ -149,7 +149,7 @@ class PubSubBus:
 
 @contextmanager
 def pubsub_errors(topic: str) -> Iterator[None]:
-    """Translate what the SDK raises. All of it may heal: a topic or a grant that is missing can be made."""
+    """Translate errors of the SDK. All are transient: a missing topic or grant can be created."""
     try:
         yield
     except _vendor_errors() as exc:
@@ -158,9 +158,9 @@ def pubsub_errors(topic: str) -> Iterator[None]:
 
 
 def _vendor_errors() -> tuple[type[Exception], ...]:
-    """Return the roots of what the client raises, imported only where something was raised.
+    """Return the base classes of the client's errors, imported only after an error.
 
-    OSError is for files of credentials, ValueError for a channel that was closed meanwhile.
+    OSError covers credential files, ValueError a channel that was closed meanwhile.
     """
     from google.api_core.exceptions import GoogleAPIError
     from google.auth.exceptions import GoogleAuthError
@@ -175,7 +175,7 @@ def _vendor_errors() -> tuple[type[Exception], ...]:
 
 
 def _retry() -> Retry:
-    """Return when to publish again. What then comes twice is nothing new to whoever gets it."""
+    """Return the retry policy of a publish. Receivers tolerate duplicates."""
     from google.api_core import exceptions as api
     from google.api_core.retry import Retry, if_exception_type
 
@@ -191,7 +191,7 @@ def _retry() -> Retry:
 
 
 def _request(topic: str, message: Message) -> PublishRequest:
-    """Return the request that publishes a message. Raises BadEvent when Pub/Sub would refuse it for ever."""
+    """Return the publish request of a message. Raises BadEvent if Pub/Sub would always refuse it."""
     from google.pubsub_v1 import PublishRequest, PubsubMessage
 
     if len(message.attributes) > MAX_ATTRIBUTES:
@@ -216,7 +216,7 @@ def _fits(name: str, value: str) -> bool:
 
 
 def _with_added(kept: dict[str, str], added: dict[str, str]) -> dict[str, str]:
-    """Return the attributes of a dead letter: those kept, and those added for which there is room."""
+    """Return the attributes of a dead letter: the message's own, and as many added ones as fit."""
     attributes = dict(kept)
     for name, value in added.items():
         if _fits(name, value) and (name in attributes or len(attributes) < MAX_ATTRIBUTES):

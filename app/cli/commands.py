@@ -44,7 +44,7 @@ def _assignments(_: click.Context, __: click.Parameter, values: Iterable[str]) -
 
 
 SHOWN = ("message_id", "publish_time", "object_uri", "code", "reason")
-"""Columns of a dead letter that a person looks at first."""
+"""Columns of a dead letter in the table on a terminal."""
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -125,7 +125,7 @@ def ingest(
                 with Bar("prune", quiet) as bar:
                     tell = _wanted(bar.emit, quiet, failures)
                     summary["pruned"] = pruned = prune(folder, services, tell, options["yes"], bar.show)
-        finally:  # what was ingested is told also where nothing may be removed
+        finally:  # report what was ingested even if the removals are refused
             if summary:
                 if "dead_lettered" in summary:
                     summary["see"] = "dicomlake dlq list"
@@ -135,7 +135,7 @@ def ingest(
 
 
 def _wanted(tell: ingesting.Emit, quiet: bool, failures: bool) -> Callable[[ingesting.Line], None]:
-    """Return what takes the lines of files and passes those on that are to be printed."""
+    """Return a function that passes on only the lines to print."""
 
     def take(line: ingesting.Line) -> None:
         if not (quiet or failures) or (failures and line["status"] in ingesting.FAULTS):
@@ -145,7 +145,7 @@ def _wanted(tell: ingesting.Emit, quiet: bool, failures: bool) -> Callable[[inge
 
 
 def _regular(_: click.Context, __: click.Parameter, file: Path) -> Path:
-    if not file.is_file():  # to open a pipe would wait for whoever writes to it
+    if not file.is_file():  # opening a pipe would block until someone writes to it
         raise click.BadParameter(f"{file} is no regular file")
     return file
 
@@ -187,7 +187,7 @@ def _picture_name(_: click.Context, __: click.Parameter, output: Path) -> Path:
 
 
 def _write(output: Path, data: bytes) -> None:
-    """Write a file that is there only when it is whole."""
+    """Write a file that appears only when it is complete."""
     part = output.with_name(f"{output.name}.part")
     try:
         part.write_bytes(data)
@@ -266,7 +266,7 @@ def dlq_show(ctx: click.Context, message_id: str) -> None:
 
 
 def _total(warehouse: Warehouse, ids: tuple[str, ...], everything: bool) -> int:
-    """Return how many letters are meant; it fails where there is no lake, before one is made."""
+    """Return the number of letters; fail if there is no lake, before one is created."""
     if bool(ids) == everything:
         raise click.UsageError("name dead letters by id, or give --all")
     return dead_letters.count(warehouse, ids or None)

@@ -1,4 +1,4 @@
-"""What all commands share: settings, open backends, JSON lines, and one sentence for what goes wrong."""
+"""Shared by all commands: settings, open backends, JSON lines, and one sentence for each error."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from app.warehouse import Warehouse, open_warehouse
 
 INTERRUPTED = 130
 LONG = 100
-"""Steps of a task that shows how far it is."""
+"""Minimum number of steps of a task with a progress bar."""
 DRAW_S = 0.1
-"""Time between two changes of a bar."""
+"""Seconds between two updates of a progress bar."""
 GUESS = 20
-"""After this part of the steps a bar guesses how long the rest takes: the first ones are the slowest."""
+"""A bar estimates the remaining time after 1/GUESS of the steps, because the first are the slowest."""
 _SECRETS = re.compile(r"(?<=://)([^/?#\s:@]*):[^/?#\s]*@|([?&](?:ssl)?password=)[^&#\s]*")
 
 
@@ -40,7 +40,7 @@ class Failure(click.ClickException):
 
 
 class Commands(click.Group):
-    """Turns our errors into exit codes: 2 wrong use or configuration, 1 something failed."""
+    """Converts our errors to exit codes: 2 wrong use or configuration, 1 something failed."""
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -52,13 +52,13 @@ class Commands(click.Group):
 
 
 def start(commands: click.Group) -> NoReturn:
-    """Run the command line as the whole of this process, which a bug of ours ends with a line of the log."""
+    """Run the command line as this process; a bug ends it with a log line."""
     log.guard()
     run(commands)
 
 
 def run(commands: click.Group) -> NoReturn:
-    """Run the command line and exit; only a bug of ours is not caught."""
+    """Run the command line and exit; only bugs are not caught."""
     try:
         code = commands.main(standalone_mode=False)
     except click.ClickException as error:
@@ -83,19 +83,19 @@ def emit(value: object) -> None:
 
 
 def readable(value: object) -> object:
-    """Return a value that a column may hold as one that people and JSON can read: bytes in base64."""
+    """Return the value of a column in a form that people and JSON can read: bytes in base64."""
     return base64.b64encode(value).decode() if isinstance(value, bytes) else str(value)
 
 
 def masked(text: str) -> str:
-    """Return a text without the passwords of the URLs in it."""
+    """Return a text with the passwords in URLs masked."""
     return _SECRETS.sub(lambda found: f"{found[1]}:***@" if found[2] is None else f"{found[2]}***", text)
 
 
 def settings_of(
     ctx: click.Context, rules: config.Rules = lambda _: (), **arguments: object
 ) -> config.Settings:
-    """Return the effective settings and set up logging; only `serve` logs without being told to."""
+    """Return the effective settings and set up logging; by default only `serve` logs."""
     given = {path.replace("__", "."): value for path, value in arguments.items() if value is not None}
     loaded = config.load(arguments={**ctx.obj, **given}, rules=rules)
     quiet = ctx.info_name != "serve" and loaded.origins["log.level"] == "defaults"
@@ -104,7 +104,7 @@ def settings_of(
 
 
 class Bar:
-    """How far a long task is: the last line of the terminal on stderr, below the lines of stdout."""
+    """A progress bar: the last line of the terminal on stderr, below the lines of stdout."""
 
     def __init__(self, label: str, hidden: bool = False) -> None:
         self._label, self._shown, self._text = label, 0, ""
@@ -120,7 +120,7 @@ class Bar:
             click.echo(err=True)
 
     def show(self, done: int, total: int) -> None:
-        """Show that so many are done of so many; no more often than somebody can read it."""
+        """Show the number done and the total, no more often than readable."""
         now = time.monotonic()
         if self._hidden or (done < total and now < self._last + DRAW_S):
             return
@@ -131,12 +131,12 @@ class Bar:
         self._draw()
 
     def advance(self, steps: int, total: int) -> None:
-        """Show that so many more are done."""
+        """Add to the number done."""
         self._done += steps
         self.show(self._done, total)
 
     def emit(self, value: object) -> None:
-        """Print one JSON line; the bar, which may be on the same terminal, makes room for it."""
+        """Print one JSON line; clear the bar first, which may be on the same terminal."""
         if self._shared:
             self._clear()
         emit(value)
@@ -144,7 +144,7 @@ class Bar:
             self._draw()
 
     def _draw(self) -> None:
-        text = self._text[: shutil.get_terminal_size().columns - 1]  # a line that wraps could not be cleared
+        text = self._text[: shutil.get_terminal_size().columns - 1]  # a wrapped line could not be cleared
         click.echo(text, nl=False, err=True)
         self._shown = len(text)
 
@@ -166,7 +166,7 @@ def opened(ctx: click.Context) -> Iterator[Services]:
 
 @contextmanager
 def reading(ctx: click.Context) -> Iterator[Warehouse]:
-    """Open the warehouse alone, for a command that makes nothing; a query of one that is not there fails."""
+    """Open only the warehouse, for a command that creates nothing; fail if it does not exist."""
     warehouse = open_warehouse(settings_of(ctx).warehouse.url)
     try:
         yield warehouse

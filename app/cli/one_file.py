@@ -1,4 +1,4 @@
-"""Look at one file where it lies, without storage: what `dump` and `render` do, in a worker process."""
+"""Describe or draw one file in place, in a worker process: the work of `dump` and `render`."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ T = TypeVar("T")
 
 
 def content_of(path: Path) -> Content:
-    """Return a file as the pipeline would have it; it is read by whoever opens it."""
+    """Return a file as the pipeline's Content; it is read when opened."""
     found, whole = os.stat(path), path.resolve()
     ref = ObjectRef("", path.name, found.st_mtime_ns)
-    uri = f"file://{os.fsencode(whole).decode(errors='backslashreplace')}"  # a name may be any bytes
+    uri = f"file://{os.fsencode(whole).decode(errors='backslashreplace')}"  # a name may contain any bytes
     return Content(ref, uri, found.st_size, opener=lambda: whole.open("rb", buffering=0))
 
 
 def in_worker(settings: Settings, function: Callable[..., T], *args: object) -> T:
-    """Return `function(*args)`, which touches untrusted bytes, from a process within the settings' limits."""
+    """Run `function(*args)` on untrusted bytes in a process with the limits of the settings."""
     limits = settings.workers
     workers = Workers(1, limits.memory_bytes, limits.timeout_s, environment=loader_variables())
     try:

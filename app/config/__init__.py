@@ -1,4 +1,4 @@
-"""Settings: what each may be, where its value comes from, and the files that ship with the package."""
+"""Settings: their valid values, the layers they come from, and the files that ship with the package."""
 
 from app.config.settings import SECTIONS, Loaded, Rules, Settings, load, loader_variables
 

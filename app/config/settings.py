@@ -1,7 +1,7 @@
 """Settings: defaults < file < JSON text < environment < command line, merged leaf by leaf, then validated.
 
-Every default is in `defaults.json`; the models below say what a value may be, and make the JSON Schema
-`schema.json` that ships with the package (tools/generate.py writes it).
+Every default is in `defaults.json`. The models below define valid values; tools/generate.py derives from them
+the JSON Schema `schema.json`, which ships with the package.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from app.model.options import (
 )
 from app.model.values import EventType
 
-# A week at most: of what is much longer, sockets and selectors refuse to wait at all.
+# At most a week: sockets and selectors reject much longer timeouts.
 Seconds = Annotated[float, Field(gt=0, le=7 * 86_400)]
 Prefix = Annotated[
     str, Field(pattern=r"^([A-Za-z0-9_-][A-Za-z0-9_.-]*/)*$", description="ends in /, or empty")
@@ -38,7 +38,7 @@ LOADER = ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "DYLD_FALLBACK_LIBRARY_PATH", 
 
 
 class Section(BaseModel):
-    """A closed set of settings: an unknown key is an error, and nothing changes after start-up."""
+    """A group of settings. Unknown keys are errors; values cannot change after the start."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
@@ -47,15 +47,17 @@ class Source(Section):
     """Where DICOM objects land."""
 
     url: str = Field(description="landing storage: file:./folder or gs://bucket/prefix")
-    buckets: tuple[str, ...] = Field(
-        description="further buckets whose events are served, beside that of the url"
+    buckets: tuple[str, ...] = Field(description="further buckets whose events are processed")
+    settle_s: Seconds = Field(
+        description="a file in a folder counts as complete after this many seconds without a change"
     )
-    settle_s: Seconds = Field(description="a file in a folder is complete when unchanged for so many seconds")
     max_object_bytes: int = Field(ge=0, description="larger objects are refused; 0 = no limit")
-    events: tuple[EventType, ...] = Field(description="event types that are served; others are acked unseen")
+    events: tuple[EventType, ...] = Field(
+        description="event types that are processed; others are acknowledged and ignored"
+    )
     expect: str = Field(
-        description="pattern of names that should be DICOM: other files there are ignored,"
-        " and so is plain text under a name without an extension"
+        description="pattern of names that promise DICOM: a file that is not DICOM fails if its name matches,"
+        " else it is ignored; plain text under a name without an extension is always ignored"
     )
 
     write_prefix: Prefix = Field(description="prefix that uploads are put below; ends in /, or empty")
@@ -89,38 +91,38 @@ class Warehouse(Section):
     """Where rows go."""
 
     url: str = Field(description="sqlite:./file or bigquery:project.dataset")
-    batch_rows: int = Field(ge=1, description="most rows in one commit")
-    batch_bytes: int = Field(ge=1, description="most bytes in one commit")
+    batch_rows: int = Field(ge=1, description="maximum rows in one commit")
+    batch_bytes: int = Field(ge=1, description="maximum bytes in one commit")
 
 
 class Bus(Section):
     """How notifications travel."""
 
     url: str = Field(description="local:./file or pubsub:projects/P/topics/T")
-    subscription: str = Field(description="projects/P/subscriptions/S whose pushes are taken; empty = any")
-    dead_letter_topic: str = Field(description="projects/P/topics/T for dead letters; not used by local:")
+    subscription: str = Field(description="projects/P/subscriptions/S whose pushes are accepted; empty = any")
+    dead_letter_topic: str = Field(description="projects/P/topics/T for dead letters; local: does not use it")
 
 
 class Metadata(Section):
-    """What the row's `metadata` column and the JSON document hold."""
+    """Contents of the column `metadata` and of the JSON document."""
 
     keys: Literal["keyword", "tag"] = Field(
-        description="keys in the row: keyword or tag (8 hex digits); private ones stay gggg,creator,ee"
+        description="keys in the row: keyword or tag (8 hex digits); private elements are gggg,creator,ee"
     )
-    include: tuple[str, ...] = Field(description="keywords or tags kept in the row; empty = all")
+    include: tuple[str, ...] = Field(description="keywords or tags to keep in the row; empty = all")
     private: bool = Field(description="keep private elements")
-    bulk_threshold_bytes: int = Field(ge=0, description="longer binary values are left in the object, by URI")
-    strict: bool = Field(description="an element that is not valid fails the object instead of a warning")
+    bulk_threshold_bytes: int = Field(ge=0, description="longer binary values become a URI into the object")
+    strict: bool = Field(description="an invalid element fails the object instead of producing a warning")
 
 
 class Preview(Section):
-    """How the PNG is made."""
+    """How previews are made."""
 
     enabled: bool = Field(description="make a preview")
     max_side: int = Field(ge=0, description="longest side in pixels; 0 = native size")
     frame: str = Field(
         pattern=r"^(representative|first|[1-9][0-9]*)$",
-        description="representative, first, or the number of a frame, from 1",
+        description="representative, first, or a frame number from 1",
     )
     window: str = Field(
         pattern=r"^(auto|-?[0-9.]+(e-?[0-9]+)?,[0-9.]+(e-?[0-9]+)?)$",
@@ -138,21 +140,21 @@ class Preview(Section):
 
 
 class Delivery(Section):
-    """When a message is given up; the last four are of the embedded queue."""
+    """When messages are retried and given up. The last four settings apply to the embedded queue."""
 
     permanent_attempts: int = Field(
         ge=0, description="dead-letter a permanent failure at this delivery; 0 = never"
     )
     deadline_s: Seconds = Field(
-        description="longest time for one event, below the ack deadline; in `ingest` without waiting"
+        description="time limit of one event, below the ack deadline; in `ingest` it does not include waiting"
     )
     min_free_bytes: int = Field(
-        ge=0, description="deliveries wait while a disk that is written to has less free; 0 = never"
+        ge=0, description="deliveries pause while a disk that is written to has less free space; 0 = never"
     )
-    max_attempts: int = Field(ge=1, description="deliveries before the queue gives up")
+    max_attempts: int = Field(ge=1, description="deliveries until the queue gives up")
     backoff_min_s: Seconds = Field(description="first pause before a redelivery")
     backoff_max_s: Seconds = Field(description="longest pause before a redelivery")
-    ack_deadline_s: Seconds = Field(description="longest wait for an answer to a push")
+    ack_deadline_s: Seconds = Field(description="time limit for an answer to a push")
 
     @model_validator(mode="after")
     def _in_order(self) -> Self:
@@ -166,87 +168,94 @@ class Delivery(Section):
 class Workers(Section):
     """Processes in which untrusted bytes are parsed and decoded."""
 
-    count: int = Field(ge=0, le=1024, description="processes; 0 = one a core")
-    memory_bytes: int = Field(ge=64 << 20, lt=1 << 62, description="address space one task may use")
-    timeout_s: Seconds = Field(description="longest time for one task")
-    max_pixels: int = Field(ge=1, description="most samples (rows x columns x samples) of one frame")
+    count: int = Field(ge=0, le=1024, description="worker processes; 0 = one per core")
+    memory_bytes: int = Field(ge=64 << 20, lt=1 << 62, description="address space that one task may use")
+    timeout_s: Seconds = Field(description="time limit of one task")
+    max_pixels: int = Field(
+        ge=1, description="maximum samples (rows x columns x samples per pixel) of one frame"
+    )
     inflight_bytes: int = Field(
         ge=0,
-        description="bytes of objects held at once; past it events wait 30 s, then get 429; 0 = no limit",
+        description="maximum bytes of objects in memory; further events wait 30 s, then get 429; 0 = none",
     )
 
 
 class Limits(Section):
-    """How much one data set may hold: past one of the first five it fails, past another only its picture.
+    """Limits of one data set. Above one of the first five the object fails, above another only its preview.
 
-    Ordinary files are below every minimum. What is nested deeper than 80 could not be written as JSON.
+    Ordinary files are below every minimum. Sequences nested deeper than 80 cannot be written as JSON.
     """
 
-    depth: int = Field(ge=16, le=80, description="most sequences one in the other")
-    elements: int = Field(ge=10_000, description="most elements and items")
-    fragments: int = Field(ge=10_000, description="most fragments of compressed pixel data")
-    inflated_bytes: int = Field(ge=16 << 20, description="most bytes that a deflated data set may inflate to")
-    inflated_ratio: int = Field(ge=10, description="most that it may inflate by, past 32 MiB")
-    frames: int = Field(ge=10_000, description="most frames of an object of which one is drawn")
-    tiles: int = Field(ge=256, description="most tiles of one JPEG 2000 frame that is drawn")
-    scans: int = Field(ge=32, description="most scans of one progressive JPEG frame that is drawn")
+    depth: int = Field(ge=16, le=80, description="maximum depth of nested sequences")
+    elements: int = Field(ge=10_000, description="maximum elements and items")
+    fragments: int = Field(ge=10_000, description="maximum fragments of compressed pixel data")
+    inflated_bytes: int = Field(ge=16 << 20, description="maximum bytes of an inflated data set")
+    inflated_ratio: int = Field(ge=10, description="its maximum compression ratio, checked above 32 MiB")
+    frames: int = Field(ge=10_000, description="maximum frames of an object with a preview")
+    tiles: int = Field(ge=256, description="maximum tiles of a JPEG 2000 frame that is drawn")
+    scans: int = Field(ge=32, description="maximum scans of a progressive JPEG frame that is drawn")
 
 
 class Archive(Section):
-    """How much of a zip or tar is unpacked; an archive over a limit is refused whole, a member alone."""
+    """Limits on unpacking. An archive over a limit is refused as a whole, a member over its limit alone."""
 
-    max_members: int = Field(ge=1, description="most files in one archive")
-    max_member_bytes: int = Field(ge=1, description="largest file in an archive, held in a worker's memory")
-    max_total_bytes: int = Field(ge=1, description="most bytes that one archive may unpack to")
-    max_ratio: int = Field(ge=1, description="most that an archive may inflate by, past 32 MiB")
+    max_members: int = Field(ge=1, description="maximum files in one archive")
+    max_member_bytes: int = Field(
+        ge=1, description="maximum size of a file in an archive; a worker holds it in memory"
+    )
+    max_total_bytes: int = Field(ge=1, description="maximum bytes of one archive after unpacking")
+    max_ratio: int = Field(ge=1, description="maximum compression ratio, checked above 32 MiB")
 
 
 class Api(Section):
     """The HTTP service."""
 
     host: str = Field(description="address to listen on")
-    port: int = Field(ge=0, le=65535, description="port to listen on; 0 = any free one")
-    serve: Literal["all", "ingest", "browse"] = Field(description="which routes")
+    port: int = Field(ge=0, le=65535, description="port to listen on; 0 = any free port")
+    serve: Literal["all", "ingest", "browse"] = Field(description="which routes are served")
     auth: Literal["none", "platform", "iam", "oidc"] = Field(
-        description="who may push: anyone; whom Cloud Run let in; the same by its claims; by a valid token"
+        description="who may push: anyone (none), callers accepted by Cloud Run (platform), the same with"
+        " the claims of their token checked (iam), callers with a valid token (oidc)"
     )
-    insecure: bool = Field(description="let anyone push beyond 127.0.0.1, where api.auth is none")
-    audience: str = Field(description="audience that the token of a push must have")
-    service_accounts: tuple[str, ...] = Field(description="accounts that may push, by e-mail address")
-    keys_url: str = Field(description="where the keys are that tokens are signed with")
-    max_body_bytes: int = Field(ge=1, description="larger bodies are refused with 413")
+    insecure: bool = Field(
+        description="allow api.auth none beyond 127.0.0.1: anyone who reaches the port may push"
+    )
+    audience: str = Field(description="required audience of the token of a push")
+    service_accounts: tuple[str, ...] = Field(description="e-mail addresses that may push")
+    keys_url: str = Field(description="URL of the public keys that verify tokens")
+    max_body_bytes: int = Field(ge=1, description="larger request bodies are refused with 413")
     users: Literal["none", "token", "oidc", "iap", "platform"] = Field(
-        description="who browses: anyone; by our own tokens; by an OpenID Connect issuer; by Google's proxy;"
-        " whom the platform let in"
+        description="how users are identified: not at all (none), by our own tokens, by an OpenID Connect"
+        " issuer, by Google's proxy (iap), by Cloud Run (platform)"
     )
     roles: dict[str, Literal["read-only", "user", "admin"]] = Field(
         description="role of an e-mail address, `group:NAME`, `domain:NAME`, `claim:NAME=VALUE` or `*`"
     )
-    users_key: str = Field(description="secret that our own tokens are signed with, at least 32 bytes")
-    users_audience: str = Field(description="audience that ID tokens of users must have")
+    users_key: str = Field(description="secret that signs our own tokens, at least 32 bytes")
+    users_audience: str = Field(description="required audience of the ID tokens of users")
     oidc_issuer: str = Field(description="address of the OpenID Connect issuer")
-    oidc_client_id: str = Field(description="client that the page logs in as; empty = no login on the page")
-    oidc_client_secret: str = Field(description="its secret; empty for a public client")
+    oidc_client_id: str = Field(description="client id of the page; empty = no login on the page")
+    oidc_client_secret: str = Field(description="secret of that client; empty for a public client")
     public_url: str = Field(
         pattern=r"^(https?://[^\s?#]+)?$",
-        description="address of the service as clients see it; empty = by Host and X-Forwarded-*",
+        description="address of the service as clients see it; empty = from Host and X-Forwarded-*",
     )
-    cors_origins: tuple[str, ...] = Field(description="origins of pages elsewhere that may ask")
+    cors_origins: tuple[str, ...] = Field(description="other origins whose pages may send requests")
 
 
 class Browse(Section):
     """The page, DICOMweb and uploads."""
 
-    uploads: bool = Field(description="take uploads and STOW-RS, into the landing storage")
+    uploads: bool = Field(description="accept uploads and STOW-RS into the landing storage")
     max_upload_bytes: int = Field(ge=1, description="larger uploads are refused with 413")
-    ohif_url: str = Field(description="address of an OHIF viewer that studies are opened in; empty = none")
+    ohif_url: str = Field(description="address of an OHIF viewer that opens studies; empty = none")
 
 
 class Log(Section):
-    """Lines on stderr."""
+    """Log lines on stderr."""
 
-    level: Literal["debug", "info", "warning", "error"] = Field(description="least severity shown")
-    format: Literal["json", "text"] = Field(description="for machines or for people")
+    level: Literal["debug", "info", "warning", "error"] = Field(description="lowest severity shown")
+    format: Literal["json", "text"] = Field(description="json for machines, text for people")
 
 
 class Settings(Section):
@@ -267,11 +276,11 @@ class Settings(Section):
     log: Log
 
     def archive_limits(self) -> ArchiveLimits:
-        """Return what the room `archive` needs of these settings."""
+        """Return the options of `archive`."""
         return ArchiveLimits(**self.archive.model_dump())
 
     def describe_options(self) -> DescribeOptions:
-        """Return what `dicom.describe` needs of these settings."""
+        """Return the options of `dicom.describe`."""
         metadata = self.metadata
         limits = DatasetLimits(**self.limits.model_dump(), pixels=self.workers.max_pixels)
         return DescribeOptions(
@@ -290,7 +299,7 @@ SECTIONS: dict[str, Any] = {name: field.annotation for name, field in Settings.m
 
 
 Rules = Callable[[Settings], Iterable[str]]
-"""What else must hold of settings: a sentence for each fault, which begins with the path of the setting."""
+"""Further checks of settings: yields one sentence for each fault, beginning with the setting's path."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -308,7 +317,7 @@ def load(
 ) -> Loaded:
     """Merge the layers and validate the result; `arguments` maps `section.key` to a value.
 
-    `rules` see a default in place of each wrong value. Raises ConfigError with the path of every fault.
+    `rules` receive the default in place of each wrong value. Raises ConfigError with the path of every fault.
     """
     given = layers(os.environ if environ is None else environ, arguments or {}, _leaf)
     values, origins = merge([("defaults", defaults()), *given])
@@ -331,12 +340,12 @@ def _letters_have_a_place(settings: Settings) -> Iterator[str]:
 
 
 def loader_variables() -> dict[str, str]:
-    """Return what a further Python process needs of the environment to start, where it needs any."""
+    """Return the environment variables that a new Python process may need to start."""
     return {name: os.environ[name] for name in LOADER if name in os.environ}
 
 
 def _leaf(section: str, key: str, text: str) -> object:
-    """Read the text of a variable as JSON, unless the setting is a string anyway."""
+    """Parse the text of a variable as JSON, unless the setting is a string."""
     model = SECTIONS.get(section)
     field = model.model_fields.get(key) if model is not None else None
     if field is not None and (field.annotation is str or get_origin(field.annotation) is Literal):

@@ -1,4 +1,4 @@
-"""Where settings come from: a file, JSON text, the environment, the command line; merged leaf by leaf."""
+"""The layers of settings: a file, JSON text, the environment, the command line; merged leaf by leaf."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from app.model.errors import ConfigError
 PREFIX = "DICOMLAKE__"
 Model = TypeVar("Model", bound=BaseModel)
 Layer = tuple[str, dict[str, Any]]
-"""Its name, and section -> key -> value."""
+"""Name of the layer, and section -> key -> value."""
 Read = Callable[[str, str, str], object]
-"""Section, key and the text of a variable -> the value that it means."""
+"""Section, key and the text of a variable -> its value."""
 
 
 def defaults() -> dict[str, Any]:
@@ -28,7 +28,7 @@ def defaults() -> dict[str, Any]:
 
 
 def layers(environ: Mapping[str, str], arguments: Mapping[str, object], read: Read) -> list[Layer]:
-    """Return what the environment and the command line set, the later wins; raises ConfigError."""
+    """Return the layers of the environment and the command line, the strongest last; raises ConfigError."""
     found: list[Layer] = []
     if path := environ.get("DICOMLAKE_CONFIG_FILE"):
         try:
@@ -40,7 +40,7 @@ def layers(environ: Mapping[str, str], arguments: Mapping[str, object], read: Re
         found.append(_parse(f"file {path}", text))
     if text := environ.get("DICOMLAKE_CONFIG", ""):
         found.append(_parse("DICOMLAKE_CONFIG", text))
-    if "PORT" in environ:  # Cloud Run tells the container where to listen
+    if "PORT" in environ:  # Cloud Run sets PORT for the container
         found.append(("PORT", {"api": {"port": read("api", "port", environ["PORT"])}}))
     for name in sorted(environ):
         if name.startswith(PREFIX):
@@ -84,7 +84,7 @@ def validated(
     defaults: Mapping[str, dict[str, Any]],
     origins: Mapping[str, str],
 ) -> tuple[Model, dict[str, str]]:
-    """Return the settings, and by path the faults of those values in whose place the defaults stand."""
+    """Return the settings with defaults in place of faulty values, and the fault of each, by path."""
     faults: dict[str, str] = {}
     while True:
         try:
@@ -108,7 +108,7 @@ def validated(
 def _fault(error: Any, origins: Mapping[str, str], model: type[BaseModel]) -> str:
     """Return one of pydantic's errors as a sentence: the setting, the layer it came from, what is wrong.
 
-    A value that does not match a pattern is explained by the description of its setting, not by the pattern.
+    If a value does not match a pattern, quote the description of the setting, which is easier to read.
     """
     path = ".".join(str(part) for part in error["loc"])
     origin = origins.get(".".join(str(part) for part in error["loc"][:2]), "")
@@ -124,7 +124,7 @@ def _fault(error: Any, origins: Mapping[str, str], model: type[BaseModel]) -> st
 
 
 def _is_unicode(section: str, keys: dict[str, Any]) -> bool:
-    """Tell whether there is no byte in it that was not UTF-8 where it came from."""
+    """Return whether a text is valid Unicode, without bytes that were not UTF-8 at its source."""
     try:
         json.dumps([section, keys], ensure_ascii=False).encode()
     except UnicodeEncodeError:

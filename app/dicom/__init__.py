@@ -1,7 +1,7 @@
-"""DICOM objects from bytes to a description: pure functions, the only room that knows pydicom.
+"""Describe DICOM objects: pure functions from bytes to metadata and a preview; only here is pydicom used.
 
-Its parts are imported when a function needs them: who only passes `describe` on to a worker process does not
-pay for pydicom and the codecs.
+Submodules are imported inside the functions, so that a process that only passes `describe` to a worker does
+not load pydicom and the codecs.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 
 
 def describe(content: Content, options: DescribeOptions) -> Instance:
-    """Return what one object says: columns, metadata, document and preview, a pure function of its bytes.
+    """Return the columns, metadata, document and preview of one object.
 
-    But for `took_ms`, which the clock tells. A preview that cannot be made is None, with the reason in
-    `preview_error`; one that is left to another process is None too, with the document in `pdf`.
+    The result depends only on the bytes and the options, except for `took_ms`. A preview that cannot be made
+    is None, with the reason in `preview_error`; one that another process must draw is None, with `pdf` set.
 
     Raises
     ------
@@ -47,7 +47,7 @@ def describe(content: Content, options: DescribeOptions) -> Instance:
 
 
 def draw_page(pdf: bytes, options: PreviewOptions) -> tuple[bytes, int]:
-    """Return the preview of an instance that `describe` returned with its `pdf`: a PNG, and its milliseconds.
+    """Draw the first page of `Instance.pdf`; return a PNG and the milliseconds it took.
 
     Raises
     ------
@@ -67,9 +67,9 @@ def draw_page(pdf: bytes, options: PreviewOptions) -> tuple[bytes, int]:
 
 
 def describe_head(content: Content, options: DescribeOptions) -> tuple[Instance, PermanentError | None]:
-    """Return what can be read of an object that may be broken, without a preview, and what is wrong with it.
+    """Describe the readable beginning of a possibly broken object, without a preview, and return its fault.
 
-    Raises what `describe` does where not even one element can be read.
+    Raises as `describe` if no element can be read.
     """
     from app.dicom.read.dataset import read_head
 
@@ -95,7 +95,7 @@ def read_identity(content: Content, limits: DatasetLimits) -> tuple[str, str, st
 
 
 def _read(dataset: ObjectDataset, content: Content, options: MetadataOptions) -> Instance:
-    """Return what a data set says, and no picture."""
+    """Describe a data set without a preview."""
     from app.dicom.metadata.columns import columns
     from app.dicom.metadata.dicom_json import to_document, to_metadata
     from app.dicom.metadata.file_meta import file_meta_warnings
@@ -114,16 +114,16 @@ def _read(dataset: ObjectDataset, content: Content, options: MetadataOptions) ->
 
 
 def _strictly(instance: Instance, options: MetadataOptions) -> BadDataset | None:
-    """Return why a data set fails that has a value that is not valid, None where that only warns."""
+    """Return the error for an invalid value if `options.strict`, else None."""
     if not (options.strict and instance.warnings):
         return None
     return BadDataset(f"element {instance.warnings[0].tag} is not valid", code="invalid_value")
 
 
 def bulk_source(content: Content) -> str:
-    """Return the address of an object version that a BulkDataURI begins with, percent-encoded.
+    """Return the beginning of each BulkDataURI: the percent-encoded address of the object version.
 
-    In an archive also the member, for offsets count from where that begins.
+    For a member of an archive it includes the member, because offsets count from the member's first byte.
     """
     member = "" if content.member is None else f"&member={quote(content.member, safe='')}"
     return f"{quote(content.uri, safe=':/')}?generation={content.ref.generation}{member}"
@@ -132,7 +132,7 @@ def bulk_source(content: Content) -> str:
 def _preview(
     dataset: Dataset, options: PreviewOptions
 ) -> tuple[bytes | None, str | None, tuple[DatasetWarning, ...], bytes | None]:
-    """Return the preview, or why there is none, the warnings of drawing it, and a PDF that was not drawn."""
+    """Return the preview or the code of why there is none, warnings from drawing, and a PDF still to draw."""
     from app.dicom.render.png import encode_png
     from app.dicom.render.preview import drawing, undrawn_pdf
 

@@ -1,4 +1,4 @@
-"""What arrived, as a value: a request becomes a Message, a Message becomes an ObjectEvent. All pure."""
+"""Parse events: an HTTP request becomes a Message, a Message becomes an ObjectEvent. All pure."""
 
 from app.events.notification import ignored, object_event
 from app.events.requests import given_id, message_from_request

@@ -1,6 +1,6 @@
-"""A message as an event: which version of which object changed, and whether that is work for us.
+"""Turn a message into an event: which version of which object changed, and whether it needs work.
 
-Pure. Every refusal is a BadEvent of one sentence: the JSON path, then what is wrong there; never the value.
+Pure. A refusal is a BadEvent with one sentence: the JSON path and what is wrong there, never the value.
 """
 
 from __future__ import annotations
@@ -19,29 +19,29 @@ MAX_INT64 = 2**63 - 1
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 COMPOSITE_PARTS = ("gcloud/tmp/parallel_composite_uploads/", "gsutil/tmp/parallel_composite_uploads/")
 FOLDER_MARKERS = ("/", "_$folder$")
-"""Ends of the names of empty objects that stand for folders: the console's, and Hadoop's."""
+"""Suffixes of empty objects that represent folders: those of the Cloud console and of Hadoop."""
 
 _BUCKET = re.compile(r"[^/\x00-\x1f\x7f]{1,222}")
 _DECIMAL = re.compile(r"0|[1-9][0-9]{0,18}")
 
 
 def object_event(message: Message) -> ObjectEvent:
-    """Read a Cloud Storage notification: from its attributes, and from its payload where there is one.
+    """Parse a Cloud Storage notification: its attributes and, if present, its payload.
 
     Parameters
     ----------
-    message : with the attributes of a notification; `data` is the JSON object resource or empty. Empty data
-        is taken with any payloadFormat: the attributes alone name the object version, and in Pub/Sub's JSON
-        an empty field and an absent one are the same. With payloadFormat NONE, data is not looked at
+    message : has the attributes of a notification; `data` is the JSON object resource or empty. Empty data is
+        accepted with any payloadFormat: the attributes alone identify the object version, and Pub/Sub's JSON
+        does not distinguish an empty field from a missing one. With payloadFormat NONE, data is ignored
 
     Returns
     -------
-    ObjectEvent; `size` in bytes. `time` is eventTime, else the publish time, else 1970-01-01: nothing is
-    ordered by it, so a bad time is no reason to refuse
+    ObjectEvent; `size` in bytes. `time` is eventTime, else the publish time, else 1970-01-01: a bad time is
+    accepted, because nothing is ordered by time
 
     Raises
     ------
-    BadEvent : a value is missing or not legal, payload and attributes disagree, or something other than a
+    BadEvent : a value is missing or illegal, payload and attributes disagree, or an event other than a
         finalize has a revision
 
     References
@@ -76,17 +76,17 @@ def object_event(message: Message) -> ObjectEvent:
 def ignored(
     event: ObjectEvent, own_prefixes: tuple[str, ...], wanted_types: Collection[EventType]
 ) -> str | None:
-    """Say why an event needs no work.
+    """Return why an event needs no work.
 
     Parameters
     ----------
-    event : of any object
-    own_prefixes : what names of our own artifacts in the event's bucket begin with; () if there are none
-    wanted_types : the types of events to work on
+    event : any event
+    own_prefixes : prefixes of our own artifacts in the event's bucket; () if there are none
+    wanted_types : types of events to process
 
     Returns
     -------
-    `unwanted_type`, `own_artifact`, `composite_part`, `empty_object`, or None: there is work
+    `unwanted_type`, `own_artifact`, `composite_part` or `empty_object`; None if the event needs work
     """
     name = event.ref.name
     if event.type not in wanted_types:
@@ -95,10 +95,10 @@ def ignored(
         return "own_artifact"
     if name.removeprefix("/").startswith(COMPOSITE_PARTS):
         return "composite_part"
-    # Unknown size: a name with a final slash is a folder, but its tombstone stays, in case it was not.
+    # Without a size, a final slash means a folder. Keep its removal all the same: it may have been an object.
     gone = event.type in (EventType.DELETE, EventType.ARCHIVE)
     folder = event.size is None and name.endswith("/") and not gone
-    # Any other empty object may be an upload that failed: its name tells whether that matters.
+    # Any other empty object may be a failed upload; `source.expect` decides by its name.
     marker = event.size == 0 and name.endswith(FOLDER_MARKERS)
     return "empty_object" if marker or folder else None
 

@@ -1,6 +1,6 @@
-"""A request as a message: the Pub/Sub push, wrapped or not, and CloudEvents, binary or structured.
+"""Turn an HTTP request into a message: Pub/Sub pushes, wrapped or not, and CloudEvents, binary or structured.
 
-Pure. Every refusal is a BadEvent of one sentence: the JSON path, then what is wrong there; never the value.
+Pure. A refusal is a BadEvent with one sentence: the JSON path and what is wrong there, never the value.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ _KINDS = {
     "archive": EventType.ARCHIVE,
     "metadataUpdate": EventType.METADATA_UPDATE,
 }
-# Eventarc's names, and those of the older background events.
+# Event types of Eventarc, and of the older background functions.
 STORAGE_EVENTS = {f"google.cloud.storage.object.v1.{word}d": kind for word, kind in _KINDS.items()} | {
     f"google.storage.object.{word}": kind for word, kind in _KINDS.items()
 }
 PUBSUB_EVENT = "google.cloud.pubsub.topic.v1.messagePublished"
-# HTTP lowers the names of headers. Only these come back as attributes: any other header may be a credential.
+# HTTP header names arrive in lower case. Only these become attributes: any other header may be a credential.
 UNWRAPPED_ATTRIBUTES = (
     *("notificationConfig", "eventType", "payloadFormat", "bucketId", "objectId", "objectGeneration"),
     *("eventTime", "overwroteGeneration", "overwrittenByGeneration", "correlationId", "correlation_id"),
@@ -49,7 +49,7 @@ _TRACE = re.compile(r"(?:00-)?(?!0{32})([0-9a-f]{32})(?:[-/;].*)?")
 
 
 def message_from_request(headers: Mapping[str, str], body: bytes) -> Message:
-    """Read one delivery: a Pub/Sub push, wrapped or not, or a CloudEvent, binary or structured.
+    """Parse one delivery: a Pub/Sub push, wrapped or not, or a CloudEvent, binary or structured.
 
     Parameters
     ----------
@@ -58,12 +58,12 @@ def message_from_request(headers: Mapping[str, str], body: bytes) -> Message:
 
     Returns
     -------
-    Message; a storage CloudEvent looks like the notification of the same change. Without an id of its own
-    it has the SHA-256 of the body; `attempt` is None unless it is a sensible number
+    Message; a storage CloudEvent becomes the same message as the notification of that change. A message
+    without an id gets the SHA-256 of the body; `attempt` is None unless it is a plausible number
 
     Raises
     ------
-    BadEvent : the request is none of these
+    BadEvent : the request has none of these forms
 
     References
     ----------
@@ -78,9 +78,9 @@ def message_from_request(headers: Mapping[str, str], body: bytes) -> Message:
 
 
 def given_id(headers: Mapping[str, str], body: bytes = b"") -> str | None:
-    """Return the id that a request gives its message; None when it gives none that can be read.
+    """Return the id of a request's message, or None if there is no readable id.
 
-    For the answer to a request that is refused: apart from the id, nothing in it has to be right.
+    Used to answer a refused request, so everything else in the request may be malformed.
 
     Parameters
     ----------
@@ -106,7 +106,7 @@ def given_id(headers: Mapping[str, str], body: bytes = b"") -> str | None:
 
 
 def check_attributes(attributes: Mapping[str, str]) -> None:
-    """Refuse what Pub/Sub itself would not carry: it could not be dead-lettered either."""
+    """Raise BadEvent for attributes over Pub/Sub's limits: the message could not be dead-lettered."""
     if len(attributes) > 100:
         raise BadEvent("message.attributes: has too many members")
     for name, value in attributes.items():
@@ -119,7 +119,7 @@ def check_attributes(attributes: Mapping[str, str]) -> None:
 
 
 def read_time(value: object) -> datetime | None:
-    """Read an RFC 3339 time; None when it is none."""
+    """Parse an RFC 3339 time; return None if it is not one."""
     try:
         time = datetime.fromisoformat(value) if isinstance(value, str) else None
         return time.astimezone(UTC) if time and time.tzinfo else None
@@ -128,7 +128,7 @@ def read_time(value: object) -> datetime | None:
 
 
 def _lowered(headers: Mapping[str, str]) -> dict[str, str]:
-    """Lower the names and undo ISO 8859-1 where a value was sent as raw UTF-8."""
+    """Lower-case the names, and decode values that were sent as raw UTF-8."""
     lowered = {name.lower(): value for name, value in headers.items()}
     try:
         if not "".join(lowered.values()).isascii():
@@ -151,12 +151,12 @@ def _media_type(headers: Mapping[str, str]) -> str:
 
 
 def _is_id(value: object) -> bool:
-    """Tell whether a value is text that an answer can hold."""
+    """Return whether a value is a valid message id that can be repeated in an answer."""
     return isinstance(value, str) and 0 < len(value) <= MAX_ID and not _SURROGATE.search(value)
 
 
 def _message(headers: Mapping[str, str], body: bytes) -> Message:
-    """Tell the forms apart by what only they have."""
+    """Detect the form of the request by its distinctive headers."""
     media = _media_type(headers)
     if media == STRUCTURED:
         return _from_structured(read_json(body, "body"))
@@ -186,7 +186,10 @@ def _from_push(push: Any, root: str) -> Message:
 
 
 def _from_unwrapped(headers: Mapping[str, str], body: bytes) -> Message:
-    """The body is the data; Pub/Sub documents no header for the attempt, a bus that counts may send one."""
+    """Parse an unwrapped push: the body is the data.
+
+    Pub/Sub documents no header for the delivery attempt; our embedded queue sends one.
+    """
     attempt = headers.get("x-goog-pubsub-delivery-attempt", "")
     return Message(
         data=body,
@@ -206,7 +209,7 @@ def _from_structured(event: Any) -> Message:
 
 
 def _from_cloudevent(event: dict[str, Any], data: bytes, path: str) -> Message:
-    """Read a CloudEvent whose context attributes are checked; `path` is where its data stood."""
+    """Parse a CloudEvent whose context attributes are already checked; `path` locates its data in errors."""
     if event["type"] == PUBSUB_EVENT:
         message = _from_push(read_json(data, path), path)
         return replace(message, message_id=message.message_id or event["id"])
@@ -214,7 +217,7 @@ def _from_cloudevent(event: dict[str, Any], data: bytes, path: str) -> Message:
         raise BadEvent("type: is not a CloudEvent that this service takes")
     resource = read_json(data, path)
     check(resource, "object.json", path)
-    # Senders differ in whether they percent-encode the subject, so both sides are decoded once more.
+    # Some senders percent-encode the subject and some do not, so decode both sides once more.
     if "subject" in event and unquote(event["subject"]) != unquote(f"objects/{resource['name']}"):
         raise BadEvent("subject: differs from the name in the data")
     attributes = {
@@ -239,7 +242,7 @@ def _ce_value(value: str) -> str:
 
 
 def _correlation_id(attributes: Mapping[str, str], headers: Mapping[str, str]) -> str:
-    """Return the id that the publisher set, else that of the request's trace, else nothing."""
+    """Return the correlation id set by the publisher, else the id of the request's trace, else ""."""
     given = attributes.get("correlationId") or attributes.get("correlation_id")
     if given:
         return given
@@ -251,7 +254,7 @@ def _correlation_id(attributes: Mapping[str, str], headers: Mapping[str, str]) -
 
 
 def _attempt(value: object) -> int | None:
-    """Take the delivery attempt if it is a sensible number: it is advice, and never a reason to refuse."""
+    """Return the delivery attempt if it is a plausible number; it is only a hint, so never refuse."""
     if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= MAX_ATTEMPT:
         return None
     return value

@@ -1,6 +1,6 @@
-"""JSON from outside, read strictly: bounded before it is parsed, one meaning only, checked by a JSON Schema.
+"""Parse untrusted JSON strictly: bounded before parsing, unambiguous, and checked by a JSON Schema.
 
-Pure. Every refusal is a BadEvent of one sentence: the JSON path, then what is wrong there; never the value.
+Pure. A refusal is a BadEvent with one sentence: the JSON path and what is wrong there, never the value.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from app.model.errors import BadEvent
 MAX_DEPTH = 64
 MAX_MEMBERS = 10_000
 
-# Possessive, and matching to the end where the closing quote is missing: one pass, whatever the text.
+# Possessive, and an unclosed string matches to the end: one linear pass over any text.
 _STRING = re.compile(rb'"(?:[^"\\]++|\\.?)*+"?', re.DOTALL)
 _AS_SQUARE = bytes.maketrans(b"{}", b"[]")
 _NO_BRACKET = bytes(set(range(256)) - set(b"[]{}"))
@@ -85,7 +85,7 @@ def peek_json(text: bytes) -> Any:
 
 
 def check(value: object, schema: str, root: str) -> None:
-    """Refuse what a schema does not allow; each schema is read and compiled once.
+    """Validate a value against a schema; each schema is compiled once.
 
     Parameters
     ----------
@@ -107,13 +107,13 @@ def check(value: object, schema: str, root: str) -> None:
 
 
 def join_path(root: str, *steps: str) -> str:
-    """Join a JSON path; a step that is no plain name, and could forge a line, becomes a star."""
+    """Join a JSON path. A step that is not a plain name becomes `*`, so that it cannot forge a log line."""
     named = [step if _PLAIN_STEP.fullmatch(step) else "*" for step in steps]
     return ".".join([root, *named] if root else named) or "body"
 
 
 def _check_shape(text: bytes, path: str) -> None:
-    """Bound depth and width before the parser, which recurses and allocates, sees the text."""
+    """Limit depth and width before parsing, because the parser recurses and allocates."""
     crowded = text.count(b'"') > 4 * MAX_MEMBERS
     outside_strings = b"" if crowded else _STRING.sub(b"", text)
     brackets = outside_strings.translate(_AS_SQUARE, _NO_BRACKET)
@@ -122,7 +122,7 @@ def _check_shape(text: bytes, path: str) -> None:
     for _ in range(MAX_DEPTH):
         if b"[]" not in brackets:
             break
-        brackets = brackets.replace(b"[]", b"")  # takes the innermost level away
+        brackets = brackets.replace(b"[]", b"")  # remove the innermost level
     if brackets:
         raise BadEvent(f"{path}: is nested too deep or not closed")
 

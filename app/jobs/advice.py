@@ -1,4 +1,4 @@
-"""What each code of a failure means and what to do about it: the only list, also that of the runbook."""
+"""What each failure code means and what to do about it; the runbook's table is generated from this."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Advice:
-    """Codes that ask for the same, in words that hold for a file here and for an object in a bucket."""
+    """Codes with the same advice, worded for files and for objects in a bucket."""
 
     codes: tuple[str, ...]
     means: str
@@ -18,42 +18,42 @@ DAMAGED = "archive_damaged", "archive_truncated", "bad_checksum", "bad_data", "b
 TABLE = (
     Advice(
         ("not_dicom",),
-        "the name matches `source.expect`, the bytes are not DICOM; the reason says where they are empty or "
+        "the name matches `source.expect`, but the bytes are not DICOM; the reason says if they are empty or "
         "plain text",
-        "put the right file in its place and ingest it, or drop the letter (`dicomlake dlq purge ID`); many, "
-        "with names you do not want: narrow `source.expect`",
+        "put the right file in its place and ingest it, or drop the letter (`dicomlake dlq purge ID`); if "
+        "many unwanted names match, narrow `source.expect`",
     ),
     Advice(
         ("bad_dataset", "truncated"),
-        "DICOM, but broken or cut off",
+        "DICOM, but malformed or truncated",
         "compare size and checksum with the sender's, put a whole copy in its place and ingest that, which "
         "closes the letter; `dicomlake dump FILE` shows what can be read",
     ),
     Advice(
         ("invalid_value",),
         "`metadata.strict` is on and a value is not valid",
-        "have the sender mend the value, or turn `metadata.strict` off and try again",
+        "ask the sender to correct the value, or turn `metadata.strict` off and try again",
     ),
     Advice(
         ("bad_archive",),
         "an archive, or members of it, cannot be read; the good members are stored",
-        "the reason names members and why: send those again, alone or in a new archive",
+        "send the members that the reason names again, alone or in a new archive",
     ),
     Advice(
         (*DAMAGED, "header_mismatch", "overlapping_members", "size_mismatch"),
-        "an archive, or a member of it, is damaged or cut off; the good members are stored",
+        "an archive, or a member of it, is damaged or truncated; the good members are stored",
         "put a whole copy of the archive in its place and ingest that",
     ),
     Advice(
         ("encrypted", "nested_archive", "sparse_file", "unsupported_archive", "unsupported_compression"),
-        "an archive or a member of a kind that is not read: zip, tar and gzip are, without a password, and "
-        "not one in another",
+        "an archive or a member of an unsupported kind: only zip, tar and gzip are read, without a "
+        "password and not nested",
         "unpack it yourself, or pack its files as a plain zip or tar, and ingest that",
     ),
     Advice(
         ("archive_too_large", "compression_ratio", "member_too_large", "too_many_members"),
-        "an archive over a setting in `archive`, which the reason names",
-        "a real one: raise that setting and try again; else drop it (`dicomlake dlq purge ID`)",
+        "an archive over a limit in `archive`, which the reason names",
+        "if it is genuine, raise that setting and try again; else drop it (`dicomlake dlq purge ID`)",
     ),
     Advice(
         ("object_too_large",),
@@ -62,9 +62,9 @@ TABLE = (
     ),
     Advice(
         ("limit_exceeded",),
-        "over memory, time or a setting in `limits`, which the reason names",
-        "a real file: raise that setting, `workers.memory_bytes` or `workers.timeout_s` and try again; else "
-        "drop it (`dicomlake dlq purge ID`)",
+        "over the limit on memory or time, or over a setting in `limits`, which the reason names",
+        "if it is genuine, raise that setting, `workers.memory_bytes` or `workers.timeout_s` and try again; "
+        "else drop it (`dicomlake dlq purge ID`)",
     ),
     Advice(
         ("worker_crashed",),
@@ -78,17 +78,17 @@ TABLE = (
     ),
     Advice(
         ("bad_event",),
-        "no event, or of a bucket that is not served",
-        "look at `source.url` and `source.buckets`; else somebody else publishes to the topic",
+        "not an event, or for a bucket that is not served",
+        "check `source.url` and `source.buckets`; if they are right, someone else publishes to the topic",
     ),
     Advice(
         ("bad_name",),
-        "no object can have this name: it is not UTF-8, has a line end, or its path is over 1024 bytes",
+        "the name cannot be an object's: it is not UTF-8, has a line break, or its path is over 1024 bytes",
         "rename the file and ingest it again",
     ),
     Advice(
         ("not_a_file",),
-        "a pipe, a device or a socket, which are not read; in an archive also a link",
+        "a pipe, a device or a socket, which is not read; in an archive also a link",
         "copy its contents into a regular file and ingest that",
     ),
     Advice(
@@ -98,7 +98,7 @@ TABLE = (
     ),
     Advice(
         ("removals_held",),
-        "files that are gone may be on a disk that is not mounted",
+        "the missing files may be on an unmounted disk",
         "mount the disk again; if they were removed: `dicomlake ingest --prune FOLDER --yes`, or start the"
         " service once with `serve --accept-removals`",
     ),
@@ -109,18 +109,18 @@ TABLE = (
     ),
     Advice(
         ("short_read",),
-        "the bytes are not those that were announced",
-        "try again; if it stays, the checksum or size that the object was stored with is wrong",
+        "the bytes differ from the announced size or checksum",
+        "try again; if it persists, the object was stored with a wrong checksum or size",
     ),
     Advice(
         ("bus_unavailable", "warehouse_unavailable"),
-        "the queue or the warehouse does not answer, or refuses",
-        "look at its disk, grants and quotas, and try again once it answers",
+        "the queue or the warehouse refuses or does not answer",
+        "check its disk, grants and quotas, and try again once it answers",
     ),
     Advice(
         ("overloaded",),
-        "no room in `workers.inflight_bytes`",
-        "try again when there is less to do, or raise that setting",
+        "no memory left in `workers.inflight_bytes`",
+        "try again when there is less load, or raise that setting",
     ),
     Advice(
         ("deadline_exceeded",),
@@ -130,12 +130,12 @@ TABLE = (
     Advice(
         ("out_of_space",),
         "a disk that is written to has less than `delivery.min_free_bytes` free",
-        "free some and try again",
+        "free some space and try again",
     ),
     Advice(
         ("internal_error",),
-        "a bug of ours",
-        "report it with its reason, which has class and place, and try again after an upgrade",
+        "a bug in dicomlake",
+        "report it with its reason, which has the class and the place, and try again after an upgrade",
     ),
 )
 _OF_CODE = {code: advice.do for advice in TABLE for code in advice.codes}

@@ -1,4 +1,4 @@
-"""Dead letters: look at them, send them again with their own event, or drop them."""
+"""Dead letters: list them, send them again with their own event, or drop them."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from app.warehouse.queries import letters_by_event
 
 T = TypeVar("T")
 PAGE = 100
-"""Events that are sent before they are removed."""
+"""Number of events that are sent before they are removed from the table."""
 MAX_IDS = 5000
-"""In one statement: BigQuery takes 10,000 parameters."""
+"""Ids in one statement; BigQuery allows 10,000 parameters."""
 OURS = ("CloudPubSubDeadLetter", "dicomlake")
-"""Attributes that begin so were added when the message was given up; a requeued message goes without them,
-except that of a revision, which it had before."""
+"""Prefix of attributes that were added when the message was given up. A requeued message is sent without
+them, except for the revision, which it had before."""
 
 
 class NoSuchLetter(PermanentError):
-    """The id names no open dead letter."""
+    """There is no open dead letter with this id."""
 
     code = "no_such_letter"
 
@@ -58,7 +58,7 @@ def letter(warehouse: Warehouse, message_id: str) -> dict[str, object]:
 
 
 def count(warehouse: Warehouse, message_ids: Sequence[str] | None) -> int:
-    """Return how many letters that are, of None all open ones; raises NoSuchLetter for an id of none."""
+    """Return the number of letters with these ids, of all if None; raise NoSuchLetter for an unknown id."""
     if message_ids is None:
         return int(str(warehouse.query("SELECT COUNT(*) AS n FROM dead_letters")[0]["n"]))
     for ids in _chunks(message_ids, MAX_IDS):
@@ -74,12 +74,13 @@ def count(warehouse: Warehouse, message_ids: Sequence[str] | None) -> int:
 
 
 def requeue(services: Services, message_ids: Sequence[str] | None) -> Iterator[dict[str, object]]:
-    """Send dead letters again, event type and generation unchanged; yield what became of each.
+    """Send dead letters again with unchanged event type and generation; yield the result of each.
 
-    They are sent before they leave the table, PAGE events at a time, so a crash between the two repeats them
-    and loses nothing. One that the warehouse cannot remove now is `kept`, and why; it does not hold up the
-    others. A file that `ingest` read where it lies is in no bucket that a service watches, so it is handled
-    here and now; one that fails again stays, and its line says why. None for the ids means every open letter.
+    Letters are sent before they are removed from the table, PAGE events at a time, so a crash in between
+    repeats events and loses none. A letter that the warehouse cannot remove now is reported as `kept` with
+    the reason, and the others proceed. A file that `ingest` read in place is in no bucket of a service, so it
+    is processed here at once; if it fails again, its letter stays. If the ids are None, all open letters are
+    sent.
     """
     warehouse = services.warehouse
     count(warehouse, message_ids)
@@ -124,9 +125,9 @@ def purge(
     message_ids: Sequence[str] | None,
     progress: Callable[[int], object] = lambda _: None,
 ) -> int:
-    """Drop dead letters for good and return how many events that were; `progress` gets those of each page.
+    """Drop dead letters for good and return the number of events; `progress` gets the number of each page.
 
-    None for the ids means every open dead letter.
+    If the ids are None, all open dead letters are dropped.
     """
     count(warehouse, message_ids)
     events = 0
@@ -144,9 +145,9 @@ def _remove(warehouse: Warehouse, events: Sequence[Sequence[dict[str, object]]])
 def _events(
     warehouse: Warehouse, message_ids: Sequence[str] | None, *columns: str
 ) -> Iterator[list[dict[str, object]]]:
-    """Yield the stored letters of the events that the ids belong to: one list an event, the newest last.
+    """Yield the stored letters of these ids' events: one list for each event, the newest letter last.
 
-    The bus may give the same event up more than once, and the view shows only the newest letter.
+    The bus may give up the same event more than once; the view shows only the newest letter.
     """
     every: tuple[str, dict[str, object]] = ("SELECT message_id FROM dead_letters", {})
     for chosen, parameters in [every] if message_ids is None else map(_marks, _chunks(message_ids, MAX_IDS)):
@@ -156,7 +157,7 @@ def _events(
 
 
 def _marks(values: Sequence[str]) -> tuple[str, dict[str, object]]:
-    """Return what stands in `IN (...)` for some values, and the parameters it names."""
+    """Return the placeholders for `IN (...)` and their parameters."""
     parameters: dict[str, object] = {f"id{number}": value for number, value in enumerate(values)}
     return ", ".join(f":{name}" for name in parameters), parameters
 
@@ -168,7 +169,7 @@ def _chunks(values: Iterable[T], size: int) -> Iterator[list[T]]:
 
 
 def _attributes(row: dict[str, object]) -> dict[str, str]:
-    """Return the attributes of a letter; none of one that no bus of ours wrote."""
+    """Return the attributes of a letter; {} if they are not in the form that our bus writes."""
     try:
         found = json.loads(str(row["attributes"] or "{}"))
     except (ValueError, RecursionError):

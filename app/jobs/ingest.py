@@ -1,4 +1,4 @@
-"""`ingest`: files and folders through the same pipeline now, on all cores, read where they lie."""
+"""`ingest`: process files and folders with the same pipeline now, on all cores, in place."""
 
 from __future__ import annotations
 
@@ -31,22 +31,22 @@ from app.warehouse.queries import described
 Line = dict[str, object]
 Emit = Callable[[Line], object]
 Progress = Callable[[int, int], object]
-"""Take how many are done, and of how many."""
+"""Called with the number of files done and the total."""
 Letters = Container[tuple[object, object, object]]
 AHEAD = 64
-"""Files under way at once: enough to keep every worker busy, few enough to hold in memory."""
+"""Files in progress: enough to keep every worker busy, few enough to fit in memory."""
 BATCH = 256
-"""Files whose rows are asked for in one statement."""
+"""Files whose rows are read in one statement."""
 UNCHANGED = "unchanged"
-"""Status of a file that has its row, by the settings of now; it is not read."""
+"""Status of a file that already has a row with the current settings; it is not read."""
 FAILED = "failed"
-"""Status of a file that is neither stored nor a dead letter: another run may take it."""
+"""Status of a file that is neither stored nor dead-lettered: another run may succeed."""
 FAULTS = frozenset((FAILED, Status.DEAD_LETTERED.value))
-"""Statuses of the lines that have a code, a reason and what to do."""
+"""Statuses whose lines have a code, a reason and advice."""
 
 
 class PassedOver(Enum):
-    """What gets no line and is only counted, under this key: files of the lake's own, links in a folder."""
+    """Files that are only counted in the summary, under this key: the lake's own files, and links."""
 
     OWN = "skipped"
     LINK = "links"
@@ -54,7 +54,7 @@ class PassedOver(Enum):
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """One file to put through the pipeline: its name in `source`, which is the source of the services."""
+    """One file to process: its name in `source`, the source of the services."""
 
     name: str
     source: LocalStorage
@@ -68,10 +68,10 @@ class File:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What decides, besides the file, what is to be done with it.
+    """The facts of a run that decide what to do with a file.
 
-    key: what rows described by the settings of now have as `describe_key`. again: describe anew what has such
-    a row, too. started: in seconds since 1970. letters: the open dead letters.
+    key: `describe_key` of the current settings. again: describe a file again even if its row has that key.
+    started: seconds since 1970. letters: the open dead letters.
     """
 
     key: str
@@ -87,17 +87,18 @@ def ingest(
     again: bool = False,
     progress: Progress = lambda done, total: None,
 ) -> dict[str, object]:
-    """Put every file below `paths` through the pipeline, emit one line each and return how many ended how.
+    """Process every file below `paths`, emit one line for each, and return a summary.
 
-    A permanent failure is dead-lettered at once. Names and keys are those of the service, so this may run
-    beside it, and a second run changes nothing: what has its row is not read, and what is a dead letter
-    already is tried again, but not told twice. With other settings, or `again`, what has its row is described
-    again. What cannot be read, or can be no object by its name, is a failed line and keeps no other file up.
-    The summary has the number of lines by status, that of what was passed over, and of failures by code.
+    A permanent failure is dead-lettered at once. Names and keys are the same as the service's, so both may
+    run at the same time, and a second run changes nothing: a file that has a row is not read, and a file that
+    is an open dead letter is tried again without a second letter. With other settings, or with `again`, a
+    file that has a row is described again. A file that cannot be read, or whose name cannot be an object's,
+    gets a failed line and does not stop the run. The summary counts lines by status, skipped files, and
+    failures by code.
     """
     counts: Counter[str] = Counter()
     codes: Counter[str] = Counter()
-    patient = Budget(services.settings.workers.inflight_bytes, patience_s=None)  # nobody here would try again
+    patient = Budget(services.settings.workers.inflight_bytes, patience_s=None)  # this sender does not retry
     services = replace(services, budget=patient)
 
     def tell(line: Line) -> None:
@@ -125,7 +126,7 @@ def ingest(
 
 @contextmanager
 def machine_view(services: Services) -> Iterator[Services]:
-    """Yield the services with the whole machine as their source, to read files where they lie."""
+    """Yield the services with the whole file system as their source, to read files in place."""
     source = LocalStorage("file:/", services.index)
     try:
         yield replace(services, source=source, own_prefixes={})
@@ -136,9 +137,10 @@ def machine_view(services: Services) -> Iterator[Services]:
 def _found(
     path: Path, services: Services, machine: Services, own: OwnFiles
 ) -> Iterator[tuple[str, File | Line | PassedOver]]:
-    """Yield the address of each file at or below `path` with what it is; a failed line if it is not usable.
+    """Yield the address of each file at or below `path` with the file, or a failed line if it is unusable.
 
-    Inside the landing folder a file is the object that the watcher sees; elsewhere the machine is the bucket.
+    Inside the landing folder a file is the object that the watcher knows; elsewhere the bucket is the
+    machine.
     """
     source = machine.source
     assert isinstance(source, LocalStorage)
@@ -169,7 +171,7 @@ def _found(
 
 
 def _names(name: str, root: Path) -> Iterator[tuple[str, DicomlakeError | None]]:
-    """Yield the name of a file, or those of all below a folder, each with what keeps it from being one."""
+    """Yield the name of a file, or of every file below a folder, each with its fault or None."""
     if name and not is_object_name(name):
         yield name, None  # with its fault, to be found there
     elif os.path.isdir(root / name):
@@ -188,7 +190,7 @@ def _open_letters(services: Services) -> Letters:
 
 
 def at_once(begun: Callable[[ThreadPoolExecutor], Iterator[Future[Line]]]) -> Iterator[Line]:
-    """Yield the lines of what is begun in threads, in order; at most AHEAD of them are under way."""
+    """Yield the lines of work in threads, in order; at most AHEAD files are in progress."""
     running: deque[Future[Line]] = deque()
     pool = ThreadPoolExecutor(AHEAD // 2, thread_name_prefix="ingest")
     try:
@@ -198,7 +200,7 @@ def at_once(begun: Callable[[ThreadPoolExecutor], Iterator[Future[Line]]]) -> It
                 yield running.popleft().result()
         while running:
             yield running.popleft().result()
-    finally:  # where nobody wants the rest, as after Ctrl-C: what is under way ends when the services close
+    finally:  # abandoned, as after Ctrl-C: work in progress ends when the services close
         pool.shutdown(wait=False, cancel_futures=True)
 
 
@@ -211,16 +213,16 @@ def _begun(files: Iterable[File], run: Run, pool: ThreadPoolExecutor) -> Iterato
 
 
 def _rows(files: Sequence[File]) -> dict[object, Row]:
-    """Return what the current rows of some files say, by URI."""
+    """Return the current rows of some files, by URI."""
     asked = described([file.uri for file in files])
     return {row["object_uri"]: row for row in files[0].services.warehouse.query(*asked)}
 
 
 def _one(file: File, rows: Future[dict[object, Row]], run: Run) -> Line:
-    """Handle the version that a file is now and the removals of those it replaced.
+    """Process the current version of a file and the removals of the versions it replaced.
 
-    It is remembered before, so that a removal follows whatever happens meanwhile, and after. A revision is
-    remembered too: what it replaces may be there still although its row is stored.
+    The version is recorded before and after: before, so that its removal will be processed whatever happens
+    meanwhile. This includes revisions, because replaced artifacts may still exist after their row is stored.
     """
     line: Line = {"object_uri": file.uri}
     try:
@@ -248,7 +250,7 @@ def _one(file: File, rows: Future[dict[object, Row]], run: Run) -> Line:
 
 
 def failure(line: Line, error: DicomlakeError) -> Line:
-    """Return the line of a file that failed, with the reason and what to do."""
+    """Return the line of a failed file, with the reason and advice."""
     reason = f"{error.stage}: {error.text}" if error.stage else error.text
     return line | {"status": FAILED, "code": error.code} | _why(error.code, reason)
 
@@ -258,7 +260,7 @@ def _why(code: str, reason: str) -> Line:
 
 
 def facts(outcome: Outcome) -> Line:
-    """Return what a line says of how an event ended."""
+    """Return the part of a line that reports the outcome of an event."""
     found: Line = {"status": outcome.status.value}
     if outcome.code:
         found["code"] = outcome.code
@@ -273,9 +275,9 @@ def facts(outcome: Outcome) -> Line:
 
 
 def _revision(row: Row | None, settled: bool, run: Run) -> int | None:
-    """Return the number under which a version is described: that of its rows, once more, or the next.
+    """Return the revision number of this description: that of the existing rows, or a new one.
 
-    None is for the first description, and for a version without rows.
+    None for the first description and for a version without rows.
     """
     last = row["revision"] if row else None
     if settled or row is None:
@@ -284,7 +286,7 @@ def _revision(row: Row | None, settled: bool, run: Run) -> int | None:
 
 
 def events(file: File, seen: Seen, revision: int | None = None, row: Row | None = None) -> Iterator[Message]:
-    """Yield the events of a version and of those it replaced, the same ones whenever it is asked for them."""
+    """Yield the events of a version and of the versions it replaced; repeating it yields equal events."""
     uri = file.uri
     for told in messages(file.source.bucket, file.name, uri, seen, file.services.now()):
         generation, kind = told.attributes["objectGeneration"], told.attributes["eventType"]

@@ -1,7 +1,7 @@
-"""Which files of this machine belong to the lake, when `ingest` is given a folder that holds it.
+"""Decide which files belong to the lake itself, if `ingest` is given a folder that contains it.
 
-A folder is recognised by device and inode, so a link, a second mount and another case of its name lead to the
-same answer.
+A folder is identified by device and inode, so links, a second mount and another case of its name do not
+matter.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from app.services import CACHE, Services
 from app.storage.local.storage import LocalStorage
 
 SIDE_FILES = ("", "-wal", "-shm", "-journal")
-"""What SQLite adds to the name of a database for the files beside it."""
+"""Suffixes of the files that SQLite keeps beside a database."""
 
 
 Identity = tuple[int, int] | None
 
 
 class Owner(Enum):
-    """Whose a file is: an object of the landing folder, one of the lake's own files, or neither."""
+    """What a file is: an object of the landing folder, one of the lake's own files, or neither."""
 
     LANDING = "landing"
     LAKE = "lake"
@@ -30,7 +30,7 @@ class Owner(Enum):
 
 
 class OwnFiles:
-    """Tells the lake's own files from those to ingest. Paths are absolute and without links."""
+    """Distinguishes the lake's own files from those to ingest. Paths are absolute, without links."""
 
     def __init__(self, services: Services) -> None:
         self._roots = {
@@ -45,14 +45,14 @@ class OwnFiles:
         self._known: dict[Path, tuple[Identity, Path, Owner]] = {}
 
     def owner(self, path: Path) -> tuple[Owner, str]:
-        """Return whose a file is, and its name below the landing folder, the lake's folder or `/`."""
+        """Return what a file is, and its name below the landing folder, the lake's folder or `/`."""
         identity, root, owner = self._folder(path.parent)
         if (identity, path.name.casefold()) in self._databases:
             owner = Owner.LAKE
         return owner, path.relative_to(root).as_posix()
 
     def _folder(self, folder: Path) -> tuple[Identity, Path, Owner]:
-        """Return what a folder is, and the nearest at or above it that has an owner, or `/`."""
+        """Return what a folder is, and the nearest folder at or above it that decides this, or `/`."""
         if folder not in self._known:
             identity = _identity(folder)
             root, owner = folder, self._roots.get(identity) if identity else None
@@ -63,7 +63,7 @@ class OwnFiles:
 
 
 def _identity(folder: Path) -> Identity:
-    """Return device and inode of a folder, None where there is none."""
+    """Return device and inode of a folder, or None if it does not exist."""
     try:
         found = os.stat(folder)
     except OSError:
@@ -72,7 +72,7 @@ def _identity(folder: Path) -> Identity:
 
 
 def _folders(services: Services) -> Iterator[tuple[Path, Owner]]:
-    """Yield the folders that are read and written; of artifacts around the landing folder their prefixes."""
+    """Yield the folders of the lake; for artifacts around the landing folder, only their prefixes."""
     source, artifacts = services.source, services.artifacts
     settings = services.settings.artifacts
     if isinstance(artifacts, LocalStorage):
@@ -89,5 +89,5 @@ def _databases(services: Services) -> Iterator[Path]:
     scheme, _, path = services.settings.warehouse.url.partition(":")
     if scheme == "sqlite":
         yield Path(path).resolve()
-    if services.index is not None:  # also that of the embedded queue
+    if services.index is not None:  # also the database of the embedded queue
         yield services.index.resolve()

@@ -1,7 +1,7 @@
-"""`ingest --prune`: what is gone from a folder is removed from the lake, by the events of such a removal.
+"""`ingest --prune`: remove from the lake what no longer exists in a folder, by processing removal events.
 
-Only what the lake knows in the folder is looked for: objects with current rows, or with an open dead letter.
-A disk that is not mounted looks like a folder that was emptied, so then the caller has to be sure.
+It considers only objects with current rows or an open dead letter. An unmounted disk looks like an emptied
+folder; in that case the caller must confirm.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from app.storage.local.storage import LocalStorage
 from app.warehouse.queries import current_below, letters_below
 
 MANY = 2
-"""So many known objects of an empty folder look like a disk that is not mounted; one was probably removed."""
+"""An empty folder with this many known objects may be an unmounted disk; one was probably removed."""
 KEPT = "kept"
 
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """A file, and of the versions that the lake knows of it the size in bytes by generation, 0 if unknown."""
+    """A file, and the size in bytes of each known version, by generation; 0 if unknown."""
 
     file: File
     versions: Mapping[int, int]
@@ -46,10 +46,10 @@ def prune(
     sure: bool = False,
     progress: Progress = lambda done, total: None,
 ) -> dict[str, object]:
-    """Write tombstones for what the lake knows of a folder and is gone from it; return how many ended how.
+    """Write tombstones for known objects that no longer exist in a folder; return the number by outcome.
 
-    Emits a line for each removal and each failure. Raises RemovalsHeld, before anything is removed, where it
-    looks as if a disk were not mounted, unless `sure`; ConfigError for a folder that nobody knows.
+    Emits a line for each removal and each failure. Raises RemovalsHeld, before removing anything, if the
+    folder looks like an unmounted disk, unless `sure`; ConfigError for a folder without known objects.
     """
     folder = folder.resolve()
     counts: Counter[str] = Counter()
@@ -87,7 +87,7 @@ def prune(
 
 
 def _known(folder: Path, services: Services, machine: Services) -> list[Known]:
-    """Return the objects of a folder that the lake knows, in order of their addresses."""
+    """Return the known objects of a folder, ordered by address."""
     source = machine.source
     assert isinstance(source, LocalStorage)
     if folder != source.root and not is_object_name(folder.relative_to(source.root).as_posix()):
@@ -116,7 +116,7 @@ def _file(uri: str, view: Services) -> File:
 
 
 def _check_mounted(folder: Path, gone: Sequence[Known], known: int) -> None:
-    """Raise RemovalsHeld where all known objects of the folder are gone, or many of an empty folder in it."""
+    """Raise RemovalsHeld if all known objects are gone, or several of an empty folder inside."""
     left = Counter(_place(one.file) for one in gone)
     suspects = [(place, count) for place, count in left.items() if count >= MANY and _is_empty(place)]
     if len(gone) == known:
@@ -132,7 +132,7 @@ def _check_mounted(folder: Path, gone: Sequence[Known], known: int) -> None:
 
 
 def _place(file: File) -> Path:
-    """Return the nearest folder above a file that is still there."""
+    """Return the nearest existing folder above a file."""
     return next(place for place in (file.source.root / file.name).parents if place.is_dir())
 
 
@@ -150,9 +150,9 @@ def _begun(gone: Iterable[Known], pool: ThreadPoolExecutor) -> Iterator[Future[L
 
 
 def _remove(known: Known) -> Line:
-    """Handle the removal of every version of a file that is known, then remember it as removed.
+    """Process the removal of every known version of a file, then record it as removed.
 
-    Without that a file that comes back with its old time would be the version that has a tombstone.
+    Otherwise a file that comes back with its old time would equal the version that has a tombstone.
     """
     file = known.file
     line: Line = {"object_uri": file.uri}

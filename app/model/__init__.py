@@ -1,1 +1,1 @@
-"""What travels between rooms: values, options, errors, names. Standard library only."""
+"""Values, options, errors and names that all packages share. Standard library only."""

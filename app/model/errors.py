@@ -1,4 +1,4 @@
-"""What can go wrong, and what becomes of the message then.
+"""The error classes, and what happens to a message that fails with each.
 
     DicomlakeError
       ConfigError               start-up only: what is wrong, where, what to do; exit code 2
@@ -6,7 +6,7 @@
         BadEvent                  not an event, or not for us
         BadName                   no object can have this name
         NotDicom                  not DICOM although its name says so
-        PlainText                 one of these: it is text
+        PlainText                 the same, for plain text
         BadDataset                DICOM, but broken
         ObjectTooLarge            over `source.max_object_bytes`
         BadArchive                an archive, or members of it, that cannot be read
@@ -14,17 +14,17 @@
         WorkerCrashed             the worker process died on these bytes
         RowRejected               the warehouse refuses this row
         RowsRejected              the warehouse refused some rows of an append; the others are stored
-        Unrenderable              no preview; caught where the data set is described, never loses the row
+        Unrenderable              no preview; caught in `dicom.describe`, the row is stored without a preview
         CannotDeidentify          refuse, write nothing
-      TransientError            a failing step of input or output may heal: nack, retried
+      TransientError            a failing input or output may recover: nack, retried
         StorageUnavailable (RemovalsHeld) WarehouseUnavailable BusUnavailable ShortRead Overloaded OutOfSpace
         DeadlineExceeded
       InternalError             our bug: nack, retried as if transient
-      ObjectGone                neither: this object version is no more, so the event is superseded
-        NotAFile                  what has its name is a pipe, a device, a link or a folder
+      ObjectGone                neither: this object version no longer exists, so the event is superseded
+        NotAFile                  the name is that of a pipe, a device, a link or a folder
 
-Pure steps raise permanent errors, input and output raises transient ones unless the vendor's class says
-otherwise; nobody decides by the text of a message.
+Pure steps raise permanent errors. Input and output raise transient errors, unless the class of the vendor's
+error shows that it is permanent. Never classify an error by its text.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ _APP = Path(__file__).resolve().parents[1]
 
 
 class DicomlakeError(Exception):
-    """Root of the tree. `code` is stable and part of the contract; the text never holds a value.
+    """Base class. `code` is stable and part of the contract; the text never contains a value of a data set.
 
-    stage: step of the pipeline that failed, where it was one.
+    stage: the step of the pipeline that failed, if any.
     """
 
     code = "error"
@@ -53,7 +53,7 @@ class DicomlakeError(Exception):
             self.code = code
 
     def __reduce__(self) -> tuple[object, ...]:
-        # Errors are copied for all who wait for one commit; the default forgets keyword arguments.
+        # Errors are copied for all callers of a group commit; the default loses keyword arguments.
         return _rebuild, (type(self), self.text, self.code)
 
 
@@ -62,7 +62,7 @@ def _rebuild(kind: type[DicomlakeError], text: str, code: str) -> DicomlakeError
 
 
 class ConfigError(DicomlakeError):
-    """The configuration, or the machine it names, does not allow to start."""
+    """The service cannot start with this configuration on this machine."""
 
     code = "config"
 
@@ -74,13 +74,13 @@ class PermanentError(DicomlakeError):
 
 
 class BadEvent(PermanentError):
-    """The body is no event, or an event that is not for this service."""
+    """The body is not an event, or an event for another service."""
 
     code = "bad_event"
 
 
 class BadName(PermanentError):
-    """No object can have this name."""
+    """This cannot be the name of an object."""
 
     code = "bad_name"
 
@@ -92,17 +92,17 @@ class NotDicom(PermanentError):
 
 
 class PlainText(NotDicom):
-    """The bytes are plain text: under a name without an extension nobody expects an image."""
+    """The bytes are plain text, which is no failure under a name without an extension."""
 
 
 class BadDataset(PermanentError):
-    """The bytes are DICOM but cannot be read to the end."""
+    """The bytes are DICOM but malformed or truncated."""
 
     code = "bad_dataset"
 
 
 class ObjectTooLarge(PermanentError):
-    """The object is over the configured size."""
+    """The object exceeds `source.max_object_bytes`."""
 
     code = "object_too_large"
 
@@ -114,25 +114,25 @@ class BadArchive(PermanentError):
 
 
 class LimitExceeded(PermanentError):
-    """A limit on memory, time, pixels or nesting was hit."""
+    """A limit on memory, time, pixels or nesting was exceeded."""
 
     code = "limit_exceeded"
 
 
 class WorkerCrashed(PermanentError):
-    """The worker process died while it held this object."""
+    """The worker process died while it processed this object."""
 
     code = "worker_crashed"
 
 
 class RowRejected(PermanentError):
-    """The warehouse refuses this row, and would again."""
+    """The warehouse refuses this row, and a retry would not help."""
 
     code = "row_rejected"
 
 
 class RowsRejected(RowRejected):
-    """Some rows of an append were refused, all others are stored; `rejected` maps row index to reason."""
+    """Some rows of an append were refused, the others are stored; `rejected` maps row index to reason."""
 
     def __init__(self, rejected: Mapping[int, str]) -> None:
         super().__init__(f"{len(rejected)} row(s) refused: {next(iter(rejected.values()), '')}")
@@ -155,7 +155,7 @@ class BadSearch(DicomlakeError):
 
 
 class Unrenderable(PermanentError):
-    """There is no preview; `code` becomes `preview_error`."""
+    """The preview cannot be made; `code` becomes `preview_error`."""
 
     code = "unrenderable"
 
@@ -167,43 +167,43 @@ class CannotDeidentify(PermanentError):
 
 
 class TransientError(DicomlakeError):
-    """May heal by itself: try again later."""
+    """May succeed later without any change."""
 
     code = "transient"
 
 
 class StorageUnavailable(TransientError):
-    """The object store does not answer as it should."""
+    """The object store fails or does not answer."""
 
     code = "storage_unavailable"
 
 
 class RemovalsHeld(StorageUnavailable):
-    """All known files of a folder are gone, and it looks as if a disk were."""
+    """All known files of a folder have disappeared, as if its disk were unmounted."""
 
     code = "removals_held"
 
 
 class WarehouseUnavailable(TransientError):
-    """The warehouse does not take rows now."""
+    """The warehouse does not accept rows now."""
 
     code = "warehouse_unavailable"
 
 
 class BusUnavailable(TransientError):
-    """The queue does not take messages now."""
+    """The bus does not accept messages now."""
 
     code = "bus_unavailable"
 
 
 class ShortRead(TransientError):
-    """Fewer or other bytes came than the store announced."""
+    """The bytes differ in number or checksum from what the store announced."""
 
     code = "short_read"
 
 
 class Overloaded(TransientError):
-    """No room for this event now."""
+    """There is no memory for this event now."""
 
     code = "overloaded"
 
@@ -221,7 +221,7 @@ class DeadlineExceeded(TransientError):
 
 
 class InternalError(DicomlakeError):
-    """An error nobody foresaw; the text is its class and the line of ours where it came from."""
+    """A bug: an unexpected error. The text is its class and the line of our code that it came from."""
 
     code = "internal_error"
 
@@ -233,14 +233,14 @@ class ObjectGone(DicomlakeError):
 
 
 class NotAFile(ObjectGone):
-    """What has this name is no regular file, so there is no version to read."""
+    """The name is not that of a regular file, so there is no version to read."""
 
     code = "not_a_file"
 
 
 @contextmanager
 def internal() -> Iterator[None]:
-    """Turn an error that is not in the tree into InternalError: a nack, with a reason to look up."""
+    """Convert an unexpected error into InternalError: a nack, with a reason to look up."""
     try:
         yield
     except DicomlakeError:
@@ -250,12 +250,12 @@ def internal() -> Iterator[None]:
 
 
 def internal_error(error: Exception) -> InternalError:
-    """Return what an error that is not in the tree becomes: its class and its place, never its text."""
+    """Return the InternalError for an unexpected error: its class and place, never its text."""
     return InternalError(" at ".join([type(error).__name__, *places(error)[-1:]]))
 
 
 def places(error: BaseException) -> list[str]:
-    """Return where an error passed in our code, each as `app/FILE:line`, the innermost last."""
+    """Return the lines of our code in an error's traceback as `app/FILE:line`, the innermost last."""
     frames = [
         (Path(frame.f_code.co_filename), line) for frame, line in traceback.walk_tb(error.__traceback__)
     ]
@@ -264,9 +264,9 @@ def places(error: BaseException) -> list[str]:
 
 @contextmanager
 def permanent(kind: type[PermanentError]) -> Iterator[None]:
-    """Turn whatever a pure step raises into `kind`, keeping the class name and dropping the text.
+    """Convert any error of a pure step into `kind`, keeping the class name and dropping the text.
 
-    Texts of parsers quote values of the data set, so they never travel further.
+    The texts of parser errors quote values of the data set, so they must not go any further.
     """
     try:
         yield

@@ -1,4 +1,4 @@
-"""What is known of an archive before any of its members is unpacked."""
+"""Listing of an archive: what its headers say, before any member is unpacked."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Setting = Annotated[str, re.compile(r"(limits|workers|archive)\.[a-z_]{1,40}").f
 
 
 class Kind(Enum):
-    """How the bytes are packed, as their beginning says. OTHER: an archive of a kind that is not read."""
+    """Kind of archive, detected from the first bytes. OTHER: an archive of a kind that is not supported."""
 
     ZIP = "zip"
     TAR = "tar"
@@ -23,11 +23,11 @@ class Kind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One file in an archive, as the archive describes it; unpacking holds it to `packed`, `size` and `crc`.
+    """One file in an archive, as the archive declares it; unpacking enforces `packed`, `size` and `crc`.
 
-    label: its path as readable text, unique in the archive; never used as a path. offset, end: the bytes of
-    the object (for gzip: of the inflated stream) that are its own. size: bytes once unpacked. packed, method,
-    crc: of a zip, where `offset` is that of the local header. fault: code why it cannot be unpacked.
+    label: its path as readable text, unique in the archive; never used as a path. offset, end: its range of
+    bytes in the object (for gzip: in the inflated stream). size: bytes after unpacking. packed, method, crc:
+    for zip, where `offset` points at the local header. fault: code of why it cannot be unpacked.
     """
 
     label: str
@@ -42,7 +42,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """The files of an archive by ascending offset. `fault`: code why there may be more than these."""
+    """The files of an archive by ascending offset. `fault`: code of why the listing may be incomplete."""
 
     kind: Kind
     entries: tuple[Entry, ...]
@@ -51,9 +51,9 @@ class Listing:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """A member that was not described, and the code why.
+    """A member that could not be described, and the code of the reason.
 
-    detail: the setting that it is over, or `empty`; else nothing. is_text: it is plain text.
+    detail: the setting whose limit it exceeds, or `empty`; else "". is_text: it is plain text.
     """
 
     label: str

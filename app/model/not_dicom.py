@@ -1,4 +1,4 @@
-"""What bytes that are not DICOM are instead, as far as it decides whether somebody misses an image."""
+"""Decide whether bytes that are not DICOM are a failure or can be ignored."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import re
 from app.model.errors import NotDicom, PlainText
 
 HEAD_BYTES = 4096
-"""How much of the beginning decides."""
+"""Number of leading bytes that are examined."""
 CONTROL = re.compile(rb"[\0-\x06\x0e-\x1a\x1c-\x1f\x7f]")
-"""What no text has: as in file(1), control characters other than BEL to CR and ESC."""
+"""Bytes that plain text does not contain: as in file(1), control characters except BEL to CR and ESC."""
 
 
 def not_dicom(head: bytes) -> NotDicom:
@@ -22,8 +22,8 @@ def not_dicom(head: bytes) -> NotDicom:
 
     Returns
     -------
-    PlainText where it is UTF-8 without control characters and does not announce itself as DICOM; a character
-    may be cut at the end of a full head. Else NotDicom: also of no bytes at all, an upload that failed
+    PlainText for UTF-8 without control characters that does not begin like DICOM (a full head may end inside
+    a character). Otherwise NotDicom, also for an empty object, which is a failed upload
     """
     if not head:
         return NotDicom("the object is empty (0 bytes)")
@@ -33,7 +33,7 @@ def not_dicom(head: bytes) -> NotDicom:
 
 
 def is_expected(name: str, pattern: str, is_text: bool) -> bool:
-    """Return whether a name promises DICOM; of text only one with an extension does, so `README` does not.
+    """Return whether a name promises DICOM; for plain text it needs an extension, so `README` does not.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Options and limits that decide what becomes of the same bytes; each is declared here alone."""
+"""Options and limits of describing an object. Each is declared only here."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ import math
 from dataclasses import asdict, dataclass, replace
 
 BIG_BYTES = 64 * 2**20
-"""Above this size an object is read in ranges instead of into memory."""
+"""Objects above this size are read in ranges instead of into memory."""
 
 
 @dataclass(frozen=True, slots=True)
 class MetadataOptions:
-    """What goes into the row's `metadata` and what stays bulk data.
+    """What the row's `metadata` contains, and what is left as bulk data.
 
-    keys: `keyword` or `tag` (eight hex digits), by which the row names public elements. include: keywords or
+    keys: `keyword` or `tag` (eight hex digits), the keys of public elements in the row. include: keywords or
     tags to keep in the row; empty keeps all. bulk_threshold: bytes; longer binary values become a
-    BulkDataURI. strict: a value that is not valid fails the object, not only warns.
+    BulkDataURI. strict: an invalid value fails the object instead of producing a warning.
     """
 
     keys: str = "keyword"
@@ -29,12 +29,12 @@ class MetadataOptions:
 
 @dataclass(frozen=True, slots=True)
 class DatasetLimits:
-    """How much one data set may hold: past one of the first five it fails, past another only its picture.
+    """Limits of one data set. Above one of the first five the object fails, above another only its preview.
 
-    depth: sequences one in the other. elements: elements and items in all. fragments: of encapsulated pixel
-    data in all. inflated_bytes: of a deflated data set; past 32 MiB also at most `inflated_ratio` times what
-    it is deflated. pixels: rows x columns x samples of one frame. frames: as the data set says. tiles: of one
-    JPEG 2000 frame. scans: of one progressive JPEG frame.
+    depth: nested sequences. elements: total elements and items. fragments: total fragments of encapsulated
+    pixel data. inflated_bytes: size of a deflated data set after inflating. inflated_ratio: maximum
+    compression ratio, checked above 32 MiB. pixels: rows x columns x samples of one frame. frames: declared
+    number of frames. tiles: in one JPEG 2000 frame. scans: in one progressive JPEG frame.
     """
 
     depth: int = 64
@@ -49,9 +49,9 @@ class DatasetLimits:
 
 
 DOCUMENT_VERSION = 2
-"""Rises when the same bytes with the same options give another document, other columns or another preview."""
+"""Increase this when the same bytes and options produce a different document, column or preview."""
 DEFAULT_LIMITS = DatasetLimits()
-"""Those of the default settings, for who reads a data set without any."""
+"""Limits used when the caller passes none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +60,8 @@ class PreviewOptions:
 
     max_side: longest side in pixels, 0 keeps the native size. frame: `representative`, `first` or a 1-based
     number. window: `auto` or `centre,width` in modality units. overlays: burn in 60xx overlay planes.
-    icc: convert to sRGB by the embedded profile. draw_pdf: draw encapsulated documents here; else they are
-    left as `Instance.pdf`.
+    icc: convert to sRGB by the embedded profile. draw_pdf: draw encapsulated PDFs here; otherwise return
+    them in `Instance.pdf`.
     """
 
     enabled: bool = True
@@ -92,7 +92,7 @@ class RenderOptions:
 
 
 def window_values(text: str) -> tuple[float, float] | None:
-    """Return centre and width of `centre,width`, None unless both are finite and the width is above 0."""
+    """Parse `centre,width`; return None unless both are finite and the width is above 0."""
     center, _, width = text.partition(",")
     try:
         found = float(center), float(width)
@@ -103,19 +103,19 @@ def window_values(text: str) -> tuple[float, float] | None:
 
 @dataclass(frozen=True, slots=True)
 class DescribeOptions:
-    """All that `dicom.describe` may depend on besides the bytes."""
+    """Everything that the result of `dicom.describe` depends on besides the bytes."""
 
     metadata: MetadataOptions = MetadataOptions()
     preview: PreviewOptions = PreviewOptions()
 
     @property
     def limits(self) -> DatasetLimits:
-        """The limits of reading, which are those of drawing."""
+        """Limits for reading the data set; the preview uses the same."""
         return self.preview.limits
 
     @property
     def key(self) -> str:
-        """A hash of these options and of DOCUMENT_VERSION; under an equal key nothing comes out otherwise."""
+        """A hash of these options and of DOCUMENT_VERSION: equal keys mean equal results."""
         text = json.dumps({"document": DOCUMENT_VERSION, **asdict(self)}, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -124,16 +124,16 @@ class DescribeOptions:
         return replace(self, preview=replace(self.preview, enabled=False))
 
     def leaving_pdf(self) -> DescribeOptions:
-        """Return the same with the drawing of documents left to another process."""
+        """Return the same options, with PDFs left for another process to draw."""
         return replace(self, preview=replace(self.preview, draw_pdf=False))
 
 
 @dataclass(frozen=True, slots=True)
 class ArchiveLimits:
-    """How much of an archive is unpacked at most.
+    """Limits on unpacking an archive.
 
-    max_member_bytes, max_total_bytes: of one member, of all, once unpacked; a member is held in memory.
-    max_ratio: all members unpacked against the archive, where they are more than 32 MiB.
+    max_member_bytes, max_total_bytes: size of one member and of all members after unpacking; one member is
+    held in memory at a time. max_ratio: maximum compression ratio of the archive, checked above 32 MiB.
     """
 
     max_members: int = 10_000

@@ -1,4 +1,4 @@
-"""The values that travel between rooms. All are frozen; nothing else crosses a room but JSON and rows."""
+"""The values that packages exchange. All are frozen; besides them only JSON and rows are exchanged."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ Row = Mapping[str, object]
 
 
 Code = Annotated[str, re.compile(r"[a-z][a-z0-9_]{0,39}").fullmatch]
-"""A stable word for a fault."""
+"""A stable word that identifies a fault."""
 Count = Annotated[int, range(1 << 64).__contains__]
 OWN_QUEUE = "own_queue"
-"""In the state of a request: whether the embedded queue sent it, from within this process."""
+"""Key in the state of a request: whether the embedded queue of this process sent it."""
 
 
 class EventType(StrEnum):
-    """What happened to an object, in the words of Cloud Storage notifications."""
+    """What happened to an object, as Cloud Storage notifications name it."""
 
     FINALIZE = "OBJECT_FINALIZE"
     DELETE = "OBJECT_DELETE"
@@ -31,12 +31,12 @@ class EventType(StrEnum):
 
 
 REVISION = "dicomlakeRevision"
-"""Attribute of a notification whose object version is to be described again: the number of the revision."""
+"""Attribute of a notification that requests a new description of an object version: the revision number."""
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One delivery of a published message; `attempt` counts from 1, None if the bus does not say."""
+    """One delivery of a published message; `attempt` counts from 1, None if the bus does not count."""
 
     data: bytes
     attributes: Mapping[str, str]
@@ -80,8 +80,8 @@ class ObjectRef:
 class ObjectEvent:
     """A change of one object version. Sizes in bytes; `crc32c` in base64 as Cloud Storage writes it.
 
-    revision: set where nothing changed and the version is described again; the seconds since 1970 at which
-    that was decided, so that a later one has a higher number.
+    revision: set if the object did not change but is described again; the time of that request in seconds
+    since 1970, so later revisions have higher numbers.
     overwritten_by: generation that replaced this version. overwrote: generation that this version replaced.
     """
 
@@ -100,7 +100,7 @@ class ObjectEvent:
     def generations_fall(self) -> bool:
         """Whether this version has a lower generation than one it replaced: views would show the wrong one.
 
-        Cloud Storage does not promise that generations of successive versions rise; nobody saw them fall.
+        Cloud Storage does not promise rising generations, although no exception is known.
         """
         generation = self.ref.generation
         return (self.overwrote or 0) > generation or (self.overwritten_by or generation) < generation
@@ -108,12 +108,12 @@ class ObjectEvent:
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """The bytes of one object version, checked; or, for a big one, a way to read it in ranges.
+    """The verified bytes of one object version or, for a large object, a way to read it in ranges.
 
-    Exactly one of `data` and `opener` is set; `size` is of what is stored. `opener` is called where the store
-    is: a worker gets another one, which asks the server. decode: makes the object's bytes of those stored,
-    where they are encoded (Content-Encoding); picklable, for it is called in a worker alone. member: the path
-    of these bytes inside the archive that the object is.
+    Exactly one of `data` and `opener` is set; `size` is the stored size. `opener` works only in the server:
+    a worker gets another one, which asks the server for ranges. decode: decodes the stored bytes if they have
+    a Content-Encoding; picklable, because it runs only in a worker. member: path of these bytes inside an
+    archive.
     """
 
     ref: ObjectRef
@@ -127,7 +127,7 @@ class Content:
 
     @property
     def at_hand(self) -> bytes | None:
-        """The object's bytes where they are here as they are; None where they have to be read or decoded."""
+        """The bytes if they are in memory and not encoded; None if they must be read or decoded."""
         return None if self.decode else self.data
 
     def open(self) -> BinaryIO:
@@ -138,9 +138,9 @@ class Content:
 
 @dataclass(frozen=True, slots=True)
 class DatasetWarning:
-    """One element that is not valid, or not written as it should be. `tag` is eight hex digits.
+    """One element that is invalid or wrongly encoded. `tag` is eight hex digits.
 
-    Its value is kept verbatim in the document, and but for NUL characters in the row.
+    The document keeps its value verbatim; so does the row, except for NUL characters.
     """
 
     tag: Annotated[str, re.compile("[0-9A-F]{8}").fullmatch]
@@ -149,12 +149,12 @@ class DatasetWarning:
 
 @dataclass(frozen=True, slots=True)
 class Instance:
-    """What one DICOM data set was found to be; the pure result of its bytes.
+    """The description of one DICOM data set: a pure function of its bytes.
 
     columns: the typed columns of the table `instances` that come from the data set.
     metadata: JSON text for the column `metadata`. document: the PS3.18 Annex F JSON, UTF-8.
-    preview: PNG bytes, or None with `preview_error` saying why. took_ms: milliseconds for `parse`, `render`.
-    pdf: a document whose first page is still to be drawn, where the options leave that to another process.
+    preview: PNG bytes, or None with a reason in `preview_error`. took_ms: milliseconds of `parse`, `render`.
+    pdf: an encapsulated PDF whose first page another process must still draw.
     """
 
     columns: Row
@@ -169,7 +169,7 @@ class Instance:
 
     @property
     def decoder_failed(self) -> bool:
-        """Whether a decoder refused a frame: some leak what they had allocated, so their process must go."""
+        """Whether a decoder failed. Some decoders then leak memory, so the worker must be replaced."""
         return self.preview_error in ("decode_failed", "out_of_memory")
 
 
@@ -183,9 +183,12 @@ class Reason:
 
 
 class GiveUp(Enum):
-    """What becomes of a permanent failure: a nack until the settings' last delivery, then a dead letter;
-    a dead letter at once; or nothing that is told, for it is an open dead letter already. The last two are
-    for deliveries that do not come again, and whose sender therefore waits as long as they take."""
+    """When to give up a permanent failure.
+
+    WHEN_DUE: nack until `delivery.permanent_attempts`, then dead-letter. NOW: dead-letter at once. SILENTLY:
+    write nothing, because an open dead letter exists already. The last two are for `ingest`, whose deliveries
+    are not repeated and which waits as long as they take.
+    """
 
     WHEN_DUE = "when_due"
     NOW = "now"
@@ -203,7 +206,7 @@ class Stage(StrEnum):
 
 
 class Status(StrEnum):
-    """How an event ended when it did not fail."""
+    """How an event ended, unless it failed."""
 
     STORED = "stored"
     DELETED = "deleted"
@@ -214,10 +217,10 @@ class Status(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of one event. `code` says why an event was ignored, superseded or dead-lettered.
+    """The result of one event. `code` is the reason if it was ignored, superseded or dead-lettered.
 
-    stored: of an archive, how many of its members have rows; these are too many to be in `instances`. reason:
-    of a dead letter, its sentence.
+    stored: for an archive, the number of members with rows; `instances` then stays empty. reason: for a dead
+    letter, its sentence.
     """
 
     status: Status

@@ -1,9 +1,9 @@
-"""What happens to one event: read this page first.
+"""Process one event: read this file first.
 
     fetch -> describe (in a worker) -> write artifacts -> append the row -> ack
 
-Order is the design: artifacts, then the row that points at them, then the ack. Every name and key is
-derived from the event, so a crash anywhere and a redelivery give the same objects and the same row.
+The order is the design: artifacts, then the row that points at them, then the ack. Every name and key is
+derived from the event, so after a crash at any point a redelivery produces the same objects and the same row.
 """
 
 from __future__ import annotations
@@ -65,17 +65,16 @@ from app.services import Services
 from app.warehouse.queries import rows_of_version
 
 AHEAD_S = 86_400
-"""Seconds by which the clock of the sender of a revision may be ahead of ours."""
+"""Accepted clock difference, in seconds, between the sender of a revision and us."""
 REMOVALS = (EventType.DELETE, EventType.ARCHIVE)
 OVERLOADED_ATTEMPTS = 10
-"""From this delivery on, `overloaded` is recorded in `failures`: half of the default attempts are used up."""
+"""Record `overloaded` in `failures` from this delivery on: half of the default attempts are used up."""
 
 
 def handle(message: Message, services: Services, how: GiveUp = GiveUp.WHEN_DUE) -> Outcome:
-    """Process one delivery and return how it ended; returning means ack, raising means nack.
+    """Process one delivery and return its outcome. Returning means ack, raising means nack.
 
-    A permanent failure is dead-lettered with its reason when `how` says so; until then it is raised, so that
-    it is tried again.
+    `how` decides when a permanent failure becomes a dead letter; until then it is raised, so the bus retries.
     """
     patient = how is not GiveUp.WHEN_DUE
     attempt = Attempt(message, services.settings.delivery.deadline_s, services.metrics, patient)
@@ -98,7 +97,7 @@ def handle(message: Message, services: Services, how: GiveUp = GiveUp.WHEN_DUE) 
 
 
 def ingest(event: ObjectEvent, attempt: Attempt, services: Services) -> Outcome:
-    """Make the row and the artifacts of one event, or say why there is nothing to make."""
+    """Store the artifacts and the row of one event, or return why the event is ignored."""
     if reason := unwanted(event, services):
         return Outcome(Status.IGNORED, reason)
     uri = services.source.uri(event.ref.name, event.ref.bucket)
@@ -124,7 +123,10 @@ def ingest_object(
     attempt: Attempt,
     services: Services,
 ) -> Outcome:
-    """Fetch one object and make its row and artifacts; `correct` is told how many bytes it holds."""
+    """Fetch one object and store its artifacts and row.
+
+    `correct` replaces the estimated size in the memory budget once the real size is known.
+    """
     try:
         with attempt.step(Stage.READ):
             content = fetch(event, services)
@@ -139,9 +141,10 @@ def ingest_object(
             correct(cost(content) + len(instance.pdf or b""))
             instance = with_page(instance, options.preview, attempt, services.workers, MAX_WAIT_S)
         if instance.preview is None and instance.preview_error is None:
-            row["describe_key"] = options.without_preview().key  # its picture may be of other settings
+            # The existing picture was kept, and may have been made with other settings.
+            row["describe_key"] = options.without_preview().key
     except ObjectGone as gone:
-        remove_artifacts(event.ref, services)  # of a delivery that died before it could settle
+        remove_artifacts(event.ref, services)  # an earlier delivery may have died before `settle`
         return Outcome(Status.SUPERSEDED, gone.code)
     except NotDicom as error:
         if is_expected(event.ref.name, services.settings.source.expect, isinstance(error, PlainText)):
@@ -159,7 +162,7 @@ def ingest_object(
 def ingest_members(
     content: Content, event: ObjectEvent, row: Row, attempt: Attempt, services: Services
 ) -> Outcome:
-    """Make rows and artifacts of the good members of an archive, batch by batch; then fail for the others."""
+    """Store the good members of an archive in batches, then raise if any member was refused."""
     members = Members(content, attempt, services)
     stored: set[str | None] = set()
     attempt.stored = 0
@@ -187,11 +190,13 @@ def ingest_members(
 def settle(
     event: ObjectEvent, outcome: Outcome, members: Collection[str | None], services: Services
 ) -> Outcome:
-    """Take the artifacts back if the object went meanwhile: its removal may have been handled before them.
+    """Clean up after storing: remove artifacts that have become obsolete meanwhile.
 
-    The row stays, for the tombstone hides it. Where removals are not events, nothing that went is looked for.
-    Otherwise, once a revision of these members is stored, what it replaces is removed: unless a change of the
-    object's metadata made the first description current again.
+    If the object is gone, remove what was just written: its removal may have been processed before these
+    writes. The row may stay, because the tombstone hides it. Skipped if removals are not among the events.
+
+    If this was a revision, remove the artifacts that it replaces, unless a metadata update of the object has
+    made the earlier description current again.
     """
     if set(REMOVALS) & set(services.settings.source.events) and not services.source.is_live(event.ref):
         remove_artifacts(event.ref, services)
@@ -202,9 +207,9 @@ def settle(
 
 
 def append_rows(event: ObjectEvent, rows: list[Row], services: Services) -> Mapping[int, str]:
-    """Append rows and return which of them the warehouse refused, and why.
+    """Append rows and return the reason for each refused row, by its index.
 
-    What was written for those is removed, unless an earlier row points at it: another event, or delivery.
+    The artifacts of a refused row are removed, unless a row of an earlier event or delivery points at them.
     """
     try:
         services.warehouse.append("instances", rows)
@@ -221,7 +226,7 @@ def append_rows(event: ObjectEvent, rows: list[Row], services: Services) -> Mapp
 
 
 def unwanted(event: ObjectEvent, services: Services) -> str | None:
-    """Return why an event is acked without work, or None; an event of a foreign bucket is refused."""
+    """Return why an event is acknowledged without work, or None. Raise BadEvent for a foreign bucket."""
     settings = services.settings.source
     if event.ref.bucket not in (services.source.bucket, *settings.buckets):
         raise BadEvent(
@@ -230,14 +235,14 @@ def unwanted(event: ObjectEvent, services: Services) -> str | None:
     if not event.ref.name.startswith(services.source.prefix) and event.ref.bucket == services.source.bucket:
         return "outside_prefix"
     if event.revision is not None and event.revision > services.now().timestamp() + AHEAD_S:
-        # It would hide every honest revision of this version.
+        # A revision from the future would hide all later revisions of this version.
         raise BadEvent(f"message.attributes.{REVISION}: lies in the future; it is UNIX seconds")
     own = services.own_prefixes.get(event.ref.bucket, ())
     return events.ignored(event, own, settings.events)
 
 
 def fetch(event: ObjectEvent, services: Services) -> Content:
-    """Return the checked bytes of exactly the notified generation."""
+    """Read exactly the notified generation, with its length and checksum verified."""
     limit = services.settings.source.max_object_bytes
     if limit and event.size is not None and event.size > limit:
         raise ObjectTooLarge(f"the object is over source.max_object_bytes ({limit})")
@@ -249,14 +254,14 @@ def fetch(event: ObjectEvent, services: Services) -> Content:
 
 
 def looks_packed(content: Content, attempt: Attempt, services: Services) -> bool:
-    """Tell whether an object is an archive; a worker tells where its bytes have to be inflated for that."""
+    """Return whether an object is an archive. An encoded object is inflated for this, so in a worker."""
     if content.decode is None:
         return is_archive(content)
     return attempt.run(services.workers, is_archive, content)
 
 
 def describe_safely(content: Content, event: ObjectEvent, attempt: Attempt, services: Services) -> Instance:
-    """Describe a data set in a worker; a worker lost while rendering costs the picture, not the metadata."""
+    """Describe a data set in a worker; if the worker dies while rendering, again without a preview."""
     run = partial(attempt.run, services.workers, describe, content)
     options = services.settings.describe_options().leaving_pdf()
     plain = options.without_preview()
@@ -273,9 +278,10 @@ def describe_safely(content: Content, event: ObjectEvent, attempt: Attempt, serv
 
 
 def check_removal(event: ObjectEvent, row: Row, services: Services) -> None:
-    """Refuse the removal of a version that never was: it would hide all that come later, for good.
+    """Raise BadEvent for the removal of a version that never existed: it would hide all later versions.
 
-    A version that the store cannot know, such as a file pushed by hand before the watcher saw it, has a row.
+    The storage may not know a version, such as a file that was pushed by hand before the watcher saw it; then
+    its row proves that it existed.
     """
     if services.source.had(event.ref, services.now()):
         return
@@ -287,7 +293,8 @@ def check_removal(event: ObjectEvent, row: Row, services: Services) -> None:
 def remove(event: ObjectEvent, row: Row, attempt: Attempt, services: Services) -> Outcome:
     """Write the tombstone of one object version, then remove its artifacts.
 
-    An overwrite's event too: the tombstone hides that version only, whatever comes before or after it.
+    This also handles the removal event of an overwrite: a tombstone hides only that version, so the order in
+    which the events arrive does not matter.
     """
     with attempt.step(Stage.APPEND):
         services.warehouse.append("instances", [row])
@@ -297,7 +304,7 @@ def remove(event: ObjectEvent, row: Row, attempt: Attempt, services: Services) -
 
 
 def give_up(error: DicomlakeError, attempt: Attempt, services: Services, how: GiveUp) -> Outcome:
-    """Record a failed attempt; dead-letter it where it is permanent and due, else raise the error again."""
+    """Record a failed attempt; dead-letter a permanent failure that is due, else raise the error again."""
     message, event = attempt.message, attempt.event
     error.stage = attempt.stage
     uri = services.source.uri(event.ref.name, event.ref.bucket) if event else ""
@@ -306,9 +313,9 @@ def give_up(error: DicomlakeError, attempt: Attempt, services: Services, how: Gi
     given_up = Outcome(Status.DEAD_LETTERED, error.code, stored=attempt.stored, reason=reason.text)
     if permanent and how is GiveUp.SILENTLY:
         return given_up
-    # Waiting for room says nothing about the object; only when it lasts does a dead letter need its reason.
+    # Overload is not the object's fault. Record it only late, so that a dead letter will have a reason.
     if not (isinstance(error, Overloaded) and (message.attempt or 0) < OVERLOADED_ATTEMPTS):
-        with suppress(DicomlakeError):  # best effort: what matters is that the message comes again
+        with suppress(DicomlakeError):  # best effort: the redelivery is what matters
             row = failure_row(reason, permanent, attempt.facts(), services.now())
             services.warehouse.append("failures", [row])
     if not (permanent and (how is GiveUp.NOW or _due(message, services))):
@@ -318,6 +325,6 @@ def give_up(error: DicomlakeError, attempt: Attempt, services: Services, how: Gi
 
 
 def _due(message: Message, services: Services) -> bool:
-    """Tell whether a permanent failure of this delivery is the last one we let happen."""
+    """Return whether this delivery is the one at which a permanent failure is given up."""
     last = services.settings.delivery.permanent_attempts
     return bool(last) and message.attempt is not None and message.attempt >= last

@@ -1,9 +1,9 @@
-"""The members of one archive, described in workers batch by batch; what is not good is kept for the end.
+"""Describe the members of one archive in workers, in batches, and report bad members at the end.
 
     list in a worker ─▶ batches ─▶ describe in a worker ─▶ member by member ─▶ instances, in groups to store
 
-A worker that dies, or has no more time or memory, does so on the first member that did not come. Another
-begins with that one: what fails as the first of its task is to blame itself.
+If a worker dies or exceeds its limits, the cause may be the first member that it did not return, or earlier
+ones. The next worker starts with that member: if it fails as the first of its task, it is itself the cause.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ from app.services import Services
 log = logging.getLogger("dicomlake")
 
 MAX_LOST = 16
-"""So many members may cost their worker its life or its time; then the archive is given up."""
+"""After this many crashed or timed-out members, give up on the archive."""
 MAX_OVERRUNS = 2
-"""After so many PDFs that take too much to draw, no more of them are drawn."""
+"""After this many PDFs over the drawing limit, draw no further PDFs of this archive."""
 GROUP_BYTES, GROUP_MEMBERS, GROUP_S = 32 << 20, 1024, 10.0
-"""Results are stored when they are this large, this many, or were this long in coming."""
+"""Store a group of results at this size in bytes, this number, or after this many seconds."""
 NAMED, NAME_LENGTH = 10, 60
-"""So many members are named, by so many characters of their labels."""
+"""A reason names at most this many members, and this many characters of each label."""
 MAX_TEXT = 900
 
 _JUNK = re.compile(r"(?i)(^|[/\\])(__macosx[/\\]|\._)")
@@ -45,7 +45,7 @@ _ARCHIVE = re.compile(r"(?i)\.(zip|tar|t?gz|bz2|xz|7z|rar|zst)$")
 
 
 class Members:
-    """Take the instances from `groups`; then `check` tells what was wrong with the others."""
+    """First iterate over `groups` for the good members; then `check` raises for the bad ones."""
 
     def __init__(self, content: Content, attempt: Attempt, services: Services) -> None:
         self._content, self._attempt, self._services = content, attempt, services
@@ -58,7 +58,7 @@ class Members:
         self._passed_over: list[str] = []
 
     def groups(self) -> Generator[list[Instance]]:
-        """Yield the instances, as many as are to be stored at once; close it to free the worker early."""
+        """Yield the instances in groups to store together; close the generator to free the worker early."""
         attempt = self._attempt
         with attempt.step(Stage.DESCRIBE):
             listing = attempt.run(self._services.workers, archive.list_members, self._content, self._limits)
@@ -75,7 +75,7 @@ class Members:
                         yield good
 
     def refuse(self, refused: Iterable[Refused]) -> None:
-        """Note members that cannot be stored; what nobody expected to be DICOM is passed over."""
+        """Record members that cannot be stored; ignore those whose names do not promise DICOM."""
         for one in refused:
             if self._matters(one):
                 self._refused.append(one)
@@ -83,7 +83,7 @@ class Members:
                 self._passed_over.append(one.label)
 
     def check(self) -> None:
-        """Log what was passed over; raise BadArchive if any member is lost, NotDicom if there was none."""
+        """Log ignored members; raise BadArchive if any was refused, NotDicom if none was DICOM."""
         self._attempt.stage = Stage.DESCRIBE
         if self._passed_over:
             names = json.dumps([label[:NAME_LENGTH] for label in self._passed_over[:NAMED]])
@@ -108,9 +108,9 @@ class Members:
         return group
 
     def _described(self, entries: Sequence[Entry]) -> Generator[Instance | Refused]:
-        """Yield what the members are, in order; but PDFs are drawn, and yielded, once their task is done.
+        """Yield the described members in order, except that PDFs follow after their task has ended.
 
-        Drawing them takes a worker, and the task holds one.
+        Drawing a PDF needs a worker, and the running task occupies one.
         """
         while entries:
             done, room = 0, GROUP_BYTES
@@ -141,7 +141,7 @@ class Members:
         return drawn
 
     def _alone(self, entry: Entry, error: PermanentError) -> Instance | Refused:
-        """Describe a member that cost its worker, without its preview."""
+        """Describe a member again that crashed its worker, now without its preview."""
         self._lost += 1
         if self._lost > MAX_LOST:
             raise BadArchive(f"more than {MAX_LOST} members cost their worker: {self._text()}")
@@ -154,7 +154,7 @@ class Members:
         return replace(found, preview_error=error.code) if isinstance(found, Instance) else found
 
     def _task(self, entries: Sequence[Entry], options: DescribeOptions) -> Generator[Instance | Refused]:
-        """Yield what the first members are, at least one, as a worker describes them."""
+        """Yield the first members, at least one, as a worker describes them."""
         part = archive.part(self._content, self._kind, entries)
         task = archive.describe_members, describe, part, options, self._limits
         count = 0
@@ -176,7 +176,7 @@ class Members:
         return True
 
     def _text(self) -> str:
-        """Name what was refused; labels are escaped, for they are the sender's words."""
+        """Name the refused members in a sentence; labels are escaped, because the sender chose them."""
         names = [
             f"{json.dumps(one.label[:NAME_LENGTH])} ({': '.join(filter(None, (one.code, one.detail)))})"
             for one in self._refused[:NAMED]

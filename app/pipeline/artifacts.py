@@ -1,6 +1,6 @@
-"""What we write of one object version, and its names: derived from the event, so a repeat writes the same.
+"""Write and remove the artifacts of one object version, under names derived from the event.
 
-A document is written before its picture and removed after it, so a list of documents finds all there is.
+A document is written before its preview and removed after it, so listing the documents finds every artifact.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from app.services import Services
 from app.warehouse.queries import rows_of_version
 
 AT_ONCE = 8
-"""Artifacts of one archive that are written or removed at the same time."""
+"""Number of artifacts of one archive that are written or removed concurrently."""
 _SUFFIX = re.compile(r"\.(json|png)\Z")
 _OWN = re.compile(r"((?:\^/.+?)?)(?:\.r([0-9]+))?", re.DOTALL)
-"""What follows the path of a version in the stems of its own artifacts: a member, a revision, or nothing."""
-# Before there were revisions, members were in a folder called as the archive and its generation. Objects in a
-# folder of the source that is called so have their own artifacts there.
+"""Suffix of a version's artifacts after `version_path`: a member, a revision, or nothing."""
+# Older releases wrote the artifacts of members to the folder `<archive>.<generation>`. A folder of the source
+# may have that name too, and then contains artifacts of its own objects.
 _OLD_SEGMENT, _OLD_PATH = 240, 700
 _OF_ANOTHER = re.compile(r"\.[0-9]+(\.r[0-9]+)?(/|\Z)")
 _OF_ARCHIVE = re.compile(r"(\.[0-9]+|\^~[0-9a-f]{64})\^/")
 
 
 def write_artifacts(ref: ObjectRef, revision: int | None, instance: Instance, services: Services) -> Written:
-    """Write the JSON document and the PNG and return their URIs; a PNG that stands already is only named."""
+    """Write the JSON document and the PNG and return their URIs; an existing PNG is kept."""
     document_name, preview_name = _names(artifact_stem(ref, instance.member, revision), services)
     document_uri = services.artifacts.write(document_name, instance.document, "application/dicom+json")
     if instance.preview is not None:
@@ -38,7 +38,7 @@ def write_artifacts(ref: ObjectRef, revision: int | None, instance: Instance, se
 
 
 def rendered(ref: ObjectRef, services: Services) -> bool:
-    """Tell whether the preview of this generation stands already."""
+    """Return whether the preview of this generation already exists."""
     _, preview_name = _names(artifact_stem(ref), services)
     return any(
         found.name == services.artifacts.prefix + preview_name
@@ -47,7 +47,7 @@ def rendered(ref: ObjectRef, services: Services) -> bool:
 
 
 def remove_artifacts(ref: ObjectRef, services: Services) -> None:
-    """Remove all that was written of one object version: every revision, and an archive's members."""
+    """Remove all artifacts of one object version, including revisions and members of an archive."""
     listed = _listed(ref, services)
     own = {stem for stem, _, _ in _own(listed, ref)}
     _remove({*_first_stems(ref, services), *own, *_old_members(listed, ref, services)}, services)
@@ -56,10 +56,10 @@ def remove_artifacts(ref: ObjectRef, services: Services) -> None:
 def remove_earlier(
     ref: ObjectRef, revision: int, members: Collection[str | None], services: Services
 ) -> None:
-    """Remove what was written of an object version before this revision, whose rows stand by now.
+    """Remove artifacts of earlier revisions of an object version, once the rows of this revision are stored.
 
-    members: those that have such a row; {None} where the object is no archive. What is older of any other
-    stays, for its row is still current.
+    members: the members with a row of this revision; {None} for an object that is not an archive. Artifacts
+    of other members are kept, because their earlier rows are still current.
     """
     listed = _listed(ref, services)
     bases = {version_path(ref) if member is None else artifact_stem(ref, member) for member in members}
@@ -73,7 +73,7 @@ def remove_earlier(
 
 
 def remove_written(ref: ObjectRef, member: str | None, revision: int | None, services: Services) -> None:
-    """Remove what one event wrote of one object version, or of one member of it."""
+    """Remove the artifacts that one event wrote for an object version or for one of its members."""
     _remove([artifact_stem(ref, member, revision)], services)
 
 
@@ -91,7 +91,7 @@ def _remove(stems: Iterable[str], services: Services) -> None:
 
 
 def _listed(ref: ObjectRef, services: Services) -> set[str]:
-    """Return the stems of all artifacts that may be of one version, by what their names begin with."""
+    """Return the stems of all artifacts that may belong to one version, found by listing prefixes."""
     prefix, path, old = services.settings.artifacts.metadata, version_path(ref), f"{_old_folder(ref)}/"
     begins = [path] if old == f"{path}/" else [path, old]
     skip = len(services.artifacts.prefix + prefix)
@@ -103,7 +103,7 @@ def _listed(ref: ObjectRef, services: Services) -> set[str]:
 
 
 def _own(stems: Iterable[str], ref: ObjectRef) -> Iterator[tuple[str, str, int]]:
-    """Yield the stems that are of this version, each with what it is without revision, and that or 0."""
+    """Yield the stems of this version, each with its stem without revision, and its revision or 0."""
     path = version_path(ref)
     for stem in stems:
         found = _OWN.fullmatch(stem[len(path) :]) if stem.startswith(path) else None
@@ -112,10 +112,10 @@ def _own(stems: Iterable[str], ref: ObjectRef) -> Iterator[tuple[str, str, int]]
 
 
 def _first_stems(ref: ObjectRef, services: Services) -> set[str]:
-    """Return what begins the names of the first description of an object that is no archive.
+    """Return the possible stems of the first description of an object that is not an archive.
 
-    That is also the raw name, which had no escapes before there were revisions. It may be the escaped name of
-    another object; then that one's row tells.
+    One is the name without escapes, as older releases wrote it. It may equal the escaped name of another
+    object; the caller checks that object's row.
     """
     stem, raw = artifact_stem(ref), f"{ref.name}.{ref.generation}"
     other = ref.name.replace("^5e", "^")
@@ -136,7 +136,7 @@ def _old_member(member: str) -> str:
 
 
 def _old_members(stems: Iterable[str], ref: ObjectRef, services: Services) -> set[str]:
-    """Return those of the stems that members of this version got before there were revisions."""
+    """Return the stems that an older release gave to the members of this version."""
     folder = f"{_old_folder(ref)}/"
     below = {
         stem for stem in stems if stem.startswith(folder) and not _OF_ARCHIVE.search(stem[len(folder) :])
@@ -151,9 +151,9 @@ def _old_members(stems: Iterable[str], ref: ObjectRef, services: Services) -> se
 
 
 def _artifacts_below(folder: str, services: Services) -> set[object]:
-    """Return the documents that rows of objects in a folder of the source name.
+    """Return the documents that belong to objects in a folder of the source, according to their rows.
 
-    The folder may be called as an archive and its generation are: it is common to call folders by UIDs.
+    A folder can have the name `<archive>.<generation>`: folders are often named by UIDs.
     """
     sql = "SELECT metadata_uri FROM instances WHERE object_uri >= :low AND object_uri < :high"
     rows = services.warehouse.query(sql, {"low": folder, "high": f"{folder[:-1]}0"})  # "0" follows "/"

@@ -1,4 +1,4 @@
-"""One delivery on its way through the pipeline: its step, what the steps took, when it must end."""
+"""Track one delivery through the pipeline: the current step, the time of each step, the deadline."""
 
 from __future__ import annotations
 
@@ -25,17 +25,18 @@ class HasCode(Protocol):
 
     @property
     def code(self) -> str:
-        """Why, in one stable word; empty where there is nothing to explain."""
+        """Stable code of the reason; empty if there is none."""
         ...
 
 
 class Attempt:
-    """Times the steps of one delivery, knows which one fails, stops when the deadline has passed.
+    """Measures the steps of one delivery, records which step failed, and enforces the deadline.
 
-    The sender of a push waits for the answer, so the deadline includes the time spent waiting for a worker or
-    for room. A patient delivery has no such sender and would not come again: its deadline is for work alone.
+    The sender of a push waits for the answer, so the deadline includes time spent waiting for a worker or for
+    memory. A patient delivery (from `ingest`) has no sender that waits and would not be repeated, so its
+    deadline counts only work.
 
-    stored: how many members of an archive have rows by now.
+    stored: number of members of an archive that have rows so far.
     """
 
     def __init__(self, message: Message, deadline_s: float, metrics: Metrics, patient: bool = False) -> None:
@@ -51,7 +52,7 @@ class Attempt:
         self._worked_s = 0.0
 
     def run(self, workers: Workers, function: Callable[..., T], *args: object) -> T:
-        """Return `function(*args)` as a worker computes it; its seconds there count as the object's own."""
+        """Run `function(*args)` in a worker; its running time counts as work on this object."""
         with self._working() as begun:
             return workers.run(function, *args, wait_s=self.wait_s(), begun=begun)
 
@@ -63,9 +64,9 @@ class Attempt:
         *args: object,
         patience_s: float = math.inf,
     ) -> T:
-        """Return the same within narrower limits, when the tasks of this kind before it are done.
+        """Run it within tighter limits, one task of this kind at a time.
 
-        patience_s: how long to wait for those, unless the delivery is patient.
+        patience_s: how long to wait for earlier tasks of this kind; a patient delivery waits without limit.
         """
         wait_s = self.wait_s()
         wait_s = None if wait_s is None else min(wait_s, patience_s)
@@ -73,7 +74,7 @@ class Attempt:
             return workers.run_confined(limits, function, *args, wait_s=wait_s, begun=begun)
 
     def stream(self, workers: Workers, function: Callable[..., Iterator[T]], *args: object) -> Generator[T]:
-        """Yield what `function(*args)` yields in a worker, none after the deadline; close it to end early."""
+        """Yield from `function(*args)` in a worker until the deadline; close the generator to end early."""
         with self._working() as begun:
             results = workers.stream(function, *args, wait_s=self.wait_s(), begun=begun)
             result = next(results, NONE)
@@ -90,7 +91,7 @@ class Attempt:
 
     @contextmanager
     def _working(self) -> Iterator[Callable[[], None]]:
-        """Count the seconds from the call of what is given to the end of the block as the object's own."""
+        """Count the time from the call of the yielded function to the end of the block as work."""
         asked, begin = time.monotonic(), math.inf
 
         def begun() -> None:
@@ -105,7 +106,7 @@ class Attempt:
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
-        """Wait for room; no work is done in the block."""
+        """Mark a block that only waits for memory: its time does not count as work."""
         begin = time.monotonic()
         yield
         self._waited(time.monotonic() - begin)
@@ -116,10 +117,10 @@ class Attempt:
 
     @contextmanager
     def step(self, stage: Stage) -> Iterator[None]:
-        """Run one step; it is not begun too late.
+        """Run one step, unless the deadline has passed.
 
-        Raises DeadlineExceeded; BadArchive (`limit_exceeded`) where most of the time went into the members of
-        an archive, as it would again.
+        Raises DeadlineExceeded; or BadArchive (`limit_exceeded`) if an archive's members used most of the
+        time, because a retry would exceed the deadline again.
         """
         self.stage = stage
         self._check_time()
@@ -138,7 +139,7 @@ class Attempt:
         raise DeadlineExceeded("the event took longer than delivery.deadline_s")
 
     def end(self, level: int, status: str, why: HasCode) -> None:
-        """Say how this delivery ended, in one line and in the metrics."""
+        """Report the outcome of this delivery in one log line and in the metrics."""
         took_s = time.monotonic() - self._begin
         facts = self.facts() | {"status": str(status), "code": why.code or None, "took_s": round(took_s, 4)}
         if level > logging.INFO:
@@ -146,13 +147,13 @@ class Attempt:
         if self.event and self.event.generations_fall:
             facts["warning"] = "generations_fall"
             level = max(level, logging.WARNING)
-        # Of a bug in a worker only the error itself is here: class and place are in its text.
+        # For a bug in a worker only this error is available; its text has the class and the place.
         bug = why.__cause__ or why if isinstance(why, InternalError) else None
         log.log(level, "event", extra={k: v for k, v in facts.items() if v is not None}, exc_info=bug)
         self._metrics.event(self.event, str(status), why.code, took_s)
 
     def facts(self) -> dict[str, object]:
-        """Return what a log line may say of this delivery."""
+        """Return the facts about this delivery that may be logged."""
         message, event = self.message, self.event
         facts: dict[str, object] = {"message_id": message.message_id, "attempt": message.attempt}
         facts["correlation_id"] = message.correlation_id

@@ -1,10 +1,10 @@
-"""Encapsulated PDFs: a page is a program, so it is drawn apart, within limits of its own.
+"""Draw the page of an encapsulated PDF in a separate worker with tight limits: the page is a program.
 
-    describe in a worker ─▶ Instance with `pdf` ─▶ draw in another, with limits ─▶ Instance with `preview`
+    describe in a worker ─▶ Instance with `pdf` ─▶ draw in another worker ─▶ Instance with `preview`
 
-A few hundred bytes can ask for hours of work and for any amount of memory, and PDFium cannot be interrupted.
-So the kernel ends its process at a limit, and the row, complete by then, is stored without a picture. One PDF
-is drawn at a time: where there are several workers, the others stay free for images.
+A few hundred bytes can demand hours of work or any amount of memory, and PDFium cannot be interrupted. So the
+kernel kills the process at its limit, and the row, which is already complete, is stored without a preview.
+PDFs are drawn one at a time, so that other workers stay free for images.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from app.workers.worker import Limits
 
 PAGE_LIMITS = Limits(memory_bytes=256 << 20, cpu_s=5, abort_is_memory=True)
 MAX_WAIT_S = 10.0
-"""How long an event waits for the PDFs of others. Then it is refused for now: an image may have its place."""
+"""Seconds an event waits for other PDFs before it gets 429, which frees its place for an image."""
 
 
 def with_page(
@@ -32,9 +32,9 @@ def with_page(
     workers: Workers,
     patience_s: float = math.inf,
 ) -> Instance:
-    """Return an instance with the page of its PDF drawn, or with why it was not; others as they are.
+    """Draw the page of an instance's PDF, or set `preview_error`; an instance without a PDF stays as it is.
 
-    Raises Overloaded when its turn does not come in time, and TransientError as `Workers.run`.
+    Raises Overloaded if other PDFs take too long, and TransientError as `Workers.run`.
     """
     if instance.pdf is None:
         return instance

@@ -1,4 +1,4 @@
-"""Pure: what an event and an instance become in the tables; every key is derived from the event."""
+"""Build rows from events and instances. Pure: every key is derived from the event."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from app import __version__
 from app.model.values import Instance, Message, ObjectEvent, ObjectRef, Reason, Row
 
 MAX_SEGMENT = 224
-"""Longest segment of an artifact's path in bytes of UTF-8; a revision and a suffix are still to come."""
+"""Longest segment of an artifact's path in UTF-8 bytes, before a revision and a suffix are added."""
 MAX_PATH = 450
-"""Longest path of an object version, and of a member in it, of the 1,024 bytes that Cloud Storage takes."""
+"""Longest path of an object version and of a member in it; Cloud Storage allows 1,024 bytes in all."""
 _UNSAFE = re.compile("[%^\0-\x1f\x7f\ud800-\udfff]")
 _ARTIFACT = re.compile(r"(?i)\.(json|png)$")
 _LIKE_REVISION = re.compile(r"\.(r[0-9]+)\Z")
@@ -23,14 +23,14 @@ _LIKE_REVISION = re.compile(r"\.(r[0-9]+)\Z")
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """The artifacts of one instance, by URI."""
+    """URIs of the artifacts of one instance."""
 
     metadata_uri: str
     preview_uri: str | None
 
 
 def row_id(event: ObjectEvent, member: str | None = None) -> str:
-    """Return the key of a row: SHA-256 over what names the event, so that a repeat has the same key."""
+    """Return the key of a row: SHA-256 over the event's identity, so a repeated event has the same key."""
     ref = event.ref
     parts = [ref.bucket, ref.name, ref.generation, event.metageneration, member, event.type.value]
     if event.revision is not None:
@@ -39,7 +39,7 @@ def row_id(event: ObjectEvent, member: str | None = None) -> str:
 
 
 def collection(name: str) -> str | None:
-    """Return the first segment of an object's name: a customer's folder; None where the name is in none."""
+    """Return the first path segment of an object's name, such as a customer's folder; None without one."""
     folder, slash, _ = name.partition("/")
     return folder if slash and folder else None
 
@@ -66,11 +66,11 @@ def event_row(event: ObjectEvent, message: Message, object_uri: str, now: dateti
 
 
 def artifact_stem(ref: ObjectRef, member: str | None = None, revision: int | None = None) -> str:
-    """Return what the names of the artifacts of one object version, or of a member of it, have in common.
+    """Return the stem of the artifact names of one object version, or of one of its members.
 
-    No two are equal. Only what `version_path` begins can be found in a list: all but the first description of
-    an object that is no archive, whose name is left to the store, except for `^`. So a segment that ends in
-    `^` is the version of an archive.
+    Stems are unique. Stems that begin with `version_path` can be found by listing. The exception is the first
+    description of an object that is not an archive: its name is passed to the store unchanged except for `^`.
+    Therefore only the version of an archive is a segment that ends in `^`.
     """
     if member is not None:
         path = _LIKE_REVISION.sub(r"^2e\1", artifact_path(member))
@@ -88,17 +88,17 @@ def version_path(ref: ObjectRef) -> str:
 
 
 def _short(path: str) -> str:
-    """Return a path, or its digest where object stores would not take it with all that is around it."""
+    """Return a path, or its digest if the complete name would be too long for an object store."""
     data = path.encode()
     return path if len(data) <= MAX_PATH else f"^~{hashlib.sha256(data).hexdigest()}"
 
 
 def artifact_path(name: str, max_segment: int = MAX_SEGMENT) -> str:
-    """Return the name of a file as a path that every object store takes and gives back unchanged in a list.
+    """Return a file name as a path that every object store accepts and lists unchanged.
 
-    Ordinary names stay as they are, and no two become one. What some object store or file system does not
-    take is written `^25`, as is `^` itself, and the first character of a segment `.` or `..`. A folder is
-    never called as an artifact may be, and a long segment ends in a digest.
+    Ordinary names stay as they are, and different names stay different. Characters that some object store or
+    file system rejects are escaped as in `^25`, and so are `^` itself and the first character of the segments
+    `.` and `..`. A folder never has the name of an artifact. A long segment is cut and ends in a digest.
     """
     *folders, last = [_segment(segment, max_segment) for segment in name.split("/")]
     return "/".join([*(f"{one}^" if _ARTIFACT.search(one) else one for one in folders), last])
@@ -117,10 +117,10 @@ def _segment(segment: str, max_segment: int) -> str:
 def instance_row(
     row: Row, event: ObjectEvent, instance: Instance, written: Written, took_ms: Mapping[str, int]
 ) -> Row:
-    """Return the row of one stored instance: `row` of the event, the data set's columns, the artifacts."""
+    """Return the row of one stored instance: the event's `row`, the data set's columns, the artifacts."""
     took = {**took_ms, **instance.took_ms}
     return {
-        **instance.columns,  # first, so that nothing in them stands for what the event says
+        **instance.columns,  # first, so that the data set cannot override columns of the event
         **row,
         "row_id": row_id(event, instance.member),
         "member": instance.member,
@@ -134,7 +134,7 @@ def instance_row(
 
 
 def failure_row(reason: Reason, permanent: bool, facts: Row, now: datetime) -> Row:
-    """Return the row of `failures` for one failed attempt; `facts` are those of the delivery."""
+    """Return the row of `failures` for one failed attempt; `facts` describe the delivery."""
     return {
         "message_id": facts.get("message_id"),
         "delivery_attempt": facts.get("attempt"),

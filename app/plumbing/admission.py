@@ -1,4 +1,4 @@
-"""Who is let in: bytes in flight have a budget, and a disk that is nearly full takes nothing more."""
+"""Admission control: a budget for bytes in memory, and no new work while a disk is nearly full."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ from app.model.options import BIG_BYTES
 from app.model.values import Content
 
 RANGED_BYTES = 4 * 2**20
-"""What an object that is read in ranges takes of the budget: the buffers on its way."""
+"""Budget of an object that is read in ranges: its buffers."""
 LOOK_S = 1.0
 
 
 def estimate(size: int | None) -> int:
-    """Return how many bytes of an object of this announced size a fetch holds at most."""
+    """Return the maximum bytes that a fetch of an object of this announced size holds in memory."""
     if size is None:
         return BIG_BYTES
     return size if size <= BIG_BYTES else RANGED_BYTES
 
 
 def cost(content: Content) -> int:
-    """Return how many bytes a fetched object holds."""
+    """Return the bytes that a fetched object holds in memory."""
     return RANGED_BYTES if content.data is None else len(content.data)
 
 
 class Budget:
-    """How many bytes of objects may be held at once; 0 is no limit. Safe to call from several threads.
+    """Limits the bytes of objects in memory; 0 is no limit. Safe to call from several threads.
 
-    An event that finds no room waits up to `patience_s` seconds (None: as long as it takes), first come,
-    first served: a large object would otherwise wait for ever behind a stream of small ones. Refusing at once
-    is worse than waiting: each refusal is a failed delivery, slows the whole subscription, and makes Cloud
-    Run see an idle instance and add none.
+    An event that does not fit waits up to `patience_s` seconds (None: without limit). Events are admitted in
+    order of arrival; otherwise a large object might wait for ever behind a stream of small ones. Waiting is
+    better than refusing at once: a refusal is a failed delivery, slows the whole subscription, and makes the
+    instance look idle to Cloud Run, which then adds none.
     """
 
     def __init__(self, max_bytes: int, patience_s: float | None = 0.0) -> None:
@@ -48,9 +48,9 @@ class Budget:
 
     @contextmanager
     def hold(self, size: int, wait_s: float | None = None) -> Iterator[Callable[[int], None]]:
-        """Hold `size` bytes while the block runs; it is given a function to correct that number.
+        """Reserve `size` bytes during the block, which receives a function to correct that number.
 
-        An object larger than the whole budget is let in alone. Raises Overloaded when there is no room within
+        An object larger than the whole budget is admitted alone. Raises Overloaded if there is no room within
         `wait_s` seconds, at most the budget's patience.
         """
         turn = object()
@@ -87,7 +87,7 @@ class Budget:
 
 
 class Space:
-    """Free bytes on the disks of these folders, looked at once a second at most; a minimum of 0 is none."""
+    """Checks free space on the disks of these folders, at most once a second; a minimum of 0 disables it."""
 
     def __init__(
         self, folders: Iterable[Path], min_free_bytes: int, clock: Callable[[], float] = time.monotonic
@@ -98,7 +98,7 @@ class Space:
         self._full: Path | None = None
 
     def check(self) -> None:
-        """Raise OutOfSpace while one of the disks has less free than it must have."""
+        """Raise OutOfSpace while one of the disks has less free space than the minimum."""
         now = self._clock()
         if now >= self._look_at:
             self._look_at = now + LOOK_S
@@ -108,6 +108,6 @@ class Space:
             raise OutOfSpace(f"{text}; see delivery.min_free_bytes")
 
     def _is_full(self, folder: Path) -> bool:
-        with suppress(OSError):  # a folder that cannot be asked is not full; who writes there is told
+        with suppress(OSError):  # the next write there will report the error
             return shutil.disk_usage(folder).free < self._min_free_bytes
         return False

@@ -1,4 +1,4 @@
-"""How a door finds the backend a URL names: a table scheme -> (module, class, extra that installs it)."""
+"""Find the backend of a URL in a table: scheme -> (module, class, extra that installs it)."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ Backends = Mapping[str, tuple[str, str, str | None]]
 
 
 def load_backend(seam: str, url: str, backends: Backends) -> Any:
-    """Return the backend class for `url`; importing it is what loads a vendor's SDK.
+    """Return the backend class for `url`. Importing it loads the vendor's SDK.
 
-    Raises ConfigError when the scheme is unknown or the package behind it is not installed.
+    Raises ConfigError if the scheme is unknown or its package is not installed.
     """
     scheme, colon, rest = url.partition(":")
     if scheme not in backends or not colon or not rest:

@@ -1,8 +1,8 @@
-"""Group commit: callers that come while one commit runs share the next.
+"""Group commit: callers that arrive while a commit runs share the next one.
 
-There is no thread of its own. The first caller to find nobody committing leads: it commits what all have
-brought, tells each what became of its part, and who has waited longest leads next. A lone caller waits for
-nobody, and nobody waits for a commit that is not its own.
+There is no background thread. A caller that finds no commit running becomes the leader: it commits the parts
+of all waiting callers, hands each its result, and makes the longest-waiting caller the next leader. A single
+caller does not wait, and no caller waits for longer than the commit of its own part.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Result = TypeVar("Result")
 
 @dataclass(eq=False, slots=True)
 class _Ticket(Generic[Part]):
-    """The part of one caller, who waits for its turn: either it is `done`, with this outcome, or it leads."""
+    """The part of one waiting caller: it ends `done` with an outcome, or becomes the leader."""
 
     part: Part
     turn: threading.Event = field(default_factory=threading.Event)
@@ -33,9 +33,9 @@ class _Ticket(Generic[Part]):
 class GroupCommit(Generic[Part, Result]):
     """Commits parts in groups, in order of arrival, one group at a time. Safe to call from several threads.
 
-    commit: takes the parts of a group and returns the result or the error of each; an error that it raises is
-    that of all. unavailable: what is raised when a commit is broken off, and after `close`. fits: how many of
-    the parts that wait, at least one, go together.
+    commit: takes the parts of a group and returns the result or the error of each; an error that it raises
+    applies to all. unavailable: the error of an interrupted commit, and after `close`. fits: the number of
+    waiting parts, at least one, that form the next group.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class GroupCommit(Generic[Part, Result]):
         return cast(Result, ticket.outcome)
 
     def close(self) -> None:
-        """Take no more and wait for what was taken."""
+        """Accept no more parts and wait for the accepted ones."""
         with self._changed:
             self._closed = True
             self._changed.wait_for(lambda: self._leader is None)
@@ -82,13 +82,13 @@ class GroupCommit(Generic[Part, Result]):
         return ticket
 
     def _promote(self) -> None:
-        """Let the caller that has waited longest lead, if there is one."""
+        """Make the longest-waiting caller the leader, if there is one."""
         self._leader = self._waiting[0] if self._waiting else None
         if self._leader is not None:
             self._leader.turn.set()
 
     def _take(self) -> list[Part]:
-        """Form the next group; its leader has waited longest, so it is in it."""
+        """Form the next group; it includes the leader, who has waited longest."""
         with self._changed:
             for _ in range(self._fits([ticket.part for ticket in self._waiting])):
                 self._group.append(self._waiting.popleft())
@@ -98,11 +98,11 @@ class GroupCommit(Generic[Part, Result]):
         try:
             return self._commit(parts)
         except DicomlakeError as exc:
-            # A copy each: an exception that several threads raise would mix their tracebacks.
+            # One copy for each: an exception raised by several threads would mix their tracebacks.
             return [exc, *(copy.copy(exc) for _ in parts[1:])]
 
     def _settle(self, outcomes: Sequence[Result | DicomlakeError]) -> None:
-        """Tell the group what became of its parts and hand the lead on."""
+        """Give each caller its outcome and appoint the next leader."""
         with self._changed:
             for ticket, outcome in zip(self._group, outcomes, strict=True):
                 ticket.outcome, ticket.done = outcome, True
@@ -112,7 +112,7 @@ class GroupCommit(Generic[Part, Result]):
             self._changed.notify_all()
 
     def _leave(self, ticket: _Ticket[Part]) -> None:
-        """Let go when a caller is torn out of it, so that nobody waits for it for ever."""
+        """Clean up if a caller is interrupted, so that no other waits for it for ever."""
         with self._changed:
             if ticket in self._waiting:
                 self._waiting.remove(ticket)

@@ -1,4 +1,4 @@
-"""Whether a folder or a database that the settings name can be used, found without making or changing one."""
+"""Check whether a folder or a database in the settings is usable, without creating or changing it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from app.model.errors import ConfigError
 
 
 def check_makeable(folder: Path) -> None:
-    """Raise the OSError or ValueError that making the folder and those above it would raise, if it would."""
+    """Raise the OSError or ValueError that creating the folder and its parents would raise, if any."""
     there = folder
     while True:
         try:
@@ -31,9 +31,9 @@ def check_makeable(folder: Path) -> None:
 
 @contextmanager
 def looking(path: Path) -> Iterator[sqlite3.Connection]:
-    """Open a database to read it, and an empty one where none is; raises sqlite3.Error for what is none.
+    """Open a database for reading, or an empty one if it is missing; sqlite3.Error if it is none.
 
-    Without a log beside it nobody writes to it: `immutable` then keeps SQLite from making one.
+    Without a log file nobody is writing to it; `immutable` then keeps SQLite from creating a log.
     """
     if os.path.isdir(path):
         raise ConfigError(f"{path} is a folder; a database needs a file")

@@ -1,4 +1,4 @@
-"""Folders and files that only their owner may read, whatever the umask: a lake is about patients."""
+"""Create folders and files that only their owner may read, whatever the umask: they hold patient data."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _MAKING = threading.Lock()
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder and those above it that are missing; what is there stays as it is. Raises OSError."""
+    """Create a folder and its missing parents; existing ones keep their mode. Raises OSError."""
     missing = [folder for folder in (path, *path.parents) if not os.path.lexists(folder)]
     for folder in reversed(missing):
         folder.mkdir(FOLDER_MODE, exist_ok=True)
@@ -21,10 +21,10 @@ def make_folder(path: Path) -> None:
 
 
 def make_file(path: Path) -> None:
-    """Make an empty file where there is none. Raises OSError.
+    """Create an empty file if there is none. Raises OSError.
 
-    One that is there is not opened: closing it again would end all locks that this process has on it (POSIX),
-    including SQLite's. For the same reason no thread opens a new one before this is done.
+    An existing file is not opened: closing it would release all locks of this process on it (POSIX),
+    including SQLite's. For the same reason no thread may open a new file before this returns.
     """
     with _MAKING, suppress(FileExistsError):
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, FILE_MODE))

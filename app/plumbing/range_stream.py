@@ -1,4 +1,4 @@
-"""A stream over bytes that lie elsewhere and come in ranges: a store's, in a worker the server's."""
+"""A stream over remote bytes that are read in ranges, from a store or, in a worker, from the server."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class RangedStream(io.RawIOBase):
         return True  # likewise
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Move; nothing is asked for."""
+        """Move the position without reading."""
         position = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
         if position < 0:
             raise ValueError("negative position")
@@ -32,7 +32,7 @@ class RangedStream(io.RawIOBase):
         return self._position
 
     def readinto(self, buffer: Any) -> int:
-        """Get as much as fits, at once."""
+        """Read as much as fits, in one range."""
         count = min(len(buffer), self._most, self._size - self._position)
         if count <= 0:
             return 0
@@ -42,5 +42,5 @@ class RangedStream(io.RawIOBase):
         return len(found)
 
     def readall(self) -> bytes:
-        """Get what is left in few ranges."""
+        """Read the rest in few ranges."""
         return b"".join(iter(lambda: self.read(self._most), b""))

@@ -1,4 +1,4 @@
-"""SQLite files that many threads and processes use: to open them, to change them, to read their errors."""
+"""Open and change SQLite files that several threads and processes use, and classify their errors."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from app.model.errors import ConfigError
 from app.plumbing.private import make_file
 
 BUSY_S = 30.0
-"""How long to wait for another connection that writes."""
+"""Time to wait for another connection that writes."""
 
-# Result codes of faults that may pass while the file stays as it is. At its opening, any other says that the
+# Result codes of faults that may pass without a change of the file. On opening, any other code means that the
 # file cannot be used.
 _MAY_PASS = frozenset(
     {
@@ -34,14 +34,14 @@ _SENTENCES = {
 
 
 def connect(path: Path, read_only: bool = False) -> sqlite3.Connection:
-    """Open the file in WAL mode, made if need be; a commit is on the disk when it returns.
+    """Open the file in WAL mode, creating it if needed; a commit returns when it is on the disk.
 
-    The files that SQLite makes beside it are as private as it is. Raises ConfigError for a file to write that
-    this user may only read: SQLite would fail at the first change.
+    SQLite's files beside it are equally private. Raises ConfigError if a file to write is read-only for this
+    user, because SQLite would fail only at the first change.
     """
     uri = f"{path.absolute().as_uri()}?mode={'ro' if read_only else 'rwc'}"
     if not read_only:
-        with suppress(OSError):  # SQLite has the error for it
+        with suppress(OSError):  # SQLite will report the error
             make_file(path)
         if os.path.exists(path) and not os.access(path, os.W_OK):
             raise ConfigError(f"{path} cannot be written; give this user the right to write the file")
@@ -59,7 +59,7 @@ def connect(path: Path, read_only: bool = False) -> sqlite3.Connection:
 
 
 def _enter_wal(connection: sqlite3.Connection) -> None:
-    """Switch to write-ahead logging; SQLite does not wait for others here, whatever its busy timeout is."""
+    """Switch to write-ahead logging, with retries: SQLite ignores its busy timeout here."""
     patience = time.monotonic() + BUSY_S
     while True:
         try:
@@ -73,29 +73,29 @@ def _enter_wal(connection: sqlite3.Connection) -> None:
 
 @contextmanager
 def transaction(connection: sqlite3.Connection) -> Iterator[None]:
-    """Commit what is done inside, or nothing of it; the wait for other writers is at the beginning."""
+    """Commit all changes of the block or none; wait for other writers at the beginning."""
     connection.execute("BEGIN IMMEDIATE")
     try:
         yield
         connection.execute("COMMIT")
     finally:
-        if connection.in_transaction:  # else SQLite has rolled back by itself, as when the disk is full
+        if connection.in_transaction:  # else SQLite has rolled back, as on a full disk
             connection.execute("ROLLBACK")
 
 
 def code(exc: BaseException) -> tuple[int, str]:
-    """Return the primary result code of an error and the name of the exact one; its text may quote values."""
-    # The low byte is the primary code, of which there are refinements such as SQLITE_IOERR_READ.
+    """Return the primary result code of an error and the extended code's name; its text may quote values."""
+    # The low byte is the primary code; extended codes such as SQLITE_IOERR_READ refine it.
     number = getattr(exc, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
     return number, getattr(exc, "sqlite_errorname", type(exc).__name__)
 
 
 def reason(exc: BaseException) -> str:
-    """Return the code of an error and, where it tells, what is wrong and what to do."""
+    """Return the code of an error and, for known codes, what is wrong and what to do."""
     number, name = code(exc)
     return f"{name}: {_SENTENCES[number]}" if number in _SENTENCES else name
 
 
 def may_pass(exc: BaseException) -> bool:
-    """Tell whether the same may work later with the file as it is."""
+    """Return whether the operation may succeed later without a change of the file."""
     return code(exc)[0] in _MAY_PASS

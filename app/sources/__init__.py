@@ -1,1 +1,1 @@
-"""What puts notifications on the bus, where the storage does not do so itself."""
+"""Sources of notifications for storages that send none themselves."""

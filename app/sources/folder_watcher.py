@@ -1,13 +1,13 @@
-"""Changes of a folder become notifications: what changed since the last run, then every change, each once.
+"""Watch a folder and publish a notification for every change, including those since the last run.
 
-Hints of the operating system, and a full scan now and then because hints get lost, only say where to look.
-A name that differs from the index waits until its file was quiet for a while and nobody has it open for
-writing. Then its new version is remembered as not yet told of, published, and remembered as told: a crash in
-between repeats an event, and never loses one, nor the removal of what was published.
+Hints of the operating system only say where to look; a regular full scan finds changes whose hints got lost.
+A file that differs from the index waits until it has been quiet for a while and nobody has it open for
+writing. Then its new version is recorded as unpublished, published, and recorded as published. So a crash in
+between may repeat an event, but never loses one, nor the removal of a published version.
 
-What the system gives no hint of is found by the full scan: a write by way of another name of the same file, a
-hard link outside. And the library of the hints gives up at a name that is not UTF-8: it is begun anew after
-one such file, but as long as there is one such folder, all is found by scans alone.
+Some changes give no hint and are found only by the full scan, such as a write through a hard link from
+outside. The watching library also stops at a name that is not UTF-8. It is restarted after such a file; while
+a folder has such a name, only scans are used.
 """
 
 from __future__ import annotations
@@ -53,26 +53,26 @@ log = logging.getLogger("dicomlake.watcher")
 
 RESCAN_S = 60.0
 POLL_S = 1.0
-"""Between scans while the operating system gives no hints."""
+"""Seconds between scans while the operating system gives no hints."""
 HINT_S = 0.2
-"""How long the library waits for hints; the first wait ends when all folders are listened to."""
+"""Time the library waits for hints; the first wait ends when all folders are watched."""
 RETRY_S = 1.0
 BATCH, BATCH_S = 100, 0.05
-"""So many changes are published together, or what was found in so many seconds."""
+"""Changes are published in groups of this number, or after this many seconds."""
 SCAN_SHARE = 10
-"""Neither a scan nor a start of the library is repeated before this many times as long as it took. The
-library holds up all threads while it walks all folders, and those behind links too."""
+"""A scan or a start of the library is repeated only after this multiple of its duration. The library blocks
+all threads while it walks all folders, including those behind links."""
 
 
 class Watcher:
-    """Watches one folder until closed. One thread listens for hints, one looks, waits and publishes."""
+    """Watches one folder until closed. One thread receives hints; the other scans, waits and publishes."""
 
     def __init__(self, storage: LocalStorage, index: Index, publish: Publish, options: WatchOptions) -> None:
         self._storage, self._index, self._publish = storage, index, publish
         self._settle_s, self._accept = options.settle_s, options.accept_removals
         self.removals = Removals(index.path, storage.root, 2 * (RESCAN_S + options.settle_s))
         self._hints: SimpleQueue[str] = SimpleQueue()
-        self._waiting: dict[str, tuple[Stamp | None, float]] = {}  # in order of time: every wait is as long
+        self._waiting: dict[str, tuple[Stamp | None, float]] = {}  # ordered by time
         self._stop, self._polls = threading.Event(), must_poll()
         self._listening: bool | None = None  # not known yet
         self._started_at = inf
@@ -92,7 +92,7 @@ class Watcher:
             thread.start()
 
     def alive(self) -> bool:
-        """Tell whether both threads run, and not into a bug of ours."""
+        """Return whether both threads still run, without having hit a bug."""
         return all(thread.is_alive() for thread in self._threads) and not self._at_fault
 
     def close(self) -> None:
@@ -118,9 +118,9 @@ class Watcher:
             self._stop.wait(max(POLL_S / 2, SCAN_SHARE * took))
 
     def _follow(self) -> None:
-        """Pass hints on until the folder is replaced by another; an empty hint asks for a full scan.
+        """Pass hints on until the folder is replaced or a disk is mounted or unmounted.
 
-        Until a disk is mounted or unmounted, too: of that there is no hint, nor of what is done on it then.
+        An empty hint requests a full scan. Mounting gives no hint, and neither do later changes on that disk.
         """
         root = self._storage.root
         watched, mounts, listening, look_at = os.stat(root), mount_points(root), False, 0.0
@@ -147,8 +147,8 @@ class Watcher:
                 self._started_at = monotonic() - HINT_S
                 self._hints.put("")
             hints = {hint for _, path in changes if (hint := below(root, path)) is not None}
-            for hint in sorted(hints):  # what is above comes first, and is scanned with all below
-                # Noted here: what waits to be looked at is dropped when the root itself is gone.
+            for hint in sorted(hints):  # a parent folder comes first, and its scan includes this one
+                # Record it now: pending names are dropped if the root itself disappears.
                 if not self._polls and _is_object(hint) and not os.path.lexists(root / hint):
                     self.removals.hint(hint)
                 self._hints.put(hint)
@@ -165,7 +165,7 @@ class Watcher:
                     self._settle()
                 self._at_fault = False
             except (TransientError, InternalError) as error:
-                # What is not in the index yet is found again by the next scan, hinted at or not.
+                # The next scan finds whatever is not in the index yet, with or without a hint.
                 if not self._held_up:
                     bug = error.__cause__ if isinstance(error, InternalError) else None
                     log.warning("watching is held up", extra={"code": error.code}, exc_info=bug)
@@ -176,7 +176,7 @@ class Watcher:
                 self._scan_at = monotonic()
 
     def _take_hints(self) -> None:
-        """Look at what was hinted; wait for a hint no longer than until something else is due."""
+        """Process hints; wait for one at most until something else is due."""
         due = min([self._scan_at, *(at for _, at in islice(self._waiting.values(), 1))])
         with suppress(Empty):
             self._look(self._hints.get(timeout=max(0.0, due - monotonic())))
@@ -190,7 +190,7 @@ class Watcher:
             found = self._state(hint)
             self._wait(hint, found)
             if found is None:
-                # It is or was a folder, maybe. What came before it was listened to gave no hint: look twice.
+                # Perhaps a folder. Changes before it was watched gave no hint, so scan it twice.
                 if not any(above in self._waiting for above in folders(hint)):
                     self._scan(f"{hint}/")
                 self._wait(f"{hint}/", None)
@@ -211,7 +211,7 @@ class Watcher:
         self._scan_at = monotonic() + max(pause, RESCAN_S if self._listening else POLL_S)
 
     def _scan(self, folder: str) -> set[str]:
-        """Let every name below `folder` wait that differs from the index; return those that are no names."""
+        """Queue every name below `folder` that differs from the index; return the invalid names."""
         known = self._index.live(folder)
         unnamed: set[str] = set()
         touched: dict[str, Seen] = {}
@@ -227,7 +227,8 @@ class Watcher:
             elif seen is None or not seen.told:
                 self._wait(name, found)
             elif seen.stamp != found:
-                # Volume managers set owner and mode of every file between runs; that makes no new versions.
+                # Volume managers change owner and mode of every file between runs; these are not new
+                # versions.
                 if self._scanned or not seen.stamp.same_content(found):
                     self._wait(name, found)
                 else:
@@ -241,11 +242,11 @@ class Watcher:
         return unnamed
 
     def _found(self, name: str) -> None:
-        if self.removals.seen(name):  # what is really gone of its folder is for a scan to see
+        if self.removals.seen(name):  # a scan will find what is really gone from its folder
             self._hints.put("")
 
     def _scan_due(self, folder: str) -> None:
-        """Scan a folder that waited, and so all folders below it that have waited long enough by now."""
+        """Scan a folder that has waited, and with it all waiting folders below."""
         now = monotonic()
         self._scan(folder)
         for name in [name for name, (_, due) in self._waiting.items() if due <= now]:
@@ -253,11 +254,11 @@ class Watcher:
                 del self._waiting[name]
 
     def _skip_found(self, name: str, error: DicomlakeError) -> None:
-        if not isinstance(error, NotAFile):  # it never becomes an object; not a line at every scan
+        if not isinstance(error, NotAFile):  # never an object: not worth a line at every scan
             self._skip(name)
 
     def _skip(self, name: str) -> None:
-        """Log what cannot be read and is tried at the next scan; raise when that is the whole folder."""
+        """Log an unreadable path, to retry at the next scan; raise if it is the watched folder itself."""
         with os_errors():
             os.stat(self._storage.root)
         log.warning("cannot be read, tried again", extra={"object": name})
@@ -272,14 +273,14 @@ class Watcher:
             return None
 
     def _wait(self, name: str, found: Stamp | None) -> None:
-        """Let a name wait; one that waits already begins anew when it has changed meanwhile."""
+        """Queue a name; restart its wait if it has changed meanwhile."""
         before, due = self._waiting.get(name, (None, 0.0))
         if not due or before != found:
             self._waiting.pop(name, None)
             self._waiting[name] = (found, monotonic() + self._settle_s)
 
     def _settle(self) -> None:
-        """Decide on the names that waited long enough; not on all at once, hints are taken in between."""
+        """Decide on names that have waited long enough, in portions, to process hints in between."""
         changes: dict[str, Seen] = {}
         self.removals.begin()
         enough = monotonic() + BATCH_S
@@ -295,19 +296,19 @@ class Watcher:
         self._tell_all(changes)
 
     def _decide(self, name: str, before: Stamp | None) -> Seen | None:
-        """Return what became of a name that waited: a new version, or one that is not live any more."""
+        """Return the new version of a name that has waited, or the version that no longer exists."""
         found, busy = None, False
         try:
             found, busy = probe(self._storage.root, name)
         except ObjectGone:
             pass
         except StorageUnavailable as error:
-            busy = isinstance(error.__cause__, BlockingIOError)  # a file server has lent it to a client
+            busy = isinstance(error.__cause__, BlockingIOError)  # a file server has leased it to a client
             if not busy:
                 self._skip(name)
                 return None
         if not busy and found == before:
-            with suppress(ObjectGone):  # it changed again just now
+            with suppress(ObjectGone):  # it has just changed again
                 return self._change(name, found)
         self._wait(name, found)
         return None
@@ -322,7 +323,7 @@ class Watcher:
         return None if seen.told else seen
 
     def _tell_all(self, changes: dict[str, Seen]) -> None:
-        """Remember new versions, publish all changes, and remember those that were."""
+        """Record new versions, publish all changes, and record what was published."""
         new = self._index.put({name: seen for name, seen in changes.items() if seen.live})
         told = {}
         try:

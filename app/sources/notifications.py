@@ -1,4 +1,4 @@
-"""Changes of a folder told as Cloud Storage tells of those of a bucket."""
+"""Build Cloud Storage notifications for file changes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MAX_ATTRIBUTE_BYTES = 1024  # as Pub/Sub
 
 
 def messages(bucket: str, name: str, uri: str, seen: Seen, now: datetime) -> Iterator[Message]:
-    """Yield what is to be told of a version: itself, or its removal, and the removals of what it replaced."""
+    """Yield the notification of a version or of its removal, and the removals of versions it replaced."""
     by: dict[str, str] = {}
     gone = list(seen.versions())
     if seen.live:
@@ -31,9 +31,9 @@ def messages(bucket: str, name: str, uri: str, seen: Seen, now: datetime) -> Ite
 
 
 def described_again(message: Message, revision: int, metageneration: int | None) -> Message:
-    """Return the notification of a version as one that asks to describe it again.
+    """Return a notification as a request to describe the version again.
 
-    metageneration: that of the row which is current, so that the new row takes its place.
+    metageneration: that of the current row, so that the new row replaces it.
     """
     resource = json.loads(message.data)
     del resource["metageneration"]
@@ -48,8 +48,8 @@ def notification(
 ) -> Message:
     """Return the message that Cloud Storage would publish for a change, plus our attribute `objectUri`.
 
-    That one is left out where it is longer than Pub/Sub allows: then `dead_letters` names `gs://bucket/object`.
-    content: size in bytes and crc32c of what is told of, where they are known.
+    `objectUri` is omitted if it is longer than Pub/Sub allows; `dead_letters` then has `gs://bucket/object`.
+    content: size in bytes and crc32c of the object, if known.
     """
     made, told = _rfc3339(datetime.fromtimestamp(ref.generation / 1e9, UTC)), _rfc3339(time)
     resource = {

@@ -1,12 +1,13 @@
-"""Which files that are gone were removed, and which are on a disk that is not mounted.
+"""Decide whether missing files were removed or are on an unmounted disk.
 
-A folder here is the landing folder, each of its first-level folders, and each mount point below. When all
-known objects of one are gone together, and the system gave no hint of the files themselves or of a folder
-that was moved or removed with them, their removals are held back until one of them is seen again. A folder
-of one object only is an exception, unless it is another folder now (by device and inode) or its disk is gone.
+Folder here means the landing folder, each of its first-level folders, and each mount point below. If all
+known objects of a folder disappear together, without a hint from the system about the files or about a moved
+or removed folder around them, their removals are held back until one of the files is seen again. A folder
+with a single object is exempt, unless another folder (by device and inode) has replaced it or its disk is
+gone.
 
-What is held back is remembered by name: a file that is new in the empty folder is none of those that were
-on the disk, and brings none of them back.
+Held removals are recorded by name: a new file in the empty folder was not on the disk, so it does not release
+them.
 """
 
 from __future__ import annotations
@@ -28,8 +29,8 @@ from app.storage.local.generations import index_errors
 log = logging.getLogger("dicomlake.watcher")
 
 MANY = 2
-"""Fewer objects that go unseen are held back only if their folder is another too. A folder with one file is
-ordinary, and so is its removal while the service is down."""
+"""Fewer missing objects are held back only if their folder was replaced too. A folder with one file is
+common, and so is its removal while the service is down."""
 PAGE = 1000
 LIVE = """SELECT name FROM landing WHERE root = ? AND live AND name > ? AND name < ?
 ORDER BY name LIMIT ?"""
@@ -38,14 +39,14 @@ IDENTITIES = "SELECT folder, device, inode FROM folder_identity WHERE root = ?"
 IDENTIFY = "INSERT INTO folder_identity (root, folder, device, inode) VALUES (?, ?, ?, ?)"
 FORGET = "DELETE FROM folder_identity WHERE root = ? AND folder = ?"
 MOST = 2**63 - 1
-"""SQLite's highest number; of wider ones the top bit is cut."""
+"""SQLite's highest integer; the top bit of wider numbers is cut."""
 Identity = tuple[int, int]
 
 
 class Removals:
-    """Decides on removals in one watched folder. One thread tells what it sees; any may hint and ask.
+    """Decides on removals in one watched folder. One thread reports scans; any thread may add hints and ask.
 
-    hint_age_s: how long a hint counts that no removal has used up.
+    hint_age_s: lifetime of a hint that no removal has used.
     """
 
     def __init__(self, path: Path, root: Path, hint_age_s: float) -> None:
@@ -70,25 +71,25 @@ class Removals:
             self._connection.close()
 
     def held(self) -> int:
-        """Return how many removals are held back."""
+        """Return the number of held removals."""
         return len(self._held)
 
     def is_held(self, name: str) -> bool:
-        """Tell whether the removal of a name is held back, and no hint came since."""
+        """Return whether the removal of a name is held back without a later hint."""
         return name in self._held and not self._is_hinted(name)
 
     def hint(self, name: str) -> None:
-        """Take note that the system told of a name, of a file or folder, that is not there any more."""
+        """Record that the system reported the removal of a file or folder."""
         self._hints[name] = monotonic()
 
     def accept(self) -> None:
-        """Hold nothing back any more of what is."""
+        """Release all held removals."""
         with self._lock:
             self._write("DELETE FROM held_removal WHERE root = ?", [(self._key,)])
             self._held.clear()
 
     def seen(self, name: str) -> bool:
-        """Take note that a file is there; tell whether removals go on that were held back with its own."""
+        """Record that a file exists; return whether that releases removals held with its own."""
         self._hints.pop(name, None)
         folder = self._held.get(name)
         if folder is None:
@@ -100,7 +101,7 @@ class Removals:
         return True
 
     def known(self, name: str) -> None:
-        """Take note, while the folder is looked through, that a known object is where it was."""
+        """Record during a scan that a known object still exists."""
         first = name[: name.find("/") + 1]
         if first not in self._identified:
             self._identified.add(first)
@@ -108,7 +109,7 @@ class Removals:
                 self._identify(folder, name)
 
     def removed(self, names: Collection[str]) -> None:
-        """Take note that removals were published, and remember which folders those of known objects are."""
+        """Record that removals were published, and the identity of the folders of known objects."""
         self._write_identities()
         for name in names:
             self._hints.pop(name, None)
@@ -120,13 +121,13 @@ class Removals:
                     del self._held[name]
 
     def begin(self) -> None:
-        """Begin to decide on names that waited; what was looked up for others does not count any more."""
+        """Start a round of decisions; discard what was looked up in the previous one."""
         self._whole.clear()
 
     def check(self, name: str) -> bool:
-        """Hold back what has to be, of all folders of a name; tell whether it may be published itself.
+        """Hold back removals in all folders of a name as needed; return whether the name may be published.
 
-        Asked for new files too: once they are known objects, the folder is not one of which all are gone.
+        Also called for new files: once they are known objects, not all objects of the folder are missing.
         """
         with self._lock:
             if name in self._held or self._is_hinted(name):
@@ -142,19 +143,19 @@ class Removals:
             return name not in self._held
 
     def doubtful(self, name: str) -> bool:
-        """Tell whether a file that is gone may be on a disk that is not mounted."""
+        """Return whether a missing file may be on an unmounted disk."""
         with self._lock:
             if self._is_hinted(name):
                 return False
             return name in self._held or any(self._missing(folder) for folder in self._folders(name))
 
     def begin_scan(self) -> None:
-        """Remember what is mounted before the folder is looked through."""
+        """Record the mount points before a scan."""
         self._set_mounts(self._mounts | mount_points(self._root))
         self._identified.clear()
 
     def end_scan(self) -> None:
-        """Forget mount points that nothing is missing of, and hints that were not used up."""
+        """Forget mount points without missing objects, and unused hints."""
         gone = self._mounts - mount_points(self._root)
         held = [name for name in gone if any(known.startswith(name) for known in self._held)]
         with self._lock:
@@ -181,9 +182,9 @@ class Removals:
         return sorted(above)
 
     def _is_hinted(self, name: str) -> bool:
-        """Tell whether the system told of a file itself, or of a folder above that went as a whole.
+        """Return whether the system reported the removal of a file, or of a whole folder above it.
 
-        Not if another is in its place, nor if a disk was mounted there or below: it may be removed with it.
+        A folder does not count if another has replaced it, or if a disk was mounted at it or below.
         """
         if name in self._hints:
             return True
@@ -193,7 +194,7 @@ class Removals:
         return False
 
     def _missing(self, folder: str) -> list[str]:
-        """Return the known objects of a folder that are gone as those of a disk that is not mounted."""
+        """Return the known objects of a folder that are missing as if their disk were unmounted."""
         witness = self._witnesses.get(folder)
         if witness is not None and self._is_there(witness):
             return []
@@ -221,7 +222,7 @@ class Removals:
         return found.st_dev & MOST, found.st_ino & MOST
 
     def _identify(self, folder: str, name: str) -> None:
-        """Take a folder as it is for the one of its known objects, if `name`, one of them, is still in it."""
+        """Record the identity of a folder if `name`, one of its known objects, is still in it."""
         found = self._identity(folder)
         if found == self._identities.get(folder) or (found and not self._is_there(name)):
             return

@@ -1,4 +1,4 @@
-"""Door to object storage: whole objects in and out, big ones in ranges; the scheme of a URL picks one."""
+"""Object storage: the protocol, and the backends by URL scheme."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from app.model.values import Content, Message, ObjectRef
 from app.plumbing.backends import load_backend
 
 Publish = Callable[[Message], object]
-"""Take a notification; return only when it is durable."""
+"""Publish a notification; return only when it is durable."""
 
 
 @dataclass(frozen=True, slots=True)
 class WatchOptions:
-    """How a store is watched that does not publish by itself.
+    """How to watch a store that sends no notifications itself.
 
-    settle_s: a file is complete when nothing changed for so many seconds. accept_removals: what is gone at
-    the start was removed, even if it is all that was known of a folder.
+    settle_s: a file counts as complete after this many seconds without a change. accept_removals: treat files
+    missing at the start as removed, even if they are all known files of a folder.
     """
 
     settle_s: float = 0.3
@@ -39,30 +39,30 @@ class Landed:
 
 
 class Storage(Protocol):
-    """Whole objects in and out, big ones by ranges. Safe to call from several threads."""
+    """Reads and writes whole objects, and reads large ones in ranges. Safe to call from several threads."""
 
     @property
     def bucket(self) -> str:
-        """Name of the bucket as events spell it."""
+        """Name of the bucket in events."""
         ...
 
     @property
     def prefix(self) -> str:
-        """What the names of all objects here begin with, in events and in refs; empty or ending in /."""
+        """Common prefix of the names of all objects, in events and refs; empty or ending in /."""
         ...
 
     def uri(self, name: str, bucket: str = "") -> str:
         """Return the address of an object, `gs://bucket/name` or `file:///abs/path`.
 
-        `bucket` may be one that is not served here: an event that is refused names it.
+        `bucket` may be any bucket: a refused event may name one that this service does not serve.
         """
         ...
 
     def fetch(self, ref: ObjectRef, size: int | None = None, crc32c: str | None = None) -> Content:
-        """Return exactly this generation, checked against size and checksum.
+        """Read exactly this generation and verify its size and checksum.
 
-        Raises ObjectGone when this generation is no more, ShortRead when the bytes differ from what was
-        announced, StorageUnavailable when the store fails.
+        Raises ObjectGone if this generation no longer exists, ShortRead if the bytes differ from the
+        announced size or checksum, StorageUnavailable if the store fails.
         """
         ...
 
@@ -78,16 +78,16 @@ class Storage(Protocol):
         ...
 
     def is_live(self, ref: ObjectRef, metageneration: int | None = None) -> bool:
-        """Tell whether this generation is still the object's current one, of this metageneration if given.
+        """Return whether this generation, and metageneration if given, is still the current one.
 
-        Where the store has no metagenerations, as a folder, the generation alone decides.
+        A store without metagenerations, such as a folder, compares only the generation.
         """
         ...
 
     def had(self, ref: ObjectRef, now: datetime) -> bool:
-        """Tell whether a version that a removal names may have been there, as far as the store can tell.
+        """Return whether the version that a removal names may have existed, as far as the store knows.
 
-        Raises BadEvent when it is still there.
+        Raises BadEvent if it still exists.
         """
         ...
 
@@ -107,7 +107,7 @@ class Storage(Protocol):
         ...
 
     def delete(self, name: str) -> None:
-        """Remove an object; one that is not there is no error."""
+        """Remove an object; a missing one is not an error."""
         ...
 
     def list(self, prefix: str = "") -> Iterator[ObjectRef]:
@@ -130,7 +130,7 @@ class Storage(Protocol):
         ...
 
     def watch(self, publish: Publish, options: WatchOptions = WATCH) -> None:
-        """Begin to publish notifications of changes, where the store does not do so; returns at once."""
+        """Start to publish notifications of changes if the store does not do so itself; return at once."""
         ...
 
     def check(self) -> None:
@@ -138,7 +138,7 @@ class Storage(Protocol):
         ...
 
     def close(self) -> None:
-        """Let go of connections and threads."""
+        """Close connections and stop threads."""
         ...
 
 
@@ -151,15 +151,15 @@ BACKENDS: dict[str, tuple[str, str, str | None]] = {
 def check_storage(
     seam: str, url: str, index: Path | None = None, buckets: tuple[str, ...] = (), watched: bool = False
 ) -> None:
-    """Raise ConfigError where opening this storage, or watching it, would; makes and opens nothing."""
+    """Raise ConfigError if opening or watching this storage would. Creates and opens nothing."""
     load_backend(seam, url, BACKENDS).check_settings(url, index, buckets, watched)
 
 
 def open_storage(seam: str, url: str, index: Path | None = None, buckets: tuple[str, ...] = ()) -> Storage:
     """Open the storage that `source.url` or `artifacts.url` names.
 
-    `index` is the SQLite file in which a watched folder keeps what it has seen; `buckets` are further ones
-    that may be read beside that of the URL.
+    `index` is the SQLite file in which a watched folder stores the versions it has seen; `buckets` are
+    further buckets that may be read.
     """
     storage: Storage = load_backend(seam, url, BACKENDS)(url, index, buckets)
     return storage

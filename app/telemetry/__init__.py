@@ -1,1 +1,1 @@
-"""What a running service says of itself: lines of the log and metrics."""
+"""Log lines and metrics of a running service."""

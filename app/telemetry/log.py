@@ -1,9 +1,9 @@
 """Log lines that cannot leak and cannot be forged: JSON or text on stderr, allow-listed keys, escaped values.
 
-A line of our own loggers holds its text, the ids bound for the event, and the `extra` keys in ALLOWED. Of an
-exception it tells the classes and where in our code it passed; its text only if it is one of our errors.
-A line of another library holds the first line of its template, without arguments: they may quote a data set.
-Lines that are equal but for their time are folded to one a second: senders must not be able to fill a disk.
+A line of our own loggers has its text, the ids bound for the event, and the `extra` keys in ALLOWED. For an
+exception it has the classes and the places in our code, and the text only if the error is one of ours.
+A line of another library has the first line of its template, without arguments: they may quote a data set.
+Equal lines are folded to one per second, so that senders cannot fill a disk.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ ALLOWED = frozenset(
         *("seam", "backend", "table", "url", "host", "port", "pid", "worker", "version", "sandbox"),
     }
 )
-"""The keys of `extra` that reach a line. Ids, codes, sizes, times and places; nothing out of a data set."""
+"""Keys of `extra` that are logged: ids, codes, sizes, times and places; nothing from a data set."""
 
 OURS = ("dicomlake", "app")
 MUTED = ("pydicom", "py.warnings")  # both quote values in the text itself, not only as arguments
@@ -57,7 +57,7 @@ LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 MAX_TEXT = 2048
 PERIOD_S = 1.0
 MAX_REMEMBERED = 1000
-"""Different lines of one period that are remembered; what comes after them is written, equal or not."""
+"""Maximum number of different lines tracked per period; further lines are written without folding."""
 
 HEAD = ("time", "severity", "message")
 Fields = dict[str, object]
@@ -103,7 +103,7 @@ def configure(level: str, format: str) -> None:
 
 
 def guard() -> None:
-    """Let nothing end as a traceback of Python's from now on: its last line is the text of the error."""
+    """Replace Python's tracebacks from now on: their last line is the text of the error."""
     configure("critical", "text")
     sys.excepthook = lambda _, error, __: _unforeseen(error)
     threading.excepthook = lambda thread: _unforeseen(thread.exc_value)
@@ -111,7 +111,7 @@ def guard() -> None:
 
 
 def _unforeseen(error: BaseException | None) -> None:
-    if not isinstance(error, SystemExit | KeyboardInterrupt):  # somebody wished it
+    if not isinstance(error, SystemExit | KeyboardInterrupt):  # the user requested it
         logging.getLogger("dicomlake").critical("unforeseen", exc_info=error)
 
 
@@ -126,7 +126,7 @@ class Repeats:
         return len(self._lines)
 
     def is_first(self, key: object, fields: Fields, now: float) -> bool:
-        """Tell whether a line is to be written; if not, it is counted and `due` will return it."""
+        """Return whether to write a line now; otherwise count it, and `due` will return it."""
         if key in self._lines:
             self._lines[key] = fields, self._lines[key][1] + 1
             return False
@@ -137,7 +137,7 @@ class Repeats:
         return True
 
     def due(self, now: float) -> list[tuple[Fields, int]]:
-        """Return the lines held back in a period that is over: the last of each kind, and their number."""
+        """Return the folded lines of completed periods: the last of each kind, and their number."""
         if now < self._end:
             return []
         repeated = {key: line for key, line in self._lines.items() if line[1]}
@@ -147,7 +147,7 @@ class Repeats:
 
 
 class _Handler(logging.StreamHandler[TextIO]):
-    """Writes lines and folds equal ones; what cannot be written is dropped: there is nowhere to report it."""
+    """Writes lines and folds equal ones. Lines that cannot be written are dropped silently."""
 
     def __init__(self, stream: TextIO, line: Callable[[Fields], str]) -> None:
         super().__init__(stream)
@@ -171,7 +171,7 @@ class _Handler(logging.StreamHandler[TextIO]):
                 self._timer = timer
 
     def close(self) -> None:
-        """Write what is held back; the stream stays open."""
+        """Write the folded lines; the stream stays open."""
         with self.lock or nullcontext():
             self._write_due(math.inf)
         super().close()
@@ -192,14 +192,14 @@ class _Handler(logging.StreamHandler[TextIO]):
 
 
 def _as_text(fields: Fields) -> str:
-    """Return time, severity, message, then key=value; what is not plain is quoted and escaped as in JSON."""
+    """Return time, severity, message, then key=value; quote and escape special characters as in JSON."""
     head = f"{fields['time']} {fields['severity']:<8} {_json(str(fields['message']))[1:-1]}"
     rest = [f"{key}={_word(value)}" for key, value in fields.items() if key not in HEAD]
     return " ".join([head, *rest])
 
 
 def _fields(record: logging.LogRecord) -> Fields:
-    """Return what a line may say of a record, the fixed fields first."""
+    """Return the fields of a record that may be logged, the fixed ones first."""
     ours = record.name.split(".")[0] in OURS
     time = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="microseconds")
     fields: Fields = {"time": time.replace("+00:00", "Z"), "severity": record.levelname}
@@ -223,12 +223,12 @@ def _text(record: logging.LogRecord) -> str | int | float | bool:
 
 
 def _template(message: object) -> str | int | float | bool:
-    """Return the first line of another library's message: what some put below it is filled in already."""
+    """Return the first line of another library's template; later lines may already contain values."""
     return _safe(message.partition("\n")[0] if isinstance(message, str) else message)
 
 
 def _fault(error: BaseException) -> dict[str, object]:
-    """Tell classes, places in our code, and the text where it is ours."""
+    """Return the classes of an error, its places in our code, and its text if the error is ours."""
     chain: list[BaseException] = []
     cause: BaseException | None = error
     while cause is not None and len(chain) < 5:

@@ -21,7 +21,7 @@ from app.model.values import ObjectEvent, Stage, Status
 
 FAILED = "failed"
 TOTAL = "total"
-"""Stands beside the steps for the whole delivery."""
+"""Label for the whole delivery, beside those of its steps."""
 BUCKETS_S = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 MAX_CODES = 100
 
@@ -31,7 +31,7 @@ _CODE = re.compile(r"[a-z][a-z0-9_]{0,39}")
 
 
 class Metrics:
-    """What one service counts. Safe to call from several threads."""
+    """The metrics of one service. Safe to call from several threads."""
 
     def __init__(self) -> None:
         registry = self._registry = CollectorRegistry()

@@ -1,4 +1,4 @@
-"""Door to the warehouse: rows in, SQL out. One URL, the scheme picks the backend."""
+"""The warehouse: the protocol, and the backends by URL scheme."""
 
 from __future__ import annotations
 
@@ -11,38 +11,38 @@ from app.warehouse.search import Found, Search, found, statement
 
 
 class Warehouse(Protocol):
-    """Append-only tables, views over them, and SQL to read. Safe to call from several threads."""
+    """Append-only tables, views over them, and read-only SQL. Safe to call from several threads."""
 
     @property
     def dialect(self) -> str:
-        """Name of its SQL, one of DIALECTS."""
+        """Name of the SQL dialect, one of DIALECTS."""
         ...
 
     def create(self) -> None:
-        """Make the tables and views that are not there yet; repeating it changes nothing."""
+        """Create missing tables and views; repeating it changes nothing."""
         ...
 
     def append(self, table: str, rows: Sequence[Row]) -> None:
-        """Add rows; returns only when they are durable. The same `row_id` twice counts once in the views.
+        """Append rows and return when they are durable. The views fold rows with the same `row_id`.
 
-        Raises RowsRejected when some rows are refused (all others are stored), WarehouseUnavailable when the
-        warehouse fails; then any of the rows may or may not be there, and repeating the call is safe.
+        Raises RowsRejected if some rows are refused (the others are stored), WarehouseUnavailable if the
+        warehouse fails; then each row may or may not be stored, and repeating the call is safe.
         """
         ...
 
     def query(self, sql: str, parameters: Mapping[str, object] | None = None) -> list[dict[str, object]]:
         """Run one read-only statement and return its rows; named parameters are written `:name`.
 
-        Raises BadQuery when the statement is refused, WarehouseUnavailable when the warehouse fails.
+        Raises BadQuery if the statement is refused, WarehouseUnavailable if the warehouse fails.
         """
         ...
 
     def stream(self, sql: str, parameters: Mapping[str, object] | None = None) -> Iterator[dict[str, object]]:
-        """Yield the rows of one read-only statement as they come, however many; raises as `query`."""
+        """Yield the rows of one read-only statement without collecting them; raises as `query`."""
         ...
 
     def delete(self, table: str, column: str, values: Sequence[str]) -> int:
-        """Remove the rows whose `column` is one of `values` and return how many; for dead letters only."""
+        """Remove the rows whose `column` is in `values` and return their number; only for dead letters."""
         ...
 
     def check(self) -> None:
@@ -50,7 +50,7 @@ class Warehouse(Protocol):
         ...
 
     def close(self) -> None:
-        """Write what is pending and let go of connections."""
+        """Write pending rows and close connections."""
         ...
 
 
@@ -62,12 +62,12 @@ BACKENDS: dict[str, tuple[str, str, str | None]] = {
 
 
 def check_warehouse(url: str) -> None:
-    """Raise ConfigError where the warehouse could not be opened or created; makes and opens nothing."""
+    """Raise ConfigError if the warehouse could not be opened or created. Creates and opens nothing."""
     load_backend("warehouse", url, BACKENDS).check_settings(url)
 
 
 def open_warehouse(url: str) -> Warehouse:
-    """Open the warehouse a URL names; nothing is created yet."""
+    """Open the warehouse at a URL. Creates nothing yet."""
     warehouse: Warehouse = load_backend("warehouse", url, BACKENDS)(url)
     return warehouse
 

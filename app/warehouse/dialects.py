@@ -1,4 +1,4 @@
-"""What the SQL of one warehouse says otherwise than that of another."""
+"""Differences between the SQL dialects of the warehouses."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """What differs between warehouses; `{0}` in a template is the expression it is applied to.
+    """The differences; `{0}` in a template is the expression it is applied to.
 
-    types: BigQuery's word -> the own word. nested: arrays and structs are types of their own, else JSON text.
-    locator: what tells two equal rows apart, for a row store with indexes; empty for a column store.
+    types: BigQuery's type -> own type. nested: arrays and structs are native types, otherwise JSON text.
+    locator: expression that distinguishes two equal rows in a row store; empty for a column store.
     same: equal, or both null.
-    attribute: text of one member of the JSON object in `attributes`, null when that is no JSON.
-    integer: text to INT64, null when it is none.
-    collation: of text columns, so that order and MAX are those of the bytes, as elsewhere.
+    attribute: text of one member of the JSON object in `attributes`, null if that is not JSON.
+    integer: text to INT64, null if it is not an integer.
+    collation: collation of text columns, so that order and MAX compare bytes, as in other warehouses.
     nulls_first: null sorts before every value.
-    walks: the database reads rows along an index as a search asks for them.
-    distinct_list, object_bytes: what is collected in a group, and what is made of that afterwards.
-    matches: a text fits a pattern, which `pattern` makes of one with the wildcards `*` and `?`; its second
-    argument says whether case is ignored.
+    walks: the database follows an index row by row, as a search asks it to.
+    distinct_list, object_bytes: the aggregate of a group, and the expression applied to its result.
+    matches: whether a text fits a pattern; `pattern` makes one from text with the wildcards `*` and `?`, and
+    its second argument says whether case is ignored.
     elements, element: a repeated column as a table, and one of its rows.
-    items, item, values, value: what lies at a path in JSON as a table of objects, or of scalars, be it a list
-    or not; and one of its rows.
+    items, item, values, value: the objects or scalars at a path in JSON as a table, whether or not a list is
+    there; and one of its rows.
     keys, key: the names in a JSON object as a table, and one of its rows.
-    document: JSON text of what lies at a path, null where there is nothing.
-    first_document: the same in the row of a group with the smallest `row_id`, in two steps again.
-    number: a scalar out of JSON as a number, null when it is none.
+    document: JSON text at a path, null if there is nothing.
+    first_document: the same in the row of a group with the smallest `row_id`, again in two steps.
+    number: a scalar of JSON as a number, null if it is not one.
     """
 
     quote: str

@@ -1,6 +1,6 @@
-"""The one list of tables and columns; DDL, Terraform schemas, docs and the check of rows are made from it.
+"""The only definition of tables and columns; DDL, Terraform schemas, docs and row checks are derived from it.
 
-Types are BigQuery's words. A column may be added at the end of its table; none is renamed or removed.
+Types are those of BigQuery. Add columns only at the end of a table; never rename or remove one.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from app.model.values import Row
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One column. `mode` is NULLABLE, REQUIRED or REPEATED; `fields` are those of a RECORD."""
+    """One column. `mode` is NULLABLE, REQUIRED or REPEATED; a RECORD has `fields`."""
 
     name: str
     type: str
@@ -27,9 +27,10 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A table or view: its columns; for a table also the TIMESTAMP it is partitioned by.
+    """A table or view and its columns.
 
-    partition_unit: DAY or MONTH, how much one partition holds. kept: rows are history and are never removed.
+    partition_by: the TIMESTAMP column of a partitioned table. partition_unit: DAY or MONTH. kept: rows are
+    history and are never removed.
     """
 
     name: str
@@ -159,7 +160,7 @@ _RESULT = (
     Column("metadata", "JSON", "NULLABLE", "The data set with keyword keys, bulk data left out"),
 )
 
-# Later columns go to the end: BigQuery adds a column nowhere else.
+# New columns go to the end, because BigQuery can add a column only there.
 _ADDED = (
     Column(
         "collection",
@@ -203,7 +204,7 @@ TABLES: dict[str, Table] = {
             "Append-only history, one row per event and instance; `instances_current` is what is there now.",
             (*_EVENT, *_DATASET, *_RESULT, *_ADDED),
             partition_by="ingested_at",
-            # By day, partitions would be too small for BigQuery to cluster them well.
+            # Daily partitions would be too small for BigQuery to cluster well.
             partition_unit="MONTH",
             cluster_by=("study_instance_uid", "series_instance_uid", "sop_instance_uid", "modality"),
             kept=True,
@@ -241,7 +242,7 @@ TABLES: dict[str, Table] = {
 
 
 def _is_text(value: object) -> bool:
-    # A lone surrogate cannot be written as UTF-8, so no warehouse could take it.
+    # A lone surrogate cannot be encoded as UTF-8, so no warehouse can store it.
     return isinstance(value, str) and (value.isascii() or not any("\ud800" <= c <= "\udfff" for c in value))
 
 
@@ -258,7 +259,7 @@ def _is_timestamp(value: object) -> bool:
 
 
 _FIRST, _LAST = (limit.replace(tzinfo=UTC) for limit in (datetime.min, datetime.max))
-# In this order each value is of the first type whose check it passes.
+# A value has the first type whose check it passes, in this order.
 _CHECKS: dict[str, Callable[[object], bool]] = {
     "BOOL": lambda value: isinstance(value, bool),
     "INT64": _is_int64,
@@ -273,7 +274,7 @@ _CHECKS: dict[str, Callable[[object], bool]] = {
 
 
 def type_of(value: object) -> str | None:
-    """Return the type word of a scalar, for a query parameter; None when no warehouse could take it."""
+    """Return the type of a scalar query parameter; None if no warehouse can store the value."""
     return next((word for word, check in _CHECKS.items() if check(value)), None)
 
 
@@ -307,17 +308,17 @@ _COLUMNS = {table.name: {column.name: column for column in table.columns} for ta
 
 
 def check_row(table: str, row: Row) -> str | None:
-    """Say why a row would be refused, or None; every backend asks here first, so all refuse alike.
+    """Return why a row must be refused, or None. Every backend calls this first, so all refuse the same rows.
 
     Parameters
     ----------
     table : name of one of TABLES
     row : column name -> str, int, float, bool, bytes, datetime (aware), date, time (naive), list, dict.
-        JSON columns take JSON text, whose syntax is the writer's to get right.
+        JSON columns hold JSON text; its syntax is not checked here.
 
     Returns
     -------
-    One sentence that names the column and never its value, or None when the row is good
+    One sentence that names the column but never its value; None if the row is valid
 
     Raises
     ------
@@ -327,6 +328,6 @@ def check_row(table: str, row: Row) -> str | None:
 
 
 def check_delete(table: str, column: str) -> None:
-    """Raise BadQuery unless rows of this table may be removed by this column; history never is."""
+    """Raise BadQuery unless rows of this table may be removed by this column. History is never removed."""
     if TABLES[table].kept or column not in _COLUMNS[table]:
         raise BadQuery(f"rows of {table} cannot be removed by {column}")

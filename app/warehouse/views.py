@@ -171,7 +171,7 @@ def ddl(table: str, dialect: str, prefix: str = "") -> tuple[str, ...]:
         f"CREATE INDEX IF NOT EXISTS {table}_by_{columns[0].split()[0]} ON {table} ({', '.join(columns)})"
         for columns in INDEXES[table]
     ]
-    # Where ids are unique an append that is repeated changes nothing; elsewhere the views fold the copies.
+    # If ids are unique, a repeated append changes nothing; otherwise the views fold the copies.
     unique = [f"CREATE UNIQUE INDEX IF NOT EXISTS {table}_row_id ON {table} (row_id)"] * spec.kept
     return create, *unique, *indexes
 
@@ -205,7 +205,7 @@ AND NOT EXISTS (
 _REMOVED_BY_OBJECT = f"""SELECT object_uri, MAX(generation) AS generation FROM {{instances}}
 WHERE {_REMOVED} GROUP BY object_uri"""
 
-# For column stores, which may hold the same row twice with nothing to tell the copies apart. The windows are
+# For column stores, which may hold the same row twice without any difference. The windows are
 # partitioned by study, so that a filter on it can be applied before them: of a table clustered by study, that
 # study alone is read then. Removals have no study; they are joined.
 _CURRENT_BY_STUDY = f"""SELECT {{columns}} FROM (

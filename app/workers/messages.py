@@ -1,9 +1,9 @@
-"""What the server and its workers say to each other.
+"""The protocol between the server and its workers.
 
-A task goes to a worker as a pickle. What comes back is MessagePack, for the server trusts nothing that a
-worker says: what it decoded may have taken it over. So there are values only, no code and no references, and
-reading them takes time and memory by their size. Objects of our classes are made anew by names in a table.
-A big object does not go with the task: app/workers/remote_reads.py.
+A task is sent to a worker as a pickle. Its answer is MessagePack, because the server must not trust a worker:
+the bytes it decoded may have taken it over. So an answer has only values, no code and no references, and
+reading it costs time and memory in proportion to its size. Objects of our classes are rebuilt by names in a
+table. Large objects are not sent with the task: see app/workers/remote_reads.py.
 """
 
 from __future__ import annotations
@@ -30,29 +30,29 @@ from app.model.values import Code, Content, Count, DatasetWarning, Instance
 Check = Callable[[Any], bool]
 SIZE = struct.Struct("!Q")
 MOST_VALUES = 1 << 23
-"""Of one answer, each list and map counted too: a warning for every element that a data set may have fits.
-One takes a byte on the line, but up to a hundred in memory."""
+"""Maximum values in one answer, with lists and maps: enough for a warning on every element of a data set.
+A value takes one byte on the line, but up to a hundred bytes in memory."""
 NAME, VALUES = "", "of"
-"""Keys of the map that stands for an object of a class; no column is called so."""
+"""Keys of the map that represents an object of a class; no column has these names."""
 MOST_TEXT = 1000
-"""Characters of the text of an error."""
+"""Maximum characters in the text of an error."""
 ERRORS = {
     name: kind
     for name, kind in vars(errors).items()
     if isinstance(kind, type) and issubclass(kind, (errors.PermanentError, errors.InternalError))
 }
-"""What may be wrong with bytes. How stores fail, and whether an object is gone, no worker can know."""
+"""Errors that a worker may report: those about bytes. It cannot know about stores or missing objects."""
 
 
 class Unreadable(Exception):
-    """A worker said what it cannot have meant."""
+    """The worker's answer is malformed; treat the worker as compromised."""
 
 
 class _Chunks(list[bytes]):
-    """What a pickler writes, without a copy of large bytes."""
+    """Collects the output of a pickler without copying large bytes."""
 
     def write(self, chunk: bytes) -> None:
-        """Keep a chunk: the object itself if it is bytes, else a copy, as a view ends with this call."""
+        """Keep a chunk; copy a view, because it is valid only during this call."""
         self.append(bytes(chunk))
 
 
@@ -90,7 +90,7 @@ class Line(io.RawIOBase):
 
 
 class _Pickler(pickle.Pickler):
-    """Leaves out how contents are opened, and keeps these contents."""
+    """Pickles contents without their openers, and collects those contents."""
 
     def __init__(self, chunks: _Chunks) -> None:
         super().__init__(chunks, pickle.HIGHEST_PROTOCOL)
@@ -140,14 +140,14 @@ def packed(value: object) -> bytes:
 
 
 def read_packed(stream: BinaryIO, most: int) -> Any:
-    """Read one answer of at most so many bytes; raises Unreadable, or EOFError if it breaks off."""
+    """Read one answer of at most `most` bytes; raises Unreadable, or EOFError if it is cut off."""
     (size,) = SIZE.unpack(exactly(stream, SIZE.size))
     if size > most:
         raise Unreadable("a worker says more than it could hold")
     body = exactly(stream, size)
     try:
         return _Reading().values(body)
-    except Exception as exc:  # noqa: BLE001 - what was made up may fail in any way
+    except Exception as exc:  # noqa: BLE001 - a malicious answer may fail in any way
         raise Unreadable(type(exc).__name__) from None
 
 
@@ -160,7 +160,7 @@ def exactly(stream: BinaryIO, size: int) -> bytes:
 
 
 def _told(value: object) -> dict[str, object]:
-    """Return the map for what MessagePack has no type of its own for."""
+    """Return the map that represents a value without a MessagePack type."""
     if isinstance(value, DicomlakeError):
         name = next(kind.__name__ for kind in type(value).__mro__ if kind in ERRORS.values())
         return {NAME: "error", VALUES: [name, value.text, str(value.code)]}
@@ -170,7 +170,7 @@ def _told(value: object) -> dict[str, object]:
 
 
 class _Reading:
-    """One answer as it is read; any Exception that comes of it says that it cannot be meant."""
+    """Reads one answer; any exception it raises means that the answer is malformed."""
 
     def __init__(self) -> None:
         self._left = MOST_VALUES
@@ -214,7 +214,7 @@ def _values(value: Any) -> list[object]:
 
 
 def returned_by(function: Callable[..., object]) -> Check:
-    """Return what tells whether a value is of the type that a function is annotated to return or yield."""
+    """Return a check that a value has the type that a function is annotated to return or yield."""
     try:
         return _returned_by(function)
     except TypeError:  # it cannot be a key of the cache
@@ -234,7 +234,7 @@ def _returned_by(function: Callable[..., object]) -> Check:
 
 
 def _is(hint: Any) -> Check:
-    """Return what tells whether a value matches an annotated type; an unknown type accepts any value."""
+    """Return a check that a value matches an annotated type; an unknown type accepts any value."""
     origin, arguments = get_origin(hint), get_args(hint)
     if origin is Annotated:
         base, (_, rule) = _is(arguments[0]), arguments
@@ -270,7 +270,7 @@ def _anything(_: object) -> bool:
 
 
 def _is_plain(value: object) -> bool:
-    """Tell whether a column may hold a value."""
+    """Return whether a column may hold this value."""
     if isinstance(value, list):
         return all(map(_is_plain, value))
     if isinstance(value, dict):
@@ -286,7 +286,7 @@ KINDS: dict[type, Callable[[Any], list[object]]] = {
     Kind: lambda kind: [kind.value],
     **dict.fromkeys(CLASSES, _values),
 }
-"""What a worker may say beside plain values, and the arguments that make the same again."""
+"""Classes that an answer may contain, and the arguments that rebuild an object."""
 FIELDS: dict[str, list[Check]] = {
     date.__name__: [_is(Count)] * 3,
     time.__name__: [_is(Count)] * 4,
@@ -294,7 +294,7 @@ FIELDS: dict[str, list[Check]] = {
     "error": [ERRORS.__contains__, _is(str), _is(Code)],
     **{kind.__name__: [*map(_is, get_type_hints(kind, include_extras=True).values())] for kind in CLASSES},
 }
-"""What the arguments of each must be; those of a tuple are any number of values."""
+"""Required types of those arguments; a tuple has any number of values."""
 MAKERS: dict[str, Callable[..., object]] = {
     **{kind.__name__: kind for kind in KINDS},
     "tuple": lambda *values: values,

@@ -1,14 +1,14 @@
-"""Warm worker processes: a crash, a hang or a memory hit in one task fails that task and nothing else.
+"""Warm worker processes: a crash, a hang or exhausted memory in one task fails only that task.
 
     run(function, *args) ─▶ a free worker ─▶ the result, or the task's own error; of `stream`, its results
                               └ killed and replaced: after any error, at the time limit, every N tasks
 
-Workers are forked by one helper process, the zygote, which has imported the decoders but nothing of the
-server and has one thread; so a new worker costs milliseconds and no lock of the server is copied half-held.
-It is not multiprocessing's forkserver: that one runs the main module (all of the server) again in every
-worker. A ProcessPoolExecutor breaks whole when one worker dies.
+Workers are forked by a helper process, the zygote. It has imported the decoders but not the server, and has
+one thread, so a fork costs milliseconds and never copies a locked lock. Not used: multiprocessing's
+forkserver, which runs the main module (the whole server) again in every worker, and ProcessPoolExecutor,
+which breaks as a whole when one worker dies.
 
-When the server ends, however it ends, the zygote reads the end of its socket and kills its process group.
+When the server ends, for whatever reason, the zygote's socket closes and the zygote kills its process group.
 """
 
 from __future__ import annotations
@@ -49,11 +49,11 @@ MOST_ANSWER_BYTES = 256 << 20  # the server holds it twice; only a picture of fu
 class Workers:
     """A pool of warm worker processes. Safe to call from several threads; nothing starts before it is used.
 
-    count: processes, 0 for one a core. memory_bytes: address space a task may map beyond what a fresh worker
-    has, so the task's bytes, its result and libraries loaded on demand count. timeout_s: wall time of a task.
-    preload: modules imported once, before the workers are forked. retire_if: true for a result after which
-    the worker shall be replaced, as it is after every error and after `tasks_per_worker` tasks. environment:
-    all that the processes see of it.
+    count: processes, 0 for one per core. memory_bytes: address space a task may map beyond that of a fresh
+    worker, including the task's bytes, its result and libraries loaded on demand. timeout_s: wall time of a
+    task. preload: modules imported once, before workers are forked. retire_if: predicate on a result; if
+    true, the worker is replaced, as after every error and after `tasks_per_worker` tasks. environment: the
+    complete environment of the processes.
     """
 
     count: int
@@ -82,14 +82,17 @@ class Workers:
         begun: Callable[[], None] = lambda: None,
         limits: Limits | None = None,
     ) -> T:
-        """Return `function(*args)` as a worker computes it; callers wait for a free worker in order.
+        """Run `function(*args)` in a worker and return its result; callers are served in order of arrival.
 
-        `function` must be importable in the worker, its arguments picklable, its result as messages.py says.
-        Raises the task's own PermanentError, LimitExceeded (time, memory), WorkerCrashed, InternalError for
-        any other error of the task, what the store of a content that is read in ranges raises, and
-        TransientError when no worker can be had: Overloaded if none is free within `wait_s`, which the reads
-        must end in, too. `begun` is called once a worker has begun with it. limits: narrower ones than those
-        of the pool; the task gets a process of its own.
+        `function` must be importable in the worker, its arguments picklable, its result as messages.py
+        allows.
+
+        wait_s: time limit for getting a worker and for the task's reads. begun: called when a worker starts
+        the task. limits: tighter limits than the pool's; the task then gets a process of its own.
+
+        Raises the task's own PermanentError; LimitExceeded for time or memory; WorkerCrashed; InternalError
+        for any other error of the task; errors of the store while the worker reads ranges; Overloaded if no
+        worker is free within `wait_s`; another TransientError if workers cannot start.
         """
         with closing(self.stream(function, *args, wait_s=wait_s, begun=begun, limits=limits)) as results:
             result = next(results, NONE)
@@ -105,10 +108,10 @@ class Workers:
         begun: Callable[[], None] = lambda: None,
         limits: Limits | None = None,
     ) -> Generator[Any]:
-        """Yield what `function(*args)` yields in a worker; as `run`, but each result may take `timeout_s`.
+        """Yield from `function(*args)` in a worker; as `run`, but each result may take `timeout_s`.
 
-        What the caller does between two of them does not count. The worker is held until the last; close the
-        generator to free it early.
+        Time that the caller spends between two results does not count. The worker stays busy until the last
+        result; close the generator to free it early.
         """
         until = time.monotonic() + (math.inf if wait_s is None else wait_s)
         task, contents = pickled((function, args))
@@ -118,7 +121,7 @@ class Workers:
             if limits:
                 self._restart(worker, limits)
             if not worker.begin(task, self.timeout_s):
-                self._restart(worker, limits)  # it was not there, or died while idle: not the task's fault
+                self._restart(worker, limits)  # it failed to start or died while idle
                 if not worker.begin(task, self.timeout_s):
                     raise TransientError("no worker process starts")
             begun()
@@ -147,8 +150,9 @@ class Workers:
         wait_s: float | None = None,
         begun: Callable[[], None] = lambda: None,
     ) -> T:
-        """`run` within narrower limits, one such task at a time: where there are several workers, the others
-        are left for what needs none. Raises Overloaded, too, if another one takes longer than `wait_s`.
+        """As `run` with tighter limits, and one such task at a time, so that other workers stay free.
+
+        Also raises Overloaded if another such task takes longer than `wait_s`.
         """
         until = time.monotonic() + (math.inf if wait_s is None else wait_s)
         if not self._confined.acquire(timeout=-1 if wait_s is None else wait_s):
@@ -160,14 +164,14 @@ class Workers:
             self._confined.release()
 
     def warm(self) -> None:
-        """Begin to start the processes; returns at once."""
+        """Start the processes in the background; return at once."""
         with self._lock:
             idle, self._idle = self._idle, []
         for worker in idle:
             self._give_back(worker, keep=worker.alive)
 
     def close(self) -> None:
-        """Kill all workers, idle and busy; callers that wait get Overloaded. Repeating it is harmless."""
+        """Kill all workers, idle and busy; waiting callers get Overloaded. Repeating it is harmless."""
         with self._lock:
             self._closed = True
             idle, self._idle = self._idle, []
@@ -198,7 +202,7 @@ class Workers:
 
     def _give_back(self, worker: Worker, keep: bool) -> None:
         if not keep:
-            with suppress(TransientError):  # the next caller tries again, and is told
+            with suppress(TransientError):  # the next caller tries again and gets the error
                 self._restart(worker)
         with self._lock:
             if self._closed:
@@ -228,7 +232,7 @@ class Workers:
     def _death(self, exit_code: int | None, limits: Limits | None) -> DicomlakeError:
         if self._closed:
             return Overloaded("shutting down")
-        if exit_code is None or exit_code == -signal.SIGTERM:  # no bytes do that, an operator does
+        if exit_code is None or exit_code == -signal.SIGTERM:  # only an operator does that, not the bytes
             return TransientError("the worker was ended from outside")
         if limits and exit_code == -signal.SIGXCPU:
             return LimitExceeded(f"took more than {limits.cpu_s} s of processor time")

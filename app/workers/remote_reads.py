@@ -1,8 +1,8 @@
-"""Big objects in a worker: it reaches no store, so it asks the server for each range it reads.
+"""Large objects in a worker: it has no access to stores, so it asks the server for each range.
 
     worker: RangedStream.read ─▶ [number of the content, position, count] ─▶ server: Served.read ─▶ its bytes
 
-So no worker needs a file, a connection or a credential, and what fails here failed in the store.
+So a worker needs no files, connections or credentials, and an error here is an error of the store.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from app.plumbing.range_stream import RangedStream
 from app.workers.messages import SIZE, Unreadable, exactly, packed
 
 MOST_BYTES = 8 << 20
-"""Of one answer."""
+"""Maximum bytes in one answer."""
 TIMES, AND_BYTES, A_RANGE = 16, 64 << 20, 64
-"""One task may read so many times all its contents and so many bytes more, each range counted that longer."""
+"""Read budget of one task: 16 times its objects' size + 64 MiB; each range costs 64 bytes extra."""
 BUFFER_BYTES = 64 << 10
-"""Least that a worker asks for, unless its reader knows better: it costs little more than one byte."""
+"""Minimum bytes per request, unless the reader sets another: it costs little more than one byte."""
 
 
 class Served:
-    """The server's side: the contents of one task, opened when they are first read. Closed with the block.
+    """The server's side: the contents of one task, opened on first read. A context manager.
 
-    until: the moment, as `time.monotonic` tells it, after which nothing more is read.
+    until: deadline for reads, in the seconds of `time.monotonic`.
     """
 
     def __init__(self, contents: Sequence[Content], until: float) -> None:
@@ -62,14 +62,14 @@ class Served:
             raise DeadlineExceeded("the object was not read in time")
         if number not in self._streams:
             opener = self._contents[number].opener
-            assert opener is not None  # else it would have gone with the task
+            assert opener is not None  # small contents are sent with the task
             self._streams[number] = self._opened.enter_context(opener())
         self._streams[number].seek(position)
         return self._streams[number].read(count)
 
 
 def asker(line: socket.socket, stream: BinaryIO) -> Callable[[int, int], Callable[[], BinaryIO]]:
-    """Return what makes the openers of a worker, which speaks on `line` and hears on `stream`."""
+    """Return the factory of a worker's openers; it writes to `line` and reads from `stream`."""
 
     def ask(number: int, position: int, count: int) -> bytes:
         line.sendall(packed([number, position, count]))

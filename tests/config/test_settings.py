@@ -90,7 +90,7 @@ def test_port_is_honoured_below_the_own_variable():
         ),
         (
             {"DICOMLAKE__PREVIEW__FRAME": "0"},
-            "is not of this form: representative, first, or the number of a frame, from 1",
+            "is not of this form: representative, first, or a frame number from 1",
         ),
         ({"DICOMLAKE__METADATA__KEYS": "name"}, "metadata.keys"),
         (

@@ -640,7 +640,7 @@ def test_every_failed_line_has_a_reason_and_what_to_do(services, tmp_path):
         "empty.dcm": (
             *("dead_lettered", "not_dicom", "describe: the object is empty (0 bytes)"),
             "put the right file in its place and ingest it, or drop the letter (`dicomlake dlq purge ID`); "
-            "many, with names you do not want",
+            "if many unwanted names match, narrow `source.expect`",
         ),
         "pipe.dcm": (
             *("failed", "not_a_file", "it is a named pipe, not a regular file"),
@@ -648,7 +648,7 @@ def test_every_failed_line_has_a_reason_and_what_to_do(services, tmp_path):
         ),
         "x.zip": (
             *("dead_lettered", "bad_archive", 'describe: 1 member(s) failed: "2.dcm" (not_dicom: empty)'),
-            "the reason names members and why",
+            "send the members that the reason names again, alone or in a new archive",
         ),
     }
     assert lines["notes.txt"].keys() == {"object_uri", "status", "code"}

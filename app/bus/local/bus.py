@@ -1,8 +1,9 @@
 """The embedded bus: a durable queue in a SQLite file that pushes over HTTP as a Pub/Sub subscription does.
 
-Differences, all in favour of a machine that sleeps, restarts and fills up: a push that finds nobody
-listening is no delivery and does not count towards `max_attempts`; backing off is exact (doubling, no jitter:
-one process delivers, a few messages at a time); a dead letter waits in the queue until the warehouse has it.
+Differences from Pub/Sub, for machines that sleep, restart and fill up: a push to a service that is not
+listening does not count towards `max_attempts`; the backoff is exact (doubling, without jitter, because one
+process delivers a few messages at a time); a dead letter stays in the queue until the warehouse has stored
+it.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ CLOSE_S = 8.0  # platforms kill 10 s after they ask to stop
 
 
 class LocalBus:
-    """The bus of `local:PATH`. Any process may publish; the one that has started it delivers.
+    """The bus of `local:PATH`. Any process may publish; the process that called `start` delivers.
 
     The dead-letter topic is part of the same file, so `dead_letter_topic` is not used here.
     """
@@ -57,7 +58,7 @@ class LocalBus:
         self._path = Path(url.partition(":")[2]).absolute()
         self._policy, self._sink, self._clock = policy, sink, clock
         self._lease_s = policy.ack_deadline_s + GRACE_S
-        # Twice what is ever put off: a clock that is corrected by seconds must not end the leases in flight.
+        # Twice the longest delay: a clock correction of seconds must not end the leases in flight.
         self._queue = Queue(self._path, 2 * max(policy.backoff_max_s, self._lease_s, CARRY_S))
         self._space = Space([self._path.parent], policy.min_free_bytes)
         self._full = False
@@ -67,13 +68,13 @@ class LocalBus:
 
     @staticmethod
     def check_settings(url: str, dead_letter_topic: str = "") -> None:
-        """Raise ConfigError where there can be no queue in the file; makes and changes nothing."""
+        """Raise ConfigError if the file cannot hold a queue. Creates and changes nothing."""
         check_file(Path(url.partition(":")[2]).absolute())
 
     def publish(self, message: Message) -> str:
         """Publish `data` and `attributes`; return the message id once the message is durable.
 
-        Raises BadEvent when the data is over 10 MB, BusUnavailable when the file does not take it.
+        Raises BadEvent if the data exceeds 10 MB, BusUnavailable if the file cannot be written.
         """
         if len(message.data) > MAX_DATA_BYTES:
             raise BadEvent("a message is limited to 10 MB")
@@ -82,16 +83,16 @@ class LocalBus:
         return message_id
 
     def dead_letter(self, message: Message, reason: Reason) -> None:
-        """Give a message up with its reason; durable on return, whether the sink has taken it yet or not."""
+        """Turn a message into a dead letter, durably; the sink may store it later."""
         now = self._clock()
         letter = self._queue.dead_letter(_dead_letter(message, now, reason), now, now + CARRY_S)
         if letter is not None:  # else this message is a dead letter already, and on its way
             self._carry(letter)
 
     def start(self, connect: Connect) -> None:
-        """Begin to push over connections made by `connect`; leases of a killed process are over at once.
+        """Start to push over connections from `connect`; leases of a killed process end at once.
 
-        Raises ConfigError when another service serves this queue.
+        Raises ConfigError if another service serves this queue.
         """
         pusher = Pusher(connect, self._policy.ack_deadline_s)
         self._lock = lock_queue(self._path)
@@ -105,22 +106,22 @@ class LocalBus:
         }
 
     def stats(self) -> QueueStats:
-        """Return how full the queue is and how old its oldest message."""
+        """Return the number of messages and the age of the oldest."""
         return self._queue.stats(self._clock())
 
     def depth(self) -> int:
-        """Return how many messages wait."""
+        """Return the number of waiting messages."""
         return self.stats().waiting
 
     def check(self) -> None:
-        """Raise BusUnavailable unless the queue answers and is delivered, OutOfSpace while that must wait."""
+        """Raise BusUnavailable unless the queue works and delivers, OutOfSpace while delivery is paused."""
         self._queue.check()
         self._space.check()
         if not all(pump.alive() for pump in self._pumps.values()):
             raise BusUnavailable("the queue is no longer delivered")
 
     def close(self) -> None:
-        """Stop leasing, wait for the pushes in flight, let go of the rest for the next start."""
+        """Stop leasing, wait for pushes in flight, release other leases for the next start."""
         deadline = time.monotonic() + CLOSE_S
         for pump in self._pumps.values():
             pump.stop()
@@ -147,7 +148,7 @@ class LocalBus:
         return self._queue.lease(topic, count, now, now + lease_s)
 
     def _has_room(self) -> bool:
-        """Tell whether there is room for what a delivery writes; if not, a message is better off here."""
+        """Return whether the disk has room for what a delivery writes; if not, messages stay in the queue."""
         try:
             self._space.check()
         except OutOfSpace as exc:
@@ -164,7 +165,7 @@ class LocalBus:
             self._queue.reserve(RESERVE_BYTES)
 
     def _deliver(self, pusher: Pusher, message: Message) -> None:
-        """Push one leased message and end its lease by what came of it."""
+        """Push one leased message and end its lease according to the answer."""
         attempt = message.attempt or 1
         if attempt > self._policy.max_attempts:  # it has outlived every process that tried
             self._give_up(replace(message, attempt=attempt - 1))
@@ -197,7 +198,7 @@ class LocalBus:
             self._wake(DEAD_LETTER)
 
     def _carry(self, letter: Message) -> None:
-        """Hand a leased dead letter to the sink; one that the sink does not take is put off, for ever."""
+        """Write a leased dead letter to the sink; if that fails, retry later, without limit."""
         try:
             self._sink(_dead_letter_row(letter))
         except DicomlakeError as exc:
@@ -216,7 +217,7 @@ def backoff_s(policy: DeliveryPolicy, attempt: int) -> float:
 
 
 def _dead_letter(message: Message, now: float, reason: Reason | None = None) -> Message:
-    """Return the dead letter of a message; one that names no subscription was meant for ours."""
+    """Return the dead letter of a message; without a subscription, ours is meant."""
     named = replace(message, subscription=message.subscription or SUBSCRIPTION)
     return dead_letter(named, datetime.fromtimestamp(now, UTC), reason)
 
@@ -233,7 +234,7 @@ def _dead_letter_row(letter: Message) -> Row:
 
 @contextmanager
 def _best_effort(otherwise: str, message: Message | None = None) -> Iterator[None]:
-    """Log, and go on, when the queue does not take a change that redelivery makes up for."""
+    """Log a failed change of the queue and continue, because a redelivery makes up for it."""
     try:
         yield
     except BusUnavailable as exc:
@@ -247,7 +248,7 @@ def _extra(message: Message) -> dict[str, object]:
 def lock_queue(queue: Path) -> int:
     """Take the lock of the one process that delivers; the system frees it when that process ends.
 
-    Raises ConfigError when another process has it.
+    Raises ConfigError if another process holds it.
     """
     path = queue.with_name(f"{queue.name}.lock")
     try:

@@ -1,4 +1,4 @@
-"""One version of a file: told apart from the others of its name, and read as that version or not at all."""
+"""Identify one version of a file, and read exactly that version or fail."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CHUNK_BYTES = 2**20
 
 
 class VersionStream(io.FileIO):
-    """A file of which every read makes sure that it still is the version that was opened."""
+    """A file stream that verifies on every read that the file is still the version that was opened."""
 
     def __init__(self, root: Path, name: str) -> None:
         super().__init__(open_file(root, name))
@@ -49,9 +49,9 @@ class VersionStream(io.FileIO):
 
 
 def open_version(root: Path, name: str, pinned: Stamp) -> VersionStream:
-    """Open a file in the state `pinned`; raises ObjectGone when it is in another.
+    """Open a file in the state `pinned`; raise ObjectGone if its state differs.
 
-    It reads nothing ahead: who asks for little has jumped.
+    Unbuffered: small reads are random access, so read-ahead would be wasted.
     """
     stream = VersionStream(root, name)
     if not stream.stamp.same_content(pinned):
@@ -69,12 +69,12 @@ def checksum(stream: BinaryIO | io.BufferedReader) -> str:
 
 
 def version(root: Path, name: str, found: Stamp, index: Index) -> Seen:
-    """Return the version that a file in the state `found` is: the last one of its name, or the next.
+    """Return the version of a file in the state `found`: the last known version of its name, or a new one.
 
-    Where only the change time moved, either owner, mode or links were changed, which is no new version, or
-    bytes were written in place and the old time set again, which is one; the checksum tells. What has none,
-    for it is big, counts as changed: that costs work, the other error would lose an object.
-    Raises ObjectGone when the file is in another state by now.
+    If only the change time differs, either owner, mode or links changed, which is not a new version, or bytes
+    were written and the old modification time restored, which is one; the checksum decides. A large file has
+    no stored checksum and counts as changed: that costs work, but the opposite error would lose an object.
+    Raises ObjectGone if the file has another state by now.
     """
     seen = index.get(name)
     if seen and seen.live and seen.stamp == found:
@@ -90,7 +90,7 @@ def version(root: Path, name: str, found: Stamp, index: Index) -> Seen:
 
 
 def _checksum_of(root: Path, name: str, found: Stamp) -> str | None:
-    """Return the checksum of a file in exactly this state; None if it is big, or cannot be read."""
+    """Return the checksum of a file in exactly this state; None if it is large or unreadable."""
     if found.size > BIG_BYTES:
         return None
     with suppress(StorageUnavailable), VersionStream(root, name) as stream, os_errors():

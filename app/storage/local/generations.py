@@ -1,8 +1,8 @@
-"""What a watched folder has seen: name -> generation, with the state of the file it stands for; in SQLite.
+"""The index of a watched folder in SQLite: name -> generation and the state of that file.
 
-A version is remembered before its event is published, as one not yet told of, together with the versions it
-replaced whose removal is not yet told. So whatever was published before a crash is known after it, and gets
-its removal even if the file changed or went meanwhile.
+A version is recorded as unpublished before its event is published, together with the versions it replaced
+whose removal is unpublished. So everything published before a crash is known after it, and its removal will
+be published even if the file has changed or disappeared meanwhile.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from app.plumbing.makeable import looking
 from app.plumbing.sqlite import connect, may_pass, reason, transaction
 
 LATEST = 2**63 - 2**32
-"""Highest time taken for a generation: 64 signed bits hold it, and some steps more."""
+"""Highest time used as a generation: it fits in 64 signed bits with room for increments."""
 
 TABLE = """CREATE TABLE IF NOT EXISTS landing (
     root TEXT NOT NULL, name TEXT NOT NULL, generation INTEGER NOT NULL, mtime_ns INTEGER NOT NULL,
@@ -40,7 +40,7 @@ CREATE TABLE IF NOT EXISTS folder_identity (
     root TEXT NOT NULL, folder TEXT NOT NULL, device INTEGER NOT NULL, inode INTEGER NOT NULL,
     PRIMARY KEY (root, folder)
 ) WITHOUT ROWID"""
-"""What app/sources/removals.py remembers."""
+"""Tables of app/sources/removals.py."""
 TABLES = ("landing", "held_removal", "mount_point", "folder_identity")
 ADDED = {
     "crc32c": "TEXT",
@@ -48,14 +48,14 @@ ADDED = {
     "replaced": "TEXT NOT NULL DEFAULT '[]'",
     "again": "INTEGER NOT NULL DEFAULT 0",
 }
-"""Columns that the table of the first release lacks."""
+"""Columns that the first release did not have."""
 TABLE_COLUMNS = "SELECT name FROM pragma_table_info('landing')"
 COLUMNS = "name, generation, mtime_ns, size, inode, ctime_ns, live, crc32c, told, replaced, again"
 GET = f"SELECT {COLUMNS} FROM landing WHERE root = ? AND name = ?"
 LIVE = f"SELECT {COLUMNS} FROM landing WHERE root = ? AND live"
 BELOW = " AND name >= ? AND name < ?"
 COUNT = "SELECT count(*) FROM landing WHERE root = ? AND live"
-# Two processes may handle the same folder: what one of them knows already is not undone by the slower one.
+# Two processes may handle the same folder; the slower one must not overwrite newer entries.
 PUT = f"""INSERT INTO landing (root, {COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (root, name) DO UPDATE SET
     generation = excluded.generation, mtime_ns = excluded.mtime_ns, size = excluded.size,
@@ -75,17 +75,17 @@ class Stamp:
     ctime_ns: int
 
     def same_content(self, other: Stamp) -> bool:
-        """Tell whether nothing says that the bytes differ; the change time moves with owner and mode too."""
+        """Return whether the bytes seem unchanged; the change time also reflects owner and mode."""
         return (self.mtime_ns, self.size, self.inode) == (other.mtime_ns, other.size, other.inode)
 
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """The last version of a name; not `live` once its removal was published, or handled.
+    """The last version of a name; not `live` after its removal was published or processed.
 
-    told: its event was published, or handled, and so were the removals of all versions it replaced. replaced:
-    generation and size in bytes of those of which that is not sure. again: describing it again was begun and,
-    as far as is known, not ended.
+    told: its event was published or processed, and so were the removals of all versions it replaced.
+    replaced: generation and size in bytes of replaced versions for which this is uncertain. again: a new
+    description was started and may be unfinished.
     """
 
     generation: int
@@ -102,16 +102,16 @@ class Seen:
 
 
 def stamp(found: os.stat_result) -> Stamp:
-    """Return the state of a file in numbers that SQLite can hold; far times and wide inodes are cut."""
+    """Return the state of a file in numbers that fit SQLite; extreme times and inodes are truncated."""
     mtime_ns, ctime_ns = (max(-LATEST, min(t, LATEST)) for t in (found.st_mtime_ns, found.st_ctime_ns))
     return Stamp(mtime_ns, found.st_size, found.st_ino & (2**63 - 1), ctime_ns)
 
 
 def generation(found: Stamp, seen: Seen | None) -> int:
-    """Return the generation of a file: its modification time, or one more than the last if that is no more.
+    """Return the generation of a file: its modification time, or the last generation + 1 if that is higher.
 
-    A file may come back with an older or equal time; its old generation has a tombstone by then, which would
-    hide it for ever.
+    A file may come back with an older or equal time. Its old generation has a tombstone by then, which would
+    hide the file for ever.
     """
     if seen is None:
         return max(1, found.mtime_ns)
@@ -138,7 +138,7 @@ def check_index(path: Path) -> None:
 
 
 def known_objects(path: Path, root: Path) -> int:
-    """Return how many names of a folder are live in an index; where there is none, none is made."""
+    """Return the number of live names of a folder in an index; do not create a missing index."""
     with index_errors(path), looking(path) as connection:
         if not list(connection.execute("PRAGMA table_info(landing)")):
             return 0
@@ -160,7 +160,7 @@ class Index:
         )
 
     def get(self, name: str) -> Seen | None:
-        """Return what was last seen under `name`, live or not."""
+        """Return the last known version of `name`, live or not."""
         rows = self._select(GET, (self._root, name))
         return _seen(rows[0]) if rows else None
 
@@ -174,10 +174,10 @@ class Index:
         return {str(row[0]): _seen(row) for row in rows}
 
     def put(self, versions: Mapping[str, Seen]) -> dict[str, Seen]:
-        """Remember the last versions of some names, all or none of them, on the disk when this returns.
+        """Record the last versions of some names durably, all or none.
 
-        One of which a later version or the removal is known stays as it is. Returns the versions, each with
-        all that it replaced: another process may have remembered one since the caller looked.
+        An entry with a later version or a removal is not changed. Returns the versions, each with all
+        versions that it replaced: another process may have recorded one since the caller looked.
         """
         return self._commits.add(versions) if versions else {}
 
@@ -207,7 +207,7 @@ class Index:
 
 
 def _create(connection: sqlite3.Connection) -> None:
-    """Make the tables, or add what older ones lack."""
+    """Create the tables, or add missing columns."""
     tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
     columns = {name for (name,) in connection.execute(TABLE_COLUMNS)}
     if tables.issuperset(TABLES) and columns.issuperset(ADDED):
@@ -225,7 +225,7 @@ def _make_tables(connection: sqlite3.Connection) -> None:
 
 
 def copy_index(old: sqlite3.Connection, new: sqlite3.Connection) -> None:
-    """Add what one file knows of all folders to another; what that one knows already is not undone."""
+    """Copy the entries of all folders from one file to another; existing entries stay."""
     for connection in (old, new):
         _make_tables(connection)
     new.executemany(PUT, old.execute(f"SELECT root, {COLUMNS} FROM landing"))
@@ -237,7 +237,7 @@ def copy_index(old: sqlite3.Connection, new: sqlite3.Connection) -> None:
 
 
 def drop_index(connection: sqlite3.Connection) -> None:
-    """Remove what a file knows of all folders."""
+    """Remove the entries of all folders from a file."""
     for table in TABLES:
         connection.execute(f"DROP TABLE {table}")
 
