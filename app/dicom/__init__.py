@@ -11,6 +11,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
+from app.dicom.read.collector import collector_paused
 from app.model.errors import BadDataset, PermanentError, Unrenderable, permanent
 from app.model.options import DatasetLimits, DescribeOptions, MetadataOptions, PreviewOptions
 from app.model.values import Content, DatasetWarning, Instance
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from app.dicom.read.dataset import ObjectDataset
 
 
+@collector_paused()
 def describe(content: Content, options: DescribeOptions) -> Instance:
     """Return the columns, metadata, document and preview of one object.
 
