@@ -18,6 +18,8 @@ SHORT |= {"ST", "TM", "UI", "UL", "US"}
 UNSETTLED = {"SQ", "UN"}
 """VRs that a file may give to a value of another one."""
 VRS = {vr.encode(): vr for vr in LONG | SHORT}
+PLAIN = {vr.encode(): vr for vr in SHORT}
+"""VRs with two bytes of length, none of which needs a closer look."""
 
 
 @lru_cache(maxsize=1 << 16)
