@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -13,6 +13,8 @@ from app.dicom.metadata.dicom_json import Metadata
 from app.model.options import MetadataOptions
 
 Fields = Mapping[str, Any]
+EVEN = frozenset("02468ACE")
+"""Last digits of the groups of public elements."""
 
 
 def to_row_metadata(metadata: Metadata, options: MetadataOptions) -> str:
@@ -34,27 +36,23 @@ def to_row_metadata(metadata: Metadata, options: MetadataOptions) -> str:
 def _object(fields: Fields, options: MetadataOptions, wanted: frozenset[str]) -> dict[str, Any]:
     """Return a data set or item; `wanted` names the elements to keep and counts at the top level only."""
     row: dict[str, Any] = {}
-    for tag, name, entry in _named(fields, options.private):
-        if "BulkDataURI" in entry or (wanted and name not in wanted and tag not in wanted):
-            continue
-        by_tag = name in row or (options.keys == "tag" and "," not in name)
-        row[tag if by_tag else name] = _plain(entry, options)
-    return row
-
-
-def _named(fields: Fields, private: bool) -> Iterator[tuple[str, str, Fields]]:
-    """Yield tag, name and entry of each element but the private creators."""
     creators: dict[str, str] = {}
+    by_tag = options.keys == "tag"
     for tag, entry in fields.items():
-        if int(tag[3], 16) % 2 == 0:
-            yield tag, _keyword(tag), entry
-        elif not private:
+        if tag[3] in EVEN:
+            name = _keyword(tag)
+        elif not options.private:
             continue
-        elif tag[4:6] == "00" and int(tag[6:], 16) >= 0x10:
+        elif tag[4:6] == "00" and tag[6:] >= "10":
             creators[tag[:4] + tag[6:]] = str((entry.get("Value") or [""])[0])
+            continue
         else:
             creator = creators.get(tag[:6])
-            yield tag, f"{tag[:4]},{creator},{tag[6:]}" if creator else tag, entry
+            name = f"{tag[:4]},{creator},{tag[6:]}" if creator else tag
+        if "BulkDataURI" in entry or (wanted and name not in wanted and tag not in wanted):
+            continue
+        row[tag if name in row or (by_tag and "," not in name) else name] = _plain(entry, options)
+    return row
 
 
 @lru_cache(maxsize=1 << 16)
@@ -65,9 +63,9 @@ def _keyword(tag: str) -> str:
 
 def _plain(entry: Fields, options: MetadataOptions) -> Any:
     """Return the value of one element in its simplest shape."""
-    if "InlineBinary" in entry:
-        return entry["InlineBinary"]
-    values = entry.get("Value", [])
+    values = entry.get("Value")
+    if values is None:
+        return [] if entry["vr"] == "SQ" else entry.get("InlineBinary")
     if entry["vr"] == "SQ":
         return [_object(item, options, frozenset()) for item in values]
     if entry["vr"] == "PN":
