@@ -128,16 +128,20 @@ def open_folder(root: Path, segments: Sequence[str], make: bool = False) -> Iter
     """
     flags = FOLDER if make else PASS
     with os_errors():
-        if make:
+        if make and not os.path.isdir(root):
             make_folder(root)
         here = os.open(root, flags)
     try:
         for segment in segments:
-            if make:
+            try:
+                inner = os.open(segment, flags | os.O_NOFOLLOW, dir_fd=here)
+            except FileNotFoundError:
+                if not make:
+                    raise
                 with suppress(FileExistsError):
                     os.mkdir(segment, FOLDER_MODE, dir_fd=here)
-                    _sync_folder(here)
-            inner = os.open(segment, flags | os.O_NOFOLLOW, dir_fd=here)
+                _sync_folder(here)  # whoever made it
+                inner = os.open(segment, flags | os.O_NOFOLLOW, dir_fd=here)
             os.close(here)
             here = inner
         yield here
@@ -310,10 +314,13 @@ def _place(folder: int, name: str, chunks: Iterable[bytes], move: Callable[..., 
                     view = view[stream.write(view) :]
             os.fsync(descriptor)
         move(temp, name, src_dir_fd=folder, dst_dir_fd=folder)
-        _sync_folder(folder)
-    finally:
+        if move is not os.rename:  # else the temporary name is gone with it
+            os.unlink(temp, dir_fd=folder)
+    except BaseException:
         with suppress(OSError):
             os.unlink(temp, dir_fd=folder)
+        raise
+    _sync_folder(folder)
 
 
 def _sync_folder(folder: int) -> None:
