@@ -239,9 +239,13 @@ def _is_loopback(host: str) -> bool:
         return host.lower() == "localhost"
 
 
-def authorize(request: Request) -> None:
-    """Accept or refuse a request before its body is read. The embedded queue needs no token."""
-    gate: Gate | None = request.app.state.gate
+def needs_token(request: Request) -> bool:
+    """Tell whether a request must have a token; the embedded queue needs none."""
+    return request.app.state.gate is not None and not getattr(request.state, OWN_QUEUE, False)
+
+
+def check_token(request: Request) -> None:
+    """Accept or refuse a request by its token; this may wait for the keys of Google."""
+    gate: Gate = request.app.state.gate
     services: Services = request.app.state.services
-    if gate is not None and not getattr(request.state, OWN_QUEUE, False):
-        gate.check(request.headers, services.now().timestamp())
+    gate.check(request.headers, services.now().timestamp())

@@ -6,10 +6,11 @@ import re
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request, Response
+from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
 
 from app import events, pipeline
-from app.api.auth import Forbidden, authorize
+from app.api.auth import Forbidden, check_token, needs_token
 from app.model.errors import BadEvent, TransientError, internal
 from app.services import Services
 from app.telemetry.log import bind
@@ -99,6 +100,19 @@ def check_type(request: Request) -> None:
         raise UnsupportedBody("content-type: send application/json or application/cloudevents+json")
 
 
+async def admitted_body(request: Request) -> bytes:
+    """Return the body of a request that may push; nothing of it is read before that is settled.
+
+    One dependency for all checks: FastAPI would run each of several in a thread of its own, which costs more
+    than the checks do. Only a token needs a thread, for its keys may have to be fetched.
+    """
+    check_headers(request)
+    check_sender(request)
+    if needs_token(request):
+        await run_in_threadpool(check_token, request)
+    return await read_body(request)
+
+
 async def read_body(request: Request) -> bytes:
     """Read the body and count its bytes, because the announced length may be wrong."""
     limit: int = request.app.state.services.settings.api.max_body_bytes
@@ -124,11 +138,10 @@ async def read_body(request: Request) -> bytes:
     "/",
     status_code=204,
     response_class=Response,
-    dependencies=[Depends(check_headers), Depends(check_sender), Depends(authorize)],
     summary="Take one event",
     responses=ANSWERS,
 )
-def push(request: Request, body: Annotated[bytes, Depends(read_body)]) -> None:
+def push(request: Request, body: Annotated[bytes, Depends(admitted_body)]) -> None:
     """Accept a Pub/Sub push, wrapped or not, or a CloudEvent; answer when it is completely processed."""
     services: Services = request.app.state.services
     request.state.body = body
