@@ -19,7 +19,7 @@ $(1)/bin/pip check
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run test speed upgrade-test chaos soak fuzz emulators tools cloud-run gcs-run image-test tf-check \
+.PHONY: help demo run test speed bench upgrade-test chaos soak fuzz emulators tools cloud-run gcs-run image-test tf-check \
     lint lock schemas clean
 
 help: ## list the targets
@@ -36,6 +36,9 @@ test: $(VENV)/.test ## run the whole test suite
 
 speed: $(VENV)/.test ## fail where a file costs more of pydicom's CPU than it did; twelve seconds
 	$(BIN)/python -m benchmarks.speed
+
+bench: $(VENV)/.test ## CPU beside dcmtk, Orthanc and pydicom, and growth, into docs/performance.*; a quarter of an hour
+	$(BIN)/python -m benchmarks.bench --write
 
 upgrade-test: $(VENV)/.test emulators ## a lake of an older version, in SQLite and the BigQuery emulator, upgraded in place
 	DICOMLAKE_TEST_REQUIRE=all $(BIN)/pytest -q tests/system/test_upgrade.py

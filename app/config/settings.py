@@ -90,7 +90,7 @@ class Artifacts(Section):
 class Warehouse(Section):
     """Where rows go."""
 
-    url: str = Field(description="sqlite:./file or bigquery:project.dataset")
+    url: str = Field(description="sqlite:./file, postgresql://user@host/database or bigquery:project.dataset")
     batch_rows: int = Field(ge=1, description="maximum rows in one commit")
     batch_bytes: int = Field(ge=1, description="maximum bytes in one commit")
 
