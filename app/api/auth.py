@@ -116,11 +116,12 @@ class Keys:
     """The public signing keys of an issuer, fetched on first use and cached for an hour."""
 
     url: str
-    algorithms: tuple[str, ...] = ("RS256",)
     _keys: dict[str, Any] = field(default_factory=dict)
     _fetched: float = float("-inf")
     _failed: float = float("-inf")
     _lock: threading.Lock = field(default_factory=threading.Lock)
+    algorithms: tuple[str, ...] = ("RS256",)
+    setting: str = "api.keys_url"
 
     def claims(self, token: str) -> dict[str, Any]:
         """Return the claims of a token signed by one of the keys with an algorithm of these, and no other.
@@ -164,7 +165,7 @@ class Keys:
         if self._good(kid) or now - self._fetched <= KEYS_PAUSE_S:
             return
         if now - self._failed <= KEYS_FAILED_S:
-            raise TransientError("the keys of the issuer could not be had a moment ago")
+            raise TransientError(f"the keys of {self.setting} could not be had a moment ago")
         try:
             self._keys, self._fetched = self._fetch(), time.monotonic()
         except TransientError:
@@ -180,7 +181,7 @@ class Keys:
             keys = PyJWKSet.from_dict(answer.json()).keys
             return {key.key_id: key for key in keys if key.key_id}
         except (httpx.HTTPError, httpx.InvalidURL, PyJWTError, *NO_KEYS) as exc:
-            raise TransientError(f"the keys of the issuer cannot be had ({type(exc).__name__})") from exc
+            raise TransientError(f"the keys of {self.setting} cannot be had ({type(exc).__name__})") from exc
 
 
 @dataclass(frozen=True)
@@ -214,7 +215,7 @@ def open_gate(api: Api) -> Gate | None:
 
 def check_gate(api: Api) -> None:
     """Raise ConfigError for settings that would let strangers push."""
-    if api.auth == "none" and not api.insecure and not _is_loopback(api.host):
+    if api.auth == "none" and not api.insecure and not is_loopback(api.host):
         raise ConfigError(
             f"api.auth none: anyone who can reach api.host {api.host!r} could push; choose another api.auth,"
             " let api.host be 127.0.0.1, or set api.insecure to true"
@@ -231,7 +232,7 @@ def check_gate(api: Api) -> None:
             raise ConfigError(f"api.auth oidc: needs dicomlake[gcp]; {exc.name} is not installed") from exc
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
     """Return whether only this machine can reach an address; for names other than `localhost`, False."""
     try:
         return ip_address(host).is_loopback

@@ -21,7 +21,7 @@ import httpx
 import jwt
 from starlette.requests import Request
 
-from app.api.auth import LEEWAY_S, PLATFORM_TOKEN, Keys, Unauthorized, bearer, claims_unsigned
+from app.api.auth import LEEWAY_S, PLATFORM_TOKEN, Keys, Unauthorized, bearer, claims_unsigned, is_loopback
 from app.config.settings import Api
 from app.model.errors import ConfigError, DicomlakeError, TransientError
 
@@ -136,7 +136,7 @@ class Issuer:
             found = httpx.get(place, timeout=5).raise_for_status().json()
             if found["issuer"] != url:
                 raise ConfigError("api.oidc_issuer: the issuer calls itself otherwise")
-            keys = Keys(str(found["jwks_uri"]), ASYMMETRIC)
+            keys = Keys(str(found["jwks_uri"]), algorithms=ASYMMETRIC, setting="api.oidc_issuer")
             return cls(url, str(found["authorization_endpoint"]), str(found["token_endpoint"]), keys)
         except (httpx.HTTPError, httpx.InvalidURL, KeyError, ValueError, TypeError) as exc:
             text = f"the configuration of api.oidc_issuer cannot be had ({type(exc).__name__})"
@@ -152,7 +152,7 @@ class Users:
         self.kind = api.users
         self.tokens = Tokens(api.users_key or secrets.token_hex(32))
         self._issuer: Issuer | None = None
-        self._iap = Keys(IAP_KEYS, ("ES256",)) if api.users == "iap" else None
+        self._iap = Keys(IAP_KEYS, algorithms=("ES256",), setting="api.users") if api.users == "iap" else None
 
     @property
     def open(self) -> bool:
@@ -228,6 +228,11 @@ class Users:
 
 def check_users(api: Api) -> None:
     """Raise ConfigError for settings with which nobody could be told from anybody."""
+    if api.users == "none" and api.serve != "ingest" and not api.insecure and not is_loopback(api.host):
+        raise ConfigError(
+            f"api.users none: anyone who can reach api.host {api.host!r} could read everything; choose another"
+            " api.users, let api.host be 127.0.0.1, set api.serve to ingest, or api.insecure to true"
+        )
     if api.users == "token" and len(api.users_key.encode()) < MIN_KEY_BYTES:
         raise ConfigError(
             f"api.users token: needs api.users_key, a secret of at least {MIN_KEY_BYTES} bytes;"

@@ -271,8 +271,8 @@ def event(more, body=b"{}"):
         (405, get(b"/health", b"HEAD")),
         (405, get(b"/", b"OPTIONS", ASKING)),
         (405, get(b"/", b"TRACE")),
-        (404, get(b"/nowhere")),
-        (404, get(b"/docs/oauth2-redirect")),
+        (403, get(b"/nowhere")),  # the guard of what shows data comes before the route
+        (403, get(b"/docs/oauth2-redirect")),
         (200, get(b"/health", more=FOREIGN + b"upgrade: websocket\r\n")),
         (400, event(b"content-length: 2\r\n")),
         (413, event(b"content-length: 99999999999\r\n")),
