@@ -24,7 +24,7 @@ locals {
       API__AUDIENCE         = local.audience
       API__SERVICE_ACCOUNTS = jsonencode([local.emails.push])
     } : key => value if var.trigger == "pubsub" })
-    browse = { API__AUTH = "platform", API__USERS = "platform" }
+    browse = { API__AUTH = "platform", API__USERS = "platform", BROWSE__UPLOADS = "false" }
   }
 
   # What follows from resources and variables, the same for all services.

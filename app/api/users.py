@@ -230,8 +230,8 @@ def check_users(api: Api) -> None:
     """Raise ConfigError for settings with which nobody could be told from anybody."""
     if api.users == "none" and api.serve != "ingest" and not api.insecure and not is_loopback(api.host):
         raise ConfigError(
-            f"api.users none: anyone who can reach api.host {api.host!r} could read everything; choose another"
-            " api.users, let api.host be 127.0.0.1, set api.serve to ingest, or api.insecure to true"
+            f"api.users none: anyone who can reach api.host {api.host!r} could read everything; choose"
+            " another api.users, let api.host be 127.0.0.1, set api.serve to ingest, or api.insecure to true"
         )
     if api.users == "token" and len(api.users_key.encode()) < MIN_KEY_BYTES:
         raise ConfigError(

@@ -295,7 +295,7 @@ run "browse_only_reads" {
   }
 
   assert {
-    condition     = [for env in google_cloud_run_v2_service.service["browse"].template[0].containers[0].env : "${env.name}=${env.value}" if startswith(env.name, "DICOMLAKE__API__")] == ["DICOMLAKE__API__AUTH=platform", "DICOMLAKE__API__HOST=0.0.0.0", "DICOMLAKE__API__SERVE=browse"] && google_cloud_run_v2_service.service["browse"].template[0].service_account == google_service_account.job["browse"].email
+    condition     = [for env in google_cloud_run_v2_service.service["browse"].template[0].containers[0].env : "${env.name}=${env.value}" if startswith(env.name, "DICOMLAKE__API__")] == ["DICOMLAKE__API__AUTH=platform", "DICOMLAKE__API__HOST=0.0.0.0", "DICOMLAKE__API__SERVE=browse", "DICOMLAKE__API__USERS=platform"] && google_cloud_run_v2_service.service["browse"].template[0].service_account == google_service_account.job["browse"].email
     error_message = "It serves no pushes, under its own account."
   }
 
