@@ -16,7 +16,7 @@ from tests.test_docs import DOCS, blocks
 
 pytestmark = googlesql
 # What asks no warehouse, or one of SQLite alone.
-OTHERS = {"bus", "demo.py", "makeable.py", "storage", "warehouse"}
+OTHERS = {"bus", "plumbing", "sources", "storage", "upgrade.py", "warehouse"}
 
 
 def in_code():
