@@ -306,7 +306,7 @@ def test_it_starts_elsewhere_where_the_platform_checks_or_somebody_wished_it(tmp
 
 
 def test_the_platform_alone_lets_in_under_any_name(services):
-    api = services.settings.api.model_copy(update={"auth": "platform", "host": "0.0.0.0"})
+    api = services.settings.api.model_copy(update={"auth": "platform", "host": "0.0.0.0", "serve": "ingest"})
     app = create_app(replace(services, settings=services.settings.model_copy(update={"api": api})))
     for address in ("http://lake.example", "http://127.0.0.1"):
         client = TestClient(app, base_url=address, headers={"content-type": "application/json"})

@@ -300,7 +300,11 @@ def test_make_takes_a_port_too():
     for target, command in (("demo", "dicomlake demo"), ("run", "dicomlake serve")):
         for given, words in (([], command), (["PORT=9"], f"{command} --port 9")):
             told = subprocess.run(
-                ["make", "-n", target, *given], cwd=ROOT, capture_output=True, text=True, check=True
+                ["make", "--no-print-directory", "-n", target, *given],
+                cwd=ROOT,
+                capture_output=True,
+                text=True,
+                check=True,
             )
             assert told.stdout.splitlines()[-1].removeprefix(".venv/bin/").strip() == words
 

@@ -120,7 +120,9 @@ def test_permissions(api: Api, request: Request) -> Response:
     return answer_json({"permissions": [name for name in asked if api.grants is None or name in api.grants]})
 
 
-@route("GET", BUCKET + "/o", "prefix", "pageToken", "maxResults", "versions", "projection", "fields")
+@route(
+    "GET", BUCKET + "/o", "prefix", "delimiter", "pageToken", "maxResults", "versions", "projection", "fields"
+)
 def list_objects(api: Api, request: Request) -> Response:
     api.require("storage.objects.list")
     query = request.query
@@ -131,9 +133,14 @@ def list_objects(api: Api, request: Request) -> Response:
         name, generation = json.loads(base64.urlsafe_b64decode(query["pageToken"]))
         found = [v for v in found if (v.name.encode(), v.generation) > (name.encode(), generation)]
     count = min(request.number("maxResults") or 1000, api.page_objects)
-    page: dict[str, Any] = {"kind": "storage#objects", "items": [v.resource(api.url) for v in found[:count]]}
-    if not found:
-        del page["items"]
+    begins, delimiter = len(query.get("prefix", "")), query.get("delimiter")
+    inner = {
+        v.name: v.name[begins:].partition(delimiter) if delimiter else ("", "", "") for v in found[:count]
+    }
+    items = [v.resource(api.url) for v in found[:count] if not inner[v.name][1]]
+    prefixes = {name[:begins] + head + sign for name, (head, sign, _) in inner.items() if sign}
+    page: dict[str, Any] = {"kind": "storage#objects"}
+    page |= ({"items": items} if items else {}) | ({"prefixes": sorted(prefixes)} if prefixes else {})
     if len(found) > count:
         last = json.dumps([found[count - 1].name, found[count - 1].generation])
         page["nextPageToken"] = base64.urlsafe_b64encode(last.encode()).decode()
