@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import re
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 from fastapi.responses import JSONResponse, RedirectResponse
 from starlette.requests import Request
@@ -18,7 +18,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api.auth import Forbidden, Unauthorized
-from app.api.public_url import is_secure, origin_of, root_path
+from app.api.public_url import check_host, is_secure, origin_of, root_path
 from app.api.users import NotAllowed, User, Users
 from app.config.settings import Api
 from app.model.errors import DicomlakeError, TransientError
@@ -28,7 +28,6 @@ audit = logging.getLogger("dicomlake.audit")
 OPEN = frozenset(("/health", "/ready", "/metrics", "/version", "/docs", "/openapi.json"))
 LOGIN = ("/login", "/login/start", "/login/callback", "/logout")
 SAFE = ("GET", "HEAD", "OPTIONS")
-LOOPBACK = ("localhost", "127.0.0.1", "::1")
 UIDS = re.compile(r"/(studies|series|instances)/([0-9.]{1,64})(?=/|$)")
 STATUS = (
     (Unauthorized, 401),
@@ -37,11 +36,10 @@ STATUS = (
     (TransientError, 503),
     (DicomlakeError, 500),
 )
-EVERYWHERE = ("", "0.0.0.0", "::")  # noqa: S104 - compared, not bound
 
 
 def cookie_name(request: Request) -> str:
-    """Return what the session's cookie is called: over https a name that browsers bind to this host."""
+    """Return the name of the session's cookie; over https, one that browsers bind to this host."""
     return "__Host-dicomlake" if is_secure(request) else "dicomlake"
 
 
@@ -57,7 +55,7 @@ def role_needed(method: str, path: str, is_page: bool) -> str | None:
 
 
 def is_rest(path: str) -> bool:
-    """Tell whether a route answers in the form of the REST of files: `success`, and `error` in words."""
+    """Return whether errors of this route are `{"error": "...", "success": false}`."""
     return path.partition("/")[2].partition("/")[0] in ("files", "upload", "search")
 
 
@@ -73,12 +71,14 @@ class BrowserGuard:
             await self._app(scope, receive, send)
             return
         request = Request(scope)
-        path = request.url.path.removeprefix(scope.get("root_path", ""))
+        # As the router has it: `request.url` ends at a `?` or `#` that was percent-encoded in the path.
+        path = scope["path"].removeprefix(scope.get("root_path", ""))
         is_page = "text/html" in request.headers.get("accept", "")
         role = role_needed(request.method, path, is_page)
         try:
             if role is not None or path in LOGIN:
-                self._check_host(request)
+                if self._users.open:  # else a token decides, which no foreign page has
+                    check_host(request)
                 self._check_page(request, path)
             if role is not None:
                 user = await self._user(request)
@@ -109,20 +109,8 @@ class BrowserGuard:
             return self._users.of(request, name)
         return await run_in_threadpool(self._users.of, request, name)
 
-    def _check_host(self, request: Request) -> None:
-        """Refuse a name that was made to lead here, where no token is asked for."""
-        if not self._users.open or self._api.host in EVERYWHERE:
-            return
-        address = (request.scope.get("server") or ("",))[0]
-        if not (address == "::1" or address.startswith("127.")):
-            return
-        ours = {*LOOPBACK, self._api.host.lower(), address, urlsplit(self._api.public_url).hostname or ""}
-        for host in request.headers.getlist("host"):
-            if re.sub(r":[0-9]*$", "", host).strip("[]").lower() not in ours:
-                raise Forbidden("host: is not the address that is listened on; see api.host")
-
     def _check_page(self, request: Request, path: str) -> None:
-        """Refuse what a page of another site sends: its user can reach the service, its author should not."""
+        """Raise Forbidden for what a page of another site sends through the browser of its visitor."""
         headers = request.headers
         origin = headers.get("origin")
         known = origin is None or origin == origin_of(request) or origin in self._api.cors_origins

@@ -5,7 +5,8 @@ Every answer has `success`; a fault is one sentence in `error`.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import contextmanager
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request
@@ -21,7 +22,7 @@ from app.api.dicomweb.parameters import BadParameter, window_text
 from app.api.push import BodyCut, BodyTooLarge, UnsupportedBody
 from app.browse import landed
 from app.browse.uploads import WORDS, Fate, land
-from app.model.errors import BadEvent
+from app.model.errors import BadEvent, OutOfSpace
 from app.model.options import RenderOptions
 from app.services import Services
 
@@ -38,10 +39,20 @@ class UploadsOff(Forbidden):
 
 
 def check_uploads(request: Request) -> None:
-    """Refuse an upload where they are switched off, before its body is read."""
+    """Refuse an upload before its body is read: they are switched off, or a disk is almost full."""
     services: Services = request.app.state.services
     if not services.settings.browse.uploads:
         raise UploadsOff("uploads are switched off; see browse.uploads")
+    services.space.check()
+
+
+@contextmanager
+def temporary_files() -> Iterator[None]:
+    """Raise OutOfSpace where a body does not fit into the folder for temporary files."""
+    try:
+        yield
+    except OSError as error:
+        raise OutOfSpace(f"a temporary file cannot be written ({type(error).__name__})") from None
 
 
 async def limited(request: Request) -> AsyncGenerator[bytes, None]:
@@ -68,7 +79,8 @@ async def read_form(request: Request) -> AsyncGenerator[FormData, None]:
     if kind.partition(";")[0].strip().lower() != "multipart/form-data":
         raise UnsupportedBody("content-type: send multipart/form-data with `files`")
     try:
-        form = await MultiPartParser(request.headers, limited(request), max_files=MAX_FILES).parse()
+        with temporary_files():
+            form = await MultiPartParser(request.headers, limited(request), max_files=MAX_FILES).parse()
     except (MultiPartException, KeyError) as error:
         raise BadEvent(f"the form cannot be read ({type(error).__name__})") from None
     try:

@@ -10,6 +10,9 @@ from urllib.parse import urlsplit
 
 from starlette.requests import Request
 
+from app.api.auth import Forbidden
+
+EVERYWHERE = ("", "0.0.0.0", "::")  # noqa: S104 - compared, not bound
 LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 _HOST = re.compile(r"[A-Za-z0-9._-]{1,253}(:[0-9]{1,5})?|\[[0-9A-Fa-f:.]{2,45}\](:[0-9]{1,5})?")
 _PREFIX = re.compile(r"(/[A-Za-z0-9._~-]{1,64}){1,8}")
@@ -31,6 +34,23 @@ def origin_of(request: Request) -> str:
 def is_secure(request: Request) -> bool:
     """Tell whether the client speaks https with this service, or with the proxy before it."""
     return base_url(request).startswith("https://")
+
+
+def check_host(request: Request) -> None:
+    """Raise Forbidden for a foreign name in `Host`, where the service listens on loopback alone.
+
+    With DNS rebinding, a page's own host name resolves to this machine, and its requests look like ours; the
+    name gives them away. The address itself is accepted: an IP address cannot be rebound.
+    """
+    api = request.app.state.services.settings.api
+    address = (request.scope.get("server") or ("",))[0]
+    if api.host in EVERYWHERE or not (address == "::1" or address.startswith("127.")):
+        return
+    names = {name.strip("[]") for name in LOOPBACK}
+    ours = {*names, api.host.lower(), address, urlsplit(api.public_url).hostname} - {None}
+    for host in request.headers.getlist("host"):
+        if re.sub(r":[0-9]*$", "", host).strip("[]").lower() not in ours:
+            raise Forbidden("host: is not the address that is listened on; see api.host")
 
 
 def root_path(request: Request) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request, Response
@@ -11,6 +10,7 @@ from starlette.requests import ClientDisconnect
 
 from app import events, pipeline
 from app.api.auth import Forbidden, check_token, needs_token
+from app.api.public_url import check_host
 from app.model.errors import BadEvent, TransientError, internal
 from app.services import Services
 from app.telemetry.log import bind
@@ -35,8 +35,6 @@ ANSWERS: dict[int | str, dict[str, str]] = {
 MAX_HEADERS, MAX_HEADER_BYTES = 200, 32_768
 # A web page may send these types to any address without a CORS preflight, so refuse them for events.
 SIMPLE_TYPES = ("text/plain", "multipart/form-data", "application/x-www-form-urlencoded")
-EVERYWHERE = ("", "0.0.0.0", "::")  # noqa: S104 - compared, not bound
-LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
 class BodyTooLarge(BadEvent):
@@ -76,21 +74,13 @@ def check_headers(request: Request) -> None:
 def check_sender(request: Request) -> None:
     """Refuse requests from web pages: a browser may be able to reach the service, the page must not use that.
 
-    Browsers send an `Origin`, senders of events do not. With DNS rebinding, a page's own host name resolves
-    to this machine and its request looks like ours; without tokens, the foreign name in `Host` reveals it.
+    Browsers send an `Origin`, senders of events do not. Without tokens, `Host` is checked too.
     """
     headers, api = request.headers, request.app.state.services.settings.api
     if "origin" in headers or not {"none", "same-origin"}.issuperset(headers.getlist("sec-fetch-site")):
         raise Forbidden("origin: a page in a browser may not push")
-    address = (request.scope.get("server") or ("",))[0]
-    is_loopback = address == "::1" or address.startswith("127.")
-    if api.auth != "none" or api.host in EVERYWHERE or not is_loopback:
-        return
-    # Also accept the address itself: an IP address cannot be rebound.
-    ours = (*LOOPBACK, api.host.lower(), address)
-    for host in headers.getlist("host"):
-        if re.sub(r":[0-9]*$", "", host).strip("[]").lower() not in ours:
-            raise Forbidden("host: is not the address that is listened on; see api.host")
+    if api.auth == "none":
+        check_host(request)
 
 
 def check_type(request: Request) -> None:

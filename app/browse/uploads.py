@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from io import SEEK_END
 from typing import BinaryIO, cast
 
+from app.browse.objects import WAIT_S
 from app.dicom import read_identity
 from app.model.errors import PermanentError
 from app.model.values import Content, ObjectRef
@@ -107,7 +108,7 @@ def identify(stream: BinaryIO, services: Services) -> Identity:
     size = stream.seek(0, SEEK_END)
     content = Content(ObjectRef("", "upload", 0), "file:///upload", size, opener=opener(stream))
     limits = services.settings.describe_options().limits
-    return Identity(*services.workers.run(read_identity, content, limits))
+    return Identity(*services.workers.run(read_identity, content, limits, wait_s=WAIT_S))
 
 
 def opener(stream: BinaryIO) -> Callable[[], BinaryIO]:

@@ -169,3 +169,27 @@ def test_a_browser_without_javascript_gets_a_page(client):
 def test_a_label_that_nobody_used_is_not_found(client):
     answer = client.get("/files/nobody")
     assert (answer.status_code, answer.json()) == (404, {"error": "study not found", "success": False})
+
+
+def test_an_upload_waits_for_no_disk_that_is_almost_full(tmp_path):
+    def check(client: TestClient) -> list[int]:
+        upload = client.post("/upload", data={"study": "a"}, files=files(("one.dcm", data.ct())))
+        stow = client.post(
+            "/dicomweb/studies", content=data.ct(), headers={"Content-Type": "application/dicom"}
+        )
+        return [upload.status_code, stow.status_code]
+
+    with_limit(tmp_path, delivery__min_free_bytes=1 << 60, check=check, expected=[507, 507])
+
+
+@pytest.mark.parametrize("path", ["/upload", "/dicomweb/studies"])
+def test_a_body_that_does_not_fit_into_temporary_files_is_no_bug(client, monkeypatch, path):
+    def full(*_: object) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("tempfile.SpooledTemporaryFile.write", full)
+    kind = {"Content-Type": "application/dicom"} if path.endswith("studies") else None
+    content = {"content": data.ct()} if kind else {"files": files(("one.dcm", data.ct()))}
+    answer = client.post(path, headers=kind, **content)
+    assert answer.status_code == 507
+    assert "No space" not in answer.text

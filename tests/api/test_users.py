@@ -402,3 +402,17 @@ def test_the_audit_log_tells_who_asked_for_which_uid_and_nothing_else(tmp_path, 
         ("somebody", "read-only", "/studies", None, 200),
     ]
     assert "Secret" not in caplog.text
+
+
+@pytest.mark.parametrize("path", ["/health%3F/../files", "/health%23", "/static%2F..%2Ffiles", "/FILES"])
+def test_no_spelling_of_a_path_leads_around_the_guard(tmp_path, path):
+    with lake(tmp_path, api__users="token", api__users_key=KEY) as client:
+        assert client.get(path).status_code in (401, 404)
+        assert "studiesCount" not in client.get(path).text
+
+
+def test_a_link_puts_no_words_of_its_own_on_a_page(tmp_path):
+    with lake(tmp_path) as client:
+        page = client.get("/dead-letters?sent=3&dropped=call+me&said=call+me&done=1")
+        assert "sent 3 again" in page.text
+        assert "call me" not in page.text

@@ -22,7 +22,7 @@ from python_multipart.multipart import parse_options_header
 
 from app.api.dicomweb.accept import Offer, choose
 from app.api.dicomweb.answers import PREFIX, base_url
-from app.api.files import check_uploads, limited
+from app.api.files import check_uploads, limited, temporary_files
 from app.api.push import UnsupportedBody
 from app.browse.uploads import Identity, identify, stored_name
 from app.model.errors import BadEvent, PermanentError, TransientError
@@ -155,7 +155,8 @@ async def instances(request: Request) -> AsyncIterator[BinaryIO | None]:
     if kind == DICOM.encode():
         with SpooledTemporaryFile(SPOOL_BYTES) as whole:
             async for chunk in limited(request):
-                whole.write(chunk)
+                with temporary_files():
+                    whole.write(chunk)
             if not whole.tell():
                 raise BadEvent("the body is empty; send one instance, or several as multipart/related")
             yield cast(BinaryIO, whole)
@@ -171,7 +172,8 @@ async def instances(request: Request) -> AsyncIterator[BinaryIO | None]:
     parts = Parts(boundary)
     try:
         async for chunk in limited(request):
-            parts.feed(chunk)
+            with temporary_files():
+                parts.feed(chunk)
             while parts.done:
                 kind_of_part, stream = parts.done.popleft()
                 with stream:

@@ -268,7 +268,7 @@ def dead_letters(request: Request) -> Response:
         "dead_letters.html",
         letters=rows[:PAGE],
         may_change=_may_change(request),
-        said=request.query_params.get("said", "") if "done" in request.query_params else "",
+        said=_done(request),
         **turn.values(request),
     )
 
@@ -285,16 +285,24 @@ def change_letters(
         return _pages(request).problem(request, 400, "None chosen", "Choose at least one dead letter.")
     try:
         if do == "requeue":
-            done = sum(1 for _ in dlq.requeue(services, ids))
-            said = f"sent {done} again"
+            done = {"sent": sum(1 for _ in dlq.requeue(services, ids))}
         elif do == "purge":
-            said = f"dropped {dlq.purge(services.warehouse, ids)} for good"
+            done = {"dropped": dlq.purge(services.warehouse, ids)}
         else:
             return _pages(request).problem(request, 400, "Unknown", "Choose to send again or to drop.")
     except dlq.NoSuchLetter:
         return _pages(request).problem(request, 404, "Gone", "One of them is no dead letter any more.")
     base = root_path(request)
-    return RedirectResponse(f"{base}/dead-letters?{urlencode({'done': 1, 'said': said})}", 303)
+    return RedirectResponse(f"{base}/dead-letters?{urlencode(done)}", 303)
+
+
+def _done(request: Request) -> str:
+    """Return what the form has just done. Only a number is taken from the URL: anyone can make a link."""
+    for name, words in (("sent", "sent {} again"), ("dropped", "dropped {} for good")):
+        number = request.query_params.get(name, "")
+        if number.isdecimal() and number.isascii() and len(number) < 10:
+            return words.format(number)
+    return ""
 
 
 @router.get("/overview")

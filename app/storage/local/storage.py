@@ -182,9 +182,7 @@ class LocalStorage:
 
     def write(self, name: str, data: bytes, content_type: str) -> str:
         """Store an object whole or not at all and return its URI; a name that is no path is escaped."""
-        if self._sweeper is None:
-            self._sweeper = threading.Thread(target=sweep, args=(self.root, self._closed.is_set), daemon=True)
-            self._sweeper.start()
+        self._sweep()
         path = file_name(name)
         write_file(self.root, path, data)
         return self.uri(path)
@@ -213,6 +211,7 @@ class LocalStorage:
         A watcher, here or in another process, takes it from there as any file.
         """
         _check_name(name)
+        self._sweep()
         with suppress(ObjectGone), VersionStream(self.root, name) as there:
             size = stream.seek(0, io.SEEK_END)
             stream.seek(0)
@@ -262,6 +261,12 @@ class LocalStorage:
             self._sweeper.join(1.0)
         if self._index:
             self._index.close()
+
+    def _sweep(self) -> None:
+        """Start to remove temporary files that killed writers left behind, once."""
+        if self._sweeper is None:
+            self._sweeper = threading.Thread(target=sweep, args=(self.root, self._closed.is_set), daemon=True)
+            self._sweeper.start()
 
     def _open(self, ref: ObjectRef) -> VersionStream:
         if ref.bucket != self.bucket:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 
-from app.warehouse.dialects import DIALECTS
 from app.warehouse.tables import TABLES, Table
 from app.warehouse.views import VIEWS, column_ddl, ddl, views
 
@@ -93,4 +92,3 @@ def insert(table: Table) -> str:
 
 
 INSERTS = {name: insert(table) for name, table in TABLES.items()}
-QUOTE = DIALECTS[DIALECT].quote

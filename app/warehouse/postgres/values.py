@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
 from typing import Any
 
 from psycopg.adapt import Loader
 from psycopg.types.json import set_json_loads
 
-from app.model.values import Row
-from app.warehouse.tables import TABLES
+from app.warehouse.row_values import Encoder, value_writer
 
 _NO_JSONB = re.compile(r"\\u(0000|d[89a-f])", re.IGNORECASE)
 """May be an escape of what JSON may hold and jsonb may not: NUL, or half of a surrogate pair."""
@@ -53,24 +51,5 @@ def _storable(value: Any) -> Any:
     return value
 
 
-Encoder = Callable[[Any], object]
 _ENCODERS: dict[str, Encoder] = {"RECORD": _json, "JSON": jsonb, "FLOAT64": float}
-_WRITERS = {
-    name: [(c.name, _json if c.mode == "REPEATED" else _ENCODERS.get(c.type)) for c in table.columns]
-    for name, table in TABLES.items()
-}
-_EMPTY = {
-    name: {c.name: "[]" for c in table.columns if c.mode == "REPEATED"} for name, table in TABLES.items()
-}
-
-
-def to_values(table: str, row: Row) -> list[object]:
-    """Return what is stored, column by column, for a row that `check_row` has passed.
-
-    An absent value is null; an absent list is an empty one, as BigQuery has it.
-    """
-    empty = _EMPTY[table]
-    return [
-        empty.get(name) if (value := row.get(name)) is None else encode(value) if encode else value
-        for name, encode in _WRITERS[table]
-    ]
+to_values = value_writer(_ENCODERS, _json)

@@ -24,6 +24,7 @@ from app.model.errors import BadQuery, ConfigError, RowsRejected, WarehouseUnava
 from app.model.values import Row
 from app.warehouse.postgres import statements
 from app.warehouse.postgres.values import prepare, to_values
+from app.warehouse.row_values import distinct
 from app.warehouse.tables import TABLES, check_delete, check_row, type_of
 from app.warehouse.views import column_ddl
 
@@ -164,7 +165,7 @@ class PostgresWarehouse:
                 cursor = reader.cursor(row_factory=tuple_row)
                 names: list[str] | None = None
                 for row in cursor.stream(text, given):
-                    names = names or _distinct([column.name for column in cursor.description or ()])
+                    names = names or distinct([column.name for column in cursor.description or ()])
                     yield dict(zip(names, row, strict=True))
             except psycopg.errors.QueryCanceled:
                 raise BadQuery("the statement took too long") from None
@@ -303,18 +304,6 @@ def _bound(sql: str, parameters: Mapping[str, object]) -> tuple[str, Mapping[str
         return f"%({match[1]})s" if match[1] in parameters else match[0]
 
     return _PARAMETER.sub(put, sql.replace("%", "%%")), parameters
-
-
-def _distinct(names: Sequence[str]) -> list[str]:
-    """Return the names, each that was there before with a number: a row is a dict, and shall lose nothing."""
-    found: dict[str, None] = {}
-    for name in names:
-        number, free = 1, name
-        while free in found:
-            number += 1
-            free = f"{name}_{number}"
-        found[free] = None
-    return list(found)
 
 
 def _mark(writer: psycopg.Connection[Any], name: str) -> str | None:

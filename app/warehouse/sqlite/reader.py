@@ -6,11 +6,12 @@ import math
 import sqlite3
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import closing, suppress
 
 from app.model.errors import BadQuery, DicomlakeError, WarehouseUnavailable
 from app.plumbing.sqlite import code, may_pass, reason
+from app.warehouse.row_values import distinct
 from app.warehouse.sqlite.values import parameter
 from app.warehouse.tables import type_of
 
@@ -76,7 +77,7 @@ def run(
     reader.set_progress_handler(lambda: time.monotonic() > end, _STEPS_BETWEEN_CLOCKS)
     try:
         with closing(reader.execute(sql, values)) as cursor:
-            names = _distinct(column[0] for column in cursor.description or ())
+            names = distinct(column[0] for column in cursor.description or ())
             for row in cursor:
                 yield dict(zip(names, row, strict=True))
     except (sqlite3.Error, sqlite3.Warning) as exc:
@@ -102,18 +103,6 @@ def _query_error(
     except (sqlite3.Error, sqlite3.Warning) as fault:
         return BadQuery(f"SQLite: {fault}")  # found before any row was read, so it quotes the statement only
     return BadQuery(f"SQLite stopped at a row ({name})")
-
-
-def _distinct(names: Iterable[str]) -> list[str]:
-    """Return the names, each that was there before with a number: a row is a dict, and shall lose nothing."""
-    found: dict[str, None] = {}
-    for name in names:
-        number, free = 1, name
-        while free in found:
-            number += 1
-            free = f"{name}_{number}"
-        found[free] = None
-    return list(found)
 
 
 def _allow(action: int, first: str | None, *_: str | None) -> int:

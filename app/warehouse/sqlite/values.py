@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from datetime import UTC, date, datetime
-from typing import Any
 
 from app.model.errors import BadQuery
-from app.model.values import Row
-from app.warehouse.tables import TABLES, type_of
+from app.warehouse.row_values import Encoder, value_writer
+from app.warehouse.tables import type_of
 
 
 def _timestamp(value: datetime) -> str:
@@ -21,7 +19,6 @@ def _json(value: object) -> str:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
-Encoder = Callable[[Any], object]
 _ENCODERS: dict[str, Encoder] = {
     "BOOL": int,
     "FLOAT64": float,
@@ -30,25 +27,7 @@ _ENCODERS: dict[str, Encoder] = {
     "TIME": str,
     "RECORD": _json,
 }
-_WRITERS = {
-    name: [(c.name, _json if c.mode == "REPEATED" else _ENCODERS.get(c.type)) for c in table.columns]
-    for name, table in TABLES.items()
-}
-_EMPTY = {
-    name: {c.name: "[]" for c in table.columns if c.mode == "REPEATED"} for name, table in TABLES.items()
-}
-
-
-def to_values(table: str, row: Row) -> list[object]:
-    """Return what is stored, column by column, for a row that `check_row` has passed.
-
-    An absent value is null; an absent list is an empty one, as BigQuery has it.
-    """
-    empty = _EMPTY[table]
-    return [
-        empty.get(name) if (value := row.get(name)) is None else encode(value) if encode else value
-        for name, encode in _WRITERS[table]
-    ]
+to_values = value_writer(_ENCODERS, _json)
 
 
 def parameter(name: str, value: object) -> object:

@@ -1,5 +1,6 @@
 """A folder as a bucket: the contract, and what only files can do wrong."""
 
+import io
 import json
 import os
 import shutil
@@ -25,6 +26,7 @@ from app.storage.local.files import file_name, is_object_name
 from app.storage.local.generations import Index, Seen, Stamp, generation, known_objects
 from app.storage.local.storage import LocalStorage
 from tests.parts import need
+from tests.processes import wait_until
 from tests.storage.contract import HOSTILE, Put, StorageContract
 
 
@@ -463,3 +465,14 @@ def test_notification_is_as_cloud_storage_makes_it() -> None:
         "updated": "2023-11-14T22:13:20.123457Z",
         "timeDeleted": "2026-01-02T03:04:05.000006Z",
     }
+
+
+def test_what_a_killed_upload_left_is_swept(tmp_path):
+    left = tmp_path / "a" / ".dicomlake-0123456789abcdef.part"
+    left.parent.mkdir()
+    left.write_bytes(b"half")
+    os.utime(left, (0, 0))
+    storage = LocalStorage(f"file:{tmp_path}")
+    storage.land("a/one.dcm", io.BytesIO(b"whole"))
+    assert wait_until(lambda: not left.exists(), 10)
+    storage.close()

@@ -1,0 +1,51 @@
+"""What the row stores share: a row as a list of values in the order of its columns, and names of columns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from app.model.values import Row
+from app.warehouse.tables import TABLES
+
+Encoder = Callable[[Any], object]
+
+
+def value_writer(encoders: Mapping[str, Encoder], encode_list: Encoder) -> Callable[[str, Row], list[object]]:
+    """Return a function that makes the values to store from a row that `check_row` has passed.
+
+    An absent value becomes null. An absent list becomes an empty one, as in BigQuery.
+
+    Parameters
+    ----------
+    encoders : type of a column -> how one of its values is written; other values are stored as they are
+    encode_list : how a repeated column is written
+    """
+    writers = {
+        name: [(c.name, encode_list if c.mode == "REPEATED" else encoders.get(c.type)) for c in table.columns]
+        for name, table in TABLES.items()
+    }
+    empty = {
+        name: {c.name: "[]" for c in table.columns if c.mode == "REPEATED"} for name, table in TABLES.items()
+    }
+
+    def to_values(table: str, row: Row) -> list[object]:
+        absent = empty[table]
+        return [
+            absent.get(name) if (value := row.get(name)) is None else encode(value) if encode else value
+            for name, encode in writers[table]
+        ]
+
+    return to_values
+
+
+def distinct(names: Iterable[str]) -> list[str]:
+    """Return the names, repeated ones with a number: a row is a dict, and must not lose a column."""
+    found: dict[str, None] = {}
+    for name in names:
+        number, free = 1, name
+        while free in found:
+            number += 1
+            free = f"{name}_{number}"
+        found[free] = None
+    return list(found)
