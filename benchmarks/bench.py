@@ -73,6 +73,11 @@ class Way:
     clock: Callable[[], float] = field(default=lambda: previews.cpu_ms() / 1000)
 
 
+def figures(value: float) -> str:
+    """Return a number with three significant figures, as people write it: 1,570 and 6.45."""
+    return f"{float(f'{value:.3g}'):,.0f}" if value >= 1000 else f"{value:.3g}"
+
+
 def files() -> dict[str, bytes]:
     """Return the files: what hospitals store, small to large."""
     return {
@@ -382,7 +387,7 @@ def table(heads: Sequence[str], lines: Mapping[str, Times], columns: Sequence[st
         for column in columns:
             value = times.get(column)
             beside = f" ({value / times[base]:.2g})" if value and base in times and column != base else ""
-            cells.append("" if value is None else f"{value:.3g}{beside}")
+            cells.append("" if value is None else f"{figures(value)}{beside}")
         text.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(text)
 
@@ -418,7 +423,7 @@ def svg(results: dict) -> str:
                 f'<rect x="{left}" y="{y:.0f}" width="{length:.0f}" height="13" fill="{COLORS[way]}"/>'
             )
             bars.append(
-                f'<text x="{left + length + 5:.0f}" y="{y + 11:.0f}">{way} {times[way]:.3g} ms</text>'
+                f'<text x="{left + length + 5:.0f}" y="{y + 11:.0f}">{way} {figures(times[way])} ms</text>'
             )
             y += 16
         y += 12
