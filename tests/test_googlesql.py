@@ -1,13 +1,13 @@
 """Every statement that BigQuery is sent or shown is one by Google's own analyzer, on the lake's tables."""
 
-import ast
+import inspect
 import re
 
 import pytest
 
+from app.warehouse import queries
 from app.warehouse.bigquery.client import deletion
 from app.warehouse.bigquery.named_parameters import named_parameters
-from app.warehouse.queries import described, letters_by_event, rows_of_version
 from app.warehouse.tables import TABLES
 from app.warehouse.views import ddl, table_functions, views
 from tests.googlesql import analyze, googlesql
@@ -15,23 +15,32 @@ from tests.parts import ROOT
 from tests.test_docs import DOCS, blocks
 
 pytestmark = googlesql
-# What asks no warehouse, or one of SQLite alone.
-OTHERS = {"bus", "plumbing", "sources", "storage", "upgrade.py", "warehouse"}
-
-
-def in_code():
-    """Yield the statements that stand in the code as text; what is put into one is a parameter here."""
-    for path in sorted((ROOT / "app").rglob("*.py")):
-        if path.relative_to(ROOT / "app").parts[0] in OTHERS:
-            continue
-        nodes = list(ast.walk(ast.parse(path.read_text())))
-        put_together = [node for node in nodes if isinstance(node, ast.JoinedStr)]
-        parts = {part for node in put_together for part in node.values}
-        for node in [*put_together, *(n for n in nodes if isinstance(n, ast.Constant) and n not in parts)]:
-            values = node.values if isinstance(node, ast.JoinedStr) else [node]
-            text = "".join(str(one.value) if isinstance(one, ast.Constant) else ":put" for one in values)
-            if re.match(r"SELECT .* FROM ", text):
-                yield f"{path.stem}-{node.lineno}", text
+UID, URI = "1.2.3", "gs://landing/a/"
+ASKED = {
+    "attempts": [queries.attempts(URI, 1, "OBJECT_FINALIZE")],
+    "choices": [(sql, {}) for sql in queries.choices().values()],
+    "count": [queries.count("instances_current"), queries.count("dead_letters")],
+    "current_below": [queries.current_below(URI)],
+    "described": [queries.described(["a", "b"])],
+    "instances_of": [
+        queries.instances_of(["sop_instance_uid"], UID),
+        queries.instances_of(["row_id"], UID, UID),
+    ],
+    "known_letters": [queries.known_letters(["m1", "m2"])],
+    "letter": queries.letter("m1"),
+    "letters_below": [queries.letters_below(URI)],
+    "letters_by_event": [
+        queries.letters_by_event("bigquery", ["message_id", "data"], ids) for ids in (["m1", "m2"], None)
+    ],
+    "letters_page": [queries.letters_page(50, 100)],
+    "open_letters": [queries.open_letters()],
+    "open_letter_versions": [queries.open_letter_versions()],
+    "outcome_of": queries.outcome_of(URI, 1),
+    "overview": [(sql, {}) for sql in queries.overview("bigquery").values()],
+    "rows_below": [queries.rows_below(URI, "dead_letters", ["object_uri", "code", "reason"])],
+    "rows_of_version": [queries.rows_of_version(URI, 1), queries.rows_of_version(URI, 1, current=True)],
+}
+"""What each function of `queries` asks."""
 
 
 def in_documents():
@@ -47,7 +56,7 @@ def in_documents():
         yield f"outputs-{number}", sql.replace("${local.dataset_path}.", "")
 
 
-IN_CODE, IN_DOCUMENTS = dict(in_code()), dict(in_documents())
+IN_DOCUMENTS = dict(in_documents())
 
 
 def checked(sql):
@@ -56,14 +65,22 @@ def checked(sql):
     return analyze(text)
 
 
-def test_statements_are_found():
-    assert len(IN_CODE) >= 8
+def test_every_function_of_queries_is_asked():
+    public = {
+        name
+        for name, one in vars(queries).items()
+        if inspect.isfunction(one) and one.__module__ == queries.__name__ and not name.startswith("_")
+    }
+    assert public == set(ASKED)
+
+
+@pytest.mark.parametrize("name", ASKED)
+def test_what_queries_ask(name):
+    assert [checked(sql) for sql, _ in ASKED[name]] == ["ResolvedQueryStmt"] * len(ASKED[name])
+
+
+def test_documents_are_found():
     assert len(IN_DOCUMENTS) >= 14
-
-
-@pytest.mark.parametrize("where", IN_CODE)
-def test_a_statement_in_the_code(where):
-    assert checked(IN_CODE[where]) == "ResolvedQueryStmt"
 
 
 @pytest.mark.parametrize("where", IN_DOCUMENTS)
@@ -83,13 +100,6 @@ def test_views_and_table_functions(removals):
 @pytest.mark.parametrize("table", TABLES)
 def test_tables(table):
     assert [analyze(text) for text in ddl(table, "bigquery")] == ["ResolvedCreateTableStmt"]
-
-
-def test_queries_that_are_put_together():
-    for chosen in (":a, :b", "SELECT message_id FROM dead_letters"):
-        assert checked(letters_by_event("bigquery", ["message_id", "data"], chosen)) == "ResolvedQueryStmt"
-    for sql, _ in (described(["a", "b"]), rows_of_version("a", 1), rows_of_version("a", 1, current=True)):
-        assert checked(sql) == "ResolvedQueryStmt"
 
 
 def test_removing_rows():

@@ -2,6 +2,7 @@
 
 import ast
 import builtins
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -22,6 +23,21 @@ IMPURE = {
 }
 # what a room may do although it is pure: say how long a step took
 EXCEPT = {"dicom.__init__": {"time.perf_counter"}}
+# The files of the queue and of the folder's index are SQLite of their own, which no warehouse answers for.
+EMBEDDED = {
+    "bus.local",
+    "storage.local",
+    "sources.removals",
+    "plumbing.sqlite",
+    "plumbing.makeable",
+    "upgrade",
+}
+SQL = re.compile(
+    r"\bSELECT\b.*\bFROM\b|\bFROM (\w+|:put)( AS \w+)?( WHERE\b|\Z)|\bWHERE (\w+|:put) *(=|<|>|IN\b|IS\b)"
+    r"|\b(GROUP|ORDER) BY\b|\bINSERT (OR \w+ )?INTO\b|\bDELETE FROM\b|\bUPDATE \S+ SET\b|\bMERGE INTO\b"
+    r"|\b(CREATE|ALTER|DROP) (OR REPLACE )?(TABLE|VIEW|INDEX)\b|\bPRAGMA \w",
+    re.DOTALL,
+)
 
 
 def modules() -> dict[str, Path]:
@@ -96,6 +112,47 @@ def test_only_config_reads_the_environment():
         if "os.environ" in path.read_text() or "getenv" in path.read_text()
     }
     assert readers <= {"config.settings"}
+
+
+def statements(text: str) -> list[str]:
+    """Return the strings of a source that hold SQL; docstrings are prose."""
+    nodes = list(ast.walk(ast.parse(text)))
+    left_out = {id(node.value) for node in nodes if isinstance(node, ast.Expr)}
+    left_out |= {id(part) for node in nodes if isinstance(node, ast.JoinedStr) for part in node.values}
+    found = []
+    for node in nodes:
+        if id(node) in left_out or not isinstance(node, ast.JoinedStr | ast.Constant):
+            continue
+        parts = node.values if isinstance(node, ast.JoinedStr) else [node]
+        found.append("".join(str(one.value) if isinstance(one, ast.Constant) else ":put" for one in parts))
+    return [one for one in found if SQL.search(one)]
+
+
+def test_only_the_warehouse_holds_sql():
+    holders = {name for name, path in modules().items() if statements(path.read_text())}
+    assert {name for name in holders if not within(name, {"warehouse", *EMBEDDED})} == set()
+    assert "warehouse.queries" in holders
+    assert [room for room in EMBEDDED if not any(within(name, {room}) for name in holders)] == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "ask('SELECT * FROM dead_letters')",
+        "sql = f'{columns} FROM {view}'",
+        "sql = f'SELECT {one}' + ' WHERE object_uri = :uri'",
+        "D = 'DELETE FROM queue'",
+        "S = f'UPDATE {table} SET a = 1'",
+        "M = 'MERGE INTO study'",
+    ],
+)
+def test_sql_in_a_source_is_seen(text):
+    assert statements(text)
+
+
+def test_prose_is_no_sql():
+    text = """'Read from it, SELECT a FROM b.'\nerror('add LIMIT, or ask for fewer columns from there')"""
+    assert statements(text) == []
 
 
 def test_the_service_imports_no_cloud_sdk_and_no_decoder():

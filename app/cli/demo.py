@@ -18,6 +18,7 @@ from app.cli.text_table import table
 from app.config import Settings
 from app.model.errors import DicomlakeError
 from app.services import Services, open_services
+from app.warehouse import queries
 
 SAMPLES = (
     "CT_small.dcm",
@@ -133,9 +134,9 @@ def _drop(landing: Path) -> dict[str, str]:
 
 def _ended(services: Services, since: Mapping[str, int]) -> Iterator[dict[str, object]]:
     """Yield a line for each of the dropped versions that has a row or a dead letter."""
-    columns = "object_uri, generation, modality, size_bytes, preview_uri, preview_error"
-    stored = _of_the_demo(services, f"{columns} FROM instances_current")
-    letters = _of_the_demo(services, "object_uri, generation, code, reason FROM dead_letters")
+    of_rows = "modality", "size_bytes", "preview_uri", "preview_error"
+    stored = _of_the_demo(services, "instances_current", "object_uri", "generation", *of_rows)
+    letters = _of_the_demo(services, "dead_letters", "object_uri", "generation", "code", "reason")
     for outcome, rows in (("stored", stored), ("dead_lettered", letters)):
         for row in rows:
             if int(str(row.pop("generation") or 0)) >= since.get(str(row["object_uri"]), 1 << 63):
@@ -144,23 +145,20 @@ def _ended(services: Services, since: Mapping[str, int]) -> Iterator[dict[str, o
 
 def show_rows(services: Services, uris: Container[str]) -> None:
     """Print the rows of the objects in `uris`, and how many others the lake holds."""
-    columns = "modality, sop_instance_uid, rows, columns, number_of_frames AS frames, preview_error"
-    found = _of_the_demo(services, f"object_uri, {columns} FROM instances_current")
+    shown = "modality", "sop_instance_uid", "rows", "columns", "number_of_frames AS frames", "preview_error"
+    found = _of_the_demo(services, "instances_current", "object_uri", *shown)
     rows = [row for row in found if row.pop("object_uri") in uris]
     rows.sort(key=lambda row: (str(row["modality"] or ""), str(row["sop_instance_uid"])))
     click.echo(f"\n{table(rows)}", err=True)
-    (count,) = services.warehouse.query("SELECT COUNT(*) AS n FROM instances_current")
+    (count,) = services.warehouse.query(*queries.count("instances_current"))
     if others := int(str(count["n"])) - len(rows):
         click.echo(f"and {others} row(s) of other objects that are in this lake", err=True)
     click.echo(err=True)
 
 
-def _of_the_demo(services: Services, selected: str) -> list[dict[str, object]]:
-    """Return what is selected of the objects in the demo's folder: a used lake may hold millions."""
-    folder = services.source.uri("demo/")
-    places = {"low": folder, "high": f"{folder[:-1]}0"}  # "0" follows "/"
-    sql = f"SELECT {selected} WHERE object_uri >= :low AND object_uri < :high"
-    return services.warehouse.query(sql, places)
+def _of_the_demo(services: Services, view: str, *columns: str) -> list[dict[str, object]]:
+    """Return columns of a view about the objects in the demo's folder: a used lake may hold millions."""
+    return services.warehouse.query(*queries.rows_below(services.source.uri("demo/"), view, columns))
 
 
 def _say_addresses(services: Services, address: str, once: bool) -> None:

@@ -14,8 +14,7 @@ from app.model.errors import DicomlakeError, PermanentError, WarehouseUnavailabl
 from app.model.values import REVISION, GiveUp, Message
 from app.services import Services
 from app.storage.local.storage import MACHINE
-from app.warehouse import Warehouse
-from app.warehouse.queries import letters_by_event
+from app.warehouse import Warehouse, queries
 
 T = TypeVar("T")
 PAGE = 100
@@ -35,22 +34,16 @@ class NoSuchLetter(PermanentError):
 
 def letters(warehouse: Warehouse) -> Iterator[dict[str, object]]:
     """Yield the open dead letters, oldest first, each with its code and reason."""
-    return warehouse.stream("SELECT * FROM dead_letters ORDER BY publish_time, message_id")
+    return warehouse.stream(*queries.open_letters())
 
 
 def letter(warehouse: Warehouse, message_id: str) -> dict[str, object]:
     """Return one dead letter with its attributes and every failed attempt of its event."""
-    of_id = {"id": message_id}
-    found = warehouse.query("SELECT * FROM dead_letters WHERE message_id = :id", of_id)
-    stored = warehouse.query("SELECT attributes FROM dead_letter WHERE message_id = :id", of_id)
+    found, stored = (warehouse.query(*asked) for asked in queries.letter(message_id))
     if not found or not stored:
         raise _unknown(message_id)
-    attempts = warehouse.query(
-        "SELECT delivery_attempt, code, message, permanent, failed_at FROM failures"
-        " WHERE object_uri = :object_uri AND generation = :generation AND event_type = :event_type"
-        " ORDER BY failed_at",
-        {name: found[0][name] for name in ("object_uri", "generation", "event_type")},
-    )
+    event = found[0]["object_uri"], found[0]["generation"], found[0]["event_type"]
+    attempts = warehouse.query(*queries.attempts(*event))
     for attempt in attempts:
         if attempt["permanent"] is not None:
             attempt["permanent"] = bool(attempt["permanent"])  # SQLite has no booleans
@@ -60,13 +53,9 @@ def letter(warehouse: Warehouse, message_id: str) -> dict[str, object]:
 def count(warehouse: Warehouse, message_ids: Sequence[str] | None) -> int:
     """Return the number of letters with these ids, of all if None; raise NoSuchLetter for an unknown id."""
     if message_ids is None:
-        return int(str(warehouse.query("SELECT COUNT(*) AS n FROM dead_letters")[0]["n"]))
+        return int(str(warehouse.query(*queries.count("dead_letters"))[0]["n"]))
     for ids in _chunks(message_ids, MAX_IDS):
-        marks, parameters = _marks(ids)
-        rows = warehouse.query(
-            f"SELECT message_id FROM dead_letter WHERE message_id IN ({marks})", parameters
-        )
-        known = {row["message_id"] for row in rows}
+        known = {row["message_id"] for row in warehouse.query(*queries.known_letters(ids))}
         for message_id in ids:
             if message_id not in known:
                 raise _unknown(message_id)
@@ -149,17 +138,10 @@ def _events(
 
     The bus may give up the same event more than once; the view shows only the newest letter.
     """
-    every: tuple[str, dict[str, object]] = ("SELECT message_id FROM dead_letters", {})
-    for chosen, parameters in [every] if message_ids is None else map(_marks, _chunks(message_ids, MAX_IDS)):
-        sql = letters_by_event(warehouse.dialect, columns, chosen)
-        for _, rows in groupby(warehouse.stream(sql, parameters), itemgetter("event")):
+    for ids in [None] if message_ids is None else _chunks(message_ids, MAX_IDS):
+        asked = queries.letters_by_event(warehouse.dialect, columns, ids)
+        for _, rows in groupby(warehouse.stream(*asked), itemgetter("event")):
             yield list(rows)
-
-
-def _marks(values: Sequence[str]) -> tuple[str, dict[str, object]]:
-    """Return the placeholders for `IN (...)` and their parameters."""
-    parameters: dict[str, object] = {f"id{number}": value for number, value in enumerate(values)}
-    return ", ".join(f":{name}" for name in parameters), parameters
 
 
 def _chunks(values: Iterable[T], size: int) -> Iterator[list[T]]:

@@ -26,7 +26,7 @@ from app.sources.notifications import described_again, messages
 from app.storage.local.files import check_event_name, is_object_name, stat_file, walk
 from app.storage.local.generations import Seen
 from app.storage.local.storage import LocalStorage
-from app.warehouse.queries import described
+from app.warehouse.queries import described, open_letter_versions
 
 Line = dict[str, object]
 Emit = Callable[[Line], object]
@@ -185,7 +185,7 @@ def _names(name: str, root: Path) -> Iterator[tuple[str, DicomlakeError | None]]
 
 
 def _open_letters(services: Services) -> Letters:
-    letters = services.warehouse.stream("SELECT bucket, object, generation FROM dead_letters")
+    letters = services.warehouse.stream(*open_letter_versions())
     return {(letter["bucket"], letter["object"], letter["generation"]) for letter in letters}
 
 

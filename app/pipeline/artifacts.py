@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from app.model.values import Instance, ObjectRef
 from app.pipeline.rows import Written, artifact_path, artifact_stem, version_path
 from app.services import Services
-from app.warehouse.queries import rows_of_version
+from app.warehouse.queries import rows_below, rows_of_version
 
 AT_ONCE = 8
 """Number of artifacts of one archive that are written or removed concurrently."""
@@ -155,6 +155,5 @@ def _artifacts_below(folder: str, services: Services) -> set[object]:
 
     A folder can have the name `<archive>.<generation>`: folders are often named by UIDs.
     """
-    sql = "SELECT metadata_uri FROM instances WHERE object_uri >= :low AND object_uri < :high"
-    rows = services.warehouse.query(sql, {"low": folder, "high": f"{folder[:-1]}0"})  # "0" follows "/"
+    rows = services.warehouse.query(*rows_below(folder, "instances", ["metadata_uri"]))
     return {row["metadata_uri"] for row in rows}

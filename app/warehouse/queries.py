@@ -6,12 +6,14 @@ from collections.abc import Sequence
 
 from app.warehouse.dialects import DIALECTS
 
+Query = tuple[str, dict[str, object]]
+"""A statement and its parameters."""
 EVENT = ("bucketId", "objectId", "objectGeneration", "eventType")
 """Attributes that together name an event."""
 
 
-def letters_by_event(dialect: str, columns: Sequence[str], chosen: str) -> str:
-    """Return the SELECT of all letters of the events that some letters are of.
+def letters_by_event(dialect: str, columns: Sequence[str], message_ids: Sequence[str] | None) -> Query:
+    """Ask for all letters of the events that some letters are of.
 
     Events come in the order of their oldest letter, the letters of one event together and the newest last.
     The column `event` is the same for letters of one event; a letter that names no event is one of its own.
@@ -20,7 +22,7 @@ def letters_by_event(dialect: str, columns: Sequence[str], chosen: str) -> str:
     ----------
     dialect : name of one of DIALECTS
     columns : columns of the table `dead_letter` to return beside `event`
-    chosen : what stands in the brackets of `message_id IN (...)`
+    message_ids : at least one; None for all open dead letters
 
     Raises
     ------
@@ -32,7 +34,9 @@ def letters_by_event(dialect: str, columns: Sequence[str], chosen: str) -> str:
     known = " AND ".join(f"{name} <> ''" for name in EVENT)
     # Lengths first, so that two events never read alike when their names are joined.
     lengths = " || ' ' || ".join(f"CAST(LENGTH({name}) AS {text})" for name in EVENT)
-    return f"""WITH named AS (SELECT *, {attributes} FROM dead_letter),
+    every: Query = ("SELECT message_id FROM dead_letters", {})
+    chosen, parameters = every if message_ids is None else _listed(message_ids)
+    sql = f"""WITH named AS (SELECT *, {attributes} FROM dead_letter),
 keyed AS (
   SELECT *, CASE WHEN {known} THEN {lengths} || ' ' || {" || ".join(EVENT)}
     ELSE 'lone ' || message_id END AS event
@@ -41,6 +45,53 @@ SELECT event, {", ".join(columns)} FROM (
   SELECT *, MIN(publish_time) OVER (PARTITION BY event) AS since FROM keyed
   WHERE event IN (SELECT event FROM keyed WHERE message_id IN ({chosen}))) AS letters
 ORDER BY since, event, publish_time, message_id"""
+    return sql, parameters
+
+
+def open_letters() -> Query:
+    """Ask for the open dead letters, the oldest first."""
+    return "SELECT * FROM dead_letters ORDER BY publish_time, message_id", {}
+
+
+def open_letter_versions() -> Query:
+    """Ask which object versions have open dead letters: bucket, object and generation."""
+    return "SELECT bucket, object, generation FROM dead_letters", {}
+
+
+def letter(message_id: str) -> tuple[Query, Query]:
+    """Ask for one open dead letter, and for the attributes of its message."""
+    named: dict[str, object] = {"id": message_id}
+    return (
+        ("SELECT * FROM dead_letters WHERE message_id = :id", named),
+        ("SELECT attributes FROM dead_letter WHERE message_id = :id", named),
+    )
+
+
+def known_letters(message_ids: Sequence[str]) -> Query:
+    """Ask which of some ids, at least one, are those of letters."""
+    chosen, parameters = _listed(message_ids)
+    return f"SELECT message_id FROM dead_letter WHERE message_id IN ({chosen})", parameters
+
+
+def attempts(object_uri: object, generation: object, event_type: object) -> Query:
+    """Ask for the failed attempts of one event, the oldest first."""
+    return (
+        "SELECT delivery_attempt, code, message, permanent, failed_at FROM failures"
+        " WHERE object_uri = :object_uri AND generation = :generation AND event_type = :event_type"
+        " ORDER BY failed_at",
+        {"object_uri": object_uri, "generation": generation, "event_type": event_type},
+    )
+
+
+def count(table: str) -> Query:
+    """Ask how many rows a table or view has: one row with `n`."""
+    return f"SELECT COUNT(*) AS n FROM {table}", {}
+
+
+def _listed(values: Sequence[str]) -> Query:
+    """Return what stands in the brackets of `IN (...)`, and its parameters."""
+    parameters: dict[str, object] = {f"value{number}": value for number, value in enumerate(values)}
+    return ", ".join(f":{name}" for name in parameters), parameters
 
 
 _DESCRIBED = """SELECT object_uri, generation,
@@ -56,7 +107,7 @@ _BELOW = """SELECT object_uri, generation, {columns} FROM {view}
 WHERE object_uri >= :low AND object_uri < :high AND generation IS NOT NULL GROUP BY object_uri, generation"""
 
 
-def described(uris: Sequence[str]) -> tuple[str, dict[str, str]]:
+def described(uris: Sequence[str]) -> Query:
     """Ask which version of each object has current rows, and by which settings.
 
     Parameters
@@ -69,11 +120,11 @@ def described(uris: Sequence[str]) -> tuple[str, dict[str, str]]:
     metageneration and revision of its rows, and the `describe_key` that all of them have, else null. While an
     object is in two studies, since a removal has not arrived yet, its later version comes last.
     """
-    parameters = {f"uri{number}": uri for number, uri in enumerate(uris)}
-    return _DESCRIBED.format(uris=", ".join(f":{name}" for name in parameters)), parameters
+    listed, parameters = _listed(uris)
+    return _DESCRIBED.format(uris=listed), parameters
 
 
-def rows_of_version(object_uri: str, generation: int, current: bool = False) -> tuple[str, dict[str, object]]:
+def rows_of_version(object_uri: str, generation: int, current: bool = False) -> Query:
     """Ask which artifacts the rows of one object version name: of all of them, or of those that are current.
 
     Returns
@@ -84,7 +135,7 @@ def rows_of_version(object_uri: str, generation: int, current: bool = False) -> 
     return _OF_VERSION.format(table=table), {"object_uri": object_uri, "generation": generation}
 
 
-def current_below(uri: str) -> tuple[str, dict[str, str]]:
+def current_below(uri: str) -> Query:
     """Ask which versions of the objects in a folder are current.
 
     Parameters
@@ -98,18 +149,24 @@ def current_below(uri: str) -> tuple[str, dict[str, str]]:
     return _BELOW.format(columns="MAX(size_bytes) AS size_bytes", view="instances_current"), _range(uri)
 
 
-def letters_below(uri: str) -> tuple[str, dict[str, str]]:
+def letters_below(uri: str) -> Query:
     """Ask which versions in a folder are open dead letters; as `current_below`, with null for the size."""
     return _BELOW.format(columns="NULL AS size_bytes", view="dead_letters"), _range(uri)
 
 
-def _range(uri: str) -> dict[str, str]:
+def rows_below(uri: str, table: str, columns: Sequence[str]) -> Query:
+    """Ask for columns of a table or view about the objects in a folder; `uri` ends in a slash."""
+    names = ", ".join(columns)
+    return f"SELECT {names} FROM {table} WHERE object_uri >= :low AND object_uri < :high", _range(uri)
+
+
+def _range(uri: str) -> dict[str, object]:
     return {"low": uri, "high": f"{uri[:-1]}0"}  # "0" follows "/"
 
 
 def instances_of(
     columns: Sequence[str], study_instance_uid: str, series_instance_uid: str | None = None
-) -> tuple[str, dict[str, object]]:
+) -> Query:
     """Ask for the current instances of a study, or of one series of it.
 
     Returns
@@ -163,15 +220,15 @@ def choices() -> dict[str, str]:
     }
 
 
-def letters_page(limit: int, offset: int) -> tuple[str, dict[str, object]]:
+def letters_page(limit: int, offset: int) -> Query:
     """Ask for a page of the open dead letters, the newest first."""
     sql = "SELECT * FROM dead_letters ORDER BY publish_time DESC, message_id LIMIT :limit OFFSET :offset"
     return sql, {"limit": limit, "offset": offset}
 
 
-def outcome_of(object_uri: str, generation: int) -> tuple[tuple[str, dict[str, object]], ...]:
-    """Ask what became of one object version: its current rows, its open dead letter, its last failures."""
-    named = {"object_uri": object_uri, "generation": generation}
+def outcome_of(object_uri: str, generation: int) -> tuple[Query, Query]:
+    """Ask what became of one object version: its current rows and its open dead letter."""
+    named: dict[str, object] = {"object_uri": object_uri, "generation": generation}
     where = "object_uri = :object_uri AND generation = :generation"
     return (
         (
