@@ -91,10 +91,6 @@ class Storage(Protocol):
         """
         ...
 
-    def open(self, ref: ObjectRef) -> BinaryIO:
-        """Return a seekable stream of this generation that reads in ranges; raises as `fetch`."""
-        ...
-
     def write(self, name: str, data: bytes, content_type: str) -> str:
         """Store an object whole or not at all and return its URI; repeating it gives the same result."""
         ...

@@ -76,7 +76,7 @@ class StorageContract:
         with pytest.raises(ObjectGone):
             storage.fetch(old)
         with pytest.raises(ObjectGone):
-            storage.open(old)
+            storage.locate(old)
         assert storage.fetch(new).open().read() == b"new"
 
     def test_only_the_newest_version_of_what_is_there_is_live(self, storage: Storage, put: Put) -> None:
@@ -97,10 +97,10 @@ class StorageContract:
         with pytest.raises(BadEvent):
             storage.fetch(ObjectRef("another-bucket", ref.name, ref.generation))
         with pytest.raises(BadEvent):
-            storage.open(ObjectRef("another-bucket", ref.name, ref.generation))
+            storage.locate(ObjectRef("another-bucket", ref.name, ref.generation))
 
-    def test_open_reads_ranges(self, storage: Storage, put: Put) -> None:
-        with storage.open(put("a", bytes(range(256)) * 40)) as stream:
+    def test_located_object_is_read_in_ranges(self, storage: Storage, put: Put) -> None:
+        with storage.locate(put("a", bytes(range(256)) * 40)).open() as stream:
             assert stream.seekable()
             assert stream.seek(-2, 2) == 10238
             assert stream.read() == b"\xfe\xff"
@@ -226,7 +226,6 @@ class StorageContract:
         for use in (
             storage.check,
             lambda: storage.fetch(ref),
-            lambda: storage.open(ref),
             lambda: storage.locate(ref),
             lambda: storage.read(storage.uri("a")),
             lambda: storage.write("b", b"x", ""),

@@ -115,13 +115,6 @@ class GcsStorage:
         """Tell whether this generation is not of the future: Cloud Storage gives the time in microseconds."""
         return ref.generation <= (now + CLOCKS).timestamp() * 1_000_000
 
-    def open(self, ref: ObjectRef) -> BinaryIO:
-        """Return a seekable stream of this generation; of a gzip-encoded object, of what it holds."""
-        self._check(ref)
-        found = self._stat(ref)
-        stream = stream_version(self._client(), ref, found.size)
-        return inflated(stream) if _is_gzipped(found) else stream
-
     def write(self, name: str, data: bytes, content_type: str) -> str:
         """Store an object whole or not at all and return its URI; a name that is not legal is escaped."""
         full = object_name(self.prefix, name)

@@ -155,10 +155,6 @@ class LocalStorage:
         seen = self._index.get(ref.name) if self._index else None
         return seen is not None and ref.generation <= seen.generation
 
-    def open(self, ref: ObjectRef) -> BinaryIO:
-        """Return a seekable stream of this generation; raises ObjectGone also once the file changes."""
-        return io.BufferedReader(self._open(ref), CHUNK_BYTES)
-
     def find(self, name: str) -> ObjectRef:
         """Return the live version of one object; raises ObjectGone when there is none."""
         _check_name(name)

@@ -97,7 +97,7 @@ def test_bucket_with_versions_still_has_an_overwritten_one(
     gcs.buckets["landing"].versioning = True
     old, new = put("a", b"old"), put("a", b"new")
     assert storage.fetch(old).data == b"old"
-    assert storage.open(old).read() == b"old"
+    assert storage.locate(old).open().read() == b"old"
     assert list(storage.list()) == [new]
     storage.delete("a")
     assert list(storage.list()) == []
@@ -240,7 +240,7 @@ def test_store_that_says_nothing_is_given_up(
 
 def test_sequential_reads_share_requests(storage: GcsStorage, gcs: FakeGcs, put: Put) -> None:
     data = bytes(range(256)) * 4 * 1024 * 5  # 5 MiB
-    with storage.open(put("a", data)) as stream:
+    with storage.locate(put("a", data)).open() as stream:
         assert b"".join(iter(lambda: stream.read(65_536), b"")) == data
         assert asked(gcs) == ["GET metadata", *["GET media"] * 3]
         stream.seek(0)
@@ -256,7 +256,7 @@ def test_sequential_reads_share_requests(storage: GcsStorage, gcs: FakeGcs, put:
 
 
 def test_stream_heals_and_ends_when_its_version_does(storage: GcsStorage, gcs: FakeGcs, put: Put) -> None:
-    stream = storage.open(put("a", bytes(3 * MIB)))
+    stream = storage.locate(put("a", bytes(3 * MIB))).open()
     gcs.fail("short")
     assert stream.read(MIB) == bytes(MIB)
     put("a", b"new")
@@ -294,7 +294,7 @@ def test_gzip_encoded_object_is_checked_as_stored_and_read_inflated(
     assert (content.data, content.size, content.crc32c) == (stored, len(stored), version.crc32c)
     assert content.at_hand is None
     assert pickle.loads(pickle.dumps(content)).open().read() == b"123456789"
-    with storage.open(ref(version)) as stream:
+    with storage.locate(ref(version)).open() as stream:
         stream.seek(-2, 2)
         assert stream.read() == b"89"
 
