@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import datetime
 
+from app.model.times import rfc3339
 from app.model.values import Message, Reason
 
 MAX_ATTRIBUTE_BYTES = 1024  # as Pub/Sub
@@ -34,7 +35,9 @@ def added_attributes(message: Message, now: datetime, reason: Reason | None = No
     """
     added = _reason(message, reason) if reason is not None else {}
     added["CloudPubSubDeadLetterSourceDeliveryCount"] = str(message.attempt or 1)
-    added["CloudPubSubDeadLetterSourceTopicPublishTime"] = rfc3339(message.publish_time or now)
+    added["CloudPubSubDeadLetterSourceTopicPublishTime"] = rfc3339(
+        message.publish_time or now, "milliseconds"
+    )
     match message.subscription.split("/"):
         case ["projects", project, "subscriptions", subscription]:
             added["CloudPubSubDeadLetterSourceSubscription"] = subscription
@@ -55,8 +58,3 @@ def _reason(message: Message, reason: Reason) -> dict[str, str]:
 def _text(text: str) -> str:
     """Return a text from outside with what UTF-8 cannot hold spelled out."""
     return text.encode(errors="backslashreplace").decode()
-
-
-def rfc3339(moment: datetime) -> str:
-    """Return a time in UTC with milliseconds, as Pub/Sub writes it."""
-    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

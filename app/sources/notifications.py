@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 
+from app.model.times import rfc3339
 from app.model.values import REVISION, EventType, Message, ObjectRef
 from app.storage.local.generations import Seen
 
@@ -51,7 +52,7 @@ def notification(
     `objectUri` is omitted if it is longer than Pub/Sub allows; `dead_letters` then has `gs://bucket/object`.
     content: size in bytes and crc32c of the object, if known.
     """
-    made, told = _rfc3339(datetime.fromtimestamp(ref.generation / 1e9, UTC)), _rfc3339(time)
+    made, told = rfc3339(datetime.fromtimestamp(ref.generation / 1e9, UTC)), rfc3339(time)
     resource = {
         "kind": "storage#object",
         "id": f"{ref.bucket}/{ref.name}/{ref.generation}",
@@ -77,7 +78,3 @@ def notification(
     if len(uri.encode()) <= MAX_ATTRIBUTE_BYTES:
         attributes["objectUri"] = uri
     return Message(json.dumps(resource).encode(), attributes, message_id="")
-
-
-def _rfc3339(time: datetime) -> str:
-    return time.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")

@@ -20,8 +20,8 @@ from http.client import HTTPConnection, HTTPException
 from socket import SHUT_RDWR
 
 from app.bus import Connect
-from app.bus.dead_letter import rfc3339
 from app.model.errors import BusUnavailable, InternalError, internal
+from app.model.times import rfc3339
 from app.model.values import Message
 
 log = logging.getLogger("dicomlake.bus")
@@ -44,7 +44,7 @@ class Verdict(Enum):
 
 def push_body(message: Message) -> bytes:
     """Return the body of a push of `message`; the message's keys come in both spellings, as from Pub/Sub."""
-    published = rfc3339(message.publish_time) if message.publish_time else ""
+    published = rfc3339(message.publish_time, "milliseconds") if message.publish_time else ""
     wrapped = {
         "attributes": dict(message.attributes),
         "data": base64.b64encode(message.data).decode("ascii"),

@@ -5,15 +5,12 @@ The SDK's own retries depend on the call and go on for two minutes; they are off
 
 from __future__ import annotations
 
-import base64
 import random
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.client import HTTPException
-from typing import Any, BinaryIO, TypeVar
-
-import google_crc32c
+from typing import Any, TypeVar
 
 from app.model.errors import DicomlakeError, ObjectGone, ShortRead, StorageUnavailable, TransientError
 
@@ -86,19 +83,6 @@ def tried(call: Callable[[], T], absent: type[DicomlakeError] = StorageUnavailab
         time.sleep(pause_s)
     with gcs_errors(absent):
         return call()
-
-
-def checksum(data: bytes) -> str:
-    """Return the CRC32C as Cloud Storage writes it: big-endian, base64."""
-    return base64.b64encode(google_crc32c.value(data).to_bytes(4, "big")).decode()
-
-
-def checksum_of(stream: BinaryIO) -> str:
-    """Return the CRC32C of a stream from where it is, as `checksum` does."""
-    crc = 0
-    while chunk := stream.read(1 << 20):
-        crc = google_crc32c.extend(crc, chunk)
-    return base64.b64encode(crc.to_bytes(4, "big")).decode()
 
 
 def _refused(error: TransientError) -> bool:

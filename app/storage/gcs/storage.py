@@ -23,7 +23,8 @@ from app.model.errors import BadEvent, ConfigError, ObjectGone, ShortRead, Stora
 from app.model.options import BIG_BYTES
 from app.model.values import Content, ObjectRef
 from app.storage import WATCH, Landed, Publish, WatchOptions
-from app.storage.gcs.client import TIMEOUT_S, checksum, checksum_of, gcs_errors, new_client, tried
+from app.storage.checksum import checksum
+from app.storage.gcs.client import TIMEOUT_S, gcs_errors, new_client, tried
 from app.storage.gcs.stream import download, stream_version, version
 from app.storage.gzip_encoding import inflated
 
@@ -154,7 +155,7 @@ class GcsStorage:
             raise BadEvent("the object name is not legal")
         size = stream.seek(0, io.SEEK_END)
         stream.seek(0)
-        digest = checksum_of(stream)
+        digest = checksum(stream)
         bucket = self._client().bucket(self.bucket)
         generation = 0
         for _ in range(LANDINGS):
@@ -220,7 +221,9 @@ class GcsStorage:
     def _whole(self, ref: ObjectRef) -> Content:
         blob = version(self._client(), ref)
         data = download(blob, BIG_BYTES)
-        content = Content(ref, self.uri(ref.name, ref.bucket), len(data), checksum(data), data=data)
+        content = Content(
+            ref, self.uri(ref.name, ref.bucket), len(data), checksum(io.BytesIO(data)), data=data
+        )
         if blob.crc32c not in (None, content.crc32c):  # the response's headers tell the store's own
             raise ShortRead("the bytes have another checksum than the store")
         return replace(content, decode=inflated) if _is_gzipped(blob) else content
@@ -230,7 +233,7 @@ class GcsStorage:
         if _upload(bucket.blob(name), data, content_type, generation=0):
             return
         there = bucket.get_blob(name, **_ONCE)
-        if there is None or (there.size, there.crc32c) != (len(data), checksum(data)):
+        if there is None or (there.size, there.crc32c) != (len(data), checksum(io.BytesIO(data))):
             # Refused again: somebody wrote or removed it since; that counts as having come after us.
             _upload(bucket.blob(name), data, content_type, there.generation if there else 0)
 

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import base64
 import io
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, BinaryIO
-
-import google_crc32c
+from typing import Any
 
 from app.model.errors import ObjectGone, StorageUnavailable
 from app.model.options import BIG_BYTES
+from app.storage.checksum import checksum
 from app.storage.local.files import open_file, os_errors
 from app.storage.local.generations import Index, Seen, Stamp, generation, stamp
-
-CHUNK_BYTES = 2**20
 
 
 class VersionStream(io.FileIO):
@@ -58,14 +54,6 @@ def open_version(root: Path, name: str, pinned: Stamp) -> VersionStream:
         stream.close()
         raise ObjectGone("object version is gone")
     return stream
-
-
-def checksum(stream: BinaryIO | io.BufferedReader) -> str:
-    """Return the CRC32C of a stream as Cloud Storage writes it: big-endian, base64."""
-    crc = 0
-    while chunk := stream.read(CHUNK_BYTES):
-        crc = google_crc32c.extend(crc, chunk)
-    return base64.b64encode(crc.to_bytes(4, "big")).decode()
 
 
 def version(root: Path, name: str, found: Stamp, index: Index) -> Seen:

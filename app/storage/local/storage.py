@@ -29,7 +29,8 @@ from app.model.values import Content, ObjectRef
 from app.plumbing.makeable import check_makeable
 from app.plumbing.private import make_folder
 from app.storage import WATCH, Landed, Publish, WatchOptions
-from app.storage.local.file_version import CHUNK_BYTES, VersionStream, checksum, open_version, version
+from app.storage.checksum import checksum
+from app.storage.local.file_version import VersionStream, open_version, version
 from app.storage.local.files import (
     copy_file,
     delete_file,
@@ -119,7 +120,7 @@ class LocalStorage:
                 content = replace(content, data=data, crc32c=checksum(io.BytesIO(data)))
             else:
                 opener = partial(self._reopen, ref, stream.stamp)
-                checked = None if crc32c is None else checksum(io.BufferedReader(stream, CHUNK_BYTES))
+                checked = None if crc32c is None else checksum(stream)
                 content = replace(content, opener=opener, crc32c=checked)
         if crc32c is not None and crc32c != content.crc32c:
             raise ShortRead("the file has another checksum than announced")

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, date, datetime
+from datetime import date
 
 from app.model.errors import BadQuery
+from app.model.times import rfc3339
 from app.warehouse.row_values import Encoder, value_writer
 from app.warehouse.tables import type_of
-
-
-def _timestamp(value: datetime) -> str:
-    # Always microseconds and Z, so that text sorts as time does and SQLite's date functions read it.
-    return value.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
 
 
 def _json(value: object) -> str:
@@ -22,7 +18,7 @@ def _json(value: object) -> str:
 _ENCODERS: dict[str, Encoder] = {
     "BOOL": int,
     "FLOAT64": float,
-    "TIMESTAMP": _timestamp,
+    "TIMESTAMP": rfc3339,  # always microseconds and Z, so that text sorts as time does
     "DATE": date.isoformat,
     "TIME": str,
     "RECORD": _json,

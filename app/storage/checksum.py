@@ -1,0 +1,18 @@
+"""The checksum that Cloud Storage keeps of every object; a local folder computes the same."""
+
+from __future__ import annotations
+
+import base64
+from typing import BinaryIO
+
+import google_crc32c
+
+CHUNK_BYTES = 2**20
+
+
+def checksum(stream: BinaryIO) -> str:
+    """Return the CRC32C of the rest of a stream as Cloud Storage writes it: big-endian, base64."""
+    crc = 0
+    while chunk := stream.read(CHUNK_BYTES):
+        crc = google_crc32c.extend(crc, chunk)
+    return base64.b64encode(crc.to_bytes(4, "big")).decode()
