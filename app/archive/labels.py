@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import posixpath
 import re
+
+from app.model.names import escaped, shortened, suffix
 
 MAX_LABEL = 500
 """Longest label in bytes of UTF-8, so that names made from it stay below the limits of object stores."""
@@ -34,12 +35,9 @@ def label(name: str) -> str:
 
     What is cut is replaced by a digest of the whole, so that two names stay two labels.
     """
-    text = _UNPRINTABLE.sub(lambda found: f"\\x{ord(found.group()):02x}", name)
+    text = escaped(name, _UNPRINTABLE, "\\x")
     while text.startswith("./"):
         text = text[2:]
     if len(text.encode()) <= MAX_LABEL:
         return text or "unnamed"
-    digest = hashlib.sha256(text.encode()).hexdigest()
-    suffix = re.search(r"(\.[A-Za-z0-9]{1,8})?\Z", text)
-    head = text.encode()[: MAX_LABEL - 80].decode(errors="ignore")
-    return f"{head}~{digest}{suffix.group() if suffix else ''}"
+    return shortened(text, MAX_LABEL - 80, "~") + suffix(text)

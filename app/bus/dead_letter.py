@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from app.model.names import plain
 from app.model.times import rfc3339
 from app.model.values import Message, Reason
 
@@ -46,15 +47,10 @@ def added_attributes(message: Message, now: datetime, reason: Reason | None = No
 
 
 def _reason(message: Message, reason: Reason) -> dict[str, str]:
-    text = _text(reason.text).encode()[:MAX_ATTRIBUTE_BYTES].decode(errors="ignore")
+    text = plain(reason.text).encode()[:MAX_ATTRIBUTE_BYTES].decode(errors="ignore")
     added = {"dicomlakeCode": reason.code, "dicomlakeReason": text}
-    uri = _text(reason.object_uri)
+    uri = plain(reason.object_uri)
     if 0 < len(uri.encode()) <= MAX_ATTRIBUTE_BYTES:
         added["objectUri"] = uri
-    added["dicomlakeMessageId"] = _text(message.message_id)
+    added["dicomlakeMessageId"] = plain(message.message_id)
     return added
-
-
-def _text(text: str) -> str:
-    """Return a text from outside with what UTF-8 cannot hold spelled out."""
-    return text.encode(errors="backslashreplace").decode()

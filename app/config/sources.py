@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from app.model.errors import ConfigError
+from app.model.names import plain
 
 PREFIX = "DICOMLAKE__"
 Model = TypeVar("Model", bound=BaseModel)
@@ -62,7 +63,7 @@ def merge(found: Iterable[Layer]) -> tuple[dict[str, dict[str, Any]], dict[str, 
             if not isinstance(keys, dict):
                 raise ConfigError(f"{section} (from {name}): is not a section, an object of settings")
             if not _is_unicode(section, keys):
-                raise ConfigError(f"{_plain(section)} (from {_plain(name)}): is not valid Unicode")
+                raise ConfigError(f"{plain(section)} (from {plain(name)}): is not valid Unicode")
             values.setdefault(section, {}).update(keys)
             origins |= {f"{section}.{key}": name for key in keys}
     return values, origins
@@ -130,7 +131,3 @@ def _is_unicode(section: str, keys: dict[str, Any]) -> bool:
     except UnicodeEncodeError:
         return False
     return True
-
-
-def _plain(text: str) -> str:
-    return text.encode(errors="backslashreplace").decode()

@@ -5,11 +5,11 @@ A document is written before its preview and removed after it, so listing the do
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
+from app.model.names import digest
 from app.model.values import Instance, ObjectRef
 from app.pipeline.rows import Written, artifact_path, artifact_stem, version_path
 from app.services import Services
@@ -131,8 +131,7 @@ def _old_folder(ref: ObjectRef) -> str:
 
 def _old_member(member: str) -> str:
     path = artifact_path(member, _OLD_SEGMENT)
-    data = path.encode()
-    return path if len(data) <= _OLD_PATH else f"^~{hashlib.sha256(data).hexdigest()}"
+    return path if len(path.encode()) <= _OLD_PATH else f"^~{digest(path)}"
 
 
 def _old_members(stems: Iterable[str], ref: ObjectRef, services: Services) -> set[str]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from app import __version__
+from app.model.names import digest, escaped, shortened
 from app.model.values import Instance, Message, ObjectEvent, ObjectRef, Reason, Row
 
 MAX_SEGMENT = 224
@@ -89,8 +90,7 @@ def version_path(ref: ObjectRef) -> str:
 
 def _short(path: str) -> str:
     """Return a path, or its digest if the complete name would be too long for an object store."""
-    data = path.encode()
-    return path if len(data) <= MAX_PATH else f"^~{hashlib.sha256(data).hexdigest()}"
+    return path if len(path.encode()) <= MAX_PATH else f"^~{digest(path)}"
 
 
 def artifact_path(name: str, max_segment: int = MAX_SEGMENT) -> str:
@@ -105,13 +105,12 @@ def artifact_path(name: str, max_segment: int = MAX_SEGMENT) -> str:
 
 
 def _segment(segment: str, max_segment: int) -> str:
-    text = _UNSAFE.sub(lambda found: f"^{ord(found.group()):02x}", segment) or "^"
+    text = escaped(segment, _UNSAFE, "^") or "^"
     if segment in (".", "..") or segment.startswith(".dicomlake-"):
         text = f"^2e{text[1:]}"
     if len(text.encode()) <= max_segment:
         return text
-    digest = hashlib.sha256(text.encode()).hexdigest()
-    return f"{text.encode()[: max_segment - 68].decode(errors='ignore')}^~{digest}"
+    return shortened(text, max_segment - 68, "^~")
 
 
 def instance_row(

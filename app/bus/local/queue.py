@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from app.model.errors import BusUnavailable, ConfigError
+from app.model.names import plain
 from app.model.values import Message
 from app.plumbing.group_commit import GroupCommit
 from app.plumbing.makeable import check_makeable, looking
@@ -262,7 +263,7 @@ def _values(topic: str, message: Message, now: float) -> dict[str, object]:
     """Return the columns of a new message; ids from outside may hold what UTF-8 cannot."""
     return {
         "topic": topic,
-        "message_id": message.message_id.encode(errors="backslashreplace").decode(),
+        "message_id": plain(message.message_id),
         "data": message.data,
         "attributes": json.dumps(dict(message.attributes)),
         "publish_time": now,

@@ -6,7 +6,6 @@ A ref holds the full name of an object in its bucket, as events do. A bare name,
 
 from __future__ import annotations
 
-import hashlib
 import io
 import re
 import threading
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from app.model.errors import BadEvent, ConfigError, ObjectGone, ShortRead, StorageUnavailable
+from app.model.names import digest, suffix
 from app.model.options import BIG_BYTES
 from app.model.values import Content, ObjectRef
 from app.storage import WATCH, Landed, Publish, WatchOptions
@@ -256,9 +256,7 @@ def object_name(prefix: str, name: str) -> str:
     if is_object_name(prefix + name) and ESCAPED not in name:
         return prefix + name
     folder = re.match(r"([A-Za-z0-9_-]{1,64}/)?", name)
-    suffix = re.search(r"(\.[A-Za-z0-9]{1,8})?\Z", name)
-    digest = hashlib.sha256(name.encode(errors="surrogatepass")).hexdigest()
-    return f"{prefix}{folder.group() if folder else ''}{ESCAPED}{digest}{suffix.group() if suffix else ''}"
+    return f"{prefix}{folder.group() if folder else ''}{ESCAPED}{digest(name)}{suffix(name)}"
 
 
 def _place(url: str) -> tuple[str, str]:

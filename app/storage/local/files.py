@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import hashlib
 import os
 import re
 import secrets
@@ -24,7 +23,7 @@ from typing import BinaryIO
 from urllib.parse import quote
 
 from app.model.errors import BadName, DicomlakeError, NotAFile, ObjectGone, StorageUnavailable
-from app.model.names import UNSAFE
+from app.model.names import UNSAFE, shortened, suffix
 from app.plumbing.private import FILE_MODE, FOLDER_MODE, make_folder
 from app.storage.local.generations import Stamp, stamp
 
@@ -114,10 +113,7 @@ def _file_segment(segment: str, is_folder: bool = False) -> str:
 
 def _short(text: str, whole: str) -> str:
     """Return the head of a text that is too long, "%~", which no escape makes, a digest and the suffix."""
-    head = text.encode()[:128].decode(errors="ignore")
-    digest = hashlib.sha256(whole.encode(errors="surrogatepass")).hexdigest()
-    suffix = re.search(r"(\.[A-Za-z0-9]{1,8})?\Z", whole)
-    return f"{head}%~{digest}{suffix.group() if suffix else ''}"
+    return shortened(text, 128, "%~", whole) + suffix(whole)
 
 
 @contextmanager
