@@ -64,7 +64,7 @@ class Services:
         self.workers.warm()
         self.bus.start(connect)
         options = WatchOptions(self.settings.source.settle_s, self.accept_removals)
-        self.source.watch(self.bus.publish, options)
+        self.source.watch(self.bus.publish_all, options)
 
     def close(self) -> None:
         """Close in the direction of the data: watcher, queue, workers, warehouse, artifacts."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -36,6 +36,10 @@ class Bus(Protocol):
 
     def publish(self, message: Message) -> str:
         """Publish `data` and `attributes`; return the message id once the message is durable."""
+        ...
+
+    def publish_all(self, messages: Sequence[Message]) -> None:
+        """Publish messages and return once all are durable; when it raises, some may be published."""
         ...
 
     def dead_letter(self, message: Message, reason: Reason) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.util import find_spec
@@ -81,6 +81,11 @@ class PubSubBus:
         Raises BadEvent if the message exceeds a limit of Pub/Sub, BusUnavailable if it is not accepted.
         """
         return self._publish(self._topic, message)
+
+    def publish_all(self, messages: Sequence[Message]) -> None:
+        """Publish one after the other; raises as `publish`."""
+        for message in messages:
+            self.publish(message)
 
     def dead_letter(self, message: Message, reason: Reason) -> None:
         """Publish a message as a dead letter with its reason; return when that is durable.

@@ -323,24 +323,23 @@ class Watcher:
         return None if seen.told else seen
 
     def _tell_all(self, changes: dict[str, Seen]) -> None:
-        """Record new versions, publish all changes, and record what was published."""
+        """Record new versions, publish all changes together, and record what was published."""
+        if not changes:
+            return
         new = self._index.put({name: seen for name, seen in changes.items() if seen.live})
-        told = {}
-        try:
-            for name, seen in (changes | new).items():
-                self._tell(name, seen)
-                told[name] = replace(seen, told=True, replaced=())
-        finally:
-            self._index.put(told)
-            self.removals.removed([name for name, seen in told.items() if not seen.live])
-
-    def _tell(self, name: str, seen: Seen) -> None:
-        bucket, uri = self._storage.bucket, self._storage.uri(name)
-        for message in messages(bucket, name, uri, seen, datetime.now(UTC)):
-            self._publish(message)
-            told = message.attributes
-            facts = {"bucket": bucket, "object": name, "generation": int(told["objectGeneration"])}
-            log.debug("published", extra=facts | {"event_type": told["eventType"]})
+        bucket, now = self._storage.bucket, datetime.now(UTC)
+        published = [
+            message
+            for name, seen in (changes | new).items()
+            for message in messages(bucket, name, self._storage.uri(name), seen, now)
+        ]
+        self._publish(published)  # in one commit: one for each file would cost more than all else here
+        told = {name: replace(seen, told=True, replaced=()) for name, seen in (changes | new).items()}
+        self._index.put(told)
+        self.removals.removed([name for name, seen in told.items() if not seen.live])
+        for one in (message.attributes for message in published):
+            facts = {"bucket": bucket, "object": one["objectId"], "generation": int(one["objectGeneration"])}
+            log.debug("published", extra=facts | {"event_type": one["eventType"]})
 
 
 def _is_object(hint: str) -> bool:

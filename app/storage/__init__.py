@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -11,8 +11,8 @@ from typing import BinaryIO, Protocol
 from app.model.values import Content, Message, ObjectRef
 from app.plumbing.backends import load_backend
 
-Publish = Callable[[Message], object]
-"""Publish a notification; return only when it is durable."""
+Publish = Callable[[Sequence[Message]], object]
+"""Publish notifications; return only when all of them are durable."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -143,6 +143,13 @@ class BusContract:
         assert message["publishTime"].endswith("Z")
         assert push["subscription"].startswith("projects/")
 
+    def test_messages_published_together_are_pushed_each(self, bus: Bus, endpoint: Endpoint) -> None:
+        bus.start(endpoint.connect)
+        bus.publish_all([note(b"%d" % number) for number in range(3)])
+        pushes = [push["message"] for push in endpoint.wait(3)]
+        assert {base64.b64decode(message["data"]) for message in pushes} == {b"0", b"1", b"2"}
+        assert len({message["messageId"] for message in pushes}) == 3
+
     def test_message_published_before_the_start_is_pushed(self, bus: Bus, endpoint: Endpoint) -> None:
         ids = {bus.publish(note(b"%d" % number)) for number in range(3)}
         bus.start(endpoint.connect)

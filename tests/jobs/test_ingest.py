@@ -153,7 +153,7 @@ def test_what_has_its_row_is_unchanged_and_not_read(services, folder):
 def test_what_the_service_stored_is_unchanged(services):
     path = put(services.source.root / "a.dcm", CT)
     published = []
-    services.source.watch(published.append)
+    services.source.watch(published.extend)
     assert until(lambda: published, 5)
     pipeline.handle(published[0], services)
     assert until(lambda: services.source.last("a.dcm").told, 5)
@@ -310,7 +310,7 @@ def test_the_service_finds_what_was_ingested_known_and_what_went_removed(service
     ingest(services, tmp_path / "landing")
     gone.unlink()
     published = []
-    services.source.watch(published.append)
+    services.source.watch(published.extend)
     until(lambda: published)
     time.sleep(0.5)
     assert kept.exists()
@@ -480,7 +480,7 @@ def test_what_went_from_landing_leaves_nothing_of_a_run_over_the_whole_lake(serv
     ingest(services, tmp_path)
     assert len(output(services)) == 2
     path.unlink()
-    services.source.watch(lambda message: pipeline.handle(message, services))
+    services.source.watch(lambda messages: [pipeline.handle(message, services) for message in messages])
     assert until(lambda: not output(services), 10)
     assert current(services) == {}
 

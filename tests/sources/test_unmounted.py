@@ -343,6 +343,6 @@ def test_a_watched_folder_that_is_only_read_has_nothing_held(tmp_path: Path) -> 
     (tmp_path / "landing").mkdir()
     storage = LocalStorage(f"file:{tmp_path}/landing", tmp_path / "queue.db")
     told: list[Message] = []
-    storage.watch(told.append, WatchOptions())
+    storage.watch(told.extend, WatchOptions())
     storage.check()
     storage.close()

@@ -10,7 +10,7 @@ import json
 import os
 import sqlite3
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -179,20 +179,29 @@ class Queue:
         values = _values(MAIN, replace(message, message_id="", attempt=None), now)
         return str(self._write((INSERT, values))[0][0])
 
-    def lease(self, topic: str, count: int, now: float, until: float) -> list[Message]:
+    def publish_all(self, messages: Sequence[Message], now: float) -> None:
+        """Store new messages in one commit, due at once; they are durable when this returns."""
+        plain = (replace(message, message_id="", attempt=None) for message in messages)
+        self._write(*((INSERT, _values(MAIN, message, now)) for message in plain))
+
+    def lease(
+        self, topic: str, count: int, now: float, until: float, done: Sequence[Message] = ()
+    ) -> list[Message]:
         """Take up to `count` due messages until a time; their `attempt` counts this delivery.
 
-        When nothing is due, nothing is written, so an idle queue costs one look at an index.
+        In the same commit `done` are removed for good, as by `ack`. When nothing is due and nothing is done,
+        nothing is written, so an idle queue costs one look at an index.
         """
         horizon = now + self._horizon_s
         values = {"topic": topic, "count": count, "now": now, "until": until, "horizon": horizon}
-        if not self._read(DUE, values):
-            return []
-        return [_message(row) for row in sorted(self._write((LEASE, values)))]
+        statements = [_ack(topic, message) for message in done]
+        if self._read(DUE, values):
+            statements.append((LEASE, values))
+        return [_message(row) for row in sorted(self._write(*statements))] if statements else []
 
     def ack(self, topic: str, message: Message) -> None:
         """Remove a message for good."""
-        self._write((ACK, {"topic": topic, "message_id": message.message_id}))
+        self._write(_ack(topic, message))
 
     def nack(self, topic: str, message: Message, due_at: float, counted: bool = True) -> None:
         """End a lease and make the message due later; not `counted` takes the delivery back."""
@@ -211,7 +220,7 @@ class Queue:
     def give_up(self, message: Message, letter: Message, now: float) -> None:
         """Move a message to the dead letters in one step, as `letter`."""
         insert = (INSERT, _values(DEAD_LETTER, replace(letter, attempt=0), now))
-        self._write(insert, (ACK, {"topic": MAIN, "message_id": message.message_id}))
+        self._write(insert, _ack(MAIN, message))
 
     def release(self, now: float) -> None:
         """End all leases, as only the one process that serves the queue may; counts stay."""
@@ -257,6 +266,10 @@ class Queue:
                 [row for sql, values in statements for row in self._writer.execute(sql, values)]
                 for statements in group
             ]
+
+
+def _ack(topic: str, message: Message) -> Statement:
+    return ACK, {"topic": topic, "message_id": message.message_id}
 
 
 def _values(topic: str, message: Message, now: float) -> dict[str, object]:

@@ -49,6 +49,18 @@ def test_lease_that_nobody_ends_is_due_again(path):
         assert [m.attempt for m in queue.lease(MAIN, 5, NOW + 10, NOW + 20)] == [2]
 
 
+def test_what_is_done_goes_in_the_commit_that_leases_the_next(path):
+    statements: list[str] = []
+    with closing(Queue(path, 1200.0)) as queue:
+        queue._writer.set_trace_callback(statements.append)
+        queue.publish_all([note(b"1"), note(b"2")], NOW)
+        (first,) = queue.lease(MAIN, 1, NOW, NOW + 10)
+        (second,) = queue.lease(MAIN, 1, NOW, NOW + 10, [first])
+        assert statements.count("COMMIT") == 3
+        assert queue.lease(MAIN, 1, NOW, NOW + 10, [second]) == []
+        assert queue.stats(NOW).leased == 0
+
+
 def test_late_refusal_does_not_end_the_next_lease(path):
     with closing(Queue(path, 1200.0)) as queue:
         queue.publish(note(), NOW)

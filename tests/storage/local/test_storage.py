@@ -141,7 +141,7 @@ def test_folder_that_is_gone_with_objects_known_in_it_is_not_made_again(tmp_path
 def test_whole_machine_is_never_watched(tmp_path: Path) -> None:
     machine = LocalStorage("file:/", tmp_path / "lake.db")
     with pytest.raises(ConfigError, match="whole machine"):
-        machine.watch(lambda message: None)
+        machine.watch(lambda messages: None)
     machine.close()
 
 
