@@ -72,7 +72,8 @@ class Workers:
 
     def __post_init__(self) -> None:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-        self._idle = [Worker() for _ in range(self.count or cores or 1)]
+        self.count = self.count or cores or 1
+        self._idle = [Worker() for _ in range(self.count)]
 
     def run(
         self,
