@@ -122,7 +122,7 @@ def generation(found: Stamp, seen: Seen | None) -> int:
 
 @contextmanager
 def index_errors(path: Path | None = None) -> Iterator[None]:
-    """Translate errors of SQLite; `path` is that of a file being opened, which may be none to use at all."""
+    """Translate errors of SQLite. `path`: a file being opened, for which permanent errors are ConfigError."""
     try:
         yield
     except sqlite3.Error as exc:
@@ -132,7 +132,7 @@ def index_errors(path: Path | None = None) -> Iterator[None]:
 
 
 def check_index(path: Path) -> None:
-    """Raise ConfigError for a file that can be no index; makes and changes nothing."""
+    """Raise ConfigError if the file cannot be an index. Creates and changes nothing."""
     with index_errors(path), looking(path):
         pass
 
@@ -165,11 +165,11 @@ class Index:
         return _seen(rows[0]) if rows else None
 
     def live(self, folder: str = "") -> dict[str, Seen]:
-        """Return the live names below `folder`, which is empty or ends in a slash."""
+        """Return the live names below `folder`, which is empty or ends with a slash."""
         if not folder:
             rows = self._select(LIVE, (self._root,))
         else:
-            # "0" follows "/", so this range is all that begins with the folder.
+            # "0" is the character after "/", so this range is every name that starts with the folder.
             rows = self._select(LIVE + BELOW, (self._root, folder, folder[:-1] + "0"))
         return {str(row[0]): _seen(row) for row in rows}
 
