@@ -1,4 +1,4 @@
-"""Pure but for `Writer.send`: rows become requests within BigQuery's limits, and a bad row fails alone."""
+"""Group rows into requests within BigQuery's limits, and isolate bad rows. Pure except for `Writer.send`."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from typing import Any, Generic, Protocol, TypeVar
 from app.model.values import Row
 from app.warehouse.tables import TABLES, Column, check_row
 
-# BigQuery takes 10 MB a request, for a row as for many; what surrounds the rows needs room too.
+# BigQuery accepts 10 MB per request, whatever the number of rows; the frame around the rows counts too.
 MAX_BYTES = 9_000_000
-MAX_ROWS = 500  # a request, as insertAll advises
+MAX_ROWS = 500  # per request, as recommended for insertAll
 
 Body = TypeVar("Body")
 
 
 @dataclass(frozen=True, slots=True)
 class Packed(Generic[Body]):
-    """One row as it is sent; `size` in bytes on the wire."""
+    """One encoded row; `size` in bytes on the wire."""
 
     body: Body
     size: int
@@ -27,10 +27,10 @@ class Packed(Generic[Body]):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What became of the rows of one request, by their place in it: all that is not named is stored.
+    """The result of one request. Rows are given by their place in it; rows not listed are stored.
 
-    refused: place -> why BigQuery would not take the row. again: neither stored nor at fault. When rows are
-    to go again and none is refused, one of them is at fault and BigQuery does not say which.
+    refused: place -> reason of BigQuery. again: rows not stored although nothing is known to be wrong with
+    them. If there are such rows but none is refused, one of them is bad and BigQuery did not report which.
     """
 
     refused: Mapping[int, str] = field(default_factory=dict)
@@ -38,23 +38,26 @@ class Answer:
 
 
 class Writer(Protocol[Body]):
-    """One of BigQuery's ways to take rows."""
+    """One of BigQuery's APIs for writing rows."""
 
     def pack(self, table: str, row: Row) -> Packed[Body]:
-        """Return a row, which `check_row` has passed, as it is sent."""
+        """Encode a row that has passed `check_row`."""
         ...
 
     def send(self, table: str, bodies: Sequence[Body]) -> Answer:
-        """Send one request; raises WarehouseUnavailable when nothing is known of its rows."""
+        """Send one request; raises WarehouseUnavailable if the fate of its rows is unknown."""
         ...
 
     def close(self) -> None:
-        """Let go of connections."""
+        """Close connections."""
         ...
 
 
 def append_rows(writer: Writer[Body], table: str, rows: Iterable[Row]) -> dict[int, str]:
-    """Store rows and return index -> reason of those that were refused."""
+    """Store rows; return index -> reason for those that were refused.
+
+    If BigQuery does not report which row is bad, the request is split in halves until it is found.
+    """
     refused: dict[int, str] = {}
     packed: dict[int, Packed[Body]] = {}
     for index, row in enumerate(rows):
@@ -80,7 +83,7 @@ def append_rows(writer: Writer[Body], table: str, rows: Iterable[Row]) -> dict[i
 
 
 def spilled(row: Row) -> Row:
-    """Return a row without its metadata and with a warning that says so: `metadata_uri` names all of it."""
+    """Return a row without its metadata, with a warning; the full document is at `metadata_uri`."""
     warnings = row.get("warnings") or []
     return {**row, "metadata": None, "warnings": [*warnings, {"tag": "", "code": "metadata_spilled"}]}  # type: ignore[misc]
 
@@ -108,9 +111,9 @@ Encoder = Callable[[Any], object]
 
 
 def row_encoder(table: str, encoders: Mapping[str, Encoder]) -> Callable[[Row], dict[str, object]]:
-    """Return a function that encodes the values of a row, leaving out those that are null.
+    """Return a function that encodes the values of a row, leaving out nulls.
 
-    `encoders` has the types whose values are sent otherwise than Python has them.
+    encoders: column type -> encoder, for the types whose Python values need conversion.
     """
     return _record_encoder(TABLES[table].columns, encoders)
 

@@ -1,4 +1,4 @@
-"""Rows into BigQuery by `tabledata.insertAll`, the older streaming; row ids fold repeats for a minute."""
+"""Write rows with `tabledata.insertAll`, the older streaming API; row ids remove duplicates for a minute."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from app.warehouse.bigquery.client import (
 from app.warehouse.bigquery.url import Place
 from app.warehouse.tables import TABLES
 
-_ROW_FRAME_BYTES = 200  # the row id and what is around it
+_ROW_FRAME_BYTES = 200  # the row id and the JSON around a row
 
 
 def _timestamp(value: datetime) -> str:
@@ -37,7 +37,7 @@ def _bytes(value: bytes) -> str:
     return b64encode(value).decode()
 
 
-# JSON numbers are read as doubles, which do not hold every INT64.
+# INT64 is sent as text, because BigQuery reads JSON numbers as doubles.
 _ENCODERS: dict[str, Encoder] = {
     "INT64": str,
     "TIMESTAMP": _timestamp,
@@ -53,20 +53,20 @@ Body = tuple[str, dict[str, object]]
 
 
 class InsertAllWriter:
-    """Writer by insertAll; bodies are row ids with rows as JSON."""
+    """Writer for insertAll; bodies are pairs of a row id and a row as JSON."""
 
     def __init__(self, place: Place) -> None:
         self._place = place
         self._client = open_client(place)
 
     def pack(self, table: str, row: Row) -> Packed[Body]:
-        """Return a row as JSON; where a table has no row id, one that folds our own repeats only."""
+        """Encode a row as JSON. Without a row id, a random one at least removes duplicates of our retries."""
         body = _TO_JSON[table](row)
         row_id = str(row.get("row_id") or uuid.uuid4())
         return Packed((row_id, body), len(json.dumps(body)) + _ROW_FRAME_BYTES)
 
     def send(self, table: str, bodies: Sequence[Body]) -> Answer:
-        """Send one request; with a bad row in it BigQuery stops at all others."""
+        """Send one request; if any row is bad, BigQuery stores none and reports the others as stopped."""
         row_ids, rows = zip(*bodies, strict=True)
         with bigquery_errors():
             try:
@@ -85,17 +85,17 @@ class InsertAllWriter:
 
 
 def _column(location: object) -> str:
-    """Return the column of a fault, if it is one of ours and not what stands in one."""
+    """Return the column of a fault if it is one of ours; otherwise the location could quote a value."""
     name = re.match(r"\w*", str(location))
     return name.group() if name and name.group() in _COLUMNS else ""
 
 
 def _answer(rows: Sequence[Mapping[str, Any]]) -> Answer:
-    """Read `insertErrors`; of its texts only reason and column are told on, as the rest may quote values."""
+    """Parse `insertErrors`; only reason and column are kept, because other texts may quote values."""
     refused: dict[int, str] = {}
     again = []
     for row in rows:
-        # `stopped` is said of a row that is not at fault, with nothing else.
+        # A row whose only fault is `stopped` is not bad itself.
         faults = [fault for fault in row["errors"] if fault["reason"] != "stopped"]
         if not faults:
             again.append(row["index"])

@@ -1,4 +1,4 @@
-"""Pure: a statement whose parameters are written `:name`, as BigQuery wants it."""
+"""Convert a statement with parameters written `:name` to BigQuery's `@name`. Pure."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any
 from app.model.errors import BadQuery
 from app.warehouse.tables import type_of
 
-# What a parameter cannot stand in (strings, quoted names, comments), or a parameter. In a raw string, too, a
-# quote behind a backslash does not end it.
+# Either text in which `:name` is not a parameter (strings, quoted names, comments), or a parameter. A quote
+# after a backslash does not end a string, not even a raw one.
 _TOKEN = re.compile(
     r"""
       \'\'\'(?:\\.|[^\\])*?\'\'\' | \"\"\"(?:\\.|[^\\])*?\"\"\"
@@ -25,7 +25,7 @@ _TOKEN = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """One query parameter; `type` in BigQuery's words."""
+    """One query parameter; `type` is a type of BigQuery."""
 
     name: str
     type: str
@@ -35,11 +35,11 @@ class Parameter:
 def named_parameters(sql: str, values: Mapping[str, object]) -> tuple[str, list[Parameter]]:
     """Return a statement with `@name` for `:name`, and the parameters it uses.
 
-    A null becomes the literal NULL, which compares with every type; a parameter would have to have one.
+    A null becomes the literal NULL, because a parameter would need a type.
 
     Raises
     ------
-    BadQuery : the statement is no text, names a parameter that is not given, or a value is of no type
+    BadQuery : the statement is not text, a parameter is not given, or a value has no type of BigQuery
     """
     if type_of(sql) != "STRING":
         raise BadQuery("the statement is not text")

@@ -1,4 +1,4 @@
-"""Pure: what the URL of a BigQuery warehouse says."""
+"""Parse the URL of a BigQuery warehouse. Pure."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _WRITES = ("storage", "insertall")
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A dataset, how rows get into it, and other addresses of the two services where there are any.
+    """A dataset, the API for writing to it, and endpoints other than the default ones.
 
-    write: `storage` is the Storage Write API, `insertall` the older streaming. Endpoints are URLs; one that
-    begins with http: is an emulator, spoken to in plain text and without credentials.
+    write: `storage` is the Storage Write API, `insertall` the older streaming API. Endpoints are URLs; an
+    http: URL is an emulator, which is used in plain text and without credentials.
     """
 
     project: str
@@ -28,7 +28,7 @@ class Place:
 
     @property
     def name(self) -> str:
-        """The dataset as SQL and the REST client name it."""
+        """The dataset as written in SQL and for the REST client."""
         return f"{self.project}.{self.dataset}"
 
     def stream(self, table: str) -> str:
@@ -40,11 +40,11 @@ _OPTIONS = [field.name for field in fields(Place)][2:]
 
 
 def read_url(url: str) -> Place:
-    """Read `bigquery:project.dataset?write=storage&endpoint=URL&write_endpoint=URL`, options optional.
+    """Parse `bigquery:project.dataset?write=storage&endpoint=URL&write_endpoint=URL`, all options optional.
 
     Raises
     ------
-    ConfigError : the URL is not of that form
+    ConfigError : the URL does not have this form
     """
     name, _, text = url.partition(":")[2].partition("?")
     found = _NAME.fullmatch(name)
