@@ -125,7 +125,7 @@ class PubSubBus:
             except MethodNotImplemented:  # the emulator does not implement permissions, but it has answered
                 return
         if self._dead_letter_topic and right not in answer.permissions:
-            raise BusUnavailable(f"{topic} does not exist, or roles/pubsub.publisher on it is missing")
+            raise BusUnavailable(f"{topic}: does not exist, or roles/pubsub.publisher on it is missing")
 
     def close(self) -> None:
         """Close the connection; later calls raise BusUnavailable."""
