@@ -87,6 +87,7 @@ class Headers:
             return group << 16 | number, vr, length, position + 8
         if group == 0xFFFE:
             return group << 16 | number, None, self.long(source.data, at + 4)[0], position + 8
+        # A VR of the long form has two reserved bytes, which are zero, where others have their length.
         if vr is None or length:
             self.odd = position
             return self.forms(position, implicit)[0][:4]

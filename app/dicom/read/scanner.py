@@ -135,10 +135,12 @@ class Scanner(Mending):
         undefined = length == UNDEFINED
         if vr is None or vr in UNRELIABLE:
             vr = self.settle(tag, written, length, offset, frame)
+            # PS3.5 6.2.2: what a UN contains is little endian, even in a big endian data set.
             swapped = written == "UN" and not self.little
         if undefined and vr != "SQ" and not self.holds_fragments(tag, vr, offset):
             vr, foreign = "SQ", True
         if vr == "SQ":
+            # The first item shows the byte order; items of a sequence written as UN are little endian too.
             if not self.little and (swapped := self.source.value(offset, 4) in LITTLE_STARTS):
                 self.turn(True)
             node = Node(tag, vr, offset, length, written, undefined, (), (), swapped)
@@ -149,6 +151,7 @@ class Scanner(Mending):
             return self.encapsulated(Node(tag, vr, offset, length, written, undefined), frame)
         node = Node(tag, vr, offset, length, written)
         frame.nodes.append(node._replace(swapped=True) if swapped else node)
+        # A private creator reserves the block whose elements follow (PS3.5 7.8.1).
         if tag >> 16 & 1 and 0x10 <= tag & 0xFFFF <= 0xFF:
             frame.creators[tag & 0xFFFF0000 | (tag & 0xFF) << 8] = self.text(offset, end)
         return end
@@ -161,6 +164,7 @@ class Scanner(Mending):
                 self.leave(stack, position)
             return offset
         if offset > frame.end and tag == ITEM and frame.bounded:
+            # The length of the sequence ends inside the header of an item, so it is too short.
             self.warn_of(frame)
             frame.end, frame.loose = stack[-2].end, True
         if offset > frame.end or frame.node is None:
@@ -224,6 +228,7 @@ class Scanner(Mending):
         it is read.
         """
         start = offset + length
+        # The tables (7FE0,0001) to (7FE0,0003), if any, directly precede the pixel data.
         table = next((other for other in frame.nodes[-4:] if other.tag == EXTENDED_OFFSET_TABLE), None)
         if self.frame_offsets:
             entry = self.frame_offsets[-8:]

@@ -154,6 +154,7 @@ def _without_marks(values: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, 
         shares = np.linspace(0, 1, 1001)
         steps = _quantiles(ascending, often, shares)
         jumps = np.diff(steps)
+        # A jump between percentiles 90 and 99.5 that is wider than the range from percentile 1 up to it.
         far = np.flatnonzero(jumps[900:995] > steps[900:995] - steps[10])
         if not len(far):
             continue
