@@ -216,13 +216,13 @@ def _padded(position: int) -> int:
 
 def _pax(data: bytes) -> dict[bytes, bytes]:
     """Parse the records `length key=value\\n` of a pax header."""
-    found, at = {}, 0
+    records, at = {}, 0
     while at < len(data):
         blank = data.find(b" ", at, at + 8)
         length = _decimal(data[at:blank]) if blank > 0 else _bad_number()
         if not blank - at < length - 1 <= len(data) - at - 1:
             _bad_number()
         key, _, value = data[blank + 1 : at + length - 1].partition(b"=")
-        found[key] = value
+        records[key] = value
         at += length
-    return found
+    return records
