@@ -36,11 +36,11 @@ def bulk_entries(document: bytes) -> Iterator[BulkEntry]:
     because JSON escapes their quotes.
     """
     counts: Counter[str] = Counter()
-    for found in _BULK.finditer(document):  # fast, because the literal prefix is rare in a document
-        before = _BEFORE_BULK.fullmatch(document, found.start() - _BEFORE_BULK_BYTES, found.start())
+    for match in _BULK.finditer(document):  # fast, because the literal prefix is rare in a document
+        before = _BEFORE_BULK.fullmatch(document, match.start() - _BEFORE_BULK_BYTES, match.start())
         if before is None:
             continue
         tag, vr = before[1].decode(), before[2].decode()
         counts[tag] += 1
-        place = (int(found[2]), int(found[3])) if found[2] else (None, None)
-        yield BulkEntry(tag, vr, counts[tag], *found.span(1), *place)
+        place = (int(match[2]), int(match[3])) if match[2] else (None, None)
+        yield BulkEntry(tag, vr, counts[tag], *match.span(1), *place)

@@ -89,12 +89,12 @@ class _Reader:
 
     def values(self, tag: str) -> list[Any]:
         """Return the values of an element; pixel measures may come from the functional groups."""
-        found = _values(self.fields, tag)
-        if not found and tag in (PIXEL_SPACING, SLICE_THICKNESS):
+        values = _values(self.fields, tag)
+        if not values and tag in (PIXEL_SPACING, SLICE_THICKNESS):
             for groups in FUNCTIONAL_GROUPS:
                 for item in _items(_first_item(self.fields, groups), PIXEL_MEASURES):
-                    found = found or _values(item, tag)
-        return found
+                    values = values or _values(item, tag)
+        return values
 
     def first(self, tag: str, convert: Callable[[Any], Any]) -> Any:
         """Return the first value, converted; None if there is none or it does not fit."""

@@ -80,10 +80,10 @@ def to_metadata(dataset: Dataset, source: str = "", bulk_threshold: int = 1024) 
         walker = _Walker(source, bulk_threshold)
         meta = walker.root(getattr(dataset, "file_meta", None) or Dataset(), {})
         walker.located = not getattr(dataset, "deflated", False)
-        found = walker.root(dataset, getattr(dataset, "nodes", {}))
+        elements = walker.root(dataset, getattr(dataset, "nodes", {}))
         for tag, code in getattr(dataset, "faults", ()):
             walker.reading.warn_of(tag, code)
-        return Metadata(found, meta, walker.reading.found())
+        return Metadata(elements, meta, walker.reading.dataset_warnings())
 
 
 def to_document(metadata: Metadata) -> bytes:
@@ -116,15 +116,15 @@ class _Walker:
         self.reading.tag = SPECIFIC_CHARACTER_SET
         self.set_charset(_raw_value(elements.get(SPECIFIC_CHARACTER_SET)))
         self.set_signed(_raw_value(elements.get(PIXEL_REPRESENTATION)))
-        found = {}
+        entries = {}
         for tag in sorted(elements):
             element, node = elements[tag], nodes.get(tag)
             if node is not None and isinstance(element, RawDataElement) and element.value is not None:
                 self.data, self.base = element.value, node.offset
-                found[key(tag)] = self.entry(node)
+                entries[key(tag)] = self.entry(node)
             else:
-                found[key(tag)] = self.element(element, node, dataset)
-        return found
+                entries[key(tag)] = self.element(element, node, dataset)
+        return entries
 
     def element(self, element: Element, node: Node | None, dataset: Dataset) -> dict[str, Any]:
         """Convert one element of the top level: from its bytes, or by encoding it if it was changed."""
@@ -137,9 +137,9 @@ class _Walker:
             self.deferred = Source(cast(Any, dataset).buffer, node.offset + node.length)
         else:
             self.data, self.base = element.value, node.offset
-        found = self.entry(node)
+        entry = self.entry(node)
         self.deferred = None
-        return found
+        return entry
 
     def written(self, element: DataElement) -> dict[str, Any]:
         """Convert an element changed since it was read: encode it, then convert the bytes."""
@@ -152,15 +152,15 @@ class _Walker:
         self.data, self.base = data, 0
         source = Source(BytesIO(data), len(data), data)
         nodes = Scanner(source, little=True, limits=UNLIMITED).scan(0, len(data), implicit=False)
-        found = self.entry(nodes[0])
+        entry = self.entry(nodes[0])
         self.reading.little, self.reading.charset, self.located = before
-        return found
+        return entry
 
     def item(self, nodes: list[Node]) -> dict[str, Any]:
         """Convert one item of a sequence; its own character set applies inside it."""
         outer, signed = self.reading.charset, self.signed
         self.depth += 1
-        found: dict[str, Any] = {}
+        entries: dict[str, Any] = {}
         for node in sorted(nodes, key=TAG):  # a stable sort, so the last of a repeated tag counts
             tag = node.tag
             if tag == SPECIFIC_CHARACTER_SET:
@@ -170,14 +170,14 @@ class _Walker:
                 self.set_signed(self.raw(node))
             if tag & 0xFFFF:
                 name = key(tag)
-                if name in found:
+                if name in entries:
                     self.reading.warn_of(tag, "duplicate_tag")
-                found[name] = self.entry(node)
+                entries[name] = self.entry(node)
         if self.reading.charset is not outer:
             self.cache.clear()
         self.reading.charset, self.signed = outer, signed
         self.depth -= 1
-        return found
+        return entries
 
     def entry(self, node: Node) -> dict[str, Any]:
         """Return the JSON object for one element."""
@@ -203,24 +203,24 @@ class _Walker:
             return {"vr": vr, "BulkDataURI": self.uri(node)}
         at = offset - self.base
         raw = self.data[at : at + length] if self.deferred is None else self.deferred.value(offset, length)
-        if self.depth and (found := self.cache.get((tag, vr, raw))):
-            return found
+        if self.depth and (entry := self.cache.get((tag, vr, raw))):
+            return entry
         if convert is None or len(raw) % size:
             return self.inline(vr, raw)
         values = convert(vr, raw, reading)
-        found = {"vr": vr, "Value": values} if values != NOTHING else {"vr": vr}
+        entry = {"vr": vr, "Value": values} if values != NOTHING else {"vr": vr}
         if self.depth and len(self.cache) < MAX_CACHED:
-            self.cache[tag, vr, raw] = found
-        return found
+            self.cache[tag, vr, raw] = entry
+        return entry
 
     def little_entry(self, node: Node) -> dict[str, Any]:
         """Convert a little endian element of a big endian data set (PS3.5 6.2.2)."""
         self.reading.little = True
         self.cache.clear()
-        found = self.entry(node._replace(swapped=False))
+        entry = self.entry(node._replace(swapped=False))
         self.reading.little = False
         self.cache.clear()
-        return found
+        return entry
 
     def raw(self, node: Node) -> bytes:
         """Return the raw bytes of a value."""

@@ -58,10 +58,10 @@ def attribute(name: str) -> Attribute | None:
     if _TAG.fullmatch(name):
         tag = int(name, 16)
     else:
-        found = tag_for_keyword(name)
-        if found is None:
+        known = tag_for_keyword(name)
+        if known is None:
             return None
-        tag = found
+        tag = known
     keyword = keyword_for_tag(tag)
     if not keyword or tag >> 16 & 1:
         return None

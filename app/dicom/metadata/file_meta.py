@@ -35,19 +35,19 @@ def file_meta_warnings(dataset: Dataset, metadata: Metadata) -> tuple[DatasetWar
     ----------
     PS3.10 7.1 (file meta information), PS3.3 C.12.1 (SOP Common)
     """
-    found = [
+    warnings = [
         DatasetWarning(repeated, "meta_mismatch")
         for repeated, tag in REPEATED.items()
         if _differ(_uid(metadata.file_meta, repeated), _uid(metadata.dataset, tag))
     ]
     syntax = _uid(metadata.file_meta, TRANSFER_SYNTAX_UID)
     if not syntax:
-        found.append(DatasetWarning(TRANSFER_SYNTAX_UID, "missing"))
+        warnings.append(DatasetWarning(TRANSFER_SYNTAX_UID, "missing"))
     elif _encoding(syntax) not in (None, dataset.original_encoding):
-        found.append(DatasetWarning(TRANSFER_SYNTAX_UID, "meta_mismatch"))
+        warnings.append(DatasetWarning(TRANSFER_SYNTAX_UID, "meta_mismatch"))
     if not _uid(metadata.dataset, SOP_INSTANCE_UID) and DIRECTORY_RECORDS not in metadata.dataset:
-        found.append(DatasetWarning(SOP_INSTANCE_UID, "missing"))
-    return tuple(found)
+        warnings.append(DatasetWarning(SOP_INSTANCE_UID, "missing"))
+    return tuple(warnings)
 
 
 def _differ(one: str, other: str) -> bool:

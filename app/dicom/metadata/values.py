@@ -72,7 +72,7 @@ class Reading:
         """Record a fault of another element than the current one."""
         self.warnings[tag, code] = None
 
-    def found(self) -> tuple[DatasetWarning, ...]:
+    def dataset_warnings(self) -> tuple[DatasetWarning, ...]:
         """Return the warnings in the order in which they were recorded."""
         return tuple(DatasetWarning(f"{tag:08X}", code) for tag, code in self.warnings)
 

@@ -57,9 +57,9 @@ def encapsulated_pdf(dataset: Dataset) -> bytes:
     if kind not in ("", "APPLICATION/PDF"):
         raise unrenderable(PreviewError.NO_PIXEL_DATA, "only PDF documents are drawn")
     # Check the size before reading the value, which may have been left in the file.
-    found = element_as_it_lies(dataset, "EncapsulatedDocument")
+    document = element_as_it_lies(dataset, "EncapsulatedDocument")
     if (
-        found.length if isinstance(found, RawDataElement) else len(found.value if found else b"")
+        document.length if isinstance(document, RawDataElement) else len(document.value if document else b"")
     ) > MAX_BYTES:
         raise unrenderable(PreviewError.DOCUMENT_TOO_LARGE, "the document is too large to be drawn")
     return octets(dataset, "EncapsulatedDocument")

@@ -22,9 +22,9 @@ NO_LETTER = "\uffff"
 @lru_cache(maxsize=16)
 def font(size: int) -> ImageFont.FreeTypeFont:
     """Return Pillow's own font, Aileron: identical on every machine, but it has little more than ASCII."""
-    found = ImageFont.load_default(size)
-    assert isinstance(found, ImageFont.FreeTypeFont), "Pillow was built without FreeType"
-    return found
+    builtin = ImageFont.load_default(size)
+    assert isinstance(builtin, ImageFont.FreeTypeFont), "Pillow was built without FreeType"
+    return builtin
 
 
 def writable(text: str) -> str:

@@ -213,7 +213,7 @@ def _jpeg_segments(data: bytes) -> Iterator[tuple[int, bytes]]:
     offset = 2
     while offset + 4 <= len(data):
         if data[offset] != 0xFF:
-            raise _bad("no marker where one must be")
+            raise _bad("a JPEG marker is missing")
         marker = data[offset + 1]
         if marker == 0xFF:  # fill byte
             offset += 1

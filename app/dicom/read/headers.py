@@ -170,8 +170,8 @@ class Headers:
             position = max(position, self.searched[1] - 7)
         while position + 8 <= end:
             piece = self.source.value(position, min(end - position, MAX_READ))
-            if (found := piece.find(delimiter)) >= 0:
-                return position + found
+            if (index := piece.find(delimiter)) >= 0:
+                return position + index
             position += max(1, len(piece) - 7)
         if not self.searched[0] <= start <= self.searched[1]:
             self.searched = start, end

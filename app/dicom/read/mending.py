@@ -81,7 +81,7 @@ class Mending(Nesting):
         elif outside:
             self.leave(stack, position)
         else:
-            raise self.broken("no item where an item must be", frame.end)
+            raise self.broken("a sequence contains something other than items", frame.end)
         return position
 
     def end_of_long_item(self, offset: int, end: int, frame: Open, stack: list[Open]) -> tuple[int, bool]:

@@ -168,7 +168,7 @@ class Scanner(Mending):
             self.warn_of(frame)
             frame.end, frame.loose = stack[-2].end, True
         if offset > frame.end or frame.node is None:
-            raise self.broken("no item where an item must be", frame.end)
+            raise self.broken("a sequence contains something other than items", frame.end)
         if tag != ITEM:
             return self.no_item(frame.node, tag, position, stack)
         end, loose = frame.end if length == UNDEFINED else offset + length, False
@@ -241,17 +241,17 @@ class Scanner(Mending):
 
     def fragments(self, of: int, position: int, end: int) -> tuple[array[int], int]:
         """Return the positions of the fragments and of their end, and the position of the next element."""
-        found = array("Q")
+        positions = array("Q")
         while position + 8 <= end:
             tag, _, length, offset = self.header(position, True)
-            found.append(position)
+            positions.append(position)
             if tag == SEQUENCE_END:
-                return found, offset
+                return positions, offset
             if tag != ITEM or length == UNDEFINED:
-                if (found_end := self.find_end(position, end)) is None:
+                if (delimiter := self.find_end(position, end)) is None:
                     raise BadDataset("a value of undefined length is not made of fragments")
                 self.warn(of, "invalid_length")
-                return found, found_end + 8
+                return positions, delimiter + 8
             self.fragments_left -= 1
             if self.fragments_left < 0:
                 raise LimitExceeded(f"more fragments than limits.fragments ({self.limits.fragments})")

@@ -74,7 +74,7 @@ def _from_ybr(pixels: np.ndarray) -> np.ndarray:
 
 def _profile(dataset: Dataset) -> bytes:
     holders = (dataset, *items(dataset, "OpticalPathSequence")[:1])
-    return next((found for holder in holders if (found := octets(holder, "ICCProfile"))), b"")
+    return next((profile for holder in holders if (profile := octets(holder, "ICCProfile"))), b"")
 
 
 def _to_srgb(image: np.ndarray, profile: bytes) -> np.ndarray:

@@ -30,8 +30,8 @@ class LookupTable:
         same shape, float64
         """
         index = np.clip(np.rint(values) - self.first, 0, len(self.entries) - 1)
-        found: np.ndarray = self.entries[index.astype(np.intp)].astype(np.float64)
-        return found
+        mapped: np.ndarray = self.entries[index.astype(np.intp)].astype(np.float64)
+        return mapped
 
 
 def read_lookup_table(item: Dataset, *, signed: bool, little_endian: bool) -> LookupTable | None:

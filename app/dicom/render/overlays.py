@@ -67,14 +67,14 @@ def need_whole_frame(dataset: Dataset, *, drawn: bool) -> bool:
 def _plane(dataset: Dataset, group: int, frame: Frame) -> np.ndarray | None:
     """Return the (rows, columns) bits of a plane for the frame, None if it has none."""
     rows, columns = integer(dataset, group | ROWS, 0), integer(dataset, group | COLUMNS, 0)
-    found = element(dataset, group | DATA)
+    data_element = element(dataset, group | DATA)
     if rows < 1 or columns < 1:
         return None
-    if found is None or not has_value(dataset, group | DATA):
+    if data_element is None or not has_value(dataset, group | DATA):
         return _embedded(dataset, group, frame)
     first = integer(dataset, group | FIRST_FRAME, 1) - 1
     index = frame.index - first if integer(dataset, group | FRAMES, 1) > 1 else 0
-    if found.VR == "OB":
+    if data_element.VR == "OB":
         data = np.frombuffer(octets(dataset, group | DATA), np.uint8)
     else:
         data = words(dataset, group | DATA, frame.header.little_endian).astype("<u2").view(np.uint8)
