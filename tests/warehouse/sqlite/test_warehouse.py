@@ -11,7 +11,7 @@ import pytest
 from app.model.errors import BadQuery, ConfigError, RowsRejected, WarehouseUnavailable
 from app.warehouse import open_warehouse
 from app.warehouse.queries import described
-from app.warehouse.sqlite.warehouse import SqliteWarehouse, sqlite_errors
+from app.warehouse.sqlite.warehouse import SqliteWarehouse, warehouse_errors
 from app.warehouse.views import VIEWS
 from tests.warehouse.contract import NOON, WarehouseContract, count, failure_row, instance_row, letter_row
 
@@ -48,7 +48,7 @@ class TestSqliteWarehouse(WarehouseContract):
 @pytest.mark.parametrize("kind", ERRORS, ids=lambda kind: kind.__name__)
 def test_no_exception_of_sqlite3_leaks(kind):
     assert len(ERRORS) >= 10
-    with pytest.raises(WarehouseUnavailable) as caught, sqlite_errors():
+    with pytest.raises(WarehouseUnavailable) as caught, warehouse_errors():
         raise kind("value of a patient")
     assert caught.value.text == f"SQLite ({kind.__name__})"
 
