@@ -230,7 +230,7 @@ def test_what_is_sent_leaves_the_table_before_it_is_told(many):
     told = next(lines)
     assert left(many) < MANY
     assert (
-        many.warehouse.query("SELECT * FROM dead_letter WHERE message_id = :id", {"id": told["message_id"]})
+        many.warehouse.query("SELECT * FROM dead_letter WHERE message_id = @id", {"id": told["message_id"]})
         == []
     )
 

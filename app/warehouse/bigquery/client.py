@@ -23,8 +23,8 @@ from google.cloud.bigquery.exceptions import BigQueryError
 from requests.exceptions import RequestException
 
 from app.model.errors import BadQuery, WarehouseUnavailable
-from app.warehouse.bigquery.named_parameters import Parameter, named_parameters
 from app.warehouse.bigquery.url import Place
+from app.warehouse.tables import check_statement
 
 _anonymous: Callable[[], Any] = AnonymousCredentials
 TIMEOUT_S = 60.0
@@ -110,12 +110,12 @@ class BigQueryReader:
 
     def stream(self, sql: str, parameters: Mapping[str, object]) -> Iterator[dict[str, object]]:
         """Run one read-only statement; see Warehouse. Values are Python's own, JSON is parsed."""
-        text, named = named_parameters(sql, parameters)
-        self._check_reads(text, tuple((parameter.name, parameter.type) for parameter in named))
+        types = check_statement(sql, parameters)
+        self._check_reads(sql, tuple(types.items()))
         with _statement_errors():
             rows = self._client.query_and_wait(
-                text,
-                job_config=self._config(named),
+                sql,
+                job_config=self._config(types, parameters),
                 api_timeout=TIMEOUT_S,
                 wait_timeout=TIMEOUT_S,
                 retry=RETRY,
@@ -126,7 +126,7 @@ class BigQueryReader:
 
     def _dry_run(self, sql: str, types: Sequence[tuple[str, str]]) -> None:
         """Raise BadQuery unless a statement only reads. No value is sent, so the fault can be quoted."""
-        config = self._config([Parameter(name, type, None) for name, type in types])
+        config = self._config(dict(types), {})
         config.dry_run = True
         with bigquery_errors():
             try:
@@ -138,10 +138,12 @@ class BigQueryReader:
         if job.statement_type != "SELECT":
             raise BadQuery("only a statement that reads tables is allowed")
 
-    def _config(self, parameters: Sequence[Parameter]) -> QueryJobConfig:
+    def _config(self, types: Mapping[str, str], parameters: Mapping[str, Any]) -> QueryJobConfig:
         return QueryJobConfig(
             default_dataset=self._place.name,
-            query_parameters=[ScalarQueryParameter(p.name, p.type, p.value) for p in parameters],
+            query_parameters=[
+                ScalarQueryParameter(name, word, parameters.get(name)) for name, word in types.items()
+            ],
         )
 
     def delete(self, table: str, column: str, values: Sequence[str]) -> int:

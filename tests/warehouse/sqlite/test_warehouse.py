@@ -301,15 +301,15 @@ TAGS = '{"00100010": {"vr": "PN"}, "00400275": {"Value": [{"00400007": {"vr": "L
 @pytest.mark.parametrize(
     ("sql", "found"),
     [
-        ("SELECT key FROM json_each(:tags)", ["00100010", "00400275"]),
-        ("SELECT value FROM json_tree(:tags) WHERE key = 'vr'", ["PN", "LO"]),
+        ("SELECT key FROM json_each(@tags)", ["00100010", "00400275"]),
+        ("SELECT value FROM json_tree(@tags) WHERE key = 'vr'", ["PN", "LO"]),
         ("SELECT name FROM pragma_table_info('failures') LIMIT 1", ["message_id"]),
     ],
 )
 def test_functions_that_are_tables_are_read_at_their_first_use(tmp_path, sql, found):
     warehouse = SqliteWarehouse(f"sqlite:{tmp_path / 'lake.db'}")
     warehouse.create()
-    rows = warehouse.query(sql, {"tags": TAGS} if ":tags" in sql else {})
+    rows = warehouse.query(sql, {"tags": TAGS} if "@tags" in sql else {})
     assert [value for row in rows for value in row.values()] == found
     warehouse.close()
 
