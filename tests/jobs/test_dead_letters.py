@@ -235,7 +235,7 @@ def test_what_is_sent_leaves_the_table_before_it_is_told(many):
     )
 
 
-HELD = "rows that insertAll wrote in the last 90 minutes cannot be removed yet"
+HELD = "BigQuery (tableUnavailable)"
 
 
 def test_a_letter_that_cannot_be_removed_now_holds_up_no_other(services):

@@ -55,16 +55,16 @@ def _first(exc: Exception) -> Mapping[str, str]:
     return errors[0] if errors and isinstance(errors[0], Mapping) else {}
 
 
-def reason_word(reason: object) -> str:
+def _reason_word(reason: object) -> str:
     """Return BigQuery's word for a fault; anything else that stands in its place could quote a value."""
     return reason if isinstance(reason, str) and _REASON.fullmatch(reason) else ""
 
 
 def _name(exc: Exception) -> str:
-    return reason_word(_first(exc).get("reason")) or type(exc).__name__
+    return _reason_word(_first(exc).get("reason")) or type(exc).__name__
 
 
-def is_passing(exc: Exception) -> bool:
+def _is_passing(exc: Exception) -> bool:
     """Tell whether BigQuery's word for a 400 or 404 says that nothing is wrong with what it was asked."""
     return _name(exc) in _PASSING
 
@@ -76,7 +76,7 @@ def _statement_errors() -> Iterator[None]:
         try:
             yield
         except (BadRequest, NotFound) as exc:
-            if is_passing(exc):
+            if _is_passing(exc):
                 raise
             raise BadQuery(f"BigQuery stopped at a row ({_name(exc)})") from None
         except TimeoutError:
@@ -132,7 +132,7 @@ class BigQueryReader:
             try:
                 job = self._client.query(sql, config, retry=RETRY, job_retry=None, timeout=TIMEOUT_S)
             except (BadRequest, NotFound) as exc:
-                if is_passing(exc):
+                if _is_passing(exc):
                     raise
                 raise BadQuery(f"BigQuery: {_first(exc).get('message', _name(exc))}") from None
         if job.statement_type != "SELECT":
@@ -151,18 +151,9 @@ class BigQueryReader:
         config = QueryJobConfig(query_parameters=[ArrayQueryParameter("values", "STRING", list(values))])
         sql = deletion(f"{self._place.name}.{table}", column)
         with bigquery_errors():
-            try:
-                job = self._client.query(sql, config, retry=RETRY, job_retry=None, timeout=TIMEOUT_S)
-                job.result(retry=RETRY, timeout=TIMEOUT_S, job_retry=None)
-                return int(job.num_dml_affected_rows or 0)
-            except BadRequest as exc:
-                if is_passing(exc):
-                    raise
-                # The statement is good, so this is its one other fault: rows in the buffer of insertAll.
-                # Those of the Storage Write API, which Pub/Sub uses too, can be removed at once:
-                # https://docs.cloud.google.com/bigquery/docs/data-manipulation-language#limitations
-                text = "rows that insertAll wrote in the last 90 minutes cannot be removed yet"
-                raise WarehouseUnavailable(text) from None
+            job = self._client.query(sql, config, retry=RETRY, job_retry=None, timeout=TIMEOUT_S)
+            job.result(retry=RETRY, timeout=TIMEOUT_S, job_retry=None)
+            return int(job.num_dml_affected_rows or 0)
 
     def check(self) -> None:
         """Raise WarehouseUnavailable unless `instances` can be seen, which whoever reads or writes it may."""

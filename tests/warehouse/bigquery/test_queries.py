@@ -1,13 +1,11 @@
 """BigQuery read: statements, the views in its own words, and dead letters removed."""
 
 import random
-from contextlib import closing
 from datetime import timedelta
 
 import pytest
 
-from app.model.errors import BadQuery, WarehouseUnavailable
-from app.warehouse import open_warehouse
+from app.model.errors import BadQuery
 from app.warehouse.queries import described
 from tests.warehouse.contract import NOON, event_attributes, failure_row, instance_row, letter_row
 
@@ -49,18 +47,7 @@ class TestQueries:
         rows = warehouse.query("SELECT n FROM UNNEST(GENERATE_ARRAY(1, 25000)) AS n ORDER BY n")
         assert [rows[0]["n"], rows[-1]["n"], len(rows)] == [1, 25000, 25000]
 
-    def test_rows_that_insert_all_just_wrote_cannot_be_removed_yet(self, front, dataset):
-        front.streaming_buffer = True
-        with closing(open_warehouse(front.url(dataset, write="insertall"))) as warehouse:
-            warehouse.append("dead_letter", [letter_row("m1", "{}")])
-            text = "^rows that insertAll wrote in the last 90 minutes cannot be removed yet$"
-            with pytest.raises(WarehouseUnavailable, match=text):
-                warehouse.delete("dead_letter", "message_id", ["m1"])
-            front.streaming_buffer = False
-            assert warehouse.delete("dead_letter", "message_id", ["m1"]) == 1
-
-    def test_rows_of_the_storage_write_api_can_be_removed_at_once(self, front, warehouse):
-        front.streaming_buffer = True
+    def test_rows_can_be_removed_at_once(self, warehouse):
         warehouse.append("dead_letter", [letter_row("m1", "{}")])
         assert warehouse.delete("dead_letter", "message_id", ["m1"]) == 1
 
