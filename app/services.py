@@ -34,7 +34,7 @@ def _now() -> datetime:
     return datetime.now(UTC)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Services:
     """Everything that a running dicomlake holds open.
 
@@ -103,11 +103,19 @@ def open_services(settings: Settings) -> Services:
         bus = _open_bus(settings, warehouse, workers.count)
         opened.callback(bus.close)
         opened.pop_all()
-    own = own_prefixes(settings, source.bucket)
-    budget = Budget(limits.inflight_bytes, PATIENCE_S)
-    space = Space(_folders(settings), settings.delivery.min_free_bytes)
-    parts = source, artifacts, warehouse, bus, workers, Metrics(), budget, space
-    return Services(settings, *parts, own, index)
+    return Services(
+        settings=settings,
+        source=source,
+        artifacts=artifacts,
+        warehouse=warehouse,
+        bus=bus,
+        workers=workers,
+        metrics=Metrics(),
+        budget=Budget(limits.inflight_bytes, PATIENCE_S),
+        space=Space(_folders(settings), settings.delivery.min_free_bytes),
+        own_prefixes=own_prefixes(settings, source.bucket),
+        index=index,
+    )
 
 
 def faults(settings: Settings, serving: bool = False) -> Iterator[str]:

@@ -43,7 +43,8 @@ def letter(warehouse: Warehouse, message_id: str) -> dict[str, object]:
     if not found or not stored:
         raise _unknown(message_id)
     event = found[0]["object_uri"], found[0]["generation"], found[0]["event_type"]
-    attempts = warehouse.query(*queries.attempts(*event))
+    # A message that names no event has no attempts.
+    attempts = warehouse.query(*queries.attempts(*event)) if None not in event else []
     for attempt in attempts:
         if attempt["permanent"] is not None:
             attempt["permanent"] = bool(attempt["permanent"])  # SQLite has no booleans

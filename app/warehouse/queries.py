@@ -62,8 +62,8 @@ def letter(message_id: str) -> tuple[Query, Query]:
     """Ask for one open dead letter, and for the attributes of its message."""
     named: dict[str, object] = {"id": message_id}
     return (
-        ("SELECT * FROM dead_letters WHERE message_id = :id", named),
-        ("SELECT attributes FROM dead_letter WHERE message_id = :id", named),
+        ("SELECT * FROM dead_letters WHERE message_id = @id", named),
+        ("SELECT attributes FROM dead_letter WHERE message_id = @id", named),
     )
 
 
@@ -77,7 +77,7 @@ def attempts(object_uri: object, generation: object, event_type: object) -> Quer
     """Ask for the failed attempts of one event, the oldest first."""
     return (
         "SELECT delivery_attempt, code, message, permanent, failed_at FROM failures"
-        " WHERE object_uri = :object_uri AND generation = :generation AND event_type = :event_type"
+        " WHERE object_uri = @object_uri AND generation = @generation AND event_type = @event_type"
         " ORDER BY failed_at",
         {"object_uri": object_uri, "generation": generation, "event_type": event_type},
     )
@@ -91,7 +91,7 @@ def count(table: str) -> Query:
 def _listed(values: Sequence[str]) -> Query:
     """Return what stands in the brackets of `IN (...)`, and its parameters."""
     parameters: dict[str, object] = {f"value{number}": value for number, value in enumerate(values)}
-    return ", ".join(f":{name}" for name in parameters), parameters
+    return ", ".join(f"@{name}" for name in parameters), parameters
 
 
 _DESCRIBED = """SELECT object_uri, generation,
@@ -101,10 +101,10 @@ _DESCRIBED = """SELECT object_uri, generation,
 FROM instances_current WHERE object_uri IN ({uris}) GROUP BY object_uri, generation ORDER BY generation"""
 
 _OF_VERSION = """SELECT member, revision, metadata_uri, preview_uri FROM {table}
-WHERE object_uri = :object_uri AND generation = :generation"""
+WHERE object_uri = @object_uri AND generation = @generation"""
 
 _BELOW = """SELECT object_uri, generation, {columns} FROM {view}
-WHERE object_uri >= :low AND object_uri < :high AND generation IS NOT NULL GROUP BY object_uri, generation"""
+WHERE object_uri >= @low AND object_uri < @high AND generation IS NOT NULL GROUP BY object_uri, generation"""
 
 
 def described(uris: Sequence[str]) -> Query:
@@ -157,7 +157,7 @@ def letters_below(uri: str) -> Query:
 def rows_below(uri: str, table: str, columns: Sequence[str]) -> Query:
     """Ask for columns of a table or view about the objects in a folder; `uri` ends in a slash."""
     names = ", ".join(columns)
-    return f"SELECT {names} FROM {table} WHERE object_uri >= :low AND object_uri < :high", _range(uri)
+    return f"SELECT {names} FROM {table} WHERE object_uri >= @low AND object_uri < @high", _range(uri)
 
 
 def _range(uri: str) -> dict[str, object]:
@@ -177,9 +177,9 @@ def instances_of(
     narrower = ""
     if series_instance_uid is not None:
         parameters["series"] = series_instance_uid
-        narrower = " AND series_instance_uid = :series"
+        narrower = " AND series_instance_uid = @series"
     return (
-        f"SELECT {', '.join(columns)} FROM instances_current WHERE study_instance_uid = :study{narrower}"
+        f"SELECT {', '.join(columns)} FROM instances_current WHERE study_instance_uid = @study{narrower}"
         " AND series_instance_uid IS NOT NULL AND sop_instance_uid IS NOT NULL",
         parameters,
     )
@@ -222,14 +222,14 @@ def choices() -> dict[str, str]:
 
 def letters_page(limit: int, offset: int) -> Query:
     """Ask for a page of the open dead letters, the newest first."""
-    sql = "SELECT * FROM dead_letters ORDER BY publish_time DESC, message_id LIMIT :limit OFFSET :offset"
+    sql = "SELECT * FROM dead_letters ORDER BY publish_time DESC, message_id LIMIT @limit OFFSET @offset"
     return sql, {"limit": limit, "offset": offset}
 
 
 def outcome_of(object_uri: str, generation: int) -> tuple[Query, Query]:
     """Ask what became of one object version: its current rows and its open dead letter."""
     named: dict[str, object] = {"object_uri": object_uri, "generation": generation}
-    where = "object_uri = :object_uri AND generation = :generation"
+    where = "object_uri = @object_uri AND generation = @generation"
     return (
         (
             "SELECT study_instance_uid, series_instance_uid, sop_instance_uid FROM instances_current"

@@ -278,6 +278,22 @@ def type_of(value: object) -> str | None:
     return next((word for word, check in _CHECKS.items() if check(value)), None)
 
 
+def check_statement(sql: str, parameters: Mapping[str, object]) -> dict[str, str]:
+    """Return the types of a statement's parameters, by name.
+
+    Raises
+    ------
+    BadQuery : the statement is no text, or a parameter is null or nothing that a column could hold
+    """
+    if type_of(sql) != "STRING" or "\0" in sql:
+        raise BadQuery("the statement is not text")
+    types = {name: type_of(value) for name, value in parameters.items()}
+    for name, word in types.items():
+        if word is None:
+            raise BadQuery(f"parameter {name} has a value that no column could hold")
+    return {name: word for name, word in types.items() if word}
+
+
 def _check_one(column: Column, value: object, prefix: str) -> str | None:
     if column.type != "RECORD":
         return None if _CHECKS[column.type](value) else f"column {prefix}{column.name} is no {column.type}"
