@@ -121,13 +121,13 @@ def generation(found: Stamp, seen: Seen | None) -> int:
 
 
 def index_errors(path: Path | None = None) -> AbstractContextManager[None]:
-    """Translate errors of SQLite; `path` is that of a file being opened, which may be none to use at all."""
+    """Translate errors of SQLite. `path`: a file being opened, for which permanent errors are ConfigError."""
     unusable = f"the index {path} cannot be opened" if path else ""
     return sqlite_errors(StorageUnavailable, "the index of the folder fails", unusable)
 
 
 def check_index(path: Path) -> None:
-    """Raise ConfigError for a file that can be no index; makes and changes nothing."""
+    """Raise ConfigError if the file cannot be an index. Creates and changes nothing."""
     with index_errors(path), looking(path):
         pass
 
@@ -160,11 +160,11 @@ class Index:
         return _seen(rows[0]) if rows else None
 
     def live(self, folder: str = "") -> dict[str, Seen]:
-        """Return the live names below `folder`, which is empty or ends in a slash."""
+        """Return the live names below `folder`, which is empty or ends with a slash."""
         if not folder:
             rows = self._select(LIVE, (self._root,))
         else:
-            # "0" follows "/", so this range is all that begins with the folder.
+            # "0" is the character after "/", so this range is every name that starts with the folder.
             rows = self._select(LIVE + BELOW, (self._root, folder, folder[:-1] + "0"))
         return {str(row[0]): _seen(row) for row in rows}
 

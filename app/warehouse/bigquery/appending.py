@@ -1,4 +1,4 @@
-"""Pure but for `Writer.send`: rows become requests within BigQuery's limits, and a bad row fails alone."""
+"""Group rows into requests within BigQuery's limits, and isolate bad rows. Pure except for `Writer.send`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Protocol
 from app.model.values import Row
 from app.warehouse.tables import check_row
 
-# BigQuery takes 10 MB a request, for a row as for many; what surrounds the rows needs room too.
+# BigQuery accepts 10 MB per request, whatever the number of rows; the frame around the rows counts too.
 MAX_BYTES = 9_000_000
 MAX_ROWS = 500
 ROW_FRAME_BYTES = 8  # tag and length of a row in its request
@@ -18,10 +18,10 @@ ROW_FRAME_BYTES = 8  # tag and length of a row in its request
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What became of the rows of one request, by their place in it: all that is not named is stored.
+    """The result of one request. Rows are given by their place in it; rows not listed are stored.
 
-    refused: place -> why BigQuery would not take the row. again: neither stored nor at fault. When rows are
-    to go again and none is refused, one of them is at fault and BigQuery does not say which.
+    refused: place -> reason of BigQuery. again: rows not stored although nothing is known to be wrong with
+    them. If there are such rows but none is refused, one of them is bad and BigQuery did not report which.
     """
 
     refused: Mapping[int, str] = field(default_factory=dict)
@@ -29,23 +29,26 @@ class Answer:
 
 
 class Writer(Protocol):
-    """BigQuery's way to take rows. Its SDK is loaded late, so it is known here by its form only."""
+    """The API that takes rows. A protocol, because its SDK is loaded on demand."""
 
     def pack(self, table: str, row: Row) -> bytes:
-        """Return a row, which `check_row` has passed, as it is sent."""
+        """Encode a row that has passed `check_row`."""
         ...
 
     def send(self, table: str, bodies: Sequence[bytes]) -> Answer:
-        """Send one request; raises WarehouseUnavailable when nothing is known of its rows."""
+        """Send one request; raises WarehouseUnavailable if the fate of its rows is unknown."""
         ...
 
     def close(self) -> None:
-        """Let go of connections."""
+        """Close connections."""
         ...
 
 
 def append_rows(writer: Writer, table: str, rows: Iterable[Row]) -> dict[int, str]:
-    """Store rows and return index -> reason of those that were refused."""
+    """Store rows; return index -> reason for those that were refused.
+
+    If BigQuery does not report which row is bad, the request is split in halves until it is found.
+    """
     refused: dict[int, str] = {}
     packed: dict[int, bytes] = {}
     for index, row in enumerate(rows):
@@ -71,7 +74,7 @@ def append_rows(writer: Writer, table: str, rows: Iterable[Row]) -> dict[int, st
 
 
 def spilled(row: Row) -> Row:
-    """Return a row without its metadata and with a warning that says so: `metadata_uri` names all of it."""
+    """Return a row without its metadata, with a warning; the full document is at `metadata_uri`."""
     warnings = row.get("warnings") or []
     return {**row, "metadata": None, "warnings": [*warnings, {"tag": "", "code": "metadata_spilled"}]}  # type: ignore[misc]
 

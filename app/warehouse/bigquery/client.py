@@ -1,4 +1,4 @@
-"""Reading from BigQuery, and removing dead letters, by google-cloud-bigquery."""
+"""Query BigQuery, and delete dead letters, with google-cloud-bigquery."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ RETRY = DEFAULT_RETRY.with_timeout(30.0)
 _CHECK_TIMEOUT_S = 10.0
 
 _VENDOR_ERRORS = (GoogleAPIError, GoogleAuthError, RequestException, BigQueryError, OSError)
-# Reasons that come with a status of 400 or 404 although nothing is wrong with what was asked.
-_PASSING = {
+# Transient faults that BigQuery reports with status 400 or 404.
+_TRANSIENT = {
     *("backendError", "internalError", "jobBackendError", "jobInternalError", "jobRateLimitExceeded"),
     *("rateLimitExceeded", "quotaExceeded", "resourceInUse", "tableUnavailable"),
 }
@@ -43,7 +43,7 @@ _REASON = re.compile(r"[a-z][A-Za-z]{1,40}")
 
 @contextmanager
 def bigquery_errors() -> Iterator[None]:
-    """Translate all that the SDK raises to WarehouseUnavailable, without its text: that may quote a value."""
+    """Translate all errors of the SDK to WarehouseUnavailable, without their text, which may quote values."""
     try:
         yield
     except _VENDOR_ERRORS as exc:
@@ -56,7 +56,7 @@ def _first(exc: Exception) -> Mapping[str, str]:
 
 
 def _reason_word(reason: object) -> str:
-    """Return BigQuery's word for a fault; anything else that stands in its place could quote a value."""
+    """Return BigQuery's reason if it has the form of one, because anything else could quote a value."""
     return reason if isinstance(reason, str) and _REASON.fullmatch(reason) else ""
 
 
@@ -65,13 +65,13 @@ def _name(exc: Exception) -> str:
 
 
 def _is_passing(exc: Exception) -> bool:
-    """Tell whether BigQuery's word for a 400 or 404 says that nothing is wrong with what it was asked."""
-    return _name(exc) in _PASSING
+    """Return whether a 400 or 404 is a transient fault, by its reason."""
+    return _name(exc) in _TRANSIENT
 
 
 @contextmanager
 def _statement_errors() -> Iterator[None]:
-    """Translate what the SDK raises where a statement may be at fault, without the text."""
+    """Translate errors of a statement: BadQuery if the statement is at fault. The text is dropped."""
     with bigquery_errors():
         try:
             yield
@@ -84,7 +84,7 @@ def _statement_errors() -> Iterator[None]:
 
 
 def open_client(place: Place) -> Any:
-    """Return a client for the REST interface; raises WarehouseUnavailable without credentials."""
+    """Create a client for the REST API; raises WarehouseUnavailable without credentials."""
     emulated = urlsplit(place.endpoint).scheme == "http"
     with bigquery_errors():
         return Client(
@@ -95,21 +95,21 @@ def open_client(place: Place) -> Any:
 
 
 def deletion(table: str, column: str) -> str:
-    """Return the statement that removes the rows whose column is one of the array `values`."""
+    """Return the statement that deletes the rows whose column is in the array `values`."""
     return f"DELETE FROM `{table}` WHERE `{column}` IN UNNEST(@values)"
 
 
 class BigQueryReader:
-    """Statements on one dataset, whose tables need no prefix."""
+    """Runs statements; table names without a prefix are those of one dataset."""
 
     def __init__(self, place: Place) -> None:
         self._place = place
         self._client = open_client(place)
-        # The kind of a statement depends on its text and the types of its parameters alone.
+        # Cached, because the result depends only on the text and the types of the parameters.
         self._check_reads = lru_cache(maxsize=256)(self._dry_run)
 
     def stream(self, sql: str, parameters: Mapping[str, object]) -> Iterator[dict[str, object]]:
-        """Run one read-only statement; see Warehouse. Values are Python's own, JSON is parsed."""
+        """Run one read-only statement; see Warehouse. Values are Python objects, JSON is parsed."""
         types = check_statement(sql, parameters)
         self._check_reads(sql, tuple(types.items()))
         with _statement_errors():
@@ -125,7 +125,7 @@ class BigQueryReader:
                 yield dict(row.items())
 
     def _dry_run(self, sql: str, types: Sequence[tuple[str, str]]) -> None:
-        """Raise BadQuery unless a statement only reads. No value is sent, so the fault can be quoted."""
+        """Raise BadQuery unless a statement only reads. No values are sent, so the error may be quoted."""
         config = self._config(dict(types), {})
         config.dry_run = True
         with bigquery_errors():
@@ -147,7 +147,7 @@ class BigQueryReader:
         )
 
     def delete(self, table: str, column: str, values: Sequence[str]) -> int:
-        """Remove rows by the value of a column; both names are known to be good."""
+        """Delete rows by the value of a column; the caller has validated both names."""
         config = QueryJobConfig(query_parameters=[ArrayQueryParameter("values", "STRING", list(values))])
         sql = deletion(f"{self._place.name}.{table}", column)
         with bigquery_errors():
@@ -156,7 +156,7 @@ class BigQueryReader:
             return int(job.num_dml_affected_rows or 0)
 
     def check(self) -> None:
-        """Raise WarehouseUnavailable unless `instances` can be seen, which whoever reads or writes it may."""
+        """Raise WarehouseUnavailable unless `instances` is visible; readers and writers may see it."""
         with bigquery_errors():
             self._client.get_table(f"{self._place.name}.instances", retry=None, timeout=_CHECK_TIMEOUT_S)
 

@@ -1,4 +1,4 @@
-"""Pure: rows as protocol buffers, in the forms that the Storage Write API converts to BigQuery's types."""
+"""Encode rows as protocol buffers, in the types that the Storage Write API converts to BigQuery's. Pure."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def _micros(value: datetime) -> int:
 
 
 def _days(value: date) -> int:
-    return value.toordinal() - 719163  # of 1970-01-01
+    return value.toordinal() - 719163  # the ordinal of 1970-01-01
 
 
 Encoder = Callable[[Any], object]
@@ -46,7 +46,7 @@ _ENCODERS: dict[str, Encoder] = {"TIMESTAMP": _micros, "DATE": _days, "TIME": ti
 
 
 def descriptor(table: str) -> descriptor_pb2.DescriptorProto:
-    """Return the proto2 message of a table: a field a column, by name, with nothing outside of it."""
+    """Return the self-contained proto2 message of a table, with one field per column."""
     return _message(table, TABLES[table].columns)
 
 
@@ -63,9 +63,9 @@ def _message(name: str, columns: Sequence[Column]) -> descriptor_pb2.DescriptorP
 
 
 def serializer(table: str) -> Callable[[Row], bytes]:
-    """Return a function that writes one row, which `check_row` has passed, as bytes of that message.
+    """Return a function that encodes one row that has passed `check_row`.
 
-    TIMESTAMP is microseconds and DATE days since 1970, TIME a literal, JSON its text.
+    TIMESTAMP becomes microseconds since 1970, DATE days since 1970, TIME and JSON text.
     """
     file = descriptor_pb2.FileDescriptorProto(
         name=f"{table}.proto", syntax="proto2", message_type=[descriptor(table)]

@@ -1,4 +1,4 @@
-"""Pure: what the URL of a BigQuery warehouse says."""
+"""Parse the URL of a BigQuery warehouse. Pure."""
 
 from __future__ import annotations
 
@@ -13,10 +13,9 @@ _NAME = re.compile(r"((?:[a-z][a-z0-9.-]*:)?[a-z][a-z0-9-]{4,28}[a-z0-9])\.(\w{1
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A dataset, and other addresses of the two services where there are any.
+    """A dataset, and endpoints other than the default ones.
 
-    Endpoints are URLs; one that begins with http: is an emulator, spoken to in plain text and without
-    credentials.
+    Endpoints are URLs; an http: URL is an emulator, which is used in plain text and without credentials.
     """
 
     project: str
@@ -26,7 +25,7 @@ class Place:
 
     @property
     def name(self) -> str:
-        """The dataset as SQL and the REST client name it."""
+        """The dataset as written in SQL and for the REST client."""
         return f"{self.project}.{self.dataset}"
 
     def stream(self, table: str) -> str:
@@ -38,11 +37,11 @@ _OPTIONS = [field.name for field in fields(Place)][2:]
 
 
 def read_url(url: str) -> Place:
-    """Read `bigquery:project.dataset?endpoint=URL&write_endpoint=URL`, options optional.
+    """Parse `bigquery:project.dataset?endpoint=URL&write_endpoint=URL`, all options optional.
 
     Raises
     ------
-    ConfigError : the URL is not of that form
+    ConfigError : the URL does not have this form
     """
     name, _, text = url.partition(":")[2].partition("?")
     found = _NAME.fullmatch(name)

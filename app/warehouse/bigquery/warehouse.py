@@ -1,6 +1,6 @@
-"""Warehouse in a dataset of BigQuery, whose tables and views Terraform makes from the same list.
+"""The warehouse in a BigQuery dataset, whose tables and views Terraform creates from the same list.
 
-SDKs are loaded by the first call that needs them: each costs a cold start about a quarter of a second.
+SDKs are imported by the first call that needs them: each costs a cold start about a quarter of a second.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ for _package in ("google.cloud.bigquery", "google.cloud.bigquery_storage_v1"):
 
 
 class BigQueryWarehouse:
-    """Appends by the Storage Write API and reads by jobs, each opened at its first use."""
+    """Appends with the Storage Write API and reads with query jobs, both opened on demand."""
 
     dialect = "bigquery"
 
@@ -38,11 +38,11 @@ class BigQueryWarehouse:
 
     @staticmethod
     def check_settings(url: str) -> None:
-        """Raise ConfigError unless the URL names a dataset; BigQuery itself is not asked."""
+        """Raise ConfigError unless the URL is valid. Does not contact BigQuery."""
         read_url(url)
 
     def create(self) -> None:
-        """Do nothing, at once: Terraform has made the tables, and a cold start waits for no network."""
+        """Do nothing: Terraform has created the tables, and a cold start should not wait for the network."""
 
     def append(self, table: str, rows: Sequence[Row]) -> None:
         """Add rows; see Warehouse. The metadata of a row over BigQuery's size limit stays in its artifact."""
@@ -51,7 +51,7 @@ class BigQueryWarehouse:
             raise RowsRejected(refused)
 
     def query(self, sql: str, parameters: Mapping[str, object] | None = None) -> list[dict[str, object]]:
-        """Run one read-only statement; see Warehouse. Values are Python's own, JSON is parsed."""
+        """Run one read-only statement; see Warehouse. Values are Python objects, JSON is parsed."""
         return list(self.stream(sql, parameters))
 
     def stream(self, sql: str, parameters: Mapping[str, object] | None = None) -> Iterator[dict[str, object]]:
@@ -59,16 +59,16 @@ class BigQueryWarehouse:
         return self._reading().stream(sql, parameters or {})
 
     def delete(self, table: str, column: str, values: Sequence[str]) -> int:
-        """Remove rows by the value of a column; see Warehouse."""
+        """Delete rows by the value of a column; see Warehouse."""
         check_delete(table, column)
         return self._reading().delete(table, column, values) if values else 0
 
     def check(self) -> None:
-        """Raise WarehouseUnavailable unless the table `instances` can be seen."""
+        """Raise WarehouseUnavailable unless the table `instances` is visible."""
         self._reading().check()
 
     def close(self) -> None:
-        """Close what was opened; every later call fails."""
+        """Close all clients; later calls raise WarehouseUnavailable."""
         with self._lock:
             self._closed = True
             for part in (self._writer, self._reader):
