@@ -30,6 +30,10 @@ class WatchOptions:
 WATCH = WatchOptions()
 
 
+SESSION_S = 7 * 86_400
+"""How long a URL of `begin_upload` is good for."""
+
+
 @dataclass(frozen=True, slots=True)
 class Landed:
     """The version that holds the bytes of an upload; `written` is false where they were there already."""
@@ -119,6 +123,20 @@ class Storage(Protocol):
 
         stream: seekable, of any size. Where the name is taken by other bytes, `replace` makes a new version
         of it; without, nothing is written and None returned.
+        """
+        ...
+
+    @property
+    def session_origin(self) -> str:
+        """Origin of the URLs that `begin_upload` returns; empty where all go through the service."""
+        ...
+
+    def begin_upload(self, name: str, size: int, origin: str = "", replace: bool = False) -> str | None:
+        """Return a URL to which a client itself puts an upload of `size` bytes; None where the name is taken.
+
+        By the protocol of Cloud Storage's resumable uploads. The URL needs no credentials, is good for
+        SESSION_S, and writes this one object once; if `origin` is given, only pages of it can use it. With
+        `replace` it makes a new version of what is there. Raises BadEvent where the store has no such URLs.
         """
         ...
 
