@@ -18,6 +18,7 @@ from app.api.dicomweb import capabilities, qido, stow, wado
 from app.api.dicomweb.accept import NotAcceptable
 from app.api.dicomweb.answers import Browser
 from app.api.security_headers import with_headers
+from app.api.traced import traced
 from app.api.users import Users
 from app.model.errors import (
     BadEvent,
@@ -53,7 +54,7 @@ STATUS: tuple[tuple[type[DicomlakeError], int], ...] = (
 
 
 class Api(FastAPI):
-    """FastAPI with our security headers on every answer, including 500."""
+    """FastAPI with our security headers on every answer, including 500, and the trace on every line."""
 
     def build_middleware_stack(self) -> ASGIApp:
         """Wrap the whole stack, so that no answer escapes."""
@@ -70,7 +71,7 @@ class Api(FastAPI):
                     allow_headers=["Authorization", "Accept", "Content-Type", "Range", "If-None-Match"],
                     expose_headers=["Warning", "ETag", "Content-Range", "Content-Location"],
                 )
-        return with_headers(inner)
+        return traced(with_headers(inner), self.state.services.settings.project())
 
 
 def create_app(services: Services) -> FastAPI:

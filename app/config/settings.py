@@ -275,6 +275,13 @@ class Settings(Section):
     browse: Browse
     log: Log
 
+    def project(self) -> str:
+        """Return the Google Cloud project of the tables, else of the dead letters; empty without either."""
+        table = re.match(r"bigquery:([^?]+)\.\w+", self.warehouse.url)
+        topic = re.match(r"projects/([^/]+)/", self.bus.dead_letter_topic)
+        found = table or topic
+        return found[1] if found else ""
+
     def archive_limits(self) -> ArchiveLimits:
         """Return the options of `archive`."""
         return ArchiveLimits(**self.archive.model_dump())

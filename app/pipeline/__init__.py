@@ -95,10 +95,12 @@ def ingest(event: ObjectEvent, attempt: Attempt, services: Services) -> Outcome:
     if reason := unwanted(event, services):
         return Outcome(Status.IGNORED, reason)
     uri = services.source.uri(event.ref.name, event.ref.bucket)
-    prefix = services.source.prefix if event.ref.bucket == services.source.bucket else ""
+    prefix = services.source.prefix
+    uploads = prefix + services.settings.source.write_prefix
+    prefixes = (uploads, prefix) if event.ref.bucket == services.source.bucket else ()
     row = {
         **event_row(event, attempt.message, uri, services.now()),
-        "collection": collection(event.ref.name.removeprefix(prefix)),
+        "collection": collection(event.ref.name, prefixes),
     }
     if event.type in REMOVALS:
         check_removal(event, row, services)

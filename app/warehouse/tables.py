@@ -166,7 +166,8 @@ _ADDED = (
         "collection",
         "STRING",
         "NULLABLE",
-        "First path segment of the object's name below source.url; null without one",
+        "First path segment of the object's name below source.url, of an upload below source.write_prefix;"
+        " null without one",
     ),
     Column(
         "revision",
