@@ -13,7 +13,7 @@ from typing import Any
 from app.events.requests import check_attributes, read_time
 from app.events.strict_json import check, read_json
 from app.model.errors import BadEvent
-from app.model.values import REVISION, EventType, Message, ObjectEvent, ObjectRef
+from app.model.values import REMOVALS, REVISION, EventType, Message, ObjectEvent, ObjectRef
 
 MAX_INT64 = 2**63 - 1
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -96,7 +96,7 @@ def ignored(
     if name.removeprefix("/").startswith(COMPOSITE_PARTS):
         return "composite_part"
     # Without a size, a final slash means a folder. Keep its removal all the same: it may have been an object.
-    gone = event.type in (EventType.DELETE, EventType.ARCHIVE)
+    gone = event.type in REMOVALS
     folder = event.size is None and name.endswith("/") and not gone
     # Any other empty object may be a failed upload; `source.expect` decides by its name.
     marker = event.size == 0 and name.endswith(FOLDER_MARKERS)

@@ -30,6 +30,8 @@ class EventType(StrEnum):
     METADATA_UPDATE = "OBJECT_METADATA_UPDATE"
 
 
+REMOVALS = (EventType.DELETE, EventType.ARCHIVE)
+
 REVISION = "dicomlakeRevision"
 """Attribute of a notification that requests a new description of an object version: the revision number."""
 

@@ -9,7 +9,7 @@ derived from the event, so after a crash at any point a redelivery produces the 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, suppress
 from dataclasses import replace
@@ -35,6 +35,7 @@ from app.model.errors import (
 from app.model.listing import Refused
 from app.model.not_dicom import is_expected
 from app.model.values import (
+    REMOVALS,
     REVISION,
     Content,
     EventType,
@@ -49,24 +50,17 @@ from app.model.values import (
     Status,
 )
 from app.pipeline.archive_members import Members
-from app.pipeline.artifacts import (
-    AT_ONCE,
-    remove_artifacts,
-    remove_earlier,
-    remove_written,
-    rendered,
-    write_artifacts,
-)
+from app.pipeline.artifacts import AT_ONCE, remove_artifacts, rendered, write_artifacts
 from app.pipeline.attempt import Attempt
 from app.pipeline.pdf_pages import MAX_WAIT_S, with_page
 from app.pipeline.rows import collection, event_row, failure_row, instance_row
+from app.pipeline.stored import store
 from app.plumbing.admission import cost, estimate
 from app.services import Services
 from app.warehouse.queries import rows_of_version
 
 AHEAD_S = 86_400
 """Accepted clock difference, in seconds, between the sender of a revision and us."""
-REMOVALS = (EventType.DELETE, EventType.ARCHIVE)
 OVERLOADED_ATTEMPTS = 10
 """Record `overloaded` in `failures` from this delivery on: half of the default attempts are used up."""
 
@@ -144,7 +138,7 @@ def ingest_object(
             # The existing picture was kept, and may have been made with other settings.
             row["describe_key"] = options.without_preview().key
     except ObjectGone as gone:
-        remove_artifacts(event.ref, services)  # an earlier delivery may have died before `settle`
+        remove_artifacts(event.ref, services)  # an earlier delivery may have died before it cleaned up
         return Outcome(Status.SUPERSEDED, gone.code)
     except NotDicom as error:
         if is_expected(event.ref.name, services.settings.source.expect, isinstance(error, PlainText)):
@@ -153,10 +147,8 @@ def ingest_object(
     with attempt.step(Stage.WRITE):
         written = write_artifacts(event.ref, event.revision, instance, services)
     stored = instance_row(row, event, instance, written, attempt.took_ms)
-    with attempt.step(Stage.APPEND):
-        if refused := append_rows(event, [stored], services):
-            raise RowsRejected(refused)
-    return settle(event, Outcome(Status.STORED, instances=(stored,)), {None}, services)
+    outcome = store(event, [[stored]], _refuse, attempt, services)
+    return replace(outcome, instances=(stored,)) if outcome.status is Status.STORED else outcome
 
 
 def ingest_members(
@@ -164,65 +156,32 @@ def ingest_members(
 ) -> Outcome:
     """Store the good members of an archive in batches, then raise if any member was refused."""
     members = Members(content, attempt, services)
-    stored: set[str | None] = set()
     attempt.stored = 0
     write = partial(write_artifacts, event.ref, event.revision, services=services)
     pool = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="members")
-    with pool, closing(members.groups()) as groups:
+
+    def written_rows(groups: Iterable[list[Instance]]) -> Iterator[list[Row]]:
         for instances in groups:
             with attempt.step(Stage.WRITE):
                 written = list(pool.map(write, instances))
-            rows = [
+            yield [
                 instance_row(row, event, instance, uris, attempt.took_ms)
                 for instance, uris in zip(instances, written, strict=True)
             ]
-            with attempt.step(Stage.APPEND):
-                refused = append_rows(event, rows, services)
-            members.refuse(Refused(str(rows[index]["member"]), RowsRejected.code) for index in refused)
-            attempt.stored += len(rows) - len(refused)
-            stored |= {one.member for index, one in enumerate(instances) if index not in refused}
-    outcome = settle(event, Outcome(Status.STORED, stored=attempt.stored), stored, services)
+
+    def refuse(row: Row, reason: str) -> None:
+        members.refuse([Refused(str(row["member"]), RowsRejected.code)])
+
+    with pool, closing(members.groups()) as groups:
+        outcome = store(event, written_rows(groups), refuse, attempt, services)
     if outcome.status is Status.STORED:
         members.check()
     return outcome
 
 
-def settle(
-    event: ObjectEvent, outcome: Outcome, members: Collection[str | None], services: Services
-) -> Outcome:
-    """Clean up after storing: remove artifacts that have become obsolete meanwhile.
-
-    If the object is gone, remove what was just written: its removal may have been processed before these
-    writes. The row may stay, because the tombstone hides it. Skipped if removals are not among the events.
-
-    If this was a revision, remove the artifacts that it replaces, unless a metadata update of the object has
-    made the earlier description current again.
-    """
-    if set(REMOVALS) & set(services.settings.source.events) and not services.source.is_live(event.ref):
-        remove_artifacts(event.ref, services)
-        return Outcome(Status.SUPERSEDED, ObjectGone.code)
-    if event.revision is not None and services.source.is_live(event.ref, event.metageneration):
-        remove_earlier(event.ref, event.revision, members, services)
-    return outcome
-
-
-def append_rows(event: ObjectEvent, rows: list[Row], services: Services) -> Mapping[int, str]:
-    """Append rows and return the reason for each refused row, by its index.
-
-    The artifacts of a refused row are removed, unless a row of an earlier event or delivery points at them.
-    """
-    try:
-        services.warehouse.append("instances", rows)
-    except RowsRejected as error:
-        of_version = rows_of_version(str(rows[0]["object_uri"]), event.ref.generation)
-        stored = {(row["member"], row["revision"]) for row in services.warehouse.query(*of_version)}
-        for index in error.rejected:
-            member = rows[index]["member"]
-            if (member, event.revision) not in stored:
-                name = None if member is None else str(member)
-                remove_written(event.ref, name, event.revision, services)
-        return error.rejected
-    return {}
+def _refuse(row: Row, reason: str) -> None:
+    """Fail the event of a single object if the warehouse refuses its row."""
+    raise RowsRejected({0: reason})
 
 
 def unwanted(event: ObjectEvent, services: Services) -> str | None:
