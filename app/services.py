@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
+from app.announce import Announcers, Options, check_announcers, open_announcers
 from app.bus import Bus, Connect, DeliveryPolicy, check_bus, open_bus
 from app.config import SECTIONS, Settings, loader_variables
 from app.model.errors import ConfigError, TransientError
@@ -39,8 +40,8 @@ class Services:
     """Everything that a running dicomlake holds open.
 
     own_prefixes: for each source bucket, the prefixes of our own artifacts in it. index: the file that stores
-    generations of files. accept_removals: treat files missing at the start as removed, even if it looks like
-    an unmounted disk.
+    generations of files. letter_announcers: targets of dead letters. accept_removals: treat files missing at
+    the start as removed, even if it looks like an unmounted disk.
     """
 
     settings: Settings
@@ -54,6 +55,8 @@ class Services:
     space: Space
     own_prefixes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     index: Path | None = None
+    announcers: Announcers = field(default_factory=Announcers)
+    letter_announcers: Announcers = field(default_factory=Announcers)
     now: Callable[[], datetime] = _now
     accept_removals: bool = False
 
@@ -67,9 +70,10 @@ class Services:
         self.source.watch(self.bus.publish, options)
 
     def close(self) -> None:
-        """Close in the direction of the data: watcher, queue, workers, warehouse, artifacts."""
+        """Close in the direction of the data: watcher, queue, workers, targets, warehouse, artifacts."""
+        targets = self.letter_announcers, self.announcers
         with ExitStack() as stack:
-            for part in (self.artifacts, self.warehouse, self.workers, self.bus, self.source):
+            for part in (self.artifacts, self.warehouse, *targets, self.workers, self.bus, self.source):
                 stack.callback(part.close)
 
 
@@ -92,7 +96,12 @@ def open_services(settings: Settings) -> Services:
         warehouse = BatchedWarehouse(backend, settings.warehouse.batch_rows, settings.warehouse.batch_bytes)
         opened.callback(warehouse.close)
         warehouse.create()
-        bus = _open_bus(settings, warehouse)
+        announce, options = settings.announce, _announce_options(settings)
+        announcers = open_announcers("announce.urls", announce.urls, options)
+        opened.callback(announcers.close)
+        letters = open_announcers("announce.dead_letter_urls", announce.dead_letter_urls, options)
+        opened.callback(letters.close)
+        bus = _open_bus(settings, warehouse, letters)
         opened.callback(bus.close)
         limits = settings.workers
         workers = Workers(
@@ -107,7 +116,7 @@ def open_services(settings: Settings) -> Services:
     budget = Budget(limits.inflight_bytes, PATIENCE_S)
     space = Space(_folders(settings), settings.delivery.min_free_bytes)
     parts = source, artifacts, warehouse, bus, workers, Metrics(), budget, space
-    return Services(settings, *parts, own, index)
+    return Services(settings, *parts, own, index, announcers, letters)
 
 
 def faults(settings: Settings, serving: bool = False) -> Iterator[str]:
@@ -127,6 +136,15 @@ def faults(settings: Settings, serving: bool = False) -> Iterator[str]:
     yield from no_storage or broken([("artifacts.url", partial(check_apart, settings))])
     yield from broken([("warehouse.url", partial(check_warehouse, settings.warehouse.url))])
     yield from no_bus
+    options = _announce_options(settings)
+    yield from broken(
+        (setting, partial(check_announcers, setting, [url], options))
+        for setting, urls in (
+            ("announce.urls", settings.announce.urls),
+            ("announce.dead_letter_urls", settings.announce.dead_letter_urls),
+        )
+        for url in urls
+    )
 
 
 def broken(rules: Iterable[tuple[str, Callable[[], object]]]) -> Iterator[str]:
@@ -214,7 +232,13 @@ def _decoder_failed(result: object) -> bool:
     return isinstance(result, Instance) and result.decoder_failed
 
 
-def _open_bus(settings: Settings, warehouse: Warehouse) -> Bus:
+def _announce_options(settings: Settings) -> Options:
+    announce, bus = settings.announce, settings.bus
+    taken = bus.url, f"pubsub:{bus.dead_letter_topic}"
+    return Options(announce.kafka, announce.headers, taken)
+
+
+def _open_bus(settings: Settings, warehouse: Warehouse, letters: Announcers) -> Bus:
     delivery = settings.delivery
     policy = DeliveryPolicy(
         max_attempts=delivery.max_attempts,
