@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import posixpath
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
@@ -11,16 +12,18 @@ from functools import partial
 from pathlib import Path
 
 from app.announce import Announcers, Options, check_announcers, open_announcers
+from app.announce.announcements import dead_lettered, object_uri
 from app.bus import Bus, Connect, DeliveryPolicy, check_bus, open_bus
 from app.config import SECTIONS, Settings, loader_variables
 from app.model.errors import ConfigError, TransientError
-from app.model.values import Instance, Row
+from app.model.values import Instance, Message, Reason, Row
 from app.plumbing.admission import Budget, Space
 from app.storage import Storage, WatchOptions, check_storage, open_storage
 from app.telemetry.metrics import Metrics
 from app.upgrade import move_queue
 from app.warehouse import Warehouse, check_warehouse, open_warehouse
 from app.warehouse.batch import BatchedWarehouse
+from app.warehouse.queries import last_failure, stored_letter
 from app.workers.pool import Workers
 
 PATIENCE_S = 30.0
@@ -232,6 +235,26 @@ def _decoder_failed(result: object) -> bool:
     return isinstance(result, Instance) and result.decoder_failed
 
 
+def announce_letter(letter: Message, warehouse: Warehouse, announcers: Announcers) -> None:
+    """Announce a letter that the bus itself has given up, with the reason of its last failed attempt.
+
+    A letter that already has a reason comes from the pipeline, which has announced it.
+    """
+    attributes = letter.attributes
+    if not announcers or "dicomlakeCode" in attributes:
+        return
+    generation = attributes.get("objectGeneration", "")
+    asked = last_failure(
+        letter.message_id,
+        object_uri(attributes),
+        int(generation) if generation.isascii() and generation.isdecimal() and len(generation) < 19 else None,
+        attributes.get("eventType", ""),
+    )
+    found = warehouse.query(*asked)
+    code, text = (str(found[0]["code"]), str(found[0]["message"])) if found else ("", "")
+    announcers.announce([dead_lettered(letter, Reason(code, text, object_uri(attributes)))])
+
+
 def _announce_options(settings: Settings) -> Options:
     announce, bus = settings.announce, settings.bus
     taken = bus.url, f"pubsub:{bus.dead_letter_topic}"
@@ -249,6 +272,15 @@ def _open_bus(settings: Settings, warehouse: Warehouse, letters: Announcers) -> 
     )
 
     def sink(row: Row) -> None:
-        warehouse.append("dead_letter", [row])
+        """Store a letter once, then announce it; the bus repeats this until both have succeeded."""
+        if not letters:
+            warehouse.append("dead_letter", [row])
+            return
+        data = row["data"]
+        assert isinstance(data, bytes)
+        letter = Message(data, json.loads(str(row["attributes"])), str(row["message_id"]))
+        if not warehouse.query(*stored_letter(letter.message_id)):
+            warehouse.append("dead_letter", [row])
+        announce_letter(letter, warehouse, letters)
 
     return open_bus(settings.bus.url, policy, sink, settings.bus.dead_letter_topic)

@@ -2,12 +2,13 @@
 
 import ast
 import re
+from datetime import UTC, datetime
 
 import pytest
 
 from app.warehouse.bigquery.client import deletion
 from app.warehouse.bigquery.named_parameters import named_parameters
-from app.warehouse.queries import described, letters_by_event, rows_of_version
+from app.warehouse.queries import described, last_failure, letters_by_event, rows_of_version, settled
 from app.warehouse.tables import TABLES
 from app.warehouse.views import ddl, table_functions, views
 from tests.googlesql import analyze, googlesql
@@ -89,6 +90,13 @@ def test_queries_that_are_put_together():
     for chosen in (":a, :b", "SELECT message_id FROM dead_letters"):
         assert checked(letters_by_event("bigquery", ["message_id", "data"], chosen)) == "ResolvedQueryStmt"
     for sql, _ in (described(["a", "b"]), rows_of_version("a", 1), rows_of_version("a", 1, current=True)):
+        assert checked(sql) == "ResolvedQueryStmt"
+    moment = datetime(2026, 3, 1, tzinfo=UTC)
+    for sql, _ in (
+        last_failure("m"),
+        last_failure("m", "gs://b/n", 1, "k"),
+        settled(["study_instance_uid", "row_id"], moment, moment),
+    ):
         assert checked(sql) == "ResolvedQueryStmt"
 
 

@@ -83,7 +83,7 @@ def dead_lettered(message: Message, reason: Reason | None = None) -> Announcemen
         reason = Reason(
             given.get("dicomlakeCode", ""), given.get("dicomlakeReason", ""), given.get("objectUri", "")
         )
-    uri = reason.object_uri or _uri(given)
+    uri = reason.object_uri or object_uri(given)
     message_id = given.get("dicomlakeMessageId") or message.message_id
     data = message.data if len(message.data) <= MAX_DATA_BYTES else None
     value = {
@@ -96,7 +96,7 @@ def dead_lettered(message: Message, reason: Reason | None = None) -> Announcemen
         "reason": reason.text or None,
         "attributes": own_attributes(given),
         "data": None if data is None else base64.b64encode(data).decode(),
-        "correlation_id": message.correlation_id or given.get("correlationId") or message_id,
+        "correlation_id": given.get("correlationId") or message.correlation_id or message_id,
     }
     key = uri or message_id
     return Announcement(
@@ -108,6 +108,12 @@ def dead_lettered(message: Message, reason: Reason | None = None) -> Announcemen
         message.publish_time,
         str(value["correlation_id"]),
     )
+
+
+def object_uri(attributes: Mapping[str, str]) -> str:
+    """Return the address of the object that a message is about, by its attributes; empty if unknown."""
+    given, bucket, name = (attributes.get(key, "") for key in ("objectUri", "bucketId", "objectId"))
+    return given or (f"gs://{bucket}/{name}" if bucket and name else "")
 
 
 def own_attributes(attributes: Mapping[str, str]) -> dict[str, str]:
@@ -148,11 +154,6 @@ def _attempt(message: Message) -> int | None:
     count = message.attributes.get("CloudPubSubDeadLetterSourceDeliveryCount", "")
     given = int(count) if count.isascii() and count.isdecimal() and len(count) < 10 else None
     return given or message.attempt
-
-
-def _uri(attributes: Mapping[str, str]) -> str:
-    given, bucket, name = (attributes.get(key, "") for key in ("objectUri", "bucketId", "objectId"))
-    return given or (f"gs://{bucket}/{name}" if bucket and name else "")
 
 
 def _json(value: object) -> bytes:

@@ -1,8 +1,8 @@
 """Announcements to a topic of Kafka: `kafka://host:port[,host:port]/topic`, by librdkafka.
 
 Messages are idempotent and acknowledged by all replicas in sync. Each caller waits for the delivery reports
-of its own messages; one thread serves the reports of all. A producer that failed once is replaced by a new one:
-after a fatal error, and if the broker has lost its topics, a producer never delivers again.
+of its own messages; one thread serves the reports of all. A producer that failed once is replaced: after a
+fatal error, and if the broker has lost its topics, a producer never delivers again.
 """
 
 from __future__ import annotations

@@ -284,6 +284,8 @@ def give_up(error: DicomlakeError, attempt: Attempt, services: Services, how: Gi
     if not (permanent and (how is GiveUp.NOW or _due(message, services))):
         raise error
     services.bus.dead_letter(message, reason)
+    if services.letter_announcers:
+        services.letter_announcers.announce([announcements.dead_lettered(message, reason)])
     return given_up
 
 

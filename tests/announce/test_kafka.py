@@ -104,7 +104,7 @@ def test_a_broker_that_is_not_there_names_the_error(topic):
         ("kafka://host/topic", {"acks": "0"}, "announce.kafka: acks is not yours to set"),
         ("kafka://host/topic", {"bootstrap.servers": "x"}, "announce.kafka: bootstrap.servers is not yours"),
         ("kafka://host/topic", {"no.such": "1"}, 'announce.kafka: No such configuration property: "no.such"'),
-        ("kafka://host/topic", {"security.protocol": "ssl", "ssl.ca.location": "/nowhere"}, "ssl.ca.location"),
+        ("kafka://host/t", {"security.protocol": "ssl", "ssl.ca.location": "/nowhere"}, "ssl.ca.location"),
     ],
 )
 def test_what_cannot_work_is_found_before_the_start(url, options, why):

@@ -1,15 +1,15 @@
 """What the pipeline announces, when, and what comes of a target that is down."""
 
+import base64
 import json
 from dataclasses import replace
-from datetime import UTC, datetime
 
 import pytest
 
 from app import pipeline
-from app.announce import Announcers
+from app.announce import Announcers, announcements
 from app.model.errors import AnnounceUnavailable, BadArchive, WarehouseUnavailable
-from app.model.values import EventType, GiveUp, Status
+from app.model.values import EventType, Message, Reason, Status
 from app.sources.notifications import described_again, notification
 from tests import data
 from tests.announce.contract import Received, check_message
@@ -171,14 +171,14 @@ def test_the_good_members_of_a_bad_archive_are_announced(telling, target):
 
 def test_an_object_that_went_meanwhile_is_not_announced_as_stored(telling, target):
     ref = put(telling, "ct.dcm", data.ct())
-    append = telling.warehouse.append
+    store = telling.warehouse.append
 
     class Slow:
         def __getattr__(self, name):
             return getattr(telling.warehouse, name)
 
         def append(self, table, given):
-            append(table, given)
+            store(table, given)
             (telling.source.root / "ct.dcm").unlink(missing_ok=True)
 
     outcome = handle(replace(telling, warehouse=Slow()), ref)
@@ -223,3 +223,40 @@ def test_ingest_announces_too_and_a_second_run_makes_up_for_a_target_that_was_do
     assert kinds(target) == ["stored"]
     assert ingest([path], telling, lines.append)["unchanged"] == 1
     assert len(rows(telling, "instances")) == 1
+
+
+def test_a_dead_letter_is_announced_with_payload_and_reason_before_the_ack(services, target):
+    telling = replace(services, letter_announcers=Announcers([("kafka://b/dlq", target)]))
+    ref = put(telling, "bad.dcm", b"just a text")
+    told = notification(EventType.FINALIZE, ref, telling.source.uri(ref.name), NOON)
+    fifth = replace(told, message_id="7", attempt=5, correlation_id="trace-1")
+    assert pipeline.handle(fifth, telling).status is Status.DEAD_LETTERED
+    (message,) = target.received
+    value = message.value
+    assert message.attributes["type"] == "dicomlake.message.dead_lettered.v1"
+    assert message.attributes["correlationid"] == value["correlation_id"] == "trace-1"
+    assert message.key == value["object_uri"] == telling.source.uri("bad.dcm")
+    assert base64.b64decode(value["data"]) == told.data
+    assert value["attributes"] == dict(told.attributes)
+    assert (value["code"], value["message_id"], value["delivery_attempt"]) == ("not_dicom", "7", 5)
+    assert value["reason"].startswith("read: ") or value["reason"].startswith("describe: ")
+    assert (value["event_type"], value["generation"]) == ("OBJECT_FINALIZE", str(ref.generation))
+
+
+def test_a_target_of_dead_letters_that_is_down_nacks(services, target):
+    telling = replace(services, letter_announcers=Announcers([("kafka://b/dlq", target)]))
+    ref = put(telling, "bad.dcm", b"just a text")
+    told = notification(EventType.FINALIZE, ref, telling.source.uri(ref.name), NOON)
+    target.down = True
+    with pytest.raises(AnnounceUnavailable, match="kafka://b/dlq: it is down"):
+        pipeline.handle(replace(told, message_id="7", attempt=5), telling)
+    target.down = False
+    pipeline.handle(replace(told, message_id="7", attempt=6), telling)
+    assert len(target.received) == 1
+    assert len(rows(telling, "dead_letters")) == 1
+
+
+def test_a_huge_body_is_left_out_of_the_announcement():
+    message = Message(b"x" * 2_000_000, {}, "7")
+    value = json.loads(announcements.dead_lettered(message, Reason("bad_event", "no")).data)
+    assert (value["data"], value["message_id"]) == (None, "7")
