@@ -2,6 +2,7 @@
 
 import inspect
 import re
+from datetime import UTC, datetime
 
 import pytest
 
@@ -15,7 +16,12 @@ from tests.test_docs import DOCS, blocks
 
 pytestmark = googlesql
 UID, URI = "1.2.3", "gs://landing/a/"
+MOMENT = datetime(2026, 3, 1, tzinfo=UTC)
 ASKED = {
+    "last_failure": [queries.last_failure("m"), queries.last_failure("m", "gs://b/n", 1, "k")],
+    "stored_letter": [queries.stored_letter("m")],
+    "settled": [queries.settled(["study_instance_uid", "row_id"], MOMENT, MOMENT)],
+    "last_settled": [queries.last_settled()],
     "attempts": [queries.attempts(URI, 1, "OBJECT_FINALIZE")],
     "choices": [(sql, {}) for sql in queries.choices().values()],
     "count": [queries.count("instances_current"), queries.count("dead_letters")],
@@ -58,9 +64,13 @@ def in_documents():
 IN_DOCUMENTS = dict(in_documents())
 
 
+def literal(value):
+    return f"TIMESTAMP '{value.isoformat()}'" if isinstance(value, datetime) else repr(value)
+
+
 def checked(sql, parameters):
     """Return the kind of a statement, with its values in place of their parameters."""
-    return analyze(re.sub(r"@(\w+)", lambda found: repr(parameters[found[1]]), sql))
+    return analyze(re.sub(r"@(\w+)", lambda found: literal(parameters[found[1]]), sql))
 
 
 def test_every_function_of_queries_is_asked():

@@ -14,6 +14,7 @@ from tests.parts import ROOT
 APP = ROOT / "app"
 PURE = (
     *("model", "events", "archive", "dicom", "pipeline.rows", "cli.text_table"),
+    "announce.announcements",
     *("warehouse.queries", "warehouse.dialects", "warehouse.tables", "warehouse.views"),
 )
 IMPURE = {

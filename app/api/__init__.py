@@ -12,7 +12,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
 from app import __version__, events
-from app.api import auth, docs_page, files, health, login, pages, push, search
+from app.api import announcing, auth, docs_page, files, health, login, pages, push, search
 from app.api.browser_guard import BrowserGuard, is_rest
 from app.api.dicomweb import capabilities, qido, stow, wado
 from app.api.dicomweb.accept import NotAcceptable
@@ -94,6 +94,7 @@ def create_app(services: Services) -> FastAPI:
     app.include_router(docs_page.router)
     if services.settings.api.serve != "browse":
         app.include_router(push.router)
+        app.include_router(announcing.router)
     app.state.pages = None
     browser = Browser.over(services) if services.settings.api.serve != "ingest" else None
     if browser is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 
 from app.warehouse.dialects import DIALECTS
 
@@ -54,8 +55,8 @@ def open_letters() -> Query:
 
 
 def open_letter_versions() -> Query:
-    """Ask which object versions have open dead letters: bucket, object and generation."""
-    return "SELECT bucket, object, generation FROM dead_letters", {}
+    """Ask which object versions have open dead letters, with code and id of each."""
+    return "SELECT bucket, object, generation, code, message_id FROM dead_letters", {}
 
 
 def letter(message_id: str) -> tuple[Query, Query]:
@@ -133,6 +134,61 @@ def rows_of_version(object_uri: str, generation: int, current: bool = False) -> 
     """
     table = "instances_current" if current else "instances"
     return _OF_VERSION.format(table=table), {"object_uri": object_uri, "generation": generation}
+
+
+_LAST_FAILURE = "SELECT code, message FROM failures WHERE {known} ORDER BY failed_at DESC LIMIT 1"
+
+
+def last_failure(
+    message_id: str, object_uri: str = "", generation: int | None = None, event_type: str = ""
+) -> Query:
+    """Ask for code and message of the last failed attempt of an event; of a message if it names no event."""
+    if not (object_uri and generation is not None and event_type):
+        return _LAST_FAILURE.format(known="message_id = @id"), {"id": message_id}
+    known = "object_uri = @object_uri AND generation = @generation AND event_type = @event_type"
+    event = {"object_uri": object_uri, "generation": generation, "event_type": event_type}
+    return _LAST_FAILURE.format(known=known), event
+
+
+def stored_letter(message_id: str) -> Query:
+    """Ask whether the table `dead_letter` has a letter; it answers with a row if so."""
+    return "SELECT message_id FROM dead_letter WHERE message_id = @id LIMIT 1", {"id": message_id}
+
+
+_SETTLED = """SELECT {columns}, arrived_at FROM (
+  SELECT *, ROW_NUMBER() OVER (
+    PARTITION BY study_instance_uid ORDER BY arrived_at DESC, row_id DESC, ingested_at) AS place
+  FROM (
+    SELECT {columns}, ingested_at, MIN(ingested_at) OVER (PARTITION BY row_id) AS arrived_at
+    FROM instances
+    WHERE ingested_at >= @since AND event_type = 'OBJECT_FINALIZE' AND revision IS NULL
+    AND study_instance_uid IS NOT NULL AND LENGTH(study_instance_uid) <= 64) AS arrived) AS ranked
+WHERE place = 1 AND arrived_at <= @until
+AND study_instance_uid || '/' || row_id NOT IN (SELECT id FROM announced WHERE arrived_at >= @since)
+ORDER BY arrived_at, study_instance_uid"""
+
+
+def settled(columns: Sequence[str], since: datetime, until: datetime) -> Query:
+    """Ask for the studies whose last instance arrived between two times, and was not announced as such.
+
+    Only rows made since then are read, so in BigQuery one partition, or two around the turn of a month.
+
+    Parameters
+    ----------
+    columns : of `instances`, with study_instance_uid and row_id among them
+    since, until : when the last instance of a study arrived at the earliest, and at the latest
+
+    Returns
+    -------
+    Statement and parameters; it answers with the columns of the last row of each study, copies folded, and
+    `arrived_at`, when that row was made; the earliest first
+    """
+    return _SETTLED.format(columns=", ".join(columns)), {"since": since, "until": until}
+
+
+def last_settled() -> Query:
+    """Ask for the watermark: the latest `arrived_at` of the studies that were announced, null if none was."""
+    return "SELECT MAX(arrived_at) AS arrived_at FROM announced", {}
 
 
 def current_below(uri: str) -> Query:

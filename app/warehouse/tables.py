@@ -238,6 +238,17 @@ TABLES: dict[str, Table] = {
                 Column("attributes", "STRING", "NULLABLE", "Attributes of the message as a JSON object"),
             ),
         ),
+        Table(
+            "announced",
+            "One row per announcement that a study has settled; the latest arrival is the watermark.",
+            (
+                Column("id", "STRING", "REQUIRED", "Id of the announcement: study and last row"),
+                Column("at", "TIMESTAMP", "REQUIRED", "When it was announced"),
+                Column("arrived_at", "TIMESTAMP", "REQUIRED", "When the last row of the study was made"),
+            ),
+            partition_by="arrived_at",
+            partition_unit="MONTH",
+        ),
     )
 }
 
