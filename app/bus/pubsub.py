@@ -206,7 +206,9 @@ def _request(topic: str, message: Message) -> PublishRequest:
         raise BadEvent(f"an attribute of a message is UTF-8 and limited to {limits}")
     if not (message.data or message.attributes):
         raise BadEvent("a message needs data or an attribute")
-    published = PubsubMessage(data=message.data, attributes=dict(message.attributes))
+    published = PubsubMessage(
+        data=message.data, attributes=dict(message.attributes), ordering_key=message.ordering_key
+    )
     request = PublishRequest(topic=topic, messages=[published])
     if PublishRequest.pb(request).ByteSize() > MAX_REQUEST_BYTES:
         raise BadEvent("a message is limited to 10 MB, attributes included")

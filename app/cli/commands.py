@@ -19,12 +19,12 @@ from app.cli.context import (
     Commands,
     Failure,
     emit,
-    masked,
     opened,
     readable,
     reading,
     settings_of,
     start,
+    without_secrets,
 )
 from app.cli.one_file import content_of, in_worker, picture_of
 from app.cli.text_table import table
@@ -331,9 +331,7 @@ def config_show(ctx: click.Context) -> None:
     for path, origin in sorted(loaded.origins.items()):
         section, key = path.split(".")
         value = values[section][key]
-        if value and key.endswith(("_key", "_secret")):
-            value = "***"
-        emit({"setting": path, "value": masked(value) if isinstance(value, str) else value, "from": origin})
+        emit({"setting": path, "value": without_secrets(key, value), "from": origin})
 
 
 @config_group.command("check")

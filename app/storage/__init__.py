@@ -30,6 +30,10 @@ class WatchOptions:
 WATCH = WatchOptions()
 
 
+SESSION_S = 7 * 86_400
+"""How long a URL of `begin_upload` is good for."""
+
+
 @dataclass(frozen=True, slots=True)
 class Landed:
     """The version that holds the bytes of an upload; `written` is false if they were already stored."""
@@ -115,6 +119,20 @@ class Storage(Protocol):
 
         stream: seekable, of any size. If an object of this name has other bytes, `replace` creates a new
         version; without `replace` nothing is written and the result is None.
+        """
+        ...
+
+    @property
+    def session_origin(self) -> str:
+        """Origin of the URLs that `begin_upload` returns; empty where all go through the service."""
+        ...
+
+    def begin_upload(self, name: str, size: int, origin: str = "", replace: bool = False) -> str | None:
+        """Return a URL to which a client itself puts an upload of `size` bytes; None where the name is taken.
+
+        By the protocol of Cloud Storage's resumable uploads. The URL needs no credentials, is good for
+        SESSION_S, and writes this one object once; if `origin` is given, only pages of it can use it. With
+        `replace` it makes a new version of what is there. Raises BadEvent where the store has no such URLs.
         """
         ...
 

@@ -11,7 +11,7 @@ import os
 import sqlite3
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,7 +23,7 @@ from app.model.values import Message
 from app.plumbing.group_commit import GroupCommit
 from app.plumbing.makeable import check_makeable, looking
 from app.plumbing.private import make_folder
-from app.plumbing.sqlite import connect, may_pass, reason, transaction
+from app.plumbing.sqlite import connect, sqlite_errors, transaction
 
 MAIN = "main"
 DEAD_LETTER = "dead_letter"
@@ -109,19 +109,14 @@ class QueueStats:
     oldest_age_s: float
 
 
-@contextmanager
-def sqlite_errors(path: Path | None = None) -> Iterator[None]:
-    """Translate the errors of sqlite3. All are transient, except for a file being opened at `path`.
+def queue_errors(path: Path | None = None) -> AbstractContextManager[None]:
+    """Translate errors of SQLite. All are transient, except for a file being opened at `path`.
 
     That file may be unusable for good, which is a ConfigError.
     """
-    try:
-        yield
-    except (sqlite3.Error, sqlite3.Warning) as exc:
-        if path is not None and not may_pass(exc):
-            text = f"bus.url: {path} cannot hold the queue ({reason(exc)}); give bus.url another file"
-            raise ConfigError(text) from exc
-        raise BusUnavailable(f"the queue does not answer: {reason(exc)}") from exc
+    unusable = f"bus.url: {path} cannot hold the queue" if path else ""
+    advice = "; give bus.url another file"
+    return sqlite_errors(BusUnavailable, "the queue does not answer", unusable, advice)
 
 
 @contextmanager
@@ -137,7 +132,7 @@ def check_file(path: Path) -> None:
     """Raise ConfigError if the file at `path` cannot hold a queue. Creates and changes nothing."""
     with _folder_errors(path):
         check_makeable(path.parent)
-    with sqlite_errors(path), looking(path):
+    with queue_errors(path), looking(path):
         pass
 
 
@@ -170,7 +165,7 @@ class Queue:
         self._commits: GroupCommit[tuple[Statement, ...], Rows] = GroupCommit(self._commit, BusUnavailable)
         with _folder_errors(path):
             make_folder(path.parent)
-        with sqlite_errors(path):
+        with queue_errors(path):
             self._writer, self._reader = connect(path), connect(path)
             self._writer.executescript(SCHEMA)
 
@@ -248,12 +243,12 @@ class Queue:
     def close(self) -> None:
         """Close the file; later calls raise BusUnavailable."""
         self._commits.close()
-        with self._reading, sqlite_errors():
+        with self._reading, queue_errors():
             self._writer.close()
             self._reader.close()
 
     def _read(self, sql: str, values: Mapping[str, object]) -> Rows:
-        with self._reading, sqlite_errors():
+        with self._reading, queue_errors():
             return self._reader.execute(sql, values).fetchall()
 
     def _write(self, *statements: Statement) -> Rows:
@@ -261,7 +256,7 @@ class Queue:
         return self._commits.add(statements)
 
     def _commit(self, group: list[tuple[Statement, ...]]) -> list[Rows]:
-        with sqlite_errors(), transaction(self._writer):
+        with queue_errors(), transaction(self._writer):
             return [
                 [row for sql, values in statements for row in self._writer.execute(sql, values)]
                 for statements in group

@@ -17,6 +17,7 @@ from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, BinaryIO
+from urllib.parse import urlsplit
 
 from app.model.errors import BadEvent, ConfigError, ObjectGone, ShortRead, StorageUnavailable
 from app.model.names import digest, suffix
@@ -169,6 +170,31 @@ class GcsStorage:
                 return None
             generation = int(there.generation) if there is not None else 0
         raise StorageUnavailable("other writers keep replacing the object")
+
+    @property
+    def session_origin(self) -> str:
+        """Origin of the JSON API."""
+        parts = urlsplit(self._client().api_endpoint)
+        return f"{parts.scheme}://{parts.netloc}"
+
+    def begin_upload(self, name: str, size: int, origin: str = "", replace: bool = False) -> str | None:
+        """Return the address of a resumable upload, begun here, which a client ends without credentials.
+
+        Unlike a signed URL, it needs neither the right to sign nor CORS settings of the bucket: pages of the
+        origin in the request that begins the upload may go on with it.
+        """
+        full = self.prefix + name
+        if not is_object_name(full):
+            raise BadEvent("the object name is not legal")
+        bucket = self._client().bucket(self.bucket)
+        there = tried(partial(bucket.get_blob, full, **_ONCE))
+        if there is not None and not replace:
+            return None
+        begin = partial(
+            bucket.blob(full).create_resumable_upload_session, "application/dicom", size, origin or None,
+            if_generation_match=int(there.generation) if there else 0, checksum=None, **_ONCE,
+        )  # fmt: skip
+        return str(tried(begin))
 
     def folders(self, prefix: str = "") -> tuple[str, ...]:
         """Return the folders directly below `prefix`, by a listing with a delimiter."""

@@ -11,16 +11,16 @@ import json
 import os
 import sqlite3
 import threading
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from app.model.errors import ConfigError, StorageUnavailable
+from app.model.errors import StorageUnavailable
 from app.plumbing.group_commit import GroupCommit
 from app.plumbing.makeable import looking
-from app.plumbing.sqlite import connect, may_pass, reason, transaction
+from app.plumbing.sqlite import connect, sqlite_errors, transaction
 
 LATEST = 2**63 - 2**32
 """Highest time used as a generation: it fits in 64 signed bits with room for increments."""
@@ -120,15 +120,10 @@ def generation(found: Stamp, seen: Seen | None) -> int:
     return max(found.mtime_ns, seen.generation + 1)
 
 
-@contextmanager
-def index_errors(path: Path | None = None) -> Iterator[None]:
+def index_errors(path: Path | None = None) -> AbstractContextManager[None]:
     """Translate errors of SQLite. `path`: a file being opened, for which permanent errors are ConfigError."""
-    try:
-        yield
-    except sqlite3.Error as exc:
-        if path is not None and not may_pass(exc):
-            raise ConfigError(f"the index {path} cannot be opened ({reason(exc)})") from exc
-        raise StorageUnavailable(f"the index of the folder fails ({reason(exc)})") from exc
+    unusable = f"the index {path} cannot be opened" if path else ""
+    return sqlite_errors(StorageUnavailable, "the index of the folder fails", unusable)
 
 
 def check_index(path: Path) -> None:

@@ -218,6 +218,15 @@ class LocalStorage:
             return self.land(name, stream)  # another process has just created the file
         return Landed(self.find(name), written=True)
 
+    @property
+    def session_origin(self) -> str:
+        """Empty: only this service writes here."""
+        return ""
+
+    def begin_upload(self, name: str, size: int, origin: str = "", replace: bool = False) -> str | None:
+        """Raise BadEvent, for a folder is not written to over HTTP."""
+        raise BadEvent("this landing storage takes no uploads but through the service; use POST /upload")
+
     def folders(self, prefix: str = "") -> tuple[str, ...]:
         """Return the folders directly below this path, sorted."""
         return folders_of(self.root, prefix)

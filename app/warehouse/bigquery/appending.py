@@ -3,26 +3,17 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Protocol
 
 from app.model.values import Row
-from app.warehouse.tables import TABLES, Column, check_row
+from app.warehouse.tables import check_row
 
 # BigQuery accepts 10 MB per request, whatever the number of rows; the frame around the rows counts too.
 MAX_BYTES = 9_000_000
-MAX_ROWS = 500  # per request, as recommended for insertAll
-
-Body = TypeVar("Body")
-
-
-@dataclass(frozen=True, slots=True)
-class Packed(Generic[Body]):
-    """One encoded row; `size` in bytes on the wire."""
-
-    body: Body
-    size: int
+MAX_ROWS = 500
+ROW_FRAME_BYTES = 8  # tag and length of a row in its request
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,14 +28,14 @@ class Answer:
     again: Sequence[int] = ()
 
 
-class Writer(Protocol[Body]):
-    """One of BigQuery's APIs for writing rows."""
+class Writer(Protocol):
+    """The API that takes rows. A protocol, because its SDK is loaded on demand."""
 
-    def pack(self, table: str, row: Row) -> Packed[Body]:
+    def pack(self, table: str, row: Row) -> bytes:
         """Encode a row that has passed `check_row`."""
         ...
 
-    def send(self, table: str, bodies: Sequence[Body]) -> Answer:
+    def send(self, table: str, bodies: Sequence[bytes]) -> Answer:
         """Send one request; raises WarehouseUnavailable if the fate of its rows is unknown."""
         ...
 
@@ -53,13 +44,13 @@ class Writer(Protocol[Body]):
         ...
 
 
-def append_rows(writer: Writer[Body], table: str, rows: Iterable[Row]) -> dict[int, str]:
+def append_rows(writer: Writer, table: str, rows: Iterable[Row]) -> dict[int, str]:
     """Store rows; return index -> reason for those that were refused.
 
     If BigQuery does not report which row is bad, the request is split in halves until it is found.
     """
     refused: dict[int, str] = {}
-    packed: dict[int, Packed[Body]] = {}
+    packed: dict[int, bytes] = {}
     for index, row in enumerate(rows):
         if why := check_row(table, row):
             refused[index] = why
@@ -70,7 +61,7 @@ def append_rows(writer: Writer[Body], table: str, rows: Iterable[Row]) -> dict[i
     todo = deque(_requests(packed))
     while todo:
         request = todo.popleft()
-        answer = writer.send(table, [packed[index].body for index in request])
+        answer = writer.send(table, [packed[index] for index in request])
         refused |= {request[place]: why for place, why in answer.refused.items()}
         again = [request[place] for place in answer.again]
         if answer.refused:
@@ -88,53 +79,24 @@ def spilled(row: Row) -> Row:
     return {**row, "metadata": None, "warnings": [*warnings, {"tag": "", "code": "metadata_spilled"}]}  # type: ignore[misc]
 
 
-def _fit(writer: Writer[Body], table: str, row: Row) -> Packed[Body] | None:
+def _fit(writer: Writer, table: str, row: Row) -> bytes | None:
     packed = writer.pack(table, row)
-    if packed.size > MAX_BYTES and row.get("metadata") is not None:
+    if _size(packed) > MAX_BYTES and row.get("metadata") is not None:
         packed = writer.pack(table, spilled(row))
-    return packed if packed.size <= MAX_BYTES else None
+    return packed if _size(packed) <= MAX_BYTES else None
 
 
-def _requests(packed: Mapping[int, Packed[Body]]) -> list[list[int]]:
+def _size(packed: bytes) -> int:
+    return len(packed) + ROW_FRAME_BYTES
+
+
+def _requests(packed: Mapping[int, bytes]) -> list[list[int]]:
     requests: list[list[int]] = []
     room = 0
     for index, row in packed.items():
-        if row.size > room or len(requests[-1]) == MAX_ROWS:
+        if _size(row) > room or len(requests[-1]) == MAX_ROWS:
             requests.append([])
             room = MAX_BYTES
         requests[-1].append(index)
-        room -= row.size
+        room -= _size(row)
     return requests
-
-
-Encoder = Callable[[Any], object]
-
-
-def row_encoder(table: str, encoders: Mapping[str, Encoder]) -> Callable[[Row], dict[str, object]]:
-    """Return a function that encodes the values of a row, leaving out nulls.
-
-    encoders: column type -> encoder, for the types whose Python values need conversion.
-    """
-    return _record_encoder(TABLES[table].columns, encoders)
-
-
-def _record_encoder(
-    columns: Sequence[Column], encoders: Mapping[str, Encoder]
-) -> Callable[[Row], dict[str, object]]:
-    by_name = {column.name: _column_encoder(column, encoders) for column in columns}
-
-    def encode(row: Row) -> dict[str, object]:
-        return {
-            name: one(value) if (one := by_name[name]) else value
-            for name, value in row.items()
-            if value is not None
-        }
-
-    return encode
-
-
-def _column_encoder(column: Column, encoders: Mapping[str, Encoder]) -> Encoder | None:
-    one = _record_encoder(column.fields, encoders) if column.fields else encoders.get(column.type)
-    if one is None or column.mode != "REPEATED":
-        return one
-    return lambda values: [one(value) for value in values]

@@ -23,8 +23,8 @@ from google.cloud.bigquery.exceptions import BigQueryError
 from requests.exceptions import RequestException
 
 from app.model.errors import BadQuery, WarehouseUnavailable
-from app.warehouse.bigquery.named_parameters import Parameter, named_parameters
 from app.warehouse.bigquery.url import Place
+from app.warehouse.tables import check_statement
 
 _anonymous: Callable[[], Any] = AnonymousCredentials
 TIMEOUT_S = 60.0
@@ -55,16 +55,16 @@ def _first(exc: Exception) -> Mapping[str, str]:
     return errors[0] if errors and isinstance(errors[0], Mapping) else {}
 
 
-def reason_word(reason: object) -> str:
+def _reason_word(reason: object) -> str:
     """Return BigQuery's reason if it has the form of one, because anything else could quote a value."""
     return reason if isinstance(reason, str) and _REASON.fullmatch(reason) else ""
 
 
 def _name(exc: Exception) -> str:
-    return reason_word(_first(exc).get("reason")) or type(exc).__name__
+    return _reason_word(_first(exc).get("reason")) or type(exc).__name__
 
 
-def is_passing(exc: Exception) -> bool:
+def _is_passing(exc: Exception) -> bool:
     """Return whether a 400 or 404 is a transient fault, by its reason."""
     return _name(exc) in _TRANSIENT
 
@@ -76,7 +76,7 @@ def _statement_errors() -> Iterator[None]:
         try:
             yield
         except (BadRequest, NotFound) as exc:
-            if is_passing(exc):
+            if _is_passing(exc):
                 raise
             raise BadQuery(f"BigQuery stopped at a row ({_name(exc)})") from None
         except TimeoutError:
@@ -110,12 +110,12 @@ class BigQueryReader:
 
     def stream(self, sql: str, parameters: Mapping[str, object]) -> Iterator[dict[str, object]]:
         """Run one read-only statement; see Warehouse. Values are Python objects, JSON is parsed."""
-        text, named = named_parameters(sql, parameters)
-        self._check_reads(text, tuple((parameter.name, parameter.type) for parameter in named))
+        types = check_statement(sql, parameters)
+        self._check_reads(sql, tuple(types.items()))
         with _statement_errors():
             rows = self._client.query_and_wait(
-                text,
-                job_config=self._config(named),
+                sql,
+                job_config=self._config(types, parameters),
                 api_timeout=TIMEOUT_S,
                 wait_timeout=TIMEOUT_S,
                 retry=RETRY,
@@ -126,22 +126,24 @@ class BigQueryReader:
 
     def _dry_run(self, sql: str, types: Sequence[tuple[str, str]]) -> None:
         """Raise BadQuery unless a statement only reads. No values are sent, so the error may be quoted."""
-        config = self._config([Parameter(name, type, None) for name, type in types])
+        config = self._config(dict(types), {})
         config.dry_run = True
         with bigquery_errors():
             try:
                 job = self._client.query(sql, config, retry=RETRY, job_retry=None, timeout=TIMEOUT_S)
             except (BadRequest, NotFound) as exc:
-                if is_passing(exc):
+                if _is_passing(exc):
                     raise
                 raise BadQuery(f"BigQuery: {_first(exc).get('message', _name(exc))}") from None
         if job.statement_type != "SELECT":
             raise BadQuery("only a statement that reads tables is allowed")
 
-    def _config(self, parameters: Sequence[Parameter]) -> QueryJobConfig:
+    def _config(self, types: Mapping[str, str], parameters: Mapping[str, Any]) -> QueryJobConfig:
         return QueryJobConfig(
             default_dataset=self._place.name,
-            query_parameters=[ScalarQueryParameter(p.name, p.type, p.value) for p in parameters],
+            query_parameters=[
+                ScalarQueryParameter(name, word, parameters.get(name)) for name, word in types.items()
+            ],
         )
 
     def delete(self, table: str, column: str, values: Sequence[str]) -> int:
@@ -149,18 +151,9 @@ class BigQueryReader:
         config = QueryJobConfig(query_parameters=[ArrayQueryParameter("values", "STRING", list(values))])
         sql = deletion(f"{self._place.name}.{table}", column)
         with bigquery_errors():
-            try:
-                job = self._client.query(sql, config, retry=RETRY, job_retry=None, timeout=TIMEOUT_S)
-                job.result(retry=RETRY, timeout=TIMEOUT_S, job_retry=None)
-                return int(job.num_dml_affected_rows or 0)
-            except BadRequest as exc:
-                if is_passing(exc):
-                    raise
-                # The statement is valid, so the only other cause is rows in insertAll's streaming buffer.
-                # Rows of the Storage Write API, which Pub/Sub uses too, can be deleted at once:
-                # https://docs.cloud.google.com/bigquery/docs/data-manipulation-language#limitations
-                text = "rows that insertAll wrote in the last 90 minutes cannot be removed yet"
-                raise WarehouseUnavailable(text) from None
+            job = self._client.query(sql, config, retry=RETRY, job_retry=None, timeout=TIMEOUT_S)
+            job.result(retry=RETRY, timeout=TIMEOUT_S, job_retry=None)
+            return int(job.num_dml_affected_rows or 0)
 
     def check(self) -> None:
         """Raise WarehouseUnavailable unless `instances` is visible; readers and writers may see it."""

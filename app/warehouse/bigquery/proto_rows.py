@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from datetime import UTC, date, datetime, time, timedelta
+from typing import Any
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory  # type: ignore[import-untyped]
 
 from app.model.values import Row
-from app.warehouse.bigquery.appending import Encoder, row_encoder
 from app.warehouse.tables import TABLES, Column
 
 _FIELD = descriptor_pb2.FieldDescriptorProto
@@ -41,6 +41,7 @@ def _days(value: date) -> int:
     return value.toordinal() - 719163  # the ordinal of 1970-01-01
 
 
+Encoder = Callable[[Any], object]
 _ENCODERS: dict[str, Encoder] = {"TIMESTAMP": _micros, "DATE": _days, "TIME": time.isoformat}
 
 
@@ -72,10 +73,31 @@ def serializer(table: str) -> Callable[[Row], bytes]:
     pool = descriptor_pool.DescriptorPool()
     pool.Add(file)
     message = message_factory.GetMessageClass(pool.FindMessageTypeByName(table))
-    encode = row_encoder(table, _ENCODERS)
+    encode = _record_encoder(TABLES[table].columns)
 
     def serialize(row: Row) -> bytes:
         data: bytes = message(**encode(row)).SerializeToString()
         return data
 
     return serialize
+
+
+def _record_encoder(columns: Sequence[Column]) -> Callable[[Row], dict[str, object]]:
+    """Return a function that encodes the values of a row, leaving out those that are null."""
+    by_name = {column.name: _column_encoder(column) for column in columns}
+
+    def encode(row: Row) -> dict[str, object]:
+        return {
+            name: one(value) if (one := by_name[name]) else value
+            for name, value in row.items()
+            if value is not None
+        }
+
+    return encode
+
+
+def _column_encoder(column: Column) -> Encoder | None:
+    one = _record_encoder(column.fields) if column.fields else _ENCODERS.get(column.type)
+    if one is None or column.mode != "REPEATED":
+        return one
+    return lambda values: [one(value) for value in values]

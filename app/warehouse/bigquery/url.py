@@ -9,20 +9,17 @@ from urllib.parse import parse_qsl, urlsplit
 from app.model.errors import ConfigError
 
 _NAME = re.compile(r"((?:[a-z][a-z0-9.-]*:)?[a-z][a-z0-9-]{4,28}[a-z0-9])\.(\w{1,1024})", re.ASCII)
-_WRITES = ("storage", "insertall")
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A dataset, the API for writing to it, and endpoints other than the default ones.
+    """A dataset, and endpoints other than the default ones.
 
-    write: `storage` is the Storage Write API, `insertall` the older streaming API. Endpoints are URLs; an
-    http: URL is an emulator, which is used in plain text and without credentials.
+    Endpoints are URLs; an http: URL is an emulator, which is used in plain text and without credentials.
     """
 
     project: str
     dataset: str
-    write: str = "storage"
     endpoint: str = ""
     write_endpoint: str = ""
 
@@ -40,7 +37,7 @@ _OPTIONS = [field.name for field in fields(Place)][2:]
 
 
 def read_url(url: str) -> Place:
-    """Parse `bigquery:project.dataset?write=storage&endpoint=URL&write_endpoint=URL`, all options optional.
+    """Parse `bigquery:project.dataset?endpoint=URL&write_endpoint=URL`, all options optional.
 
     Raises
     ------
@@ -56,8 +53,6 @@ def read_url(url: str) -> Place:
             f"warehouse.url: no option {', '.join(sorted(unknown))}; known: {', '.join(_OPTIONS)}"
         )
     place = Place(*found.groups(), **options)
-    if place.write not in _WRITES:
-        raise ConfigError(f"warehouse.url: write={place.write} is none of {', '.join(_WRITES)}")
     for option in ("endpoint", "write_endpoint"):
         _check_endpoint(option, options.get(option))
     return place

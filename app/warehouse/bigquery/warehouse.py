@@ -8,12 +8,12 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from app.model.errors import RowsRejected, WarehouseUnavailable
 from app.model.values import Row
 from app.warehouse.bigquery.appending import Writer, append_rows
-from app.warehouse.bigquery.url import Place, read_url
+from app.warehouse.bigquery.url import read_url
 from app.warehouse.tables import check_delete
 
 if TYPE_CHECKING:
@@ -25,14 +25,14 @@ for _package in ("google.cloud.bigquery", "google.cloud.bigquery_storage_v1"):
 
 
 class BigQueryWarehouse:
-    """Appends with the Storage Write API (or insertAll) and reads with query jobs, both opened on demand."""
+    """Appends with the Storage Write API and reads with query jobs, both opened on demand."""
 
     dialect = "bigquery"
 
     def __init__(self, url: str) -> None:
         self._place = read_url(url)
         self._lock = threading.Lock()
-        self._writer: Writer[Any] | None = None
+        self._writer: Writer | None = None
         self._reader: BigQueryReader | None = None
         self._closed = False
 
@@ -59,7 +59,7 @@ class BigQueryWarehouse:
         return self._reading().stream(sql, parameters or {})
 
     def delete(self, table: str, column: str, values: Sequence[str]) -> int:
-        """Delete rows by the value of a column; see Warehouse. Recent rows of insertAll cannot be deleted."""
+        """Delete rows by the value of a column; see Warehouse."""
         check_delete(table, column)
         return self._reading().delete(table, column, values) if values else 0
 
@@ -76,11 +76,13 @@ class BigQueryWarehouse:
                     part.close()
             self._writer = self._reader = None
 
-    def _writing(self) -> Writer[Any]:
+    def _writing(self) -> Writer:
         with self._lock:
             self._check_open()
             if self._writer is None:
-                self._writer = _open_writer(self._place)
+                from app.warehouse.bigquery.write_api import StorageWriter
+
+                self._writer = StorageWriter(self._place)
             return self._writer
 
     def _reading(self) -> BigQueryReader:
@@ -95,13 +97,3 @@ class BigQueryWarehouse:
     def _check_open(self) -> None:
         if self._closed:
             raise WarehouseUnavailable("the warehouse is closed")
-
-
-def _open_writer(place: Place) -> Writer[Any]:
-    if place.write == "insertall":
-        from app.warehouse.bigquery.insert_all import InsertAllWriter
-
-        return InsertAllWriter(place)
-    from app.warehouse.bigquery.write_api import StorageWriter
-
-    return StorageWriter(place)

@@ -29,12 +29,11 @@ from google.cloud.bigquery_storage_v1.types import (
 
 from app.model.errors import WarehouseUnavailable
 from app.model.values import Row
-from app.warehouse.bigquery.appending import Answer, Packed
+from app.warehouse.bigquery.appending import Answer
 from app.warehouse.bigquery.proto_rows import descriptor, serializer
 from app.warehouse.bigquery.url import Place
 from app.warehouse.tables import TABLES
 
-_ROW_FRAME_BYTES = 8  # tag and length of a row in its request
 _PAUSES_S = (0.2, 1.0)
 # Keep-alive pings: without them, a connection that a middlebox dropped while it was idle (such as while an
 # instance is frozen between two requests) looks alive for a quarter of an hour.
@@ -201,10 +200,9 @@ class StorageWriter:
         self._transport: Any = _open_transport(place.write_endpoint)
         self._tables = {name: _Table(self._transport, place.stream(name), name, timeout_s) for name in TABLES}
 
-    def pack(self, table: str, row: Row) -> Packed[bytes]:
+    def pack(self, table: str, row: Row) -> bytes:
         """Encode a row as a protocol buffer."""
-        body = self._tables[table].serialize(row)
-        return Packed(body, len(body) + _ROW_FRAME_BYTES)
+        return self._tables[table].serialize(row)
 
     def send(self, table: str, bodies: Sequence[bytes]) -> Answer:
         """Send one request; if any row is bad, none is stored."""
