@@ -31,7 +31,7 @@ WATCH = WatchOptions()
 
 
 SESSION_S = 7 * 86_400
-"""How long a URL of `begin_upload` is good for."""
+"""Validity of a URL from `begin_upload`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,15 +124,16 @@ class Storage(Protocol):
 
     @property
     def session_origin(self) -> str:
-        """Origin of the URLs that `begin_upload` returns; empty where all go through the service."""
+        """Origin of the URLs from `begin_upload`; empty if uploads are possible only through the service."""
         ...
 
     def begin_upload(self, name: str, size: int, origin: str = "", replace: bool = False) -> str | None:
-        """Return a URL to which a client itself puts an upload of `size` bytes; None where the name is taken.
+        """Return a URL to which the client uploads `size` bytes directly; None if the name is taken.
 
-        By the protocol of Cloud Storage's resumable uploads. The URL needs no credentials, is good for
-        SESSION_S, and writes this one object once; if `origin` is given, only pages of it can use it. With
-        `replace` it makes a new version of what is there. Raises BadEvent where the store has no such URLs.
+        The protocol is that of Cloud Storage's resumable uploads. The URL needs no credentials, is valid for
+        SESSION_S, and writes this one object once; with `origin`, only pages of that origin can use it. With
+        `replace`, it creates a new version of an existing object. Raises BadEvent if the store has no such
+        URLs.
         """
         ...
 

@@ -178,10 +178,10 @@ class GcsStorage:
         return f"{parts.scheme}://{parts.netloc}"
 
     def begin_upload(self, name: str, size: int, origin: str = "", replace: bool = False) -> str | None:
-        """Return the address of a resumable upload, begun here, which a client ends without credentials.
+        """Start a resumable upload; return its URL, with which a client completes it without credentials.
 
-        Unlike a signed URL, it needs neither the right to sign nor CORS settings of the bucket: pages of the
-        origin in the request that begins the upload may go on with it.
+        Unlike a signed URL, it needs neither the permission to sign nor CORS settings of the bucket: Cloud
+        Storage allows pages of the origin in the request that started the upload.
         """
         full = self.prefix + name
         if not is_object_name(full):

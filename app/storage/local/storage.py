@@ -220,11 +220,11 @@ class LocalStorage:
 
     @property
     def session_origin(self) -> str:
-        """Empty: only this service writes here."""
+        """Empty: uploads are possible only through this service."""
         return ""
 
     def begin_upload(self, name: str, size: int, origin: str = "", replace: bool = False) -> str | None:
-        """Raise BadEvent, for a folder is not written to over HTTP."""
+        """Raise BadEvent, because a folder has no URLs for uploads."""
         raise BadEvent("this landing storage takes no uploads but through the service; use POST /upload")
 
     def folders(self, prefix: str = "") -> tuple[str, ...]:
