@@ -361,7 +361,7 @@ run "browse_behind_iap" {
     browse = {
       users    = "iap"
       invokers = ["domain:example.org"]
-      roles    = { "domain:example.org" = "read-only", "group:radiology" = "user" }
+      roles    = { "ann@example.org" = "user", "domain:example.org" = "read-only" }
     }
   }
 
@@ -384,7 +384,7 @@ run "browse_behind_iap" {
       for name, value in {
         API__USERS          = "iap"
         API__USERS_AUDIENCE = "/projects/123456789012/locations/us-central1/services/dicomlake-browse"
-        API__ROLES          = "{\"domain:example.org\":\"read-only\",\"group:radiology\":\"user\"}"
+        API__ROLES          = "{\"ann@example.org\":\"user\",\"domain:example.org\":\"read-only\"}"
       } :
       contains([for env in google_cloud_run_v2_service.service["browse"].template[0].containers[0].env : "${env.name}=${env.value}"], "DICOMLAKE__${name}=${value}")
     ])
