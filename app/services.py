@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from tempfile import gettempdir
+from typing import TYPE_CHECKING
 
 from app.bus import Bus, Connect, DeliveryPolicy, check_bus, open_bus
 from app.config import SECTIONS, Settings, loader_variables
 from app.model.errors import ConfigError, TransientError
 from app.model.values import Instance, Row
 from app.plumbing.admission import Budget, Space
+from app.sources.landing import Landing
 from app.storage import Storage, WatchOptions, check_storage, open_storage
 from app.telemetry.metrics import Metrics
 from app.upgrade import move_queue
@@ -22,12 +25,17 @@ from app.warehouse import Warehouse, check_warehouse, open_warehouse
 from app.warehouse.batch import BatchedWarehouse
 from app.workers.pool import Workers
 
+if TYPE_CHECKING:
+    from app.sources.orthanc.poller import OrthancPoller
+
 PATIENCE_S = 30.0
 """Seconds an event waits for memory (`workers.inflight_bytes`) before it gets 429."""
 
 
 CACHE = "cache/"
 """What the names of answers that are kept for browsers begin with, in the storage of artifacts."""
+STATE = "state/"
+"""The same for what ways into the lake remember."""
 
 
 def _now() -> datetime:
@@ -40,7 +48,7 @@ class Services:
 
     own_prefixes: for each source bucket, the prefixes of our own artifacts in it. index: the file that stores
     generations of files. accept_removals: treat files missing at the start as removed, even if it looks like
-    an unmounted disk.
+    an unmounted disk. orthanc: copies from an Orthanc server, if one is set.
     """
 
     settings: Settings
@@ -56,21 +64,26 @@ class Services:
     index: Path | None = None
     now: Callable[[], datetime] = _now
     accept_removals: bool = False
+    orthanc: OrthancPoller | None = None
 
     def start(self, connect: Connect) -> None:
-        """Start the watcher and the embedded queue, if there are any; the queue pushes over `connect`."""
+        """Start the watcher, the embedded queue and the ways in, if any; the queue pushes over `connect`."""
         if self.settings.api.serve == "browse":
             return
         self.workers.warm()
         self.bus.start(connect)
         options = WatchOptions(self.settings.source.settle_s, self.accept_removals)
         self.source.watch(self.bus.publish, options)
+        # Where the bucket is Google's, the service has no CPU between requests: `pull orthanc` polls there.
+        if self.orthanc and self.settings.source.url.startswith("file:"):
+            self.orthanc.start()
 
     def close(self) -> None:
-        """Close in the direction of the data: watcher, queue, workers, warehouse, artifacts."""
+        """Close in the direction of the data: ways in, watcher, queue, workers, warehouse, artifacts."""
         with ExitStack() as stack:
-            for part in (self.artifacts, self.warehouse, self.workers, self.bus, self.source):
-                stack.callback(part.close)
+            for part in (self.artifacts, self.warehouse, self.workers, self.bus, self.source, self.orthanc):
+                if part is not None:
+                    stack.callback(part.close)
 
 
 def open_services(settings: Settings) -> Services:
@@ -107,7 +120,46 @@ def open_services(settings: Settings) -> Services:
     budget = Budget(limits.inflight_bytes, PATIENCE_S)
     space = Space(_folders(settings), settings.delivery.min_free_bytes)
     parts = source, artifacts, warehouse, bus, workers, Metrics(), budget, space
-    return Services(settings, *parts, own, index)
+    orthanc = _open_orthanc(settings, source, artifacts) if settings.orthanc.url else None
+    return Services(settings, *parts, own, index, orthanc=orthanc)
+
+
+@contextmanager
+def open_orthanc(settings: Settings) -> Iterator[OrthancPoller]:
+    """Open only what polling Orthanc needs: the two storages, and neither warehouse nor bus.
+
+    Raises ConfigError if one of them cannot be used, or no Orthanc is set.
+    """
+    if not settings.orthanc.url:
+        raise ConfigError("orthanc.url: is empty; give the address of the REST API of Orthanc")
+    if found := [*broken(_orthanc_checks(settings))]:
+        raise ConfigError("; ".join(found))
+    check_apart(settings)
+    with ExitStack() as opened:
+        source = open_storage("source", settings.source.url)
+        opened.callback(source.close)
+        artifacts = open_storage("artifacts", settings.artifacts.url)
+        opened.callback(artifacts.close)
+        poller = _open_orthanc(settings, source, artifacts)
+        opened.callback(poller.close)
+        yield poller
+
+
+def _open_orthanc(settings: Settings, source: Storage, artifacts: Storage) -> OrthancPoller:
+    from app.sources.orthanc.client import Login  # only who polls pays for the library
+    from app.sources.orthanc.poller import OrthancPoller, PollOptions
+
+    login = Login(**settings.orthanc.model_dump(exclude={"poll_s"}))
+    options = PollOptions(login, settings.orthanc.poll_s)
+    return OrthancPoller(options, _landing(settings, source), artifacts, _now)
+
+
+def _landing(settings: Settings, source: Storage) -> Landing:
+    """Return the landing storage for ways in; its disk and that of temporary files are looked at."""
+    folders = [Path(gettempdir())]
+    if settings.source.url.startswith("file:"):
+        folders.append(Path(_place(settings.source.url).removeprefix("file:")))
+    return Landing(source, settings.source.write_prefix, Space(folders, settings.delivery.min_free_bytes))
 
 
 def faults(settings: Settings, serving: bool = False) -> Iterator[str]:
@@ -127,6 +179,18 @@ def faults(settings: Settings, serving: bool = False) -> Iterator[str]:
     yield from no_storage or broken([("artifacts.url", partial(check_apart, settings))])
     yield from broken([("warehouse.url", partial(check_warehouse, settings.warehouse.url))])
     yield from no_bus
+    if settings.orthanc.url and not no_storage:
+        yield from broken(_orthanc_checks(settings))
+
+
+def _orthanc_checks(settings: Settings) -> list[tuple[str, Callable[[], object]]]:
+    from app.sources.orthanc.client import tls_context
+
+    return [
+        ("orthanc.ca_file", partial(tls_context, settings.orthanc.ca_file)),
+        # Without an index it is a storage that is written to.
+        ("source.url", partial(check_storage, "source", settings.source.url)),
+    ]
 
 
 def broken(rules: Iterable[tuple[str, Callable[[], object]]]) -> Iterator[str]:
@@ -169,7 +233,9 @@ def own_prefixes(settings: Settings, bucket: str) -> dict[str, tuple[str, ...]]:
 
 def _outputs(settings: Settings) -> tuple[str, ...]:
     artifacts = settings.artifacts
-    return tuple(_place(artifacts.url) + prefix for prefix in (artifacts.images, artifacts.metadata, CACHE))
+    return tuple(
+        _place(artifacts.url) + prefix for prefix in (artifacts.images, artifacts.metadata, CACHE, STATE)
+    )
 
 
 def _place(url: str) -> str:

@@ -32,7 +32,7 @@ from app.jobs import dead_letters
 from app.jobs import ingest as ingesting
 from app.jobs.prune import prune
 from app.model.names import spelled
-from app.services import open_services
+from app.services import open_orthanc, open_services
 from app.warehouse import Warehouse
 
 
@@ -302,6 +302,29 @@ def dlq_purge(ctx: click.Context, ids: tuple[str, ...]) -> None:
         emit({"purged": purged})
 
 
+@cli.group("pull")
+def pull_group() -> None:
+    """Copy what other systems hold into the landing storage."""
+
+
+@pull_group.command("orthanc")
+@click.option("--follow", is_flag=True, help="Go on until interrupted, with a look every orthanc.poll_s.")
+@click.pass_context
+def pull_orthanc(ctx: click.Context, follow: bool) -> None:
+    """Copy the new instances of the Orthanc at orthanc.url; what is there already is not written again.
+
+    Prints how many were stored, unchanged, gone meanwhile, and failed. Needs no warehouse and no bus.
+    """
+    with open_orthanc(settings_of(ctx)) as poller, Bar("pull") as bar:
+        if follow:
+            poller.follow(bar.emit, bar.show)
+            return
+        counts = poller.pull(bar.show)
+        bar.emit(counts)
+    if counts["failed"]:
+        ctx.exit(1)
+
+
 @cli.command()
 @click.option("--name", required=True, help="Whose token it is, as the audit log shall call them.")
 @click.option("--role", type=click.Choice(["read-only", "user", "admin"]), default="read-only",
@@ -331,7 +354,7 @@ def config_show(ctx: click.Context) -> None:
     for path, origin in sorted(loaded.origins.items()):
         section, key = path.split(".")
         value = values[section][key]
-        if value and key.endswith(("_key", "_secret")):
+        if value and key.endswith(("_key", "_secret", "password")):
             value = "***"
         emit({"setting": path, "value": masked(value) if isinstance(value, str) else value, "from": origin})
 

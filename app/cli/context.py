@@ -22,6 +22,8 @@ from app.telemetry import log
 from app.warehouse import Warehouse, open_warehouse
 
 INTERRUPTED = 130
+RUNNING = ("serve", "orthanc")
+"""Commands that run until they are stopped, or may."""
 LONG = 100
 """Minimum number of steps of a task with a progress bar."""
 DRAW_S = 0.1
@@ -95,10 +97,10 @@ def masked(text: str) -> str:
 def settings_of(
     ctx: click.Context, rules: config.Rules = lambda _: (), **arguments: object
 ) -> config.Settings:
-    """Return the effective settings and set up logging; by default only `serve` logs."""
+    """Return the effective settings and set up logging; by default only what keeps running logs."""
     given = {path.replace("__", "."): value for path, value in arguments.items() if value is not None}
     loaded = config.load(arguments={**ctx.obj, **given}, rules=rules)
-    quiet = ctx.info_name != "serve" and loaded.origins["log.level"] == "defaults"
+    quiet = ctx.info_name not in RUNNING and loaded.origins["log.level"] == "defaults"
     log.configure("critical" if quiet else loaded.settings.log.level, loaded.settings.log.format)
     return loaded.settings
 

@@ -60,7 +60,9 @@ class Source(Section):
         " else it is ignored; plain text under a name without an extension is always ignored"
     )
 
-    write_prefix: Prefix = Field(description="prefix that uploads are put below; ends in /, or empty")
+    write_prefix: Prefix = Field(
+        description="prefix that uploads and copies from Orthanc are put below; ends in /, or empty"
+    )
 
     @field_validator("expect")
     @classmethod
@@ -251,6 +253,20 @@ class Browse(Section):
     ohif_url: str = Field(description="address of an OHIF viewer that opens studies; empty = none")
 
 
+class Orthanc(Section):
+    """An Orthanc server whose instances are copied into the landing storage."""
+
+    url: str = Field(
+        pattern=r"^(https?://[^\s?#@]+)?$", description="address of its REST API, without user; empty = none"
+    )
+    user: str = Field(description="user of its REST API; empty = without")
+    password: str = Field(description="password of that user")
+    ca_file: str = Field(
+        description="PEM file of the authorities that sign its certificate; empty = system's"
+    )
+    poll_s: Seconds = Field(description="seconds between two looks at its changes")
+
+
 class Log(Section):
     """Log lines on stderr."""
 
@@ -273,6 +289,7 @@ class Settings(Section):
     archive: Archive
     api: Api
     browse: Browse
+    orthanc: Orthanc
     log: Log
 
     def archive_limits(self) -> ArchiveLimits:
