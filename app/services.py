@@ -26,6 +26,7 @@ from app.warehouse.batch import BatchedWarehouse
 from app.workers.pool import Workers
 
 if TYPE_CHECKING:
+    from app.sources.dimse.receiver import DimseOptions, Receiver
     from app.sources.orthanc.poller import OrthancPoller
 
 PATIENCE_S = 30.0
@@ -48,7 +49,7 @@ class Services:
 
     own_prefixes: for each source bucket, the prefixes of our own artifacts in it. index: the file that stores
     generations of files. accept_removals: treat files missing at the start as removed, even if it looks like
-    an unmounted disk. orthanc: copies from an Orthanc server, if one is set.
+    an unmounted disk. orthanc, dimse: further ways in, if they are set.
     """
 
     settings: Settings
@@ -65,6 +66,7 @@ class Services:
     now: Callable[[], datetime] = _now
     accept_removals: bool = False
     orthanc: OrthancPoller | None = None
+    dimse: Receiver | None = None
 
     def start(self, connect: Connect) -> None:
         """Start the watcher, the embedded queue and the ways in, if any; the queue pushes over `connect`."""
@@ -77,13 +79,15 @@ class Services:
         # Where the bucket is Google's, the service has no CPU between requests: `pull orthanc` polls there.
         if self.orthanc and self.settings.source.url.startswith("file:"):
             self.orthanc.start()
+        if self.dimse:
+            self.dimse.start()
 
     def close(self) -> None:
         """Close in the direction of the data: ways in, watcher, queue, workers, warehouse, artifacts."""
+        ways_in = [way for way in (self.orthanc, self.dimse) if way is not None]
         with ExitStack() as stack:
-            for part in (self.artifacts, self.warehouse, self.workers, self.bus, self.source, self.orthanc):
-                if part is not None:
-                    stack.callback(part.close)
+            for part in (self.artifacts, self.warehouse, self.workers, self.bus, self.source, *ways_in):
+                stack.callback(part.close)
 
 
 def open_services(settings: Settings) -> Services:
@@ -121,7 +125,29 @@ def open_services(settings: Settings) -> Services:
     space = Space(_folders(settings), settings.delivery.min_free_bytes)
     parts = source, artifacts, warehouse, bus, workers, Metrics(), budget, space
     orthanc = _open_orthanc(settings, source, artifacts) if settings.orthanc.url else None
-    return Services(settings, *parts, own, index, orthanc=orthanc)
+    dimse = _open_dimse(settings, source) if settings.dimse.port else None
+    return Services(settings, *parts, own, index, orthanc=orthanc, dimse=dimse)
+
+
+@contextmanager
+def open_dimse(settings: Settings) -> Iterator[Receiver]:
+    """Open only what receiving needs: the landing storage; raises ConfigError if it cannot be used."""
+    if not settings.dimse.port:
+        raise ConfigError("dimse.port: is 0; give the port to listen on, such as 11112")
+    if found := [*broken(_dimse_checks(settings))]:
+        raise ConfigError("; ".join(found))
+    with ExitStack() as opened:
+        source = open_storage("source", settings.source.url)
+        opened.callback(source.close)
+        receiver = _open_dimse(settings, source)
+        opened.callback(receiver.close)
+        yield receiver
+
+
+def _open_dimse(settings: Settings, source: Storage) -> Receiver:
+    from app.sources.dimse.receiver import Receiver
+
+    return Receiver(_dimse_options(settings), _landing(settings, source), settings.source.max_object_bytes)
 
 
 @contextmanager
@@ -181,6 +207,23 @@ def faults(settings: Settings, serving: bool = False) -> Iterator[str]:
     yield from no_bus
     if settings.orthanc.url and not no_storage:
         yield from broken(_orthanc_checks(settings))
+    if settings.dimse.port and not no_storage:
+        yield from broken(_dimse_checks(settings))
+
+
+def _dimse_checks(settings: Settings) -> list[tuple[str, Callable[[], object]]]:
+    def check() -> None:
+        from app.sources.dimse.receiver import check_dimse
+
+        check_dimse(_dimse_options(settings))
+
+    return [("dimse", check), ("source.url", partial(check_storage, "source", settings.source.url))]
+
+
+def _dimse_options(settings: Settings) -> DimseOptions:
+    from app.sources.dimse.receiver import DimseOptions
+
+    return DimseOptions(**settings.dimse.model_dump())
 
 
 def _orthanc_checks(settings: Settings) -> list[tuple[str, Callable[[], object]]]:

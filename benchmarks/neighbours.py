@@ -10,13 +10,16 @@ from __future__ import annotations
 
 import argparse
 import io
+import subprocess
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 
 from app.plumbing.admission import Space
+from app.sources.dimse.receiver import DimseOptions, Receiver
 from app.sources.landing import Landing
 from app.sources.orthanc.client import Login
 from app.sources.orthanc.poller import OrthancPoller, PollOptions
@@ -46,12 +49,14 @@ def per_second(count: int, work: Callable[[], object]) -> float:
     return count / (time.perf_counter() - began)
 
 
-def disk(files: list[bytes], folder: Path) -> float:
-    """Return the pace of landing the files one after the other: what a store with an fsync each can take."""
+def disk(files: list[bytes], folder: Path, threads: int) -> float:
+    """Return the pace of landing the files: what the disk takes with everything synchronized."""
     place = landing(folder)
-    return per_second(
-        len(files), lambda: [place.land(f"{n}.dcm", io.BytesIO(one)) for n, one in enumerate(files)]
-    )
+    with ThreadPoolExecutor(threads) as pool:
+        jobs = range(len(files))
+        return per_second(
+            len(files), lambda: list(pool.map(lambda n: place.land(f"{n}.dcm", io.BytesIO(files[n])), jobs))
+        )
 
 
 def polled(files: list[bytes], folder: Path) -> tuple[float, float]:
@@ -73,6 +78,30 @@ def polled(files: list[bytes], folder: Path) -> tuple[float, float]:
     return pace, read
 
 
+def received(files: list[bytes], folder: Path, senders: int = 1) -> float:
+    """Return the pace of the C-STORE SCP, in so many associations of storescu at a time."""
+    options = DimseOptions("127.0.0.1", 0, "LAKE", (), senders, 60)
+    receiver = Receiver(options, landing(folder / "landing"), 0)
+    receiver.start()
+    parts = [files[number::senders] for number in range(senders)]
+    commands = []
+    for number, part in enumerate(parts):
+        (folder / f"{number}").mkdir(parents=True)
+        for index, one in enumerate(part):
+            (folder / f"{number}/{index}.dcm").write_bytes(one)
+        called = ["storescu", "-aec", "LAKE", "-pdu", "131072", "--max-send-pdu", "131072", "+sd"]
+        commands.append([*called, "127.0.0.1", str(receiver.port), str(folder / f"{number}")])
+
+    def send() -> None:
+        running = [subprocess.Popen(command) for command in commands]
+        assert [one.wait() for one in running] == [0] * senders
+
+    pace = per_second(len(files), send)
+    assert len(list((folder / "landing/dimse/STORESCU").iterdir())) == len(files)
+    receiver.close()
+    return pace
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--instances", type=int, default=600)
@@ -80,10 +109,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         print(f"{len(files)} instances of {len(files[0]) / 1e6:.2f} MB")
-        print(f"disk alone, an fsync each   {disk(files, folder / 'disk'):6.0f}/s")
+        print(f"disk alone, one thread      {disk(files, folder / 'disk', 1):6.0f}/s")
+        print(f"disk alone, four threads    {disk(files, folder / 'disks', 4):6.0f}/s")
         pace, read = polled(files, folder)
         print(f"reading Orthanc alone       {read:6.0f}/s")
         print(f"Orthanc poller              {pace:6.0f}/s")
+        print(f"C-STORE, one association    {received(files, folder / 'one'):6.0f}/s")
+        print(f"C-STORE, four associations  {received(files, folder / 'four', 4):6.0f}/s")
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ from app.cli.context import (
     reading,
     settings_of,
     start,
+    until_stopped,
 )
 from app.cli.one_file import content_of, in_worker, picture_of
 from app.cli.text_table import table
@@ -32,7 +33,7 @@ from app.jobs import dead_letters
 from app.jobs import ingest as ingesting
 from app.jobs.prune import prune
 from app.model.names import spelled
-from app.services import open_orthanc, open_services
+from app.services import open_dimse, open_orthanc, open_services
 from app.warehouse import Warehouse
 
 
@@ -300,6 +301,18 @@ def dlq_purge(ctx: click.Context, ids: tuple[str, ...]) -> None:
         with Bar("purge", total < LONG) as bar:
             purged = dead_letters.purge(warehouse, ids or None, lambda steps: bar.advance(steps, total))
         emit({"purged": purged})
+
+
+@cli.command()
+@click.pass_context
+def receive(ctx: click.Context) -> None:
+    """Receive instances by C-STORE at dimse.port and put them into the landing storage, until stopped.
+
+    Needs no warehouse, no bus and no HTTP port: run it where the modalities are.
+    """
+    with open_dimse(settings_of(ctx)) as receiver, until_stopped() as wait:
+        receiver.start()
+        wait()
 
 
 @cli.group("pull")

@@ -6,9 +6,11 @@ import base64
 import os
 import re
 import shutil
+import signal
 import sys
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
@@ -22,7 +24,7 @@ from app.telemetry import log
 from app.warehouse import Warehouse, open_warehouse
 
 INTERRUPTED = 130
-RUNNING = ("serve", "orthanc")
+RUNNING = ("serve", "receive", "orthanc")
 """Commands that run until they are stopped, or may."""
 LONG = 100
 """Minimum number of steps of a task with a progress bar."""
@@ -154,6 +156,20 @@ class Bar:
         if self._shown:
             click.echo(f"\r{' ' * self._shown}\r", nl=False, err=True)
             self._shown = 0
+
+
+@contextmanager
+def until_stopped() -> Iterator[Callable[[], object]]:
+    """Yield what waits for SIGINT or SIGTERM: a service manager stops a command in the regular way."""
+    stopped = threading.Event()
+    before = {
+        number: signal.signal(number, lambda *_: stopped.set()) for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield stopped.wait
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextmanager

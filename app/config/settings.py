@@ -61,7 +61,7 @@ class Source(Section):
     )
 
     write_prefix: Prefix = Field(
-        description="prefix that uploads and copies from Orthanc are put below; ends in /, or empty"
+        description="prefix that uploads and received instances are put below; ends in /, or empty"
     )
 
     @field_validator("expect")
@@ -267,6 +267,28 @@ class Orthanc(Section):
     poll_s: Seconds = Field(description="seconds between two looks at its changes")
 
 
+class Dimse(Section):
+    """A C-STORE SCP that puts what it receives into the landing storage."""
+
+    host: str = Field(description="address to listen on")
+    port: int = Field(ge=0, le=65535, description="port to listen on; 0 = do not receive")
+    ae_title: str = Field(
+        pattern=r"^[!-\[\]-~]([ -\[\]-~]{0,14}[!-\[\]-~])?$",
+        description="our AE title, by which senders must call us: 1 to 16 ASCII characters, no backslash",
+    )
+    peers: tuple[str, ...] = Field(
+        description="who may send: `AE@ADDRESS`, with * for any AE title or address, and networks such as"
+        " 10.0.0.0/24; empty = anyone, on loopback or with client certificates only"
+    )
+    max_associations: int = Field(ge=1, le=200, description="maximum associations at a time")
+    timeout_s: Seconds = Field(description="an association ends after this silence, or with a PDU this slow")
+    certificate_file: str = Field(description="PEM file of our certificate; empty = no TLS")
+    key_file: str = Field(description="PEM file of its key; empty = in the same file")
+    client_ca_file: str = Field(
+        description="PEM file of the authorities whose clients may connect; empty = none is asked for"
+    )
+
+
 class Log(Section):
     """Log lines on stderr."""
 
@@ -290,6 +312,7 @@ class Settings(Section):
     api: Api
     browse: Browse
     orthanc: Orthanc
+    dimse: Dimse
     log: Log
 
     def archive_limits(self) -> ArchiveLimits:
