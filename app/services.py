@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import posixpath
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from tempfile import gettempdir
+from typing import TYPE_CHECKING
 
 from app.announce import Announcers, Options, check_announcers, open_announcers
 from app.announce.announcements import dead_lettered, object_uri
@@ -18,6 +20,7 @@ from app.config import SECTIONS, Settings, loader_variables
 from app.model.errors import ConfigError, TransientError
 from app.model.values import Instance, Message, Reason, Row
 from app.plumbing.admission import Budget, Space
+from app.sources.landing import Landing
 from app.storage import Storage, WatchOptions, check_storage, open_storage
 from app.telemetry.metrics import Metrics
 from app.upgrade import move_queue
@@ -26,12 +29,18 @@ from app.warehouse.batch import BatchedWarehouse
 from app.warehouse.queries import last_failure, stored_letter
 from app.workers.pool import Workers
 
+if TYPE_CHECKING:
+    from app.sources.dimse.receiver import DimseOptions, Receiver
+    from app.sources.orthanc.poller import OrthancPoller
+
 PATIENCE_S = 30.0
 """Seconds an event waits for memory (`workers.inflight_bytes`) before it gets 429."""
 
 
 CACHE = "cache/"
 """What the names of answers that are kept for browsers begin with, in the storage of artifacts."""
+STATE = "state/"
+"""The same for what ways into the lake remember."""
 
 
 def _now() -> datetime:
@@ -44,7 +53,8 @@ class Services:
 
     own_prefixes: for each source bucket, the prefixes of our own artifacts in it. index: the file that stores
     generations of files. letter_announcers: targets of dead letters. accept_removals: treat files missing at
-    the start as removed, even if it looks like an unmounted disk.
+    the start as removed, even if it looks like an unmounted disk. orthanc, dimse: further ways in, if they
+    are set.
     """
 
     settings: Settings
@@ -62,21 +72,30 @@ class Services:
     letter_announcers: Announcers = field(default_factory=Announcers)
     now: Callable[[], datetime] = _now
     accept_removals: bool = False
+    orthanc: OrthancPoller | None = None
+    dimse: Receiver | None = None
 
     def start(self, connect: Connect) -> None:
-        """Start the watcher and the embedded queue, if there are any; the queue pushes over `connect`."""
+        """Start the watcher, the embedded queue and the ways in, if any; the queue pushes over `connect`."""
         if self.settings.api.serve == "browse":
             return
         self.workers.warm()
         self.bus.start(connect)
         options = WatchOptions(self.settings.source.settle_s, self.accept_removals)
         self.source.watch(self.bus.publish_all, options)
+        # Where the bucket is Google's, the service has no CPU between requests: `pull orthanc` polls there.
+        if self.orthanc and self.settings.source.url.startswith("file:"):
+            self.orthanc.start()
+        if self.dimse:
+            self.dimse.start()
 
     def close(self) -> None:
-        """Close in the direction of the data: watcher, queue, workers, targets, warehouse, artifacts."""
+        """Close in the direction of the data: from the ways in to the artifacts."""
+        ways_in = [way for way in (self.orthanc, self.dimse) if way is not None]
         targets = self.letter_announcers, self.announcers
+        parts = self.artifacts, self.warehouse, *targets, self.workers, self.bus, self.source, *ways_in
         with ExitStack() as stack:
-            for part in (self.artifacts, self.warehouse, *targets, self.workers, self.bus, self.source):
+            for part in parts:
                 stack.callback(part.close)
 
 
@@ -129,7 +148,68 @@ def open_services(settings: Settings) -> Services:
         index=index,
         announcers=announcers,
         letter_announcers=letters,
+        orthanc=_open_orthanc(settings, source, artifacts) if settings.orthanc.url else None,
+        dimse=_open_dimse(settings, source) if settings.dimse.port else None,
     )
+
+
+@contextmanager
+def open_dimse(settings: Settings) -> Iterator[Receiver]:
+    """Open only what receiving needs: the landing storage; raises ConfigError if it cannot be used."""
+    if not settings.dimse.port:
+        raise ConfigError("dimse.port: is 0; give the port to listen on, such as 11112")
+    if found := [*broken(_dimse_checks(settings))]:
+        raise ConfigError("; ".join(found))
+    with ExitStack() as opened:
+        source = open_storage("source", settings.source.url)
+        opened.callback(source.close)
+        receiver = _open_dimse(settings, source)
+        opened.callback(receiver.close)
+        yield receiver
+
+
+def _open_dimse(settings: Settings, source: Storage) -> Receiver:
+    from app.sources.dimse.receiver import Receiver
+
+    return Receiver(_dimse_options(settings), _landing(settings, source), settings.source.max_object_bytes)
+
+
+@contextmanager
+def open_orthanc(settings: Settings) -> Iterator[OrthancPoller]:
+    """Open only what polling Orthanc needs: the two storages, and neither warehouse nor bus.
+
+    Raises ConfigError if one of them cannot be used, or no Orthanc is set.
+    """
+    if not settings.orthanc.url:
+        raise ConfigError("orthanc.url: is empty; give the address of the REST API of Orthanc")
+    if found := [*broken(_orthanc_checks(settings))]:
+        raise ConfigError("; ".join(found))
+    check_apart(settings)
+    with ExitStack() as opened:
+        source = open_storage("source", settings.source.url)
+        opened.callback(source.close)
+        artifacts = open_storage("artifacts", settings.artifacts.url)
+        opened.callback(artifacts.close)
+        poller = _open_orthanc(settings, source, artifacts)
+        opened.callback(poller.close)
+        yield poller
+
+
+def _open_orthanc(settings: Settings, source: Storage, artifacts: Storage) -> OrthancPoller:
+    from app.sources.orthanc.client import Login  # only who polls pays for the library
+    from app.sources.orthanc.poller import OrthancPoller, PollOptions
+
+    login = Login(**settings.orthanc.model_dump(exclude={"poll_s"}))
+    options = PollOptions(login, settings.orthanc.poll_s)
+    return OrthancPoller(options, _landing(settings, source), artifacts, _now)
+
+
+def _landing(settings: Settings, source: Storage) -> Landing:
+    """Return the landing storage for ways in; its disk and that of temporary files are looked at."""
+    folders = [Path(gettempdir())]
+    if settings.source.url.startswith("file:"):
+        folders.append(Path(_place(settings.source.url).removeprefix("file:")))
+    return Landing(source, settings.source.write_prefix, Space(folders, settings.delivery.min_free_bytes))
 
 
 def faults(settings: Settings, serving: bool = False) -> Iterator[str]:
@@ -158,6 +238,35 @@ def faults(settings: Settings, serving: bool = False) -> Iterator[str]:
         )
         for url in urls
     )
+    if settings.orthanc.url and not no_storage:
+        yield from broken(_orthanc_checks(settings))
+    if settings.dimse.port and not no_storage:
+        yield from broken(_dimse_checks(settings))
+
+
+def _dimse_checks(settings: Settings) -> list[tuple[str, Callable[[], object]]]:
+    def check() -> None:
+        from app.sources.dimse.receiver import check_dimse
+
+        check_dimse(_dimse_options(settings))
+
+    return [("dimse", check), ("source.url", partial(check_storage, "source", settings.source.url))]
+
+
+def _dimse_options(settings: Settings) -> DimseOptions:
+    from app.sources.dimse.receiver import DimseOptions
+
+    return DimseOptions(**settings.dimse.model_dump())
+
+
+def _orthanc_checks(settings: Settings) -> list[tuple[str, Callable[[], object]]]:
+    from app.sources.orthanc.client import tls_context
+
+    return [
+        ("orthanc.ca_file", partial(tls_context, settings.orthanc.ca_file)),
+        # Without an index it is a storage that is written to.
+        ("source.url", partial(check_storage, "source", settings.source.url)),
+    ]
 
 
 def broken(rules: Iterable[tuple[str, Callable[[], object]]]) -> Iterator[str]:
@@ -200,7 +309,9 @@ def own_prefixes(settings: Settings, bucket: str) -> dict[str, tuple[str, ...]]:
 
 def _outputs(settings: Settings) -> tuple[str, ...]:
     artifacts = settings.artifacts
-    return tuple(_place(artifacts.url) + prefix for prefix in (artifacts.images, artifacts.metadata, CACHE))
+    return tuple(
+        _place(artifacts.url) + prefix for prefix in (artifacts.images, artifacts.metadata, CACHE, STATE)
+    )
 
 
 def _place(url: str) -> str:

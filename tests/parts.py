@@ -16,7 +16,7 @@ def need(part: str, here: bool, install: str) -> None:
     text = f"{part} is not on this machine: {install}"
     if os.environ.get("DICOMLAKE_TEST_REQUIRE") == "all":
         pytest.fail(text)
-    pytest.skip(text)
+    pytest.skip(text, allow_module_level=True)
 
 
 def shared(*path: str) -> Path:

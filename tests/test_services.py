@@ -52,8 +52,8 @@ def settings(tmp_path, source, artifacts, **more):
     return lake_settings(tmp_path, source__url=source, artifacts__url=artifacts, **more)
 
 
-BOTH = ("images/", "metadata/", "cache/")
-BELOW = ("out/images/", "out/metadata/", "out/cache/")
+BOTH = ("images/", "metadata/", "cache/", "state/")
+BELOW = ("out/images/", "out/metadata/", "out/cache/", "out/state/")
 
 
 @pytest.mark.parametrize(

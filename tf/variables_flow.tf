@@ -35,10 +35,10 @@ variable "artifacts" {
   validation {
     condition = !contains(local.landing_buckets, coalesce(var.artifacts.bucket, "-")) || (
       length(var.landing.prefixes) > 0 && alltrue([
-        for pair in setproduct(var.landing.prefixes, [var.artifacts.images, var.artifacts.metadata, "cache/"]) :
+        for pair in setproduct(var.landing.prefixes, [var.artifacts.images, var.artifacts.metadata, "cache/", "state/"]) :
         !startswith(pair[0], pair[1]) && !startswith(pair[1], pair[0])
     ]))
-    error_message = "In the landing bucket, landing.prefixes must be given and be apart from images, metadata and cache/."
+    error_message = "In the landing bucket, landing.prefixes must be given and be apart from images, metadata, cache/ and state/."
   }
 }
 

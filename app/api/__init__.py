@@ -12,7 +12,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
 from app import __version__, events
-from app.api import announcing, auth, docs_page, files, health, login, pages, push, search
+from app.api import announcing, auth, docs_page, files, health, ingestion, login, pages, push, search
 from app.api.browser_guard import BrowserGuard, is_rest
 from app.api.dicomweb import capabilities, qido, stow, wado
 from app.api.dicomweb.accept import NotAcceptable
@@ -108,6 +108,7 @@ def create_app(services: Services) -> FastAPI:
         app.include_router(wado.router)
         app.include_router(stow.router)
         app.include_router(search.router)
+        app.include_router(ingestion.router)
         app.include_router(pages.router)
         app.mount("/static", pages.static_files())
     app.add_exception_handler(DicomlakeError, _nack)

@@ -56,7 +56,7 @@ def role_needed(method: str, path: str, is_page: bool) -> str | None:
 
 def is_rest(path: str) -> bool:
     """Return whether errors of this route are `{"error": "...", "success": false}`."""
-    return path.partition("/")[2].partition("/")[0] in ("files", "upload", "search")
+    return path.partition("/")[2].partition("/")[0] in ("api", "files", "upload", "search")
 
 
 class BrowserGuard:

@@ -24,6 +24,7 @@ from app.cli.context import (
     reading,
     settings_of,
     start,
+    until_stopped,
     without_secrets,
 )
 from app.cli.one_file import content_of, in_worker, picture_of
@@ -32,7 +33,7 @@ from app.jobs import dead_letters
 from app.jobs import ingest as ingesting
 from app.jobs.prune import prune
 from app.model.names import spelled
-from app.services import open_services
+from app.services import open_dimse, open_orthanc, open_services
 from app.warehouse import Warehouse
 
 
@@ -300,6 +301,41 @@ def dlq_purge(ctx: click.Context, ids: tuple[str, ...]) -> None:
         with Bar("purge", total < LONG) as bar:
             purged = dead_letters.purge(warehouse, ids or None, lambda steps: bar.advance(steps, total))
         emit({"purged": purged})
+
+
+@cli.command()
+@click.pass_context
+def receive(ctx: click.Context) -> None:
+    """Receive instances by C-STORE at dimse.port and put them into the landing storage, until stopped.
+
+    Needs no warehouse, no bus and no HTTP port: run it where the modalities are.
+    """
+    with open_dimse(settings_of(ctx)) as receiver, until_stopped() as wait:
+        receiver.start()
+        wait()
+
+
+@cli.group("pull")
+def pull_group() -> None:
+    """Copy what other systems hold into the landing storage."""
+
+
+@pull_group.command("orthanc")
+@click.option("--follow", is_flag=True, help="Go on until interrupted, with a look every orthanc.poll_s.")
+@click.pass_context
+def pull_orthanc(ctx: click.Context, follow: bool) -> None:
+    """Copy the new instances of the Orthanc at orthanc.url; what is there already is not written again.
+
+    Prints how many were stored, unchanged, gone meanwhile, and failed. Needs no warehouse and no bus.
+    """
+    with open_orthanc(settings_of(ctx)) as poller, Bar("pull") as bar:
+        if follow:
+            poller.follow(bar.emit, bar.show)
+            return
+        counts = poller.pull(bar.show)
+        bar.emit(counts)
+    if counts["failed"]:
+        ctx.exit(1)
 
 
 @cli.command()

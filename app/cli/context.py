@@ -6,9 +6,11 @@ import base64
 import os
 import re
 import shutil
+import signal
 import sys
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
@@ -22,6 +24,8 @@ from app.telemetry import log
 from app.warehouse import Warehouse, open_warehouse
 
 INTERRUPTED = 130
+RUNNING = ("serve", "receive", "orthanc")
+"""Commands that run until they are stopped, or may."""
 LONG = 100
 """Minimum number of steps of a task with a progress bar."""
 DRAW_S = 0.1
@@ -102,7 +106,7 @@ def without_secrets(key: str, value: Any) -> Any:
         return {name: "***" if _SECRET.search(name) else one for name, one in value.items()}
     if key.endswith("urls"):
         return [re.sub(r"\?.*", "?***", masked(url)) for url in value]
-    if value and key.endswith(("_key", "_secret")):
+    if value and key.endswith(("_key", "_secret", "password")):
         return "***"
     return masked(value) if isinstance(value, str) else value
 
@@ -110,10 +114,10 @@ def without_secrets(key: str, value: Any) -> Any:
 def settings_of(
     ctx: click.Context, rules: config.Rules = lambda _: (), **arguments: object
 ) -> config.Settings:
-    """Return the effective settings and set up logging; by default only `serve` logs."""
+    """Return the effective settings and set up logging; by default only what keeps running logs."""
     given = {path.replace("__", "."): value for path, value in arguments.items() if value is not None}
     loaded = config.load(arguments={**ctx.obj, **given}, rules=rules)
-    quiet = ctx.info_name != "serve" and loaded.origins["log.level"] == "defaults"
+    quiet = ctx.info_name not in RUNNING and loaded.origins["log.level"] == "defaults"
     log.configure("critical" if quiet else loaded.settings.log.level, loaded.settings.log.format)
     return loaded.settings
 
@@ -167,6 +171,20 @@ class Bar:
         if self._shown:
             click.echo(f"\r{' ' * self._shown}\r", nl=False, err=True)
             self._shown = 0
+
+
+@contextmanager
+def until_stopped() -> Iterator[Callable[[], object]]:
+    """Yield what waits for SIGINT or SIGTERM: a service manager stops a command in the regular way."""
+    stopped = threading.Event()
+    before = {
+        number: signal.signal(number, lambda *_: stopped.set()) for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield stopped.wait
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextmanager

@@ -60,7 +60,9 @@ class Source(Section):
         " else it is ignored; plain text under a name without an extension is always ignored"
     )
 
-    write_prefix: Prefix = Field(description="prefix that uploads are put below; ends in /, or empty")
+    write_prefix: Prefix = Field(
+        description="prefix that uploads and received instances are put below; ends in /, or empty"
+    )
 
     @field_validator("expect")
     @classmethod
@@ -271,6 +273,42 @@ class Browse(Section):
     ohif_url: str = Field(description="address of an OHIF viewer that opens studies; empty = none")
 
 
+class Orthanc(Section):
+    """An Orthanc server whose instances are copied into the landing storage."""
+
+    url: str = Field(
+        pattern=r"^(https?://[^\s?#@]+)?$", description="address of its REST API, without user; empty = none"
+    )
+    user: str = Field(description="user of its REST API; empty = without")
+    password: str = Field(description="password of that user")
+    ca_file: str = Field(
+        description="PEM file of the authorities that sign its certificate; empty = system's"
+    )
+    poll_s: Seconds = Field(description="seconds between two looks at its changes")
+
+
+class Dimse(Section):
+    """A C-STORE SCP that puts what it receives into the landing storage."""
+
+    host: str = Field(description="address to listen on")
+    port: int = Field(ge=0, le=65535, description="port to listen on; 0 = do not receive")
+    ae_title: str = Field(
+        pattern=r"^[!-\[\]-~]([ -\[\]-~]{0,14}[!-\[\]-~])?$",
+        description="our AE title, by which senders must call us: 1 to 16 ASCII characters, no backslash",
+    )
+    peers: tuple[str, ...] = Field(
+        description="who may send: `AE@ADDRESS`, with * for any AE title or address, and networks such as"
+        " 10.0.0.0/24; empty = anyone, on loopback or with client certificates only"
+    )
+    max_associations: int = Field(ge=1, le=200, description="maximum associations at a time")
+    timeout_s: Seconds = Field(description="an association ends after this silence, or with a PDU this slow")
+    certificate_file: str = Field(description="PEM file of our certificate; empty = no TLS")
+    key_file: str = Field(description="PEM file of its key; empty = in the same file")
+    client_ca_file: str = Field(
+        description="PEM file of the authorities whose clients may connect; empty = none is asked for"
+    )
+
+
 class Log(Section):
     """Log lines on stderr."""
 
@@ -294,6 +332,8 @@ class Settings(Section):
     archive: Archive
     api: Api
     browse: Browse
+    orthanc: Orthanc
+    dimse: Dimse
     log: Log
 
     def project(self) -> str:

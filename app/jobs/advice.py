@@ -113,6 +113,16 @@ TABLE = (
         "try again; if it persists, the object was stored with a wrong checksum or size",
     ),
     Advice(
+        ("orthanc_unavailable",),
+        "Orthanc does not answer, refuses the user, or is another server",
+        "check `orthanc.url`, `orthanc.user` and `orthanc.password`; polling goes on by itself",
+    ),
+    Advice(
+        ("orthanc_damaged",),
+        "Orthanc cannot give an instance, or gives other bytes than it has stored",
+        "look for the instance in Orthanc and send it there again; it is tried again every day",
+    ),
+    Advice(
         ("bus_unavailable", "warehouse_unavailable"),
         "the queue or the warehouse refuses or does not answer",
         "check its disk, grants and quotas, and try again once it answers",

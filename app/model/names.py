@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import re
 
+IMPLEMENTATION_UID = "2.25.217204857296283746351902283516254790181"
+"""Of the DICOM files that we write; PS3.7 D.3.3.2."""
 UNSAFE = re.compile("[%\0\r\n\ud800-\udfff]")
 _SUFFIX = re.compile(r"(\.[A-Za-z0-9]{1,8})?\Z")
 

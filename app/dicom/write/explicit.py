@@ -26,11 +26,11 @@ from app.dicom.read.byte_reader import Source
 from app.dicom.read.dataset import ObjectDataset
 from app.dicom.read.nesting import Node
 from app.dicom.read.vr import EXTENDED_OFFSET_TABLE, ITEM, ITEM_END, LONG, PIXEL_DATA, SEQUENCE_END, UNDEFINED
+from app.model.names import IMPLEMENTATION_UID
 from app.model.options import DatasetLimits
 
 PIECE = 1 << 20
 """Bytes of a value copied at once, a multiple of every word; smaller pieces are put together."""
-IMPLEMENTATION = "2.25.217204857296283746351902283516254790181"
 REPLACED = {0x00020000, 0x00020001, 0x00020002, 0x00020003, 0x00020010, 0x00020012, 0x00020013}
 """Elements of the file meta information that describe the file itself, so the writer replaces them."""
 OFFSETS = {EXTENDED_OFFSET_TABLE, 0x7FE00002, 0x7FE00003}
@@ -137,7 +137,7 @@ def _file_meta(dataset: ObjectDataset) -> bytes:
         0x00020002: _element(0x00020002, "UI", text(dataset, "SOPClassUID").encode("latin-1")),
         0x00020003: _element(0x00020003, "UI", text(dataset, "SOPInstanceUID").encode("latin-1")),
         0x00020010: _element(0x00020010, "UI", EXPLICIT_LITTLE.encode()),
-        0x00020012: _element(0x00020012, "UI", IMPLEMENTATION.encode()),
+        0x00020012: _element(0x00020012, "UI", IMPLEMENTATION_UID.encode()),
         0x00020013: _element(0x00020013, "SH", b"DICOMLAKE"),
     }
     for tag, kept in (dataset.file_meta or {}).items():
