@@ -119,7 +119,7 @@ def _native(dataset: ObjectDataset, node: Node, header: ImageHeader, source: Sou
     vr = settled_vr(node.vr, False)
     if dataset.original_encoding[1] is False:
         size = cell_bytes(dataset) if vr == "OW" else {"OF": 4, "OD": 8}.get(vr, 1)
-        data = turned(data, size)
+        data = turned(data[: len(data) - len(data) % size], size)
     return element(node.tag, vr, clean_native(data, header))
 
 

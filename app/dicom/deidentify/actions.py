@@ -11,6 +11,7 @@ from datetime import date
 from enum import Enum
 from typing import BinaryIO, cast
 
+from pydicom._uid_dict import UID_dictionary
 from pydicom.charset import convert_encodings, encode_string
 
 from app.dicom.deidentify import sweep
@@ -35,7 +36,10 @@ SPECIAL = frozenset((*DATES, "AE", "PN", "UI", "UR"))
 """VRs that say what a value means: one of them counts, be it written or in the dictionary."""
 BINARY = frozenset(("OB", "OW", "OF", "OD", "OL", "OV"))
 WORD = {**SIZES, **WORDS, "AT": 2}
-NUMERALS = {"DS": re.compile(rb"[0-9+\-.eE \\\0]*"), "IS": re.compile(rb"[0-9+\- \\\0]*")}
+NUMERALS = frozenset(("DS", "IS"))
+NUMERAL = re.compile(rb"[0-9+\-.eE \\\0]*")
+HARMLESS = 3
+"""Bytes that are too few to name anyone, so that a broken number may stay."""
 AGE = re.compile(r"\d{1,3}[DWMY]")
 OLDEST = 90
 """Age in years above which nobody's is given (45 CFR 164.514(b)(2)(i)(C))."""
@@ -217,7 +221,7 @@ class Cleaner:
             return self._unlisted_text(node, vr, scope)
         if vr == "CS":
             return self._code_string(node, scope)
-        if vr in NUMERALS and not NUMERALS[vr].fullmatch(self._value(node, scope)):
+        if vr in NUMERALS and not self._is_numeral(node, vr, scope):
             return self._removed("unparsable")
         if vr == "AS":
             return self._age(node, scope) or b""
@@ -253,7 +257,7 @@ class Cleaner:
         if vr in TEXT or vr == "CS":
             text = self._text(plain, scope)
             return self._changed(plain, vr, scope, text, self.known.remove(text))
-        if vr in NUMERALS and not NUMERALS[vr].fullmatch(self._value(plain, scope)):
+        if vr in NUMERALS and not self._is_numeral(plain, vr, scope):
             return self._removed("private")
         return self._binary(plain, vr, scope) if vr in BINARY else self._copied(plain, vr, scope)
 
@@ -308,11 +312,16 @@ class Cleaner:
         if node.tag == SOP_CLASS:
             return element(node.tag, "UI", values[0].encode("latin-1"))
         self.counts["uids"] += 1
-        kept = HL7_SCHEMES if node.tag == CODING_SCHEME_UID else STANDARD_UIDS
-        others = [
-            uid if not uid or uid.startswith((STANDARD_UIDS, kept)) else self.keys.uid(uid) for uid in values
-        ]
+        others = [uid if self._is_public(node.tag, uid) else self.keys.uid(uid) for uid in values]
         return element(node.tag, "UI", "\\".join(others).encode("latin-1", "replace"))
+
+    def _is_public(self, tag: int, uid: str) -> bool:
+        """Return whether a UID names no object; some writers make those of objects below DICOM's own root."""
+        if not uid or uid in UID_dictionary:
+            return True
+        if tag == CODING_SCHEME_UID and uid.startswith(HL7_SCHEMES):
+            return True
+        return uid.startswith(STANDARD_UIDS) and tag not in self._actions
 
     def _date(self, node: Node, vr: str, scope: Scope, action: str) -> bytes | None:
         """Keep (K), move (C) or remove (X) dates and times; None or nothing where one is no date."""
@@ -339,6 +348,10 @@ class Cleaner:
         except ValueError:
             return None
         return None if day is None else f"{day:%Y%m%d}".rjust(8, "0") + digits[8:]
+
+    def _is_numeral(self, node: Node, vr: str, scope: Scope) -> bool:
+        raw = self._value(node, scope, vr)
+        return len(raw) <= HARMLESS or NUMERAL.fullmatch(raw) is not None
 
     def _age(self, node: Node, scope: Scope) -> bytes | None:
         text = self._value(node, scope).decode("latin-1").strip(" \0").upper()

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pydicom.datadict import tag_for_keyword
 
 from app.dicom.deidentify.profile import Profile
-from app.dicom.deidentify.sweep import Known, identifiers
+from app.dicom.deidentify.sweep import GLUED, Known, identifiers, squeeze
+from app.dicom.deidentify.table import VOCABULARY
 from app.dicom.read.byte_reader import Source
 from app.dicom.read.charset import Charset, charset
 from app.dicom.read.nesting import Node
@@ -47,13 +48,14 @@ def known_identifiers(source: Source, nodes: Iterable[Node], profile: Profile) -
     """
     keeps = {tag for tag, action in profile.actions().items() if action == "K"}
     patient: list[str] = []
+    people: list[str] = []
     others: list[str] = []
     days: set[tuple[int, int, int]] = set()
     pending: list[tuple[Sequence[Node], Charset]] = [(list(nodes), Charset())]
     while pending:
-        item, around = pending.pop()
+        item, outer = pending.pop()
         terms = next((node for node in item if node.tag == CHARSET), None)
-        text_in = around if terms is None else charset(source.value(terms.offset, terms.length))
+        text_in = outer if terms is None else charset(source.value(terms.offset, terms.length))
         for node in item:
             tag = node.tag
             if node.vr == "SQ":
@@ -62,11 +64,13 @@ def known_identifiers(source: Source, nodes: Iterable[Node], profile: Profile) -
                 continue
             elif tag in PATIENT or tag in OTHERS or node.vr == "PN" or public_vr(tag) == "PN":
                 text = text_in.decode(source.value(node.offset, node.length).strip(b" \0"))[0]
-                (patient if tag in PATIENT else others).extend(text.split("\\"))
+                (patient if tag in PATIENT else others if tag in OTHERS else people).extend(text.split("\\"))
             elif node.vr in ("DA", "DT"):
                 days |= set(_days(source.value(node.offset, node.length)))
     names = identifiers(patient)
-    longest = sorted(names | identifiers(others), key=lambda name: (-len(name), name))
+    around = {name for name in identifiers(people) if name not in VOCABULARY}
+    around |= {name for value in others if len(name := squeeze(value)) > GLUED and name not in VOCABULARY}
+    longest = sorted(names | around, key=lambda name: (-len(name), name))
     return Known(tuple(longest), frozenset(names), frozenset(days), profile.dates == "K")
 
 
