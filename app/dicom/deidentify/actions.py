@@ -46,7 +46,8 @@ OLDEST = 90
 CHARSET, CHARSET_VR = 0x00080005, "CS"
 SOP_CLASS, SOP_INSTANCE = 0x00080016, 0x00080018
 CODE_VALUE, SCHEME, MEANING = 0x00080100, 0x00080102, 0x00080104
-CODES = (CODE_VALUE, 0x00080119, 0x00080120)
+CODE = frozenset((CODE_VALUE, 0x00080119, 0x00080120, SCHEME))
+"""What a code is made of, in short, long and URN form (PS3.3 8.1)."""
 CODING_SCHEME_UID = 0x0008010C
 HL7_SCHEMES = "2.16.840.1.113883.6."
 """Root of the UIDs of coding schemes; they are in every object that names one (PS3.16 8)."""
@@ -278,10 +279,10 @@ class Cleaner:
     def _unlisted_text(self, node: Node, vr: str, scope: Scope) -> bytes:
         text = self._text(node, scope)
         words = Words.SWEPT if scope.coded else scope.words
-        if words is Words.REPLACED:
+        if words is Words.REPLACED or (words is Words.CLEANED and node.tag in CODE):
             self.counts["replaced"] += 1
             return element(node.tag, vr, DUMMY_OF.get(node.tag, DUMMIES[vr])) if text.strip(" \0") else head(node.tag, vr, 0)
-        if node.tag in (*CODES, SCHEME):  # an identifier in a code is that of whoever is coded
+        if node.tag in CODE:  # an identifier in a code is that of whoever is coded
             spans = self.known.spans(text, code=True)
             return self._changed(node, vr, scope, text, sweep.without(text, spans))
         if words is Words.CLEANED and not scope.coded:

@@ -14,8 +14,8 @@ from datetime import date
 from app.dicom.deidentify.table import VOCABULARY
 
 WORDS = re.compile(r"[^\W_]+")
-GLUED, ALONE = 5, 3
-"""From so many letters on an identifier counts inside a longer word, and as a word of its own."""
+GLUED, ALONE, LEAST = 5, 3, 2
+"""From so many letters on an identifier counts inside a longer word, and as a word of its own; its fewest."""
 IDEOGRAPHS = "\u2e80"
 """From here on a character is a syllable or a word, and counts for two letters."""
 TITLES = frozenset("dr prof mr mrs ms miss md phd jr sr ii iii van von der den de la le el al bin".split())
@@ -50,7 +50,22 @@ class Known:
     patient: frozenset[str] = frozenset()
     days: frozenset[tuple[int, int, int]] = frozenset()
     keeps_days: bool = False
-    _texts: dict[tuple[str, bool], list[Span]] = field(default_factory=dict)
+    _starts: dict[str, list[str]] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self._starts = {}
+        for name in self.names:
+            self._starts.setdefault(name[:LEAST], []).append(name)
+
+    def inside(self, squeezed: str) -> list[str]:
+        """Return the identifiers that a squeezed text contains, by a look at each pair of its letters."""
+        starts = self._starts
+        return [
+            name
+            for place in range(len(squeezed) - LEAST + 1)
+            for name in starts.get(squeezed[place : place + LEAST], ())
+            if squeezed.startswith(name, place)
+        ]
 
     def spans(self, text: str, code: bool = False) -> list[Span]:
         """Return where identifiers and known dates stand in a text; they may overlap.
@@ -58,10 +73,9 @@ class Known:
         code: this is a coded string, in which only identifiers of the patient count, and none that is also
         a word of the standard.
         """
-        squeezed = squeeze(text)
         found: list[Span] = []
-        for name in self.patient if code else self.names:
-            if name in squeezed and not (code and name in VOCABULARY):
+        for name in dict.fromkeys(self.inside(squeeze(text))):
+            if not code or (name in self.patient and name not in VOCABULARY):
                 found += _occurrences(name, text)
         if not code and not self.keeps_days and self.days:
             found += self._days(text)
@@ -103,7 +117,7 @@ def identifiers(values: Iterable[str]) -> set[str]:
         whole = squeeze(value)
         words = {squeeze(word) for word in re.split(r"[\s^=,;\\/]+", value)}
         found |= {whole, *words}
-    return {name for name in found if _weight(name) >= ALONE and name not in TITLES and not _common(name)}
+    return {name for name in found if len(name) >= LEAST and _weight(name) >= ALONE and name not in TITLES and not _common(name)}
 
 
 def possible_days(match: re.Match[str]) -> set[tuple[int, int, int]]:
