@@ -12,6 +12,7 @@ from pathlib import Path
 
 from app.bus import Bus, Connect, DeliveryPolicy, check_bus, open_bus
 from app.config import SECTIONS, Settings, loader_variables
+from app.model.cleaning import OFF, Cleaning
 from app.model.errors import ConfigError, TransientError
 from app.model.values import Instance, Row
 from app.plumbing.admission import Budget, Space
@@ -28,6 +29,8 @@ PATIENCE_S = 30.0
 
 CACHE = "cache/"
 """What the names of answers that are kept for browsers begin with, in the storage of artifacts."""
+COPIES = "dicom/"
+"""What the names of de-identified copies begin with, in the storage of artifacts."""
 
 
 def _now() -> datetime:
@@ -40,7 +43,7 @@ class Services:
 
     own_prefixes: for each source bucket, the prefixes of our own artifacts in it. index: the file that stores
     generations of files. accept_removals: treat files missing at the start as removed, even if it looks like
-    an unmounted disk.
+    an unmounted disk. cleaning: how this lake de-identifies; None where it does not.
     """
 
     settings: Settings
@@ -56,6 +59,7 @@ class Services:
     index: Path | None = None
     now: Callable[[], datetime] = _now
     accept_removals: bool = False
+    cleaning: Cleaning | None = None
 
     def start(self, connect: Connect) -> None:
         """Start the watcher and the embedded queue, if there are any; the queue pushes over `connect`."""
@@ -107,7 +111,33 @@ def open_services(settings: Settings) -> Services:
     budget = Budget(limits.inflight_bytes, PATIENCE_S)
     space = Space(_folders(settings), settings.delivery.min_free_bytes)
     parts = source, artifacts, warehouse, bus, workers, Metrics(), budget, space
-    return Services(settings, *parts, own, index)
+    return Services(settings, *parts, own, index, cleaning=_cleaning(settings, source.prefix))
+
+
+def _cleaning(settings: Settings, prefix: str) -> Cleaning | None:
+    """Return how the lake de-identifies; a profile in a file is read now, so that all objects get the same."""
+    clean = settings.deidentify
+    if clean.profile == OFF and set(clean.collections.values()) <= {OFF}:
+        return None
+    if OFF in (clean.profile, *clean.collections.values()):
+        raise ConfigError("deidentify.profile: off is for the whole lake; give every collection a profile")
+    profiles = {name: _profile(name) for name in {clean.profile, *clean.collections.values()}}
+    return Cleaning(
+        profiles[clean.profile],
+        clean.key.encode(),
+        {folder: profiles[name] for folder, name in clean.collections.items()},
+        clean.pixels,
+        clean.names == "keep",
+        prefix,
+    )
+
+
+def _profile(name: str) -> str:
+    """Return the name of a profile, or the text of the file that it names."""
+    try:
+        return Path(name).read_text() if name.endswith(".json") else name
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"deidentify.profile: {name} cannot be read ({type(error).__name__})") from None
 
 
 def faults(settings: Settings, serving: bool = False) -> Iterator[str]:
@@ -169,7 +199,9 @@ def own_prefixes(settings: Settings, bucket: str) -> dict[str, tuple[str, ...]]:
 
 def _outputs(settings: Settings) -> tuple[str, ...]:
     artifacts = settings.artifacts
-    return tuple(_place(artifacts.url) + prefix for prefix in (artifacts.images, artifacts.metadata, CACHE))
+    return tuple(
+        _place(artifacts.url) + prefix for prefix in (artifacts.images, artifacts.metadata, COPIES, CACHE)
+    )
 
 
 def _place(url: str) -> str:

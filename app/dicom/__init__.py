@@ -12,8 +12,16 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from app.dicom.read.collector import collector_paused
-from app.model.errors import BadDataset, PermanentError, Unrenderable, permanent
-from app.model.options import DatasetLimits, DescribeOptions, MetadataOptions, PreviewOptions
+from app.model.errors import BadDataset, CannotDeidentify, PermanentError, Unrenderable, permanent
+from app.model.keys import Keys
+from app.model.options import (
+    ANY_MEMBER,
+    CleanOptions,
+    DatasetLimits,
+    DescribeOptions,
+    MetadataOptions,
+    PreviewOptions,
+)
 from app.model.values import Content, DatasetWarning, Instance
 
 if TYPE_CHECKING:
@@ -24,19 +32,26 @@ if TYPE_CHECKING:
 
 @collector_paused()
 def describe(content: Content, options: DescribeOptions) -> Instance:
-    """Return the columns, metadata, document and preview of one object.
+    """Return the columns, metadata, document and preview of one object, or of its clean copy.
 
-    The result depends only on the bytes and the options, except for `took_ms`. A preview that cannot be made
+    With `options.clean`, `content.uri` is the address that the copy will have; in that of a member of an
+    archive, ANY_MEMBER stands for its name. The result depends only on the bytes and the options, except for `took_ms`. A preview that cannot be made
     is None, with the reason in `preview_error`; one that another process must draw is None, with `pdf` set.
 
     Raises
     ------
     NotDicom, BadDataset, LimitExceeded : as `read_dataset`
+    CannotDeidentify : no copy can be made that is certainly clean
     BadDataset : with code `invalid_value`, if `options.metadata.strict` and any value is not valid
     """
     from app.dicom.read.dataset import read_dataset
 
     began = perf_counter()
+    copy, member = None, content.member
+    if options.clean is not None:
+        copy = clean_copy(content, options.clean, options.limits)
+        member = shown_member(content.member, options.clean)
+        content = _of_copy(content, copy, member)
     dataset = read_dataset(content, options.limits)
     instance = _read(dataset, content, options.metadata)
     if (fault := _strictly(instance, options.metadata)) is not None:
@@ -45,7 +60,47 @@ def describe(content: Content, options: DescribeOptions) -> Instance:
     png, error, overruled, pdf = _preview(dataset, options.preview)
     took = {"parse": _ms(parsed - began), "render": _ms(perf_counter() - parsed)}
     warnings = (*instance.warnings, *overruled)
-    return replace(instance, preview=png, preview_error=error, warnings=warnings, took_ms=took, pdf=pdf)
+    instance = replace(instance, preview=png, preview_error=error, warnings=warnings, took_ms=took, pdf=pdf)
+    return replace(instance, member=member, copy=copy)
+
+
+def clean_copy(content: Content, clean: CleanOptions, limits: DatasetLimits) -> bytes:
+    """Return a de-identified copy of an object that has passed the check of an independent reader.
+
+    Raises
+    ------
+    NotDicom, BadDataset, LimitExceeded : as `read_dataset`
+    CannotDeidentify : no copy can be made that is certainly clean
+
+    References
+    ----------
+    PS3.15 Annex E
+    """
+    from app.dicom.deidentify import deidentify_dataset
+    from app.dicom.deidentify.profile import read_profile
+    from app.dicom.deidentify.verify import findings
+    from app.dicom.read.dataset import read_dataset
+
+    dataset = read_dataset(content, limits)
+    profile = read_profile(clean.profile, clean.pixels)
+    with permanent(CannotDeidentify):
+        made = deidentify_dataset(dataset, profile, Keys(clean.secret), limits)
+        left = findings(made.data, profile, made.known)
+    if left:
+        places = ", ".join(sorted({f"{one.tag} {one.code}" for one in left})[:5])
+        raise CannotDeidentify(f"the copy did not pass the check: {places}")
+    return made.data
+
+
+def shown_member(label: str | None, clean: CleanOptions) -> str | None:
+    """Return the name under which a member of an archive appears."""
+    return label if label is None or clean.keep_names else Keys(clean.secret).name(label)
+
+
+def _of_copy(content: Content, copy: bytes, member: str | None) -> Content:
+    before, any_member, after = content.uri.rpartition(ANY_MEMBER)
+    uri = content.uri if member is None or not any_member else f"{before}{member}{after}"
+    return Content(content.ref, uri, len(copy), data=copy)
 
 
 def draw_page(pdf: bytes, options: PreviewOptions) -> tuple[bytes, int]:

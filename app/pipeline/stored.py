@@ -55,7 +55,7 @@ def _append(event: ObjectEvent, rows: list[Row], services: Services) -> Mapping[
         for index in error.rejected:
             member = _member(rows[index])
             if (member, event.revision) not in stored:
-                remove_written(event.ref, member, event.revision, services)
+                remove_written(event.shown, member, event.revision, services)
         return error.rejected
     return {}
 
@@ -72,10 +72,10 @@ def _settle(
     made the earlier description current again.
     """
     if set(REMOVALS) & set(services.settings.source.events) and not services.source.is_live(event.ref):
-        remove_artifacts(event.ref, services)
+        remove_artifacts(event.shown, services)
         return Outcome(Status.SUPERSEDED, ObjectGone.code)
     if event.revision is not None and services.source.is_live(event.ref, event.metageneration):
-        remove_earlier(event.ref, event.revision, members, services)
+        remove_earlier(event.shown, event.revision, members, services)
     return outcome
 
 

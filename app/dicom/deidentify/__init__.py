@@ -1,7 +1,7 @@
 """De-identification by PS3.15 Annex E: pure functions from a data set to the bytes of a clean one, and a check.
 
-    identity -> who it is about     table, profile -> which action     actions, sweep -> elements
-    stream -> pixels                keys -> what replaces values       verify -> is it clean?
+identity -> who it is about     table, profile -> which action     actions, sweep -> elements
+stream -> pixels                keys -> what replaces values       verify -> is it clean?
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from app.dicom.deidentify.actions import (
     stamps,
 )
 from app.dicom.deidentify.identity import known_identifiers, subject_of
-from app.dicom.deidentify.keys import Keys
+from app.model.keys import Keys
 from app.dicom.deidentify.kinds import held_back
 from app.dicom.deidentify.profile import BASIC, OPTIONS, Profile
 from app.dicom.deidentify.stream import clean_frames, clean_native
@@ -86,7 +86,10 @@ def deidentify_dataset(
     little = dataset.original_encoding[1] is not False
     scope = Scope(0, little, False, Charset(), b"")
     kept = dict(cleaner.elements(nodes, scope))
-    codes = [BASIC, *(OPTIONS[option] for option in OPTIONS if option in profile.options and option != "pixels")]
+    codes = [
+        BASIC,
+        *(OPTIONS[option] for option in OPTIONS if option in profile.options and option != "pixels"),
+    ]
     kept |= stamps(profile, codes)
     syntax = EXPLICIT_LITTLE
     if keyword is not None:
@@ -100,13 +103,13 @@ def deidentify_dataset(
     return CleanObject(data, known, dict(cleaner.counts))
 
 
-def _pixels(
-    dataset: ObjectDataset, source: Source, limits: DatasetLimits
-) -> tuple[str, dict[int, bytes]]:
+def _pixels(dataset: ObjectDataset, source: Source, limits: DatasetLimits) -> tuple[str, dict[int, bytes]]:
     """Return the transfer syntax of the pixel data, and their element without anything but picture."""
     try:
         header = read_header(dataset)
-        node = next(dataset.nodes[tag] for tag in PIXELS if tag in dataset.nodes and dataset.nodes[tag].length)
+        node = next(
+            dataset.nodes[tag] for tag in PIXELS if tag in dataset.nodes and dataset.nodes[tag].length
+        )
         if has_fragments(dataset, header.keyword):
             return _encapsulated(dataset, node, limits)
     except Unrenderable as error:
@@ -123,9 +126,7 @@ def _native(dataset: ObjectDataset, node: Node, header: ImageHeader, source: Sou
     return element(node.tag, vr, clean_native(data, header))
 
 
-def _encapsulated(
-    dataset: ObjectDataset, node: Node, limits: DatasetLimits
-) -> tuple[str, dict[int, bytes]]:
+def _encapsulated(dataset: ObjectDataset, node: Node, limits: DatasetLimits) -> tuple[str, dict[int, bytes]]:
     layout = frame_layout(dataset, (), limits)
     stream = cast(BinaryIO, dataset.buffer)
     pixels = PixelBytes(layout.size, None, stream, layout.start, layout.words)

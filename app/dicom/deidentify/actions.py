@@ -15,7 +15,7 @@ from pydicom._uid_dict import UID_dictionary
 from pydicom.charset import convert_encodings, encode_string
 
 from app.dicom.deidentify import sweep
-from app.dicom.deidentify.keys import Keys, shifted
+from app.model.keys import Keys, shifted
 from app.dicom.deidentify.profile import Profile
 from app.dicom.deidentify.stream import clean_icc
 from app.dicom.deidentify.sweep import STANDARD_UIDS, Known
@@ -63,7 +63,15 @@ STAMPED = frozenset((0x00120062, 0x00120063, 0x00120064, 0x00280303))
 DUMMIES = {
     **dict.fromkeys(STRINGS, b"REMOVED"),
     **{"AE": b"REMOVED", "AS": b"000Y", "CS": b"REMOVED", "DA": b"19000101", "DT": b"19000101000000"},
-    **{"DS": b"0", "IS": b"0", "TM": b"000000", "UR": b"removed:", "OB": b"\0\0", "OW": b"\0\0", "UN": b"\0\0"},
+    **{
+        "DS": b"0",
+        "IS": b"0",
+        "TM": b"000000",
+        "UR": b"removed:",
+        "OB": b"\0\0",
+        "OW": b"\0\0",
+        "UN": b"\0\0",
+    },
     **{vr: bytes(size) for vr, size in SIZES.items()},
 }
 """VR -> a valid value that says nothing."""
@@ -134,7 +142,9 @@ class Cleaner:
             data = self._element(found[tag], scope)
             if data:
                 kept.append((tag, data))
-        used = {tag & 0xFFFF0000 | tag >> 8 & 0xFF for tag, _ in kept if tag >> 16 & 1 and tag & 0xFFFF > 0xFF}
+        used = {
+            tag & 0xFFFF0000 | tag >> 8 & 0xFF for tag, _ in kept if tag >> 16 & 1 and tag & 0xFFFF > 0xFF
+        }
         return [(tag, data) for tag, data in kept if not tag >> 16 & 1 or tag & 0xFFFF > 0xFF or tag in used]
 
     def _element(self, node: Node, scope: Scope) -> bytes:
@@ -210,9 +220,13 @@ class Cleaner:
         if vr == "SQ":
             return self._sequence(node, scope, scope.words)
         if meant in DATES:
-            return self._date(node, vr, scope, self._dates) or b"" if vr in DATES else self._removed("removed")
+            return (
+                self._date(node, vr, scope, self._dates) or b"" if vr in DATES else self._removed("removed")
+            )
         if meant == "UI":
-            return self._copied(node, vr, scope) if "uids" in self.profile.options else self._uids(node, scope)
+            return (
+                self._copied(node, vr, scope) if "uids" in self.profile.options else self._uids(node, scope)
+            )
         if meant == "PN":
             self.counts["emptied"] += 1
             return head(tag, vr, 0)
@@ -272,7 +286,8 @@ class Cleaner:
             return self._removed("unparsable")
         within = replace(scope, parent=node.tag, words=words, little=scope.little or node.swapped)
         items = [
-            b"".join(data for _, data in self.elements(nodes, replace(within, creators={}))) for nodes in node.items
+            b"".join(data for _, data in self.elements(nodes, replace(within, creators={})))
+            for nodes in node.items
         ]
         return sequence(node.tag, items)
 
@@ -281,7 +296,11 @@ class Cleaner:
         words = Words.SWEPT if scope.coded else scope.words
         if words is Words.REPLACED or (words is Words.CLEANED and node.tag in CODE):
             self.counts["replaced"] += 1
-            return element(node.tag, vr, DUMMY_OF.get(node.tag, DUMMIES[vr])) if text.strip(" \0") else head(node.tag, vr, 0)
+            return (
+                element(node.tag, vr, DUMMY_OF.get(node.tag, DUMMIES[vr]))
+                if text.strip(" \0")
+                else head(node.tag, vr, 0)
+            )
         if node.tag in CODE:  # an identifier in a code is that of whoever is coded
             spans = self.known.spans(text, code=True)
             return self._changed(node, vr, scope, text, sweep.without(text, spans))
@@ -452,7 +471,9 @@ def stamps(profile: Profile, codes: Sequence[tuple[str, str]]) -> dict[int, byte
     """Return the attributes that say what was done (PS3.15 E.1.1, PS3.3 C.7.1.1)."""
     dates = {"K": b"UNMODIFIED", "C": b"MODIFIED", "X": b"REMOVED"}[profile.dates]
     items = [
-        element(CODE_VALUE, "SH", code.encode()) + element(SCHEME, "SH", b"DCM") + element(MEANING, "LO", name.encode())
+        element(CODE_VALUE, "SH", code.encode())
+        + element(SCHEME, "SH", b"DCM")
+        + element(MEANING, "LO", name.encode())
         for code, name in codes
     ]
     return {

@@ -269,7 +269,8 @@ def _clean_rle(data: bytes, header: ImageHeader) -> bytes:
         raise CannotDeidentify("the segments of an RLE frame overlap")
     size = -(-header.pixels // 8) if header.bits_allocated == 1 else header.pixels
     segments = [
-        data[start : _end_of_runs(data, start, end, size)] for start, end in zip(starts, starts[1:], strict=False)
+        data[start : _end_of_runs(data, start, end, size)]
+        for start, end in zip(starts, starts[1:], strict=False)
     ]
     segments = [segment + b"\0" * (len(segment) % 2) for segment in segments]
     offsets, position = [], 64

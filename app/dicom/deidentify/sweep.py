@@ -117,7 +117,11 @@ def identifiers(values: Iterable[str]) -> set[str]:
         whole = squeeze(value)
         words = {squeeze(word) for word in re.split(r"[\s^=,;\\/]+", value)}
         found |= {whole, *words}
-    return {name for name in found if len(name) >= LEAST and _weight(name) >= ALONE and name not in TITLES and not _common(name)}
+    return {
+        name
+        for name in found
+        if len(name) >= LEAST and _weight(name) >= ALONE and name not in TITLES and not _common(name)
+    }
 
 
 def possible_days(match: re.Match[str]) -> set[tuple[int, int, int]]:
@@ -175,7 +179,9 @@ def keep_known_words(text: str) -> str:
         word = match.group().casefold()
         letters = re.sub(r"\d+", " ", word).split()
         short = all(len(digits) <= 3 for digits in re.findall(r"\d+", word))
-        known = word in VOCABULARY or (short and all(len(part) == 1 or part in VOCABULARY for part in letters))
+        known = word in VOCABULARY or (
+            short and all(len(part) == 1 or part in VOCABULARY for part in letters)
+        )
         return match.group() if known and (len(letters) <= 2 or word in VOCABULARY) else ""
 
     kept = WORDS.sub(one, text)

@@ -1,0 +1,65 @@
+"""De-identification of a lake: what happens to the objects of a collection, and under which names they appear.
+
+Names of objects often hold names of patients, so what leaves the lake shows keyed hashes of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from app.model.keys import Keys
+from app.model.options import CleanOptions
+from app.model.values import ObjectEvent
+
+OFF = "off"
+"""The profile of collections that are not de-identified."""
+
+
+@dataclass(frozen=True)
+class Cleaning:
+    """How a lake de-identifies.
+
+    profile: that of collections without their own. collections: first path segment -> profile; these keep
+    their names. secret: of `Keys`. prefix: what the names of objects of the landing storage begin with.
+    """
+
+    profile: str
+    secret: bytes = field(repr=False)
+    collections: Mapping[str, str] = field(default_factory=dict)
+    pixels: bool = False
+    keep_names: bool = False
+    prefix: str = ""
+    keys: Keys = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "keys", Keys(self.secret))
+
+    def options(self, name: str) -> CleanOptions:
+        """Return what to do with an object by its name."""
+        folder, slash, _ = name.removeprefix(self.prefix).partition("/")
+        profile = self.collections.get(folder, self.profile) if slash else self.profile
+        check = self.keys.check(f"describe {profile}")
+        return CleanOptions(profile, self.secret, check, self.pixels, self.keep_names)
+
+    def shown(self, event: ObjectEvent) -> ObjectEvent:
+        """Return an event with the name under which its object appears."""
+        return replace(event, alias=self.name(event.ref.name))
+
+    def name(self, name: str) -> str:
+        """Return the name under which an object appears: a hash for its folder and one for the rest."""
+        if self.keep_names or not name.startswith(self.prefix):
+            return name if self.keep_names else self.keys.name(name)
+        folder, slash, rest = name.removeprefix(self.prefix).partition("/")
+        if not slash:
+            return self.prefix + self.keys.name(folder)
+        return f"{self.prefix}{self.collection(folder)}/{self.keys.name(rest)}"
+
+    def collection(self, folder: str) -> str:
+        """Return the name under which a collection appears."""
+        kept = self.keep_names or folder in self.collections or not folder
+        return folder if kept else self.keys.name(folder)
+
+    def member(self, label: str) -> str:
+        """Return the name under which a member of an archive appears."""
+        return label if self.keep_names else self.keys.name(label)
