@@ -29,6 +29,8 @@ PATIENCE_S = 30.0
 
 CACHE = "cache/"
 """What the names of answers that are kept for browsers begin with, in the storage of artifacts."""
+STATE = "state/"
+"""What the names of our own records begin with, in the storage of artifacts."""
 COPIES = "dicom/"
 """What the names of de-identified copies begin with, in the storage of artifacts."""
 
@@ -69,6 +71,10 @@ class Services:
         self.bus.start(connect)
         options = WatchOptions(self.settings.source.settle_s, self.accept_removals)
         self.source.watch(self.bus.publish_all, options)
+
+    def shown_uri(self, name: str, bucket: str = "") -> str:
+        """Return the address that rows and answers show for an object of the source."""
+        return self.source.uri(self.cleaning.name(name) if self.cleaning else name, bucket)
 
     def close(self) -> None:
         """Close in the direction of the data: watcher, queue, workers, warehouse, artifacts."""
@@ -200,7 +206,8 @@ def own_prefixes(settings: Settings, bucket: str) -> dict[str, tuple[str, ...]]:
 def _outputs(settings: Settings) -> tuple[str, ...]:
     artifacts = settings.artifacts
     return tuple(
-        _place(artifacts.url) + prefix for prefix in (artifacts.images, artifacts.metadata, COPIES, CACHE)
+        _place(artifacts.url) + prefix
+        for prefix in (artifacts.images, artifacts.metadata, COPIES, CACHE, STATE)
     )
 
 

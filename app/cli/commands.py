@@ -331,7 +331,7 @@ def config_show(ctx: click.Context) -> None:
     for path, origin in sorted(loaded.origins.items()):
         section, key = path.split(".")
         value = values[section][key]
-        if value and key.endswith(("_key", "_secret")):
+        if value and key.endswith(("key", "_secret")):
             value = "***"
         emit({"setting": path, "value": masked(value) if isinstance(value, str) else value, "from": origin})
 

@@ -5,6 +5,7 @@ Names of objects often hold names of patients, so what leaves the lake shows key
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
@@ -34,6 +35,12 @@ class Cleaning:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "keys", Keys(self.secret))
+
+    @property
+    def identity(self) -> str:
+        """A value that changes with anything that changes what leaves the lake; it gives nothing away."""
+        facts = [self.profile, sorted(self.collections.items()), self.pixels, self.keep_names]
+        return self.keys.check(json.dumps(facts))
 
     def options(self, name: str) -> CleanOptions:
         """Return what to do with an object by its name."""

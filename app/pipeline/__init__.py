@@ -96,7 +96,7 @@ def ingest(event: ObjectEvent, attempt: Attempt, services: Services) -> Outcome:
     """Store the artifacts and the row of one event, or return why the event is ignored."""
     if reason := unwanted(event, services):
         return Outcome(Status.IGNORED, reason)
-    uri = services.source.uri(event.shown.name, event.ref.bucket)
+    uri = services.shown_uri(event.ref.name, event.ref.bucket)
     prefix = services.source.prefix if event.ref.bucket == services.source.bucket else ""
     row = {
         **event_row(event, attempt.message, uri, services.now()),
@@ -128,7 +128,7 @@ def ingest_object(
             content = fetch(event, services)
             correct(cost(content))
             packed = looks_packed(content, attempt, services)
-        options = describe_options(event, services)
+        options = describe_options(event.ref.name, services)
         row |= {"size_bytes": content.size, "crc32c": content.crc32c, "describe_key": options.key}
         if packed:
             return ingest_members(content, options, event, row, attempt, services)
@@ -221,10 +221,10 @@ def fetch(event: ObjectEvent, services: Services) -> Content:
     return content
 
 
-def describe_options(event: ObjectEvent, services: Services) -> DescribeOptions:
-    """Return how to describe the object of an event; de-identification may depend on its collection."""
+def describe_options(name: str, services: Services) -> DescribeOptions:
+    """Return how to describe an object by its name: de-identification may depend on its collection."""
     options = services.settings.describe_options()
-    return replace(options, clean=services.cleaning.options(event.ref.name)) if services.cleaning else options
+    return replace(options, clean=services.cleaning.options(name)) if services.cleaning else options
 
 
 def looks_packed(content: Content, attempt: Attempt, services: Services) -> bool:
@@ -285,7 +285,7 @@ def give_up(error: DicomlakeError, attempt: Attempt, services: Services, how: Gi
     """Record a failed attempt; dead-letter a permanent failure that is due, else raise the error again."""
     message, event = attempt.message, attempt.event
     error.stage = attempt.stage
-    uri = services.source.uri(event.shown.name, event.ref.bucket) if event else ""
+    uri = services.shown_uri(event.ref.name, event.ref.bucket) if event else ""
     reason = Reason(error.code, f"{attempt.stage}: {error.text}", uri)
     permanent = isinstance(error, PermanentError)
     given_up = Outcome(Status.DEAD_LETTERED, error.code, stored=attempt.stored, reason=reason.text)

@@ -21,7 +21,6 @@ from app.dicom.deidentify.actions import (
     stamps,
 )
 from app.dicom.deidentify.identity import known_identifiers, subject_of
-from app.model.keys import Keys
 from app.dicom.deidentify.kinds import held_back
 from app.dicom.deidentify.profile import BASIC, OPTIONS, Profile
 from app.dicom.deidentify.stream import clean_frames, clean_native
@@ -40,6 +39,7 @@ from app.dicom.read.vr import PIXELS, SEQUENCE_END, UNDEFINED
 from app.dicom.write.elements import IMPLEMENTATION, element, head, settled_vr
 from app.dicom.write.explicit import cell_bytes
 from app.model.errors import CannotDeidentify, Unrenderable
+from app.model.keys import Keys
 from app.model.options import DEFAULT_LIMITS, DatasetLimits
 
 

@@ -27,8 +27,8 @@ def held_back(sop_class: str, transfer_syntax: str, burned_in: str, profile: Pro
     if sop_class == DICOMDIR:
         return "a DICOMDIR names files and patients: make a new one of the clean files"
     if (
-        transfer_syntax.startswith("1.2.840.10008.1.2.4.10")
-        and transfer_syntax in VIDEO
+        (transfer_syntax.startswith("1.2.840.10008.1.2.4.10")
+        and transfer_syntax in VIDEO)
         or sop_class in FILMED
     ):
         return "video cannot be checked for burned-in text"

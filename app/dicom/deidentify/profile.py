@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
@@ -91,6 +91,24 @@ PROFILES = {
     "research": Profile("research", RESEARCH),
     "internal": Profile("internal", frozenset(("full_dates", "uids", "device", "institution"))),
 }
+
+
+@lru_cache(maxsize=64)
+def read_profile(text: str, pixels: bool = False) -> Profile:
+    """Return a profile by its name or from the JSON text of one; `pixels` adds that option.
+
+    Raises
+    ------
+    ConfigError : there is no such profile, or the text is not one
+    """
+    if text in PROFILES:
+        profile = PROFILES[text]
+    else:
+        try:
+            profile = profile_of("file", json.loads(text))
+        except ValueError:
+            raise ConfigError(f"it is no profile: give {', '.join(PROFILES)} or a JSON file") from None
+    return replace(profile, options=profile.options | {"pixels"}) if pixels else profile
 
 
 def load_profile(name: str) -> Profile:

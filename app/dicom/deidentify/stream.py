@@ -48,7 +48,7 @@ class EncapsulatedFrames:
         """
         padded = [frame + b"\0" * (len(frame) % 2) for frame in self.frames]
         table = b""
-        if 1 < len(padded) and sum(len(frame) + 8 for frame in padded) < 1 << 32:
+        if len(padded) > 1 and sum(len(frame) + 8 for frame in padded) < 1 << 32:
             sizes = np.array([0, *(len(frame) + 8 for frame in padded[:-1])], "<u8")
             table = np.cumsum(sizes).astype("<u4").tobytes()
         return b"".join(_fragment(part) for part in (table, *padded))

@@ -18,8 +18,8 @@ GLUED, ALONE, LEAST = 5, 3, 2
 """From so many letters on an identifier counts inside a longer word, and as a word of its own; its fewest."""
 IDEOGRAPHS = "\u2e80"
 """From here on a character is a syllable or a word, and counts for two letters."""
-TITLES = frozenset("dr prof mr mrs ms miss md phd jr sr ii iii van von der den de la le el al bin".split())
-MONTHS = "jan feb mar apr may jun jul aug sep oct nov dec".split()
+TITLES = frozenset(["dr", "prof", "mr", "mrs", "ms", "miss", "md", "phd", "jr", "sr", "ii", "iii", "van", "von", "der", "den", "de", "la", "le", "el", "al", "bin"])
+MONTHS = ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"]
 _MONTH = "|".join(MONTHS)
 DAY = re.compile(
     r"(?<!\d)(?:(?P<y>\d{4})(?P<s>[-/. ])(?P<m>\d\d?)(?P=s)(?P<d>\d\d?)"

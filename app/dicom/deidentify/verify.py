@@ -27,11 +27,11 @@ from app.dicom.deidentify.actions import (
     STAMPED,
     STRINGS,
 )
-from app.model.keys import is_replacement
 from app.dicom.deidentify.profile import Profile
 from app.dicom.deidentify.sweep import GLUED, STANDARD_UIDS, Known
 from app.dicom.deidentify.table import SAFE_PRIVATE, VOCABULARY, is_plane
 from app.model.errors import BadDataset, permanent
+from app.model.keys import is_replacement
 
 PSEUDONYM_LENGTH = 16
 MAX_SEARCHED = 1 << 20

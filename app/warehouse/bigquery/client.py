@@ -162,6 +162,15 @@ class BigQueryReader:
                 text = "rows that insertAll wrote in the last 90 minutes cannot be removed yet"
                 raise WarehouseUnavailable(text) from None
 
+    def clear(self, table: str) -> int:
+        """Remove all rows of a table, whose name is known to be good."""
+        name = f"`{self._place.name}.{table}`"
+        with bigquery_errors():
+            rows = self._client.query(f"SELECT COUNT(*) AS n FROM {name}", timeout=TIMEOUT_S).result()
+            count = int(next(iter(rows))["n"])
+            self._client.query(f"TRUNCATE TABLE {name}", timeout=TIMEOUT_S).result(timeout=TIMEOUT_S)
+        return count
+
     def check(self) -> None:
         """Raise WarehouseUnavailable unless `instances` can be seen, which whoever reads or writes it may."""
         with bigquery_errors():
