@@ -251,6 +251,15 @@ class Browse(Section):
     ohif_url: str = Field(description="address of an OHIF viewer that opens studies; empty = none")
 
 
+class Deidentify(Section):
+    """Clean copies, by the command `deidentify`."""
+
+    key: str = Field(description="secret of pseudonyms, UIDs and date shifts, at least 32 bytes")
+    names: Literal["hash", "keep"] = Field(
+        description="names of files and folders: replaced by keyed ones (hash), or as they are (keep)"
+    )
+
+
 class Log(Section):
     """Log lines on stderr."""
 
@@ -273,6 +282,7 @@ class Settings(Section):
     archive: Archive
     api: Api
     browse: Browse
+    deidentify: Deidentify
     log: Log
 
     def archive_limits(self) -> ArchiveLimits:

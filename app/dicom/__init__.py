@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from app.dicom.read.collector import collector_paused
-from app.model.errors import BadDataset, PermanentError, Unrenderable, permanent
+from app.model.errors import BadDataset, CannotDeidentify, PermanentError, Unrenderable, permanent
 from app.model.options import DatasetLimits, DescribeOptions, MetadataOptions, PreviewOptions
-from app.model.values import Content, DatasetWarning, Instance
+from app.model.values import Content, DatasetWarning, Deidentified, Instance
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
+    from app.dicom.deidentify import Profile
     from app.dicom.read.dataset import ObjectDataset
 
 
@@ -94,6 +95,81 @@ def read_identity(content: Content, limits: DatasetLimits) -> tuple[str, str, st
         text_of(dataset, tag) for tag in (0x0020000D, 0x0020000E, 0x00080018, 0x00080016)
     )
     return study, series, instance, sop_class, fault is not None
+
+
+def clean_copy(content: Content, profile: Profile, secret: bytes, options: DescribeOptions) -> Deidentified:
+    """Return a clean copy of an object, checked by another reader, parsed and drawn.
+
+    Parameters
+    ----------
+    profile : what is removed, replaced and kept
+    secret : key of all that replaces values, at least 32 bytes
+    options : how it is read and drawn for the check
+
+    Raises
+    ------
+    NotDicom, BadDataset, LimitExceeded : as `read_dataset`
+    CannotDeidentify : it cannot be made clean, or the copy fails its check
+
+    References
+    ----------
+    PS3.15 Annex E
+    """
+    from app.dicom.deidentify import deidentify_dataset
+    from app.dicom.deidentify.keys import Keys
+    from app.dicom.deidentify.verify import findings
+    from app.dicom.read.dataset import read_dataset
+
+    with permanent(CannotDeidentify), collector_paused():
+        dataset = read_dataset(content, options.limits)
+        clean = deidentify_dataset(dataset, profile, Keys(secret), options.limits)
+        left = findings(clean.data, profile, clean.known)
+    if left:
+        raise CannotDeidentify(f"the copy failed its check: {left[0].code} at {left[0].tag}")
+    if error := _undrawn(replace(content, data=clean.data, opener=None, decode=None), options):
+        raise CannotDeidentify(f"the pixels of the copy cannot be decoded: {error}")
+    return Deidentified(clean.data, clean.counts)
+
+
+def check_clean(content: Content, profile: Profile, options: DescribeOptions) -> tuple[tuple[str, str], ...]:
+    """Return what is left in an object that should be clean: pairs of a tag and a code of `Finding`.
+
+    Parameters
+    ----------
+    profile : the one that it should be clean by
+
+    Raises
+    ------
+    NotDicom, BadDataset, LimitExceeded : as `read_dataset`
+    """
+    from app.dicom.deidentify import hides_in_pixels
+    from app.dicom.deidentify.verify import findings
+    from app.dicom.read.dataset import read_dataset
+
+    dataset = read_dataset(content, options.limits)
+    with content.open() as stream, permanent(BadDataset):
+        left = [(finding.tag, finding.code) for finding in findings(stream.read(), profile)]
+        if hides_in_pixels(dataset, options.limits):
+            left.append(("7FE00010", "hidden"))
+    if error := _undrawn(content, options):
+        left.append(("7FE00010", error))
+    return tuple(left)
+
+
+UNDECODABLE = frozenset(
+    (
+        *("bad_image_header", "unsupported_transfer_syntax", "image_too_large", "truncated_pixel_data"),
+        *("bad_encapsulation", "bad_codestream", "decode_failed", "limit_exceeded", "out_of_memory"),
+    )
+)
+"""Codes of PreviewError that say that nobody can look at the pixels."""
+
+
+def _undrawn(content: Content, options: DescribeOptions) -> str:
+    """Return why a frame of an object cannot be decoded, empty if it can or there is none."""
+    drawing = replace(options.preview, enabled=True, max_side=256, frame="representative", window="auto")
+    instance = describe(content, replace(options, preview=drawing))
+    return instance.preview_error or "" if instance.preview_error in UNDECODABLE else ""
 
 
 def _read(dataset: ObjectDataset, content: Content, options: MetadataOptions) -> Instance:

@@ -1,7 +1,7 @@
-"""De-identification by PS3.15 Annex E: pure functions from a data set to the bytes of a clean one, and a check.
+"""De-identification by PS3.15 Annex E: pure functions from a data set to a clean file, and a check of it.
 
-    identity -> who it is about     table, profile -> which action     actions, sweep -> elements
-    stream -> pixels                keys -> what replaces values       verify -> is it clean?
+identity -> who it is about     table, profile -> which action     actions, sweep -> elements
+stream -> pixels                keys -> what replaces values       verify -> is it clean?
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import BinaryIO, cast
 
 from app.dicom.deidentify.actions import (
-    SOP_CLASS,
     SOP_INSTANCE,
     Cleaner,
     Scope,
@@ -86,7 +85,10 @@ def deidentify_dataset(
     little = dataset.original_encoding[1] is not False
     scope = Scope(0, little, False, Charset(), b"")
     kept = dict(cleaner.elements(nodes, scope))
-    codes = [BASIC, *(OPTIONS[option] for option in OPTIONS if option in profile.options and option != "pixels")]
+    codes = [
+        BASIC,
+        *(OPTIONS[option] for option in OPTIONS if option in profile.options and option != "pixels"),
+    ]
     kept |= stamps(profile, codes)
     syntax = EXPLICIT_LITTLE
     if keyword is not None:
@@ -100,18 +102,31 @@ def deidentify_dataset(
     return CleanObject(data, known, dict(cleaner.counts))
 
 
-def _pixels(
-    dataset: ObjectDataset, source: Source, limits: DatasetLimits
-) -> tuple[str, dict[int, bytes]]:
+def _pixels(dataset: ObjectDataset, source: Source, limits: DatasetLimits) -> tuple[str, dict[int, bytes]]:
     """Return the transfer syntax of the pixel data, and their element without anything but picture."""
     try:
         header = read_header(dataset)
-        node = next(dataset.nodes[tag] for tag in PIXELS if tag in dataset.nodes and dataset.nodes[tag].length)
+        node = next(
+            dataset.nodes[tag] for tag in PIXELS if tag in dataset.nodes and dataset.nodes[tag].length
+        )
         if has_fragments(dataset, header.keyword):
             return _encapsulated(dataset, node, limits)
     except Unrenderable as error:
         raise CannotDeidentify(f"the pixel data cannot be read: {error.code}") from None
     return EXPLICIT_LITTLE, {node.tag: _native(dataset, node, header, source)}
+
+
+def hides_in_pixels(dataset: ObjectDataset, limits: DatasetLimits = DEFAULT_LIMITS) -> bool:
+    """Return whether the pixel data hold anything but picture, or cannot be followed."""
+    if pixel_keyword(dataset) is None:
+        return False
+    source = cleaner_source(dataset)
+    node = next(dataset.nodes[tag] for tag in PIXELS if tag in dataset.nodes and dataset.nodes[tag].length)
+    try:
+        _, written = _pixels(dataset, source, limits)
+    except CannotDeidentify:
+        return True
+    return source.value(node.offset, node.length) not in written[node.tag]
 
 
 def _native(dataset: ObjectDataset, node: Node, header: ImageHeader, source: Source) -> bytes:
@@ -123,9 +138,7 @@ def _native(dataset: ObjectDataset, node: Node, header: ImageHeader, source: Sou
     return element(node.tag, vr, clean_native(data, header))
 
 
-def _encapsulated(
-    dataset: ObjectDataset, node: Node, limits: DatasetLimits
-) -> tuple[str, dict[int, bytes]]:
+def _encapsulated(dataset: ObjectDataset, node: Node, limits: DatasetLimits) -> tuple[str, dict[int, bytes]]:
     layout = frame_layout(dataset, (), limits)
     stream = cast(BinaryIO, dataset.buffer)
     pixels = PixelBytes(layout.size, None, stream, layout.start, layout.words)
@@ -138,4 +151,4 @@ def _encapsulated(
     return layout.header.transfer_syntax, {node.tag: head(node.tag, "OB", UNDEFINED) + value + end}
 
 
-__all__ = ["SOP_CLASS", "SOP_INSTANCE", "CleanObject", "Known", "Profile", "deidentify_dataset"]
+__all__ = ["CleanObject", "Profile", "deidentify_dataset", "hides_in_pixels"]

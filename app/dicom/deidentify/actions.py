@@ -1,4 +1,4 @@
-"""The data set again, element by element, as the profile says: the actions X, Z, D, U, K and C at every depth."""
+"""The data set again by a profile: the actions X, Z, D, U, K and C for each element at every depth."""
 
 from __future__ import annotations
 
@@ -52,8 +52,35 @@ CODING_SCHEME_UID = 0x0008010C
 HL7_SCHEMES = "2.16.840.1.113883.6."
 """Root of the UIDs of coding schemes; they are in every object that names one (PS3.16 8)."""
 SCHEMES = frozenset(
-    "DCM SCT SRT SNM3 99SDM LN UCUM FMA RADLEX NCIT UMLS MDC IBSI I10 I9C NEU BARI ITIS_TSN PUBCHEM_CID RXNORM"
-    " MSH NDC ISO3166_1 RFC5646 DCMUID ACR BI".split()
+    [
+        "DCM",
+        "SCT",
+        "SRT",
+        "SNM3",
+        "99SDM",
+        "LN",
+        "UCUM",
+        "FMA",
+        "RADLEX",
+        "NCIT",
+        "UMLS",
+        "MDC",
+        "IBSI",
+        "I10",
+        "I9C",
+        "NEU",
+        "BARI",
+        "ITIS_TSN",
+        "PUBCHEM_CID",
+        "RXNORM",
+        "MSH",
+        "NDC",
+        "ISO3166_1",
+        "RFC5646",
+        "DCMUID",
+        "ACR",
+        "BI",
+    ]
 )
 """Coding schemes whose codes name no person."""
 PATIENT_NAME, PATIENT_ID, ICC_PROFILE = 0x00100010, 0x00100020, 0x00282000
@@ -63,7 +90,15 @@ STAMPED = frozenset((0x00120062, 0x00120063, 0x00120064, 0x00280303))
 DUMMIES = {
     **dict.fromkeys(STRINGS, b"REMOVED"),
     **{"AE": b"REMOVED", "AS": b"000Y", "CS": b"REMOVED", "DA": b"19000101", "DT": b"19000101000000"},
-    **{"DS": b"0", "IS": b"0", "TM": b"000000", "UR": b"removed:", "OB": b"\0\0", "OW": b"\0\0", "UN": b"\0\0"},
+    **{
+        "DS": b"0",
+        "IS": b"0",
+        "TM": b"000000",
+        "UR": b"removed:",
+        "OB": b"\0\0",
+        "OW": b"\0\0",
+        "UN": b"\0\0",
+    },
     **{vr: bytes(size) for vr, size in SIZES.items()},
 }
 """VR -> a valid value that says nothing."""
@@ -98,7 +133,7 @@ class Scope:
 
 @dataclass(slots=True)
 class Cleaner:
-    """Cleans the elements of one data set. counts: how often each action was applied, as the report says it."""
+    """Cleans the elements of one data set. counts: how often each action was applied."""
 
     source: Source
     profile: Profile
@@ -134,7 +169,9 @@ class Cleaner:
             data = self._element(found[tag], scope)
             if data:
                 kept.append((tag, data))
-        used = {tag & 0xFFFF0000 | tag >> 8 & 0xFF for tag, _ in kept if tag >> 16 & 1 and tag & 0xFFFF > 0xFF}
+        used = {
+            tag & 0xFFFF0000 | tag >> 8 & 0xFF for tag, _ in kept if tag >> 16 & 1 and tag & 0xFFFF > 0xFF
+        }
         return [(tag, data) for tag, data in kept if not tag >> 16 & 1 or tag & 0xFFFF > 0xFF or tag in used]
 
     def _element(self, node: Node, scope: Scope) -> bytes:
@@ -210,9 +247,13 @@ class Cleaner:
         if vr == "SQ":
             return self._sequence(node, scope, scope.words)
         if meant in DATES:
-            return self._date(node, vr, scope, self._dates) or b"" if vr in DATES else self._removed("removed")
+            return (
+                self._date(node, vr, scope, self._dates) or b"" if vr in DATES else self._removed("removed")
+            )
         if meant == "UI":
-            return self._copied(node, vr, scope) if "uids" in self.profile.options else self._uids(node, scope)
+            return (
+                self._copied(node, vr, scope) if "uids" in self.profile.options else self._uids(node, scope)
+            )
         if meant == "PN":
             self.counts["emptied"] += 1
             return head(tag, vr, 0)
@@ -272,7 +313,8 @@ class Cleaner:
             return self._removed("unparsable")
         within = replace(scope, parent=node.tag, words=words, little=scope.little or node.swapped)
         items = [
-            b"".join(data for _, data in self.elements(nodes, replace(within, creators={}))) for nodes in node.items
+            b"".join(data for _, data in self.elements(nodes, replace(within, creators={})))
+            for nodes in node.items
         ]
         return sequence(node.tag, items)
 
@@ -281,7 +323,11 @@ class Cleaner:
         words = Words.SWEPT if scope.coded else scope.words
         if words is Words.REPLACED or (words is Words.CLEANED and node.tag in CODE):
             self.counts["replaced"] += 1
-            return element(node.tag, vr, DUMMY_OF.get(node.tag, DUMMIES[vr])) if text.strip(" \0") else head(node.tag, vr, 0)
+            return (
+                element(node.tag, vr, DUMMY_OF.get(node.tag, DUMMIES[vr]))
+                if text.strip(" \0")
+                else head(node.tag, vr, 0)
+            )
         if node.tag in CODE:  # an identifier in a code is that of whoever is coded
             spans = self.known.spans(text, code=True)
             return self._changed(node, vr, scope, text, sweep.without(text, spans))
@@ -452,7 +498,9 @@ def stamps(profile: Profile, codes: Sequence[tuple[str, str]]) -> dict[int, byte
     """Return the attributes that say what was done (PS3.15 E.1.1, PS3.3 C.7.1.1)."""
     dates = {"K": b"UNMODIFIED", "C": b"MODIFIED", "X": b"REMOVED"}[profile.dates]
     items = [
-        element(CODE_VALUE, "SH", code.encode()) + element(SCHEME, "SH", b"DCM") + element(MEANING, "LO", name.encode())
+        element(CODE_VALUE, "SH", code.encode())
+        + element(SCHEME, "SH", b"DCM")
+        + element(MEANING, "LO", name.encode())
         for code, name in codes
     ]
     return {

@@ -18,8 +18,33 @@ GLUED, ALONE, LEAST = 5, 3, 2
 """From so many letters on an identifier counts inside a longer word, and as a word of its own; its fewest."""
 IDEOGRAPHS = "\u2e80"
 """From here on a character is a syllable or a word, and counts for two letters."""
-TITLES = frozenset("dr prof mr mrs ms miss md phd jr sr ii iii van von der den de la le el al bin".split())
-MONTHS = "jan feb mar apr may jun jul aug sep oct nov dec".split()
+TITLES = frozenset(
+    [
+        "dr",
+        "prof",
+        "mr",
+        "mrs",
+        "ms",
+        "miss",
+        "md",
+        "phd",
+        "jr",
+        "sr",
+        "ii",
+        "iii",
+        "van",
+        "von",
+        "der",
+        "den",
+        "de",
+        "la",
+        "le",
+        "el",
+        "al",
+        "bin",
+    ]
+)
+MONTHS = ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"]
 _MONTH = "|".join(MONTHS)
 DAY = re.compile(
     r"(?<!\d)(?:(?P<y>\d{4})(?P<s>[-/. ])(?P<m>\d\d?)(?P=s)(?P<d>\d\d?)"
@@ -117,7 +142,11 @@ def identifiers(values: Iterable[str]) -> set[str]:
         whole = squeeze(value)
         words = {squeeze(word) for word in re.split(r"[\s^=,;\\/]+", value)}
         found |= {whole, *words}
-    return {name for name in found if len(name) >= LEAST and _weight(name) >= ALONE and name not in TITLES and not _common(name)}
+    return {
+        name
+        for name in found
+        if len(name) >= LEAST and _weight(name) >= ALONE and name not in TITLES and not _common(name)
+    }
 
 
 def possible_days(match: re.Match[str]) -> set[tuple[int, int, int]]:
@@ -175,7 +204,9 @@ def keep_known_words(text: str) -> str:
         word = match.group().casefold()
         letters = re.sub(r"\d+", " ", word).split()
         short = all(len(digits) <= 3 for digits in re.findall(r"\d+", word))
-        known = word in VOCABULARY or (short and all(len(part) == 1 or part in VOCABULARY for part in letters))
+        known = word in VOCABULARY or (
+            short and all(len(part) == 1 or part in VOCABULARY for part in letters)
+        )
         return match.group() if known and (len(letters) <= 2 or word in VOCABULARY) else ""
 
     kept = WORDS.sub(one, text)
@@ -187,7 +218,7 @@ def _weight(name: str) -> int:
 
 
 def _common(name: str) -> bool:
-    """Return whether an identifier is too common to look for: a number of up to three digits, or one letter."""
+    """Return whether an identifier is too common to look for: a number of up to three digits, zeros, x's."""
     return (name.isdigit() and (len(name) <= ALONE or not name.strip("0"))) or not name.strip("x")
 
 

@@ -117,7 +117,11 @@ class _Checker:
         elif is_plane(tag) or element.tag.group == 0xFFFC or element.tag.group < 8:
             yield "hidden"
         elif element.VR == "UI":
-            if not self.keeps_uids and self.actions.get(tag) != "K" and not all(map(_is_fresh, _values(element))):
+            if (
+                not self.keeps_uids
+                and self.actions.get(tag) != "K"
+                and not all(map(_is_fresh, _values(element)))
+            ):
                 yield "original_uid"
         elif element.VR != "SQ" and element.value not in (None, "", b"") and not element.is_empty:
             yield from self.listed(element, self.actions.get(tag, ""))
