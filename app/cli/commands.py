@@ -223,6 +223,57 @@ def render(ctx: click.Context, /, file: Path, output: Path, **options: Any) -> N
 
 
 @cli.command()
+@click.argument("source", required=False, type=click.Path(exists=True, path_type=Path))
+@click.argument("target", required=False, type=click.Path(file_okay=False, path_type=Path))
+@click.option("--check", "folder", metavar="DIR", type=click.Path(exists=True, path_type=Path),
+              help="Report what is left in files that should be clean.")  # fmt: skip
+@click.option("--profile", default="basic", show_default=True, metavar="NAME|FILE",
+              help="basic, research, internal, or a JSON file.")  # fmt: skip
+@click.option("--key-file", type=click.Path(exists=True, dir_okay=False, path_type=Path),
+              help="File with the secret, instead of the setting deidentify.key.")  # fmt: skip
+@click.option("--names", type=click.Choice(["hash", "keep"]), help="Names of files and folders.")
+@click.option("--quiet", is_flag=True, help="No bar, and only the lines of what is not clean.")
+@click.pass_context
+def deidentify(
+    ctx: click.Context, /, source: Path | None, target: Path | None, folder: Path | None, **options: Any
+) -> None:
+    """Write clean copies of files into a folder, or check a folder of them.
+
+    The copies keep the folders' shape under keyed names; deidentified.csv in TARGET says which is which. A
+    second run goes on where the first one ended.
+    """
+    from app.cli import cleaning  # late, with pydicom
+
+    if (folder is None) == (target is None):
+        raise click.UsageError("name SOURCE and TARGET, or give --check DIR")
+    settings = settings_of(ctx, deidentify__names=options["names"])
+    quiet = options["quiet"]
+    with Bar("check" if folder else "deidentify", quiet) as bar:
+        tell = _unclean(bar.emit) if quiet else bar.emit
+        if folder is not None:
+            summary = cleaning.check(folder, settings, options["profile"], tell, bar.show)
+        else:
+            assert source is not None
+            assert target is not None
+            secret = cleaning.secret_of(settings, options["key_file"])
+            job = cleaning.Job(source, target, options["profile"], secret)
+            summary = cleaning.run(job, settings, tell, bar.show)
+    emit({"summary": summary})
+    if cleaning.FAULTS & summary.keys():
+        ctx.exit(1)
+
+
+def _unclean(tell: ingesting.Emit) -> Callable[[ingesting.Line], None]:
+    """Return a function that passes on only the lines of files that are not clean."""
+
+    def take(line: ingesting.Line) -> None:
+        if line["status"] not in ("clean", "unchanged"):
+            tell(line)
+
+    return take
+
+
+@cli.command()
 @click.argument("sql")
 @click.option("--json", "as_json", is_flag=True, help="A JSON array of objects instead of a table.")
 @click.pass_context
@@ -331,7 +382,7 @@ def config_show(ctx: click.Context) -> None:
     for path, origin in sorted(loaded.origins.items()):
         section, key = path.split(".")
         value = values[section][key]
-        if value and key.endswith(("key", "_secret")):
+        if value and f"_{key}".endswith(("_key", "_secret")):
             value = "***"
         emit({"setting": path, "value": masked(value) if isinstance(value, str) else value, "from": origin})
 

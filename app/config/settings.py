@@ -255,7 +255,8 @@ class Deidentify(Section):
     """De-identification: with a profile, everything that leaves the lake comes from clean copies."""
 
     profile: str = Field(
-        description="off, basic (dates removed), research (dates shifted), internal, or the path of a JSON file"
+        description="off, basic (dates removed), research (dates shifted), internal, or the path of a JSON"
+        " file"
     )
     collections: dict[str, str] = Field(
         description="profile of the objects below a first path segment, which keeps its name in rows"

@@ -22,11 +22,12 @@ from app.model.options import (
     MetadataOptions,
     PreviewOptions,
 )
-from app.model.values import Content, DatasetWarning, Instance
+from app.model.values import Content, DatasetWarning, Deidentified, Instance
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
+    from app.dicom.deidentify import Profile
     from app.dicom.read.dataset import ObjectDataset
 
 
@@ -35,8 +36,9 @@ def describe(content: Content, options: DescribeOptions) -> Instance:
     """Return the columns, metadata, document and preview of one object, or of its clean copy.
 
     With `options.clean`, `content.uri` is the address that the copy will have; in that of a member of an
-    archive, ANY_MEMBER stands for its name. The result depends only on the bytes and the options, except for `took_ms`. A preview that cannot be made
-    is None, with the reason in `preview_error`; one that another process must draw is None, with `pdf` set.
+    archive, ANY_MEMBER stands for its name. The result depends only on the bytes and the options, except for
+    `took_ms`. A preview that cannot be made is None, with the reason in `preview_error`; one that another
+    process must draw is None, with `pdf` set.
 
     Raises
     ------
@@ -46,12 +48,9 @@ def describe(content: Content, options: DescribeOptions) -> Instance:
     """
     from app.dicom.read.dataset import read_dataset
 
-    began = perf_counter()
-    copy, member = None, content.member
     if options.clean is not None:
-        copy = clean_copy(content, options.clean, options.limits)
-        member = shown_member(content.member, options.clean)
-        content = _of_copy(content, copy, member)
+        return _describe_copy(content, options.clean, replace(options, clean=None))
+    began = perf_counter()
     dataset = read_dataset(content, options.limits)
     instance = _read(dataset, content, options.metadata)
     if (fault := _strictly(instance, options.metadata)) is not None:
@@ -60,47 +59,28 @@ def describe(content: Content, options: DescribeOptions) -> Instance:
     png, error, overruled, pdf = _preview(dataset, options.preview)
     took = {"parse": _ms(parsed - began), "render": _ms(perf_counter() - parsed)}
     warnings = (*instance.warnings, *overruled)
-    instance = replace(instance, preview=png, preview_error=error, warnings=warnings, took_ms=took, pdf=pdf)
-    return replace(instance, member=member, copy=copy)
+    return replace(instance, preview=png, preview_error=error, warnings=warnings, took_ms=took, pdf=pdf)
 
 
-def clean_copy(content: Content, clean: CleanOptions, limits: DatasetLimits) -> bytes:
-    """Return a de-identified copy of an object that has passed the check of an independent reader.
-
-    Raises
-    ------
-    NotDicom, BadDataset, LimitExceeded : as `read_dataset`
-    CannotDeidentify : no copy can be made that is certainly clean
-
-    References
-    ----------
-    PS3.15 Annex E
-    """
-    from app.dicom.deidentify import deidentify_dataset
+def _describe_copy(content: Content, clean: CleanOptions, options: DescribeOptions) -> Instance:
     from app.dicom.deidentify.profile import read_profile
-    from app.dicom.deidentify.verify import findings
-    from app.dicom.read.dataset import read_dataset
 
-    dataset = read_dataset(content, limits)
+    began = perf_counter()
     profile = read_profile(clean.profile, clean.pixels)
-    with permanent(CannotDeidentify):
-        made = deidentify_dataset(dataset, profile, Keys(clean.secret), limits)
-        left = findings(made.data, profile, made.known)
-    if left:
-        places = ", ".join(sorted({f"{one.tag} {one.code}" for one in left})[:5])
-        raise CannotDeidentify(f"the copy did not pass the check: {places}")
-    return made.data
-
-
-def shown_member(label: str | None, clean: CleanOptions) -> str | None:
-    """Return the name under which a member of an archive appears."""
-    return label if label is None or clean.keep_names else Keys(clean.secret).name(label)
-
-
-def _of_copy(content: Content, copy: bytes, member: str | None) -> Content:
+    copy = _cleaned(content, profile, clean.secret, options).data
+    took = _ms(perf_counter() - began)
+    member = content.member
+    if member is not None and not clean.keep_names:
+        member = Keys(clean.secret).name(member)
     before, any_member, after = content.uri.rpartition(ANY_MEMBER)
     uri = content.uri if member is None or not any_member else f"{before}{member}{after}"
-    return Content(content.ref, uri, len(copy), data=copy)
+    of_copy = Content(content.ref, uri, len(copy), data=copy)
+    instance = describe(of_copy, options)
+    error = instance.preview_error if options.preview.enabled else _undrawn(of_copy, options)
+    if error in UNDECODABLE:
+        raise CannotDeidentify(f"the pixels of the copy cannot be decoded: {error}")
+    took_ms = {**instance.took_ms, "parse": instance.took_ms["parse"] + took}
+    return replace(instance, member=member, copy=copy, took_ms=took_ms)
 
 
 def draw_page(pdf: bytes, options: PreviewOptions) -> tuple[bytes, int]:
@@ -149,6 +129,86 @@ def read_identity(content: Content, limits: DatasetLimits) -> tuple[str, str, st
         text_of(dataset, tag) for tag in (0x0020000D, 0x0020000E, 0x00080018, 0x00080016)
     )
     return study, series, instance, sop_class, fault is not None
+
+
+def clean_copy(content: Content, profile: Profile, secret: bytes, options: DescribeOptions) -> Deidentified:
+    """Return a clean copy of an object, checked by another reader, parsed and drawn.
+
+    Parameters
+    ----------
+    profile : what is removed, replaced and kept
+    secret : key of all that replaces values, at least 32 bytes
+    options : how it is read and drawn for the check
+
+    Raises
+    ------
+    NotDicom, BadDataset, LimitExceeded : as `read_dataset`
+    CannotDeidentify : it cannot be made clean, or the copy fails its check
+
+    References
+    ----------
+    PS3.15 Annex E
+    """
+    clean = _cleaned(content, profile, secret, options)
+    if error := _undrawn(replace(content, data=clean.data, opener=None, decode=None), options):
+        raise CannotDeidentify(f"the pixels of the copy cannot be decoded: {error}")
+    return clean
+
+
+def _cleaned(content: Content, profile: Profile, secret: bytes, options: DescribeOptions) -> Deidentified:
+    """Return a clean copy that was checked by another reader, but not yet drawn."""
+    from app.dicom.deidentify import deidentify_dataset
+    from app.dicom.deidentify.verify import findings
+    from app.dicom.read.dataset import read_dataset
+
+    with permanent(CannotDeidentify), collector_paused():
+        dataset = read_dataset(content, options.limits)
+        clean = deidentify_dataset(dataset, profile, Keys(secret), options.limits)
+        left = findings(clean.data, profile, clean.known)
+    if left:
+        raise CannotDeidentify(f"the copy failed its check: {left[0].code} at {left[0].tag}")
+    return Deidentified(clean.data, clean.counts)
+
+
+def check_clean(content: Content, profile: Profile, options: DescribeOptions) -> tuple[tuple[str, str], ...]:
+    """Return what is left in an object that should be clean: pairs of a tag and a code of `Finding`.
+
+    Parameters
+    ----------
+    profile : the one that it should be clean by
+
+    Raises
+    ------
+    NotDicom, BadDataset, LimitExceeded : as `read_dataset`
+    """
+    from app.dicom.deidentify import hides_in_pixels
+    from app.dicom.deidentify.verify import findings
+    from app.dicom.read.dataset import read_dataset
+
+    dataset = read_dataset(content, options.limits)
+    with content.open() as stream, permanent(BadDataset):
+        left = [(finding.tag, finding.code) for finding in findings(stream.read(), profile)]
+        if hides_in_pixels(dataset, options.limits):
+            left.append(("7FE00010", "hidden"))
+    if error := _undrawn(content, options):
+        left.append(("7FE00010", error))
+    return tuple(left)
+
+
+UNDECODABLE = frozenset(
+    (
+        *("bad_image_header", "unsupported_transfer_syntax", "image_too_large", "truncated_pixel_data"),
+        *("bad_encapsulation", "bad_codestream", "decode_failed", "limit_exceeded", "out_of_memory"),
+    )
+)
+"""Codes of PreviewError that say that nobody can look at the pixels."""
+
+
+def _undrawn(content: Content, options: DescribeOptions) -> str:
+    """Return why a frame of an object cannot be decoded, empty if it can or there is none."""
+    drawing = replace(options.preview, enabled=True, max_side=256, frame="representative", window="auto")
+    instance = describe(content, replace(options, preview=drawing))
+    return instance.preview_error or "" if instance.preview_error in UNDECODABLE else ""
 
 
 def _read(dataset: ObjectDataset, content: Content, options: MetadataOptions) -> Instance:

@@ -1,4 +1,4 @@
-"""De-identification of a lake: what happens to the objects of a collection, and under which names they appear.
+"""De-identification of a lake: what becomes of the objects of a collection, and how they are named.
 
 Names of objects often hold names of patients, so what leaves the lake shows keyed hashes of them.
 """

@@ -1,4 +1,4 @@
-"""Pseudonyms, replacement UIDs and date shifts, all from one secret: the same on every machine and every day."""
+"""Pseudonyms, replacement UIDs and date shifts, all from one secret and so the same on every machine."""
 
 from __future__ import annotations
 

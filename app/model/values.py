@@ -185,6 +185,14 @@ class Instance:
 
 
 @dataclass(frozen=True, slots=True)
+class Deidentified:
+    """A clean copy of one data set, as a file, and how many elements each action was applied to."""
+
+    data: bytes
+    counts: Mapping[str, Count] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class Reason:
     """Why a message was given up: a stable code and one sentence without any value of a data set."""
 

@@ -1,4 +1,4 @@
-"""De-identification by PS3.15 Annex E: pure functions from a data set to the bytes of a clean one, and a check.
+"""De-identification by PS3.15 Annex E: pure functions from a data set to a clean file, and a check of it.
 
 identity -> who it is about     table, profile -> which action     actions, sweep -> elements
 stream -> pixels                keys -> what replaces values       verify -> is it clean?
@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import BinaryIO, cast
 
 from app.dicom.deidentify.actions import (
-    SOP_CLASS,
     SOP_INSTANCE,
     Cleaner,
     Scope,
@@ -117,6 +116,19 @@ def _pixels(dataset: ObjectDataset, source: Source, limits: DatasetLimits) -> tu
     return EXPLICIT_LITTLE, {node.tag: _native(dataset, node, header, source)}
 
 
+def hides_in_pixels(dataset: ObjectDataset, limits: DatasetLimits = DEFAULT_LIMITS) -> bool:
+    """Return whether the pixel data hold anything but picture, or cannot be followed."""
+    if pixel_keyword(dataset) is None:
+        return False
+    source = cleaner_source(dataset)
+    node = next(dataset.nodes[tag] for tag in PIXELS if tag in dataset.nodes and dataset.nodes[tag].length)
+    try:
+        _, written = _pixels(dataset, source, limits)
+    except CannotDeidentify:
+        return True
+    return source.value(node.offset, node.length) not in written[node.tag]
+
+
 def _native(dataset: ObjectDataset, node: Node, header: ImageHeader, source: Source) -> bytes:
     data = source.value(node.offset, node.length)
     vr = settled_vr(node.vr, False)
@@ -139,4 +151,4 @@ def _encapsulated(dataset: ObjectDataset, node: Node, limits: DatasetLimits) -> 
     return layout.header.transfer_syntax, {node.tag: head(node.tag, "OB", UNDEFINED) + value + end}
 
 
-__all__ = ["SOP_CLASS", "SOP_INSTANCE", "CleanObject", "Known", "Profile", "deidentify_dataset"]
+__all__ = ["CleanObject", "Profile", "deidentify_dataset", "hides_in_pixels"]

@@ -1,4 +1,4 @@
-"""The data set again, element by element, as the profile says: the actions X, Z, D, U, K and C at every depth."""
+"""The data set again by a profile: the actions X, Z, D, U, K and C for each element at every depth."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from pydicom._uid_dict import UID_dictionary
 from pydicom.charset import convert_encodings, encode_string
 
 from app.dicom.deidentify import sweep
+from app.model.keys import Keys, shifted
 from app.dicom.deidentify.profile import Profile
 from app.dicom.deidentify.stream import clean_icc
 from app.dicom.deidentify.sweep import STANDARD_UIDS, Known
@@ -26,7 +27,6 @@ from app.dicom.read.dataset import ObjectDataset
 from app.dicom.read.nesting import Node
 from app.dicom.read.vr import LONG, PIXELS, private_vr, public_vr
 from app.dicom.write.elements import element, head, sequence, settled_vr
-from app.model.keys import Keys, shifted
 
 TEXT = frozenset(("LO", "LT", "SH", "ST", "UC", "UT"))
 STRINGS = frozenset((*TEXT, "PN"))
@@ -52,7 +52,35 @@ CODING_SCHEME_UID = 0x0008010C
 HL7_SCHEMES = "2.16.840.1.113883.6."
 """Root of the UIDs of coding schemes; they are in every object that names one (PS3.16 8)."""
 SCHEMES = frozenset(
-    ["DCM", "SCT", "SRT", "SNM3", "99SDM", "LN", "UCUM", "FMA", "RADLEX", "NCIT", "UMLS", "MDC", "IBSI", "I10", "I9C", "NEU", "BARI", "ITIS_TSN", "PUBCHEM_CID", "RXNORM", "MSH", "NDC", "ISO3166_1", "RFC5646", "DCMUID", "ACR", "BI"]
+    [
+        "DCM",
+        "SCT",
+        "SRT",
+        "SNM3",
+        "99SDM",
+        "LN",
+        "UCUM",
+        "FMA",
+        "RADLEX",
+        "NCIT",
+        "UMLS",
+        "MDC",
+        "IBSI",
+        "I10",
+        "I9C",
+        "NEU",
+        "BARI",
+        "ITIS_TSN",
+        "PUBCHEM_CID",
+        "RXNORM",
+        "MSH",
+        "NDC",
+        "ISO3166_1",
+        "RFC5646",
+        "DCMUID",
+        "ACR",
+        "BI",
+    ]
 )
 """Coding schemes whose codes name no person."""
 PATIENT_NAME, PATIENT_ID, ICC_PROFILE = 0x00100010, 0x00100020, 0x00282000
@@ -105,7 +133,7 @@ class Scope:
 
 @dataclass(slots=True)
 class Cleaner:
-    """Cleans the elements of one data set. counts: how often each action was applied, as the report says it."""
+    """Cleans the elements of one data set. counts: how often each action was applied."""
 
     source: Source
     profile: Profile

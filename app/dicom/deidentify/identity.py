@@ -1,4 +1,4 @@
-"""Who a data set is about: the subject that keys depend on, and every known identifier, found at any depth."""
+"""Who a data set is about: the subject that keys depend on, and every known identifier at any depth."""
 
 from __future__ import annotations
 

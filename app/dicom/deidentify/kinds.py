@@ -1,4 +1,4 @@
-"""Kinds of objects that may show a name where no rule for attributes reaches, and which option releases them."""
+"""Kinds of objects that may show a name where no rule for attributes reaches, and what releases them."""
 
 from __future__ import annotations
 
@@ -27,10 +27,8 @@ def held_back(sop_class: str, transfer_syntax: str, burned_in: str, profile: Pro
     if sop_class == DICOMDIR:
         return "a DICOMDIR names files and patients: make a new one of the clean files"
     if (
-        (transfer_syntax.startswith("1.2.840.10008.1.2.4.10")
-        and transfer_syntax in VIDEO)
-        or sop_class in FILMED
-    ):
+        transfer_syntax.startswith("1.2.840.10008.1.2.4.10") and transfer_syntax in VIDEO
+    ) or sop_class in FILMED:
         return "video cannot be checked for burned-in text"
     if sop_class.startswith(STORAGE + "104."):
         return "encapsulated documents cannot be cleaned"

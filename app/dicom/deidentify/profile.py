@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from importlib.resources import files
-from pathlib import Path
 from typing import Any, cast
 
 import jsonschema
@@ -101,32 +100,13 @@ def read_profile(text: str, pixels: bool = False) -> Profile:
     ------
     ConfigError : there is no such profile, or the text is not one
     """
-    if text in PROFILES:
-        profile = PROFILES[text]
-    else:
+    profile = PROFILES.get(text)
+    if profile is None:
         try:
             profile = profile_of("file", json.loads(text))
         except ValueError:
             raise ConfigError(f"it is no profile: give {', '.join(PROFILES)} or a JSON file") from None
     return replace(profile, options=profile.options | {"pixels"}) if pixels else profile
-
-
-def load_profile(name: str) -> Profile:
-    """Return a profile by its name, or from a JSON file.
-
-    Raises
-    ------
-    ConfigError : there is no such profile, or the file is not one
-    """
-    if name in PROFILES:
-        return PROFILES[name]
-    path = Path(name)
-    if not path.is_file():
-        raise ConfigError(f"{name} is no profile: give {', '.join(PROFILES)} or a JSON file")
-    try:
-        return profile_of(path.stem, json.loads(path.read_bytes()))
-    except ValueError as error:
-        raise ConfigError(f"the profile {name} is not JSON: {error}") from None
 
 
 def profile_of(name: str, value: Any) -> Profile:

@@ -1,4 +1,4 @@
-"""Pixel data and colour profiles without anything but picture: no comments, thumbnails, padding or hidden bits."""
+"""Pixel data and colour profiles with nothing but picture: no comments, thumbnails, padding, hidden bits."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import struct
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -19,7 +20,7 @@ from app.dicom.read.vr import ITEM
 from app.model.errors import CannotDeidentify
 
 MARKER = re.compile(rb"\xff[\xc0-\xcf\xd8-\xfe]")
-"""What ends entropy-coded data of a JPEG frame, restarts excepted; JPEG-LS stuffs so that it holds there too."""
+"""What ends entropy-coded data of a JPEG or JPEG-LS frame; restarts do not."""
 ADOBE, JFIF, COLOUR = 0xEE, 0xE0, 0xE8
 """Application segments that a decoder needs for colours; COLOUR is HP's transform in JPEG-LS."""
 SOI, EOI, SOS, COMMENT = 0xD8, 0xD9, 0xDA, 0xFE
@@ -103,7 +104,7 @@ def _without_unused_bits(data: bytes, header: ImageHeader) -> bytes:
         if np.array_equal(extended, cells):
             return data
         plain = extended
-    return plain.astype(f"<{kind}").tobytes()
+    return bytes(plain.astype(f"<{kind}").tobytes())
 
 
 def clean_frames(
@@ -118,14 +119,14 @@ def clean_frames(
 
     Raises
     ------
-    CannotDeidentify : a transfer syntax that this version does not read, or a codestream that it cannot follow
+    CannotDeidentify : the transfer syntax is not read, or a codestream cannot be followed
     """
     syntax = header.transfer_syntax
     if syntax not in CODECS and syntax not in BYTEWISE:
         raise CannotDeidentify("frames in a transfer syntax that is not read cannot be checked")
     bounds = layout.offsets.tolist()
     frames = []
-    for begin, end in zip(bounds, bounds[1:], strict=False):
+    for begin, end in pairwise(bounds):
         frames.append(clean_frame(read(begin, end), header))
     return EncapsulatedFrames(tuple(frames))
 
@@ -268,10 +269,7 @@ def _clean_rle(data: bytes, header: ImageHeader) -> bytes:
     if starts != sorted(starts) or starts[0] < 64:
         raise CannotDeidentify("the segments of an RLE frame overlap")
     size = -(-header.pixels // 8) if header.bits_allocated == 1 else header.pixels
-    segments = [
-        data[start : _end_of_runs(data, start, end, size)]
-        for start, end in zip(starts, starts[1:], strict=False)
-    ]
+    segments = [data[start : _end_of_runs(data, start, end, size)] for start, end in pairwise(starts)]
     segments = [segment + b"\0" * (len(segment) % 2) for segment in segments]
     offsets, position = [], 64
     for segment in segments:

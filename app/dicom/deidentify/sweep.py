@@ -18,7 +18,32 @@ GLUED, ALONE, LEAST = 5, 3, 2
 """From so many letters on an identifier counts inside a longer word, and as a word of its own; its fewest."""
 IDEOGRAPHS = "\u2e80"
 """From here on a character is a syllable or a word, and counts for two letters."""
-TITLES = frozenset(["dr", "prof", "mr", "mrs", "ms", "miss", "md", "phd", "jr", "sr", "ii", "iii", "van", "von", "der", "den", "de", "la", "le", "el", "al", "bin"])
+TITLES = frozenset(
+    [
+        "dr",
+        "prof",
+        "mr",
+        "mrs",
+        "ms",
+        "miss",
+        "md",
+        "phd",
+        "jr",
+        "sr",
+        "ii",
+        "iii",
+        "van",
+        "von",
+        "der",
+        "den",
+        "de",
+        "la",
+        "le",
+        "el",
+        "al",
+        "bin",
+    ]
+)
 MONTHS = ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"]
 _MONTH = "|".join(MONTHS)
 DAY = re.compile(
@@ -193,7 +218,7 @@ def _weight(name: str) -> int:
 
 
 def _common(name: str) -> bool:
-    """Return whether an identifier is too common to look for: a number of up to three digits, or one letter."""
+    """Return whether an identifier is too common to look for: a number of up to three digits, zeros, x's."""
     return (name.isdigit() and (len(name) <= ALONE or not name.strip("0"))) or not name.strip("x")
 
 
