@@ -121,7 +121,7 @@ def open_services(settings: Settings) -> Services:
 
 
 def _cleaning(settings: Settings, prefix: str) -> Cleaning | None:
-    """Return how the lake de-identifies; the file of a profile is read now, so that all objects get the same."""
+    """Return how the lake de-identifies; the file of a profile is read once, at the start."""
     clean = settings.deidentify
     if clean.profile == OFF and set(clean.collections.values()) <= {OFF}:
         return None

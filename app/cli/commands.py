@@ -30,7 +30,9 @@ from app.cli.one_file import content_of, in_worker, picture_of
 from app.cli.text_table import table
 from app.jobs import dead_letters
 from app.jobs import ingest as ingesting
+from app.jobs.adopt import adopt, check_profile
 from app.jobs.prune import prune
+from app.model.errors import ConfigError, DicomlakeError
 from app.model.names import spelled
 from app.services import open_services
 from app.warehouse import Warehouse
@@ -68,7 +70,13 @@ def serve(ctx: click.Context, host: str | None, port: int | None, accept_removal
 
     settings = settings_of(ctx, server.faults, api__host=host, api__port=port)
     with server.listen(settings.api.host, settings.api.port) as sock:
-        server.serve(replace(open_services(settings), accept_removals=accept_removals), sock)
+        services = open_services(settings)
+        try:
+            check_profile(services)
+        except DicomlakeError:
+            services.close()
+            raise
+        server.serve(replace(services, accept_removals=accept_removals), sock)
 
 
 @cli.command()
@@ -116,6 +124,9 @@ def ingest(
     summary: dict[str, object] = {}
     pruned: dict[str, object] = {}
     with opened(ctx) as services:
+        check_profile(services)
+        if folder is not None and services.cleaning and not services.cleaning.keep_names:
+            raise ConfigError("--prune: needs names of files in rows; deidentify.names is hash")
         if paths:
             with Bar("ingest", quiet) as bar:
                 tell = _wanted(bar.emit, quiet, failures)
@@ -233,19 +244,30 @@ def render(ctx: click.Context, /, file: Path, output: Path, **options: Any) -> N
               help="File with the secret, instead of the setting deidentify.key.")  # fmt: skip
 @click.option("--names", type=click.Choice(["hash", "keep"]), help="Names of files and folders.")
 @click.option("--quiet", is_flag=True, help="No bar, and only the lines of what is not clean.")
+@click.option("--adopt", "adopting", is_flag=True,
+              help="Change the lake to the profile in the settings: describe all anew, remove what was.")  # fmt: skip
 @click.pass_context
 def deidentify(
-    ctx: click.Context, /, source: Path | None, target: Path | None, folder: Path | None, **options: Any
+    ctx: click.Context,
+    /,
+    source: Path | None,
+    target: Path | None,
+    folder: Path | None,
+    adopting: bool,
+    **options: Any,
 ) -> None:
-    """Write clean copies of files into a folder, or check a folder of them.
+    """Write clean copies of files into a folder, check a folder of them, or change the lake's profile.
 
     The copies keep the folders' shape under keyed names; deidentified.csv in TARGET says which is which. A
     second run goes on where the first one ended.
     """
     from app.cli import cleaning  # late, with pydicom
 
-    if (folder is None) == (target is None):
-        raise click.UsageError("name SOURCE and TARGET, or give --check DIR")
+    if adopting and source is None and folder is None:
+        _adopt(ctx, options["quiet"])
+        return
+    if (folder is None) == (target is None) or adopting:
+        raise click.UsageError("name SOURCE and TARGET, or give --check DIR or --adopt alone")
     settings = settings_of(ctx, deidentify__names=options["names"])
     quiet = options["quiet"]
     with Bar("check" if folder else "deidentify", quiet) as bar:
@@ -263,11 +285,21 @@ def deidentify(
         ctx.exit(1)
 
 
+def _adopt(ctx: click.Context, quiet: bool) -> None:
+    with opened(ctx) as services, Bar("describe", quiet) as bar:
+        tell = _unclean(bar.emit) if quiet else bar.emit
+        summary = adopt(services, tell, bar.show)
+    emit({"summary": summary})
+    described = summary["described"]
+    if isinstance(described, dict) and ingesting.FAULTS & described.keys():
+        ctx.exit(1)
+
+
 def _unclean(tell: ingesting.Emit) -> Callable[[ingesting.Line], None]:
     """Return a function that passes on only the lines of files that are not clean."""
 
     def take(line: ingesting.Line) -> None:
-        if line["status"] not in ("clean", "unchanged"):
+        if line["status"] not in ("clean", "stored", "unchanged"):
             tell(line)
 
     return take

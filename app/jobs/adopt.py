@@ -21,7 +21,7 @@ from app.storage.local.storage import LocalStorage
 from app.warehouse import queries
 
 RECORD = f"{STATE}deidentify.json"
-NONE = "off"
+NONE, UNFINISHED = "off", "unfinished"
 TABLES = ("instances", "failures")
 """Tables that an adoption empties. `dead_letter` keeps events verbatim: requeue needs them."""
 AT_ONCE = 16
@@ -51,8 +51,8 @@ def adopt(
 ) -> dict[str, object]:
     """Remove all that was described with an earlier profile, then describe every object of the source anew.
 
-    Rows go first, so that none points at an artifact that is gone; the record is written last, so that after
-    a crash the start is still refused and the adoption can be repeated. Objects outside of the source, which
+    Rows go first, so that none points at an artifact that is gone. Until the end the record names no profile, so
+    that after a crash the start is still refused and the adoption can be repeated. Objects outside of the source, which
     `ingest` described in place, are only counted: ingest them again.
 
     Returns
@@ -60,6 +60,7 @@ def adopt(
     how many rows, failures and artifacts were removed, and how many objects ended in which way
     """
     outside = _outside(services)
+    _record(services, UNFINISHED)
     removed = {table: services.warehouse.clear(table) for table in TABLES}
     artifacts = _remove_artifacts(services)
     if isinstance(services.source, LocalStorage):

@@ -48,7 +48,9 @@ def lake(tmp_path_factory):
         archive.writestr("SMITH/junk.dcm", b"\x00" * 300)
     with Service(folder, **settings) as service:
         wanted = len(FILES) + 1
-        assert until(lambda: len(rows(service)) == wanted and len(letters(service)) == 2), service.log.read_text()
+        assert until(lambda: len(rows(service)) == wanted and len(letters(service)) == 2), (
+            service.log.read_text()
+        )
         yield service
 
 
