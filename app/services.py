@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import posixpath
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
@@ -10,17 +11,20 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
+from app.announce import Announcers, Options, check_announcers, open_announcers
+from app.announce.announcements import dead_lettered, object_uri
 from app.bus import Bus, Connect, DeliveryPolicy, check_bus, open_bus
 from app.config import SECTIONS, Settings, loader_variables
 from app.model.cleaning import OFF, Cleaning
 from app.model.errors import ConfigError, TransientError
-from app.model.values import Instance, Row
+from app.model.values import Instance, Message, Reason, Row
 from app.plumbing.admission import Budget, Space
 from app.storage import Storage, WatchOptions, check_storage, open_storage
 from app.telemetry.metrics import Metrics
 from app.upgrade import move_queue
 from app.warehouse import Warehouse, check_warehouse, open_warehouse
 from app.warehouse.batch import BatchedWarehouse
+from app.warehouse.queries import last_failure, stored_letter
 from app.workers.pool import Workers
 
 PATIENCE_S = 30.0
@@ -39,13 +43,14 @@ def _now() -> datetime:
     return datetime.now(UTC)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Services:
     """Everything that a running dicomlake holds open.
 
     own_prefixes: for each source bucket, the prefixes of our own artifacts in it. index: the file that stores
-    generations of files. accept_removals: treat files missing at the start as removed, even if it looks like
-    an unmounted disk. cleaning: how this lake de-identifies; None where it does not.
+    generations of files. letter_announcers: targets of dead letters. accept_removals: treat files missing at
+    the start as removed, even if it looks like an unmounted disk. cleaning: how this lake de-identifies; None
+    where it does not.
     """
 
     settings: Settings
@@ -59,6 +64,8 @@ class Services:
     space: Space
     own_prefixes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     index: Path | None = None
+    announcers: Announcers = field(default_factory=Announcers)
+    letter_announcers: Announcers = field(default_factory=Announcers)
     now: Callable[[], datetime] = _now
     accept_removals: bool = False
     cleaning: Cleaning | None = None
@@ -77,9 +84,10 @@ class Services:
         return self.source.uri(self.cleaning.name(name) if self.cleaning else name, bucket)
 
     def close(self) -> None:
-        """Close in the direction of the data: watcher, queue, workers, warehouse, artifacts."""
+        """Close in the direction of the data: watcher, queue, workers, targets, warehouse, artifacts."""
+        targets = self.letter_announcers, self.announcers
         with ExitStack() as stack:
-            for part in (self.artifacts, self.warehouse, self.workers, self.bus, self.source):
+            for part in (self.artifacts, self.warehouse, *targets, self.workers, self.bus, self.source):
                 stack.callback(part.close)
 
 
@@ -102,6 +110,11 @@ def open_services(settings: Settings) -> Services:
         warehouse = BatchedWarehouse(backend, settings.warehouse.batch_rows, settings.warehouse.batch_bytes)
         opened.callback(warehouse.close)
         warehouse.create()
+        announce, options = settings.announce, _announce_options(settings)
+        announcers = open_announcers("announce.urls", announce.urls, options)
+        opened.callback(announcers.close)
+        letters = open_announcers("announce.dead_letter_urls", announce.dead_letter_urls, options)
+        opened.callback(letters.close)
         limits = settings.workers
         workers = Workers(
             limits.count,
@@ -110,14 +123,25 @@ def open_services(settings: Settings) -> Services:
             retire_if=_decoder_failed,
             environment=loader_variables(),
         )
-        bus = _open_bus(settings, warehouse, workers.count)
+        bus = _open_bus(settings, warehouse, letters, workers.count)
         opened.callback(bus.close)
         opened.pop_all()
-    own = own_prefixes(settings, source.bucket)
-    budget = Budget(limits.inflight_bytes, PATIENCE_S)
-    space = Space(_folders(settings), settings.delivery.min_free_bytes)
-    parts = source, artifacts, warehouse, bus, workers, Metrics(), budget, space
-    return Services(settings, *parts, own, index, cleaning=_cleaning(settings, source.prefix))
+    return Services(
+        settings=settings,
+        source=source,
+        artifacts=artifacts,
+        warehouse=warehouse,
+        bus=bus,
+        workers=workers,
+        metrics=Metrics(),
+        budget=Budget(limits.inflight_bytes, PATIENCE_S),
+        space=Space(_folders(settings), settings.delivery.min_free_bytes),
+        own_prefixes=own_prefixes(settings, source.bucket),
+        index=index,
+        announcers=announcers,
+        letter_announcers=letters,
+        cleaning=_cleaning(settings, source.prefix),
+    )
 
 
 def _cleaning(settings: Settings, prefix: str) -> Cleaning | None:
@@ -129,12 +153,12 @@ def _cleaning(settings: Settings, prefix: str) -> Cleaning | None:
         raise ConfigError("deidentify.profile: off is for the whole lake; give every collection a profile")
     profiles = {name: _profile(name) for name in {clean.profile, *clean.collections.values()}}
     return Cleaning(
-        profiles[clean.profile],
-        clean.key.encode(),
-        {folder: profiles[name] for folder, name in clean.collections.items()},
-        clean.pixels,
-        clean.names == "keep",
-        prefix,
+        profile=profiles[clean.profile],
+        secret=clean.key.encode(),
+        collections={folder: profiles[name] for folder, name in clean.collections.items()},
+        pixels=clean.pixels,
+        keep_names=clean.names == "keep",
+        prefixes=(prefix + settings.source.write_prefix, prefix),
     )
 
 
@@ -163,6 +187,15 @@ def faults(settings: Settings, serving: bool = False) -> Iterator[str]:
     yield from no_storage or broken([("artifacts.url", partial(check_apart, settings))])
     yield from broken([("warehouse.url", partial(check_warehouse, settings.warehouse.url))])
     yield from no_bus
+    options = _announce_options(settings)
+    yield from broken(
+        (setting, partial(check_announcers, setting, [url], options))
+        for setting, urls in (
+            ("announce.urls", settings.announce.urls),
+            ("announce.dead_letter_urls", settings.announce.dead_letter_urls),
+        )
+        for url in urls
+    )
 
 
 def broken(rules: Iterable[tuple[str, Callable[[], object]]]) -> Iterator[str]:
@@ -253,7 +286,33 @@ def _decoder_failed(result: object) -> bool:
     return isinstance(result, Instance) and result.decoder_failed
 
 
-def _open_bus(settings: Settings, warehouse: Warehouse, workers: int) -> Bus:
+def announce_letter(letter: Message, warehouse: Warehouse, announcers: Announcers) -> None:
+    """Announce a letter that the bus itself has given up, with the reason of its last failed attempt.
+
+    A letter that already has a reason comes from the pipeline, which has announced it.
+    """
+    attributes = letter.attributes
+    if not announcers or "dicomlakeCode" in attributes:
+        return
+    generation = attributes.get("objectGeneration", "")
+    asked = last_failure(
+        letter.message_id,
+        object_uri(attributes),
+        int(generation) if generation.isascii() and generation.isdecimal() and len(generation) < 19 else None,
+        attributes.get("eventType", ""),
+    )
+    found = warehouse.query(*asked)
+    code, text = (str(found[0]["code"]), str(found[0]["message"])) if found else ("", "")
+    announcers.announce([dead_lettered(letter, Reason(code, text, object_uri(attributes)))])
+
+
+def _announce_options(settings: Settings) -> Options:
+    announce, bus = settings.announce, settings.bus
+    taken = bus.url, f"pubsub:{bus.dead_letter_topic}"
+    return Options(announce.kafka, announce.headers, taken)
+
+
+def _open_bus(settings: Settings, warehouse: Warehouse, letters: Announcers, workers: int) -> Bus:
     """Open the bus; the embedded one has two events on their way to and from the workers, beside theirs.
 
     More would only make its threads wait for one another: with 8 events on 2 cores a third of the CPU of
@@ -270,6 +329,15 @@ def _open_bus(settings: Settings, warehouse: Warehouse, workers: int) -> Bus:
     )
 
     def sink(row: Row) -> None:
-        warehouse.append("dead_letter", [row])
+        """Store a letter once, then announce it; the bus repeats this until both have succeeded."""
+        if not letters:
+            warehouse.append("dead_letter", [row])
+            return
+        data = row["data"]
+        assert isinstance(data, bytes)
+        letter = Message(data, json.loads(str(row["attributes"])), str(row["message_id"]))
+        if not warehouse.query(*stored_letter(letter.message_id)):
+            warehouse.append("dead_letter", [row])
+        announce_letter(letter, warehouse, letters)
 
     return open_bus(settings.bus.url, policy, sink, settings.bus.dead_letter_topic)

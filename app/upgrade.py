@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from pathlib import Path
 
 from app.bus.local.bus import lock_queue
 from app.bus.local.queue import MOVED, copy_queue, drop_queue
-from app.model.errors import BusUnavailable, ConfigError
-from app.plumbing.sqlite import code, connect, may_pass, transaction
+from app.model.errors import BusUnavailable
+from app.plumbing.sqlite import connect, sqlite_errors, transaction
 from app.storage.local.generations import copy_index, drop_index
 
 BEFORE, NOW = "lake.db", "queue.db"
@@ -71,12 +71,7 @@ def _locked(queue: Path) -> Iterator[None]:
         os.close(lock)
 
 
-@contextmanager
-def _errors(old: Path, new: Path) -> Iterator[None]:
-    try:
-        yield
-    except sqlite3.Error as exc:
-        text = f"the queue of {old} cannot be moved to {new} ({code(exc)[1]})"
-        if may_pass(exc):
-            raise BusUnavailable(text) from exc
-        raise ConfigError(f"{text}; give this user the right to write both, or set bus.url") from exc
+def _errors(old: Path, new: Path) -> AbstractContextManager[None]:
+    text = f"the queue of {old} cannot be moved to {new}"
+    advice = "; give this user the right to write both, or set bus.url"
+    return sqlite_errors(BusUnavailable, text, text, advice)

@@ -369,7 +369,7 @@ def row_times(rounds: int, most: int) -> dict[str, Times]:
                 spent["append 500"].append(previews.took(partial(warehouse.append, "instances", rows)))
                 have += 500
                 for what, column in (("one object", "object_uri"), ("one study", "study_instance_uid")):
-                    sql = f"SELECT * FROM instances_current WHERE {column} = :value"
+                    sql = f"SELECT * FROM instances_current WHERE {column} = @value"
                     ask = partial(warehouse.query, sql, {"value": middle[column]})
                     spent[what].append(previews.took(ask))
             found[f"{size:,}"] = {what: statistics.median(times) for what, times in spent.items()}

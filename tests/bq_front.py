@@ -16,7 +16,6 @@ import grpc
 import requests
 
 from tests.bq_emulator import Emulator
-from tests.bq_rules import MAX_BYTES, MAX_INSERT_ROWS, row_fault
 from tests.bq_write_front import WriteHandler
 
 REASONS = {
@@ -24,7 +23,6 @@ REASONS = {
     **{412: "conditionNotMet", 413: "uploadTooLarge", 429: "rateLimitExceeded"},
     **{500: "internalError", 501: "notImplemented", 502: "backendError", 503: "backendError"},
 }
-STREAMING_BUFFER = "UPDATE or DELETE would affect rows in the streaming buffer, which is not supported"
 
 
 class Front:
@@ -35,9 +33,8 @@ class Front:
     any HTTP status, with a reason after it or its usual one, and `strange`, which has a text for its reason.
     Of the Write API also `hang_up` (answered, then closed, as after ten minutes) and any gRPC status, which
     ends the call or, with `told_` before it, comes in an answer.
-    names_rows: the Write API says which row is bad. streaming_buffer: a table into which
-    insertAll wrote since the reset has rows that may not be removed yet.
-    refused: a row in which this text stands is refused; location: what is said instead of its column.
+    names_rows: the Write API says which row is bad.
+    refused: a row in which this text stands is refused.
     may_ask: jobs may be started, as by who has that role.
     says: begins the text of what is refused or failed with a status, all of which quote what was sent; said:
     these texts.
@@ -48,7 +45,6 @@ class Front:
         self.rest = self.grpc = ""
         self.lock = threading.Lock()
         self.turn = threading.Lock()  # the emulator's database refuses a second caller, it does not queue it
-        self.row_ids: set[tuple[str, str]] = set()
         self.reset()
 
     def reset(self) -> None:
@@ -56,12 +52,9 @@ class Front:
         self.failures: list[str] = []
         self.asked: list[str] = []
         self.calls = 0
-        self.streaming_buffer = False
-        self.buffered: set[str] = set()
         self.names_rows = True
         self.refused = ""
         self.may_ask = True
-        self.location: str | None = None
         self.says = "Doe^Jane"
         self.said: list[str] = []
 
@@ -101,8 +94,7 @@ class RestHandler(BaseHTTPRequestHandler):
     def handle_any(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         path = self.path.partition("?")[0]
-        writes = path.endswith("/insertAll")
-        asks = self.command == "POST" and (writes or path.endswith(("/queries", "/jobs")))
+        asks = self.command == "POST" and path.endswith(("/queries", "/jobs"))
         with self.front.lock:
             self.front.asked.append(f"{self.command} {path}")
         failure = self.front.failure() if asks else ""
@@ -115,9 +107,9 @@ class RestHandler(BaseHTTPRequestHandler):
             return self.refuse(int(status), reason or REASONS[int(status)], self.front.text(body))
         if failure == "strange":
             return self.refuse(400, self.front.text(body), self.front.text(body))
-        if asks and not writes and not self.front.may_ask:
+        if asks and not self.front.may_ask:
             return self.refuse(403, "accessDenied", "User does not have bigquery.jobs.create permission")
-        code, answer = self.insert_all(path, body) if writes else self.forward(body)
+        code, answer = self.forward(body)
         if failure == "silent":
             time.sleep(5)
         if failure in ("silent", "lost_answer"):
@@ -128,9 +120,6 @@ class RestHandler(BaseHTTPRequestHandler):
     do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = handle_any  # noqa: N815
 
     def forward(self, body: bytes) -> tuple[int, object]:
-        of_buffered = any(f'"DELETE FROM `{table}`'.encode() in body for table in self.front.buffered)
-        if self.front.streaming_buffer and of_buffered and b'"dryRun": true' not in body:
-            return 400, fault_document(400, "invalidQuery", STREAMING_BUFFER)
         if self.command == "POST" and self.path.partition("?")[0].endswith("/queries"):
             return self.query(json.loads(body))
         return self.pass_on(self.command, self.path, body)
@@ -162,31 +151,6 @@ class RestHandler(BaseHTTPRequestHandler):
         status, document = self.pass_on("GET", f"{jobs}/queries/{job_id}?maxResults=10000", b"")
         return status, {**document, "kind": "bigquery#queryResponse"}
 
-    def insert_all(self, path: str, body: bytes) -> tuple[int, object]:
-        if len(body) > MAX_BYTES:
-            return 413, fault_document(413, "uploadTooLarge", "Request Entity Too Large")
-        *_, project, _, dataset, _, name, _ = path.split("/")
-        table = self.front.table(project, dataset, name)
-        if table is None:
-            return 404, fault_document(404, "notFound", "Not found: Table")
-        rows = json.loads(body)["rows"]
-        if len(rows) > MAX_INSERT_ROWS:
-            return 400, fault_document(400, "invalid", "too many rows")
-        faults = {
-            index: fault
-            for index, row in enumerate(rows)
-            if (fault := row_fault(row["json"], table, False, self.front))
-        }
-        if faults:
-            return 200, insert_errors(faults, len(rows), self.front.location)
-        with self.front.lock:
-            fresh = [row for row in rows if (path, row["insertId"]) not in self.front.row_ids]
-            self.front.row_ids |= {(path, row["insertId"]) for row in rows}
-            self.front.buffered.add(f"{project}.{dataset}.{name}")
-        if not fresh:
-            return 200, {"kind": "bigquery#tableDataInsertAllResponse"}
-        return self.forward(json.dumps({"rows": fresh}).encode())
-
     def refuse(self, status: int, reason: str, message: str) -> None:
         self.reply(status, fault_document(status, reason, message))
 
@@ -207,16 +171,6 @@ def fault_document(status: int, reason: str, message: str) -> dict:
             "errors": [{"reason": reason, "message": message, "domain": "global"}],
         }
     }
-
-
-def insert_errors(faults: dict[int, tuple[str, str]], rows: int, location: str | None) -> dict:
-    errors = []
-    for index in range(rows):
-        column, message = faults.get(index, ("", ""))
-        reason = "invalid" if index in faults else "stopped"
-        error = {"reason": reason, "location": location or column, "debugInfo": message, "message": message}
-        errors.append({"index": index, "errors": [error]})
-    return {"kind": "bigquery#tableDataInsertAllResponse", "insertErrors": errors}
 
 
 @contextmanager

@@ -120,7 +120,7 @@ def proto_fault(data: bytes, message: type, table: dict, front: "Front") -> tupl
         row = message.FromString(data)
     except DecodeError:
         return "", "is no such message"
-    return row_fault(to_dict(row), table, True, front)
+    return row_fault(to_dict(row), table, front)
 
 
 def to_dict(message) -> dict:

@@ -2,12 +2,12 @@
 
 import inspect
 import re
+from datetime import UTC, datetime
 
 import pytest
 
 from app.warehouse import queries
 from app.warehouse.bigquery.client import deletion
-from app.warehouse.bigquery.named_parameters import named_parameters
 from app.warehouse.tables import TABLES
 from app.warehouse.views import ddl, table_functions, views
 from tests.googlesql import analyze, googlesql
@@ -16,7 +16,12 @@ from tests.test_docs import DOCS, blocks
 
 pytestmark = googlesql
 UID, URI = "1.2.3", "gs://landing/a/"
+MOMENT = datetime(2026, 3, 1, tzinfo=UTC)
 ASKED = {
+    "last_failure": [queries.last_failure("m"), queries.last_failure("m", "gs://b/n", 1, "k")],
+    "stored_letter": [queries.stored_letter("m")],
+    "settled": [queries.settled(["study_instance_uid", "row_id"], MOMENT, MOMENT)],
+    "last_settled": [queries.last_settled()],
     "attempts": [queries.attempts(URI, 1, "OBJECT_FINALIZE")],
     "choices": [(sql, {}) for sql in queries.choices().values()],
     "count": [queries.count("instances_current"), queries.count("dead_letters")],
@@ -59,10 +64,13 @@ def in_documents():
 IN_DOCUMENTS = dict(in_documents())
 
 
-def checked(sql):
-    """Return the kind of a statement whose parameters are written `:name`."""
-    text, _ = named_parameters(sql, dict.fromkeys(re.findall(r":(\w+)", sql), "x"))
-    return analyze(text)
+def literal(value):
+    return f"TIMESTAMP '{value.isoformat()}'" if isinstance(value, datetime) else repr(value)
+
+
+def checked(sql, parameters):
+    """Return the kind of a statement, with its values in place of their parameters."""
+    return analyze(re.sub(r"@(\w+)", lambda found: literal(parameters[found[1]]), sql))
 
 
 def test_every_function_of_queries_is_asked():
@@ -76,7 +84,7 @@ def test_every_function_of_queries_is_asked():
 
 @pytest.mark.parametrize("name", ASKED)
 def test_what_queries_ask(name):
-    assert [checked(sql) for sql, _ in ASKED[name]] == ["ResolvedQueryStmt"] * len(ASKED[name])
+    assert [checked(*one) for one in ASKED[name]] == ["ResolvedQueryStmt"] * len(ASKED[name])
 
 
 def test_documents_are_found():
@@ -85,7 +93,7 @@ def test_documents_are_found():
 
 @pytest.mark.parametrize("where", IN_DOCUMENTS)
 def test_a_statement_in_the_documents(where):
-    assert checked(IN_DOCUMENTS[where]) == "ResolvedQueryStmt"
+    assert analyze(IN_DOCUMENTS[where]) == "ResolvedQueryStmt"
 
 
 @pytest.mark.parametrize("removals", [True, False])

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from app import bus, storage, warehouse
+from app import announce, bus, storage, warehouse
 from app.api.auth import open_gate
 from app.config import load
 from app.config.sources import defaults
@@ -87,7 +87,7 @@ def test_the_locks_hold_what_the_project_asks_for():
 
 def test_every_extra_is_of_a_backend_that_there_is():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    doors = (bus.BACKENDS, storage.BACKENDS, warehouse.BACKENDS)
+    doors = (announce.BACKENDS, bus.BACKENDS, storage.BACKENDS, warehouse.BACKENDS)
     named = {extra for backends in doors for _, _, extra in backends.values() if extra}
     of_users = {"oidc"}  # checks of tokens that others sign
     assert project["optional-dependencies"].keys() == named | of_users | {"test"}

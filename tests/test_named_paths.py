@@ -17,7 +17,7 @@ from pkgutil import resolve_name
 import pytest
 from flit_core import buildapi
 
-from app import bus, storage, warehouse
+from app import announce, bus, storage, warehouse
 from app.model.errors import places
 from app.workers import pool, sandbox
 from tests.parts import ROOT
@@ -25,7 +25,12 @@ from tests.workers import tasks as tasks
 
 APP = ROOT / "app"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-SEAMS = {"storage": storage.BACKENDS, "warehouse": warehouse.BACKENDS, "bus": bus.BACKENDS}
+SEAMS = {
+    "storage": storage.BACKENDS,
+    "warehouse": warehouse.BACKENDS,
+    "bus": bus.BACKENDS,
+    "announce": announce.BACKENDS,
+}
 LANDLOCK = "landlock" in sandbox.offered()
 
 

@@ -14,6 +14,7 @@ from tests.parts import ROOT
 APP = ROOT / "app"
 PURE = (
     *("model", "events", "archive", "dicom", "pipeline.rows", "cli.text_table"),
+    "announce.announcements",
     *("warehouse.queries", "warehouse.dialects", "warehouse.tables", "warehouse.views"),
 )
 IMPURE = {
@@ -140,7 +141,7 @@ def test_only_the_warehouse_holds_sql():
     [
         "ask('SELECT * FROM dead_letters')",
         "sql = f'{columns} FROM {view}'",
-        "sql = f'SELECT {one}' + ' WHERE object_uri = :uri'",
+        "sql = f'SELECT {one}' + ' WHERE object_uri = @uri'",
         "D = 'DELETE FROM queue'",
         "S = f'UPDATE {table} SET a = 1'",
         "M = 'MERGE INTO study'",

@@ -34,8 +34,9 @@ def test_what_follows_from_other_variables_cannot_be_set_by_hand():
     (pattern,) = re.findall(r'!can\(regex\("(\^\(API__.*?)", key\)\)', (TF / "variables.tf").read_text())
     wired = re.search(r"^  wired = \{\n(.*?)^  \}", RUN, re.M | re.S)[1]
     auth = re.search(r"^  auth = \{\n(.*?)^  \}", RUN, re.M | re.S)[1]
-    names = re.findall(r"^\s+([A-Z]+__[A-Z0-9_]+)\s+=", wired + auth, re.M)
-    assert len(names) == 13
+    secrets = re.search(r"^  secrets = (.*?)^  \}", RUN, re.M | re.S)[1]
+    names = re.findall(r"^\s+([A-Z]+__[A-Z0-9_]+)\s+=", wired + auth + secrets, re.M)
+    assert len(names) == 26
     assert [name for name in [*names, "API__SERVE"] if not re.fullmatch(pattern, name)] == []
 
 

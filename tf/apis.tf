@@ -6,6 +6,8 @@ resource "google_project_service" "api" {
     ],
     var.registry ? ["artifactregistry.googleapis.com"] : [],
     var.trigger == "eventarc" ? ["eventarc.googleapis.com"] : [],
+    local.iap ? ["iap.googleapis.com"] : [],
+    length(local.secrets) > 0 ? ["secretmanager.googleapis.com"] : [],
     var.kms != null ? ["cloudkms.googleapis.com"] : [],
     try(var.network.connector, null) != null ? ["vpcaccess.googleapis.com"] : [],
   ))

@@ -228,3 +228,14 @@ resource "google_bigquery_routine_iam_member" "browses" {
   role       = "roles/bigquery.dataViewer"
   member     = local.members.browse
 }
+
+# An admin drops dead letters.
+resource "google_bigquery_table_iam_member" "browse_mends" {
+  count = try(var.browse.admin, false) ? 1 : 0
+
+  project    = var.project_id
+  dataset_id = local.dataset
+  table_id   = google_bigquery_table.table["dead_letter"].table_id
+  role       = "roles/bigquery.dataEditor"
+  member     = local.members.browse
+}

@@ -18,7 +18,7 @@ locals {
   jobs = {
     ingest = "Reads landing objects, writes artifacts and rows"
     push   = "Calls the ingest service on behalf of Pub/Sub or Eventarc"
-    browse = "Reads rows and previews"
+    browse = "Shows rows, previews and originals; takes uploads where these are on"
   }
   wanted_jobs = [for job in keys(local.jobs) : job if job != "browse" || var.browse != null]
 
@@ -32,6 +32,7 @@ locals {
   agents = {
     bigquery = "serviceAccount:bq-${local.number}@bigquery-encryption.iam.gserviceaccount.com"
     eventarc = "serviceAccount:service-${local.number}@gcp-sa-eventarc.iam.gserviceaccount.com"
+    iap      = "serviceAccount:service-${local.number}@gcp-sa-iap.iam.gserviceaccount.com"
     pubsub   = "serviceAccount:service-${local.number}@gcp-sa-pubsub.iam.gserviceaccount.com"
     registry = "serviceAccount:service-${local.number}@gcp-sa-artifactregistry.iam.gserviceaccount.com"
     run      = "serviceAccount:service-${local.number}@serverless-robot-prod.iam.gserviceaccount.com"
@@ -59,6 +60,7 @@ resource "google_project_service_identity" "agent" {
     ["pubsub.googleapis.com", "run.googleapis.com"],
     var.registry ? ["artifactregistry.googleapis.com"] : [],
     var.trigger == "eventarc" ? ["eventarc.googleapis.com"] : [],
+    local.iap ? ["iap.googleapis.com"] : [],
   ))
   provider = google-beta
 
@@ -82,7 +84,7 @@ resource "google_service_account_iam_member" "push_token" {
 resource "google_kms_crypto_key_iam_member" "agent" {
   for_each = toset([
     for agent in keys(local.agents) : agent
-    if try(var.kms.grant, false) && agent != "eventarc" && (agent != "registry" || var.registry)
+    if try(var.kms.grant, false) && !contains(["eventarc", "iap"], agent) && (agent != "registry" || var.registry)
   ])
 
   crypto_key_id = local.kms_key

@@ -138,3 +138,13 @@ resource "google_pubsub_subscription_iam_member" "dead_lettered" {
   role         = "roles/pubsub.subscriber"
   member       = local.agents.pubsub
 }
+
+# An admin sends dead letters again, as events.
+resource "google_pubsub_topic_iam_member" "browse_requeues" {
+  count = try(var.browse.admin, false) ? 1 : 0
+
+  project = var.project_id
+  topic   = local.topic
+  role    = "roles/pubsub.publisher"
+  member  = local.members.browse
+}

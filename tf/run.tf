@@ -12,6 +12,8 @@ locals {
   }
 
   one_landing_prefix = length(var.landing.prefixes) == 1 ? trim(var.landing.prefixes[0], "/") : ""
+  # What the names of uploads begin with in their bucket.
+  write_names = "${join("", [for one in compact([local.one_landing_prefix]) : "${one}/"])}${var.landing.write_prefix}"
 
   # The audience of the push account's tokens. Not the address of the service: that is not known before it is there.
   audience = "${var.name}-ingest.${var.project_id}"
@@ -24,8 +26,34 @@ locals {
       API__AUDIENCE         = local.audience
       API__SERVICE_ACCOUNTS = jsonencode([local.emails.push])
     } : key => value if var.trigger == "pubsub" })
-    browse = { API__AUTH = "platform", API__USERS = "platform", BROWSE__UPLOADS = "false" }
+    browse = merge(
+      {
+        API__AUTH       = "platform"
+        API__USERS      = try(var.browse.users, "platform")
+        API__ROLES      = jsonencode(try(var.browse.roles, {}))
+        API__PUBLIC_URL = try(var.browse.public_url, "")
+        BROWSE__UPLOADS = tostring(try(var.browse.uploads, false))
+        # Cloud Run takes no larger request; larger files go from the browser straight to the bucket.
+        BROWSE__MAX_UPLOAD_BYTES = "33554432"
+      },
+      { for key, value in {
+        API__USERS_AUDIENCE = "/projects/${local.number}/locations/${var.region}/services/${var.name}-browse"
+      } : key => value if local.iap },
+      { for key, value in {
+        API__OIDC_ISSUER    = try(var.browse.oidc.issuer, "")
+        API__OIDC_CLIENT_ID = try(var.browse.oidc.client_id, "")
+        API__USERS_AUDIENCE = try(var.browse.oidc.client_id, "")
+      } : key => value if local.oidc },
+    )
   }
+  iap  = try(var.browse.users == "iap", false)
+  oidc = try(var.browse.users == "oidc", false)
+
+  # Of the browse service, by the name of the setting.
+  secrets = { for key, secret in {
+    API__OIDC_CLIENT_SECRET = try(var.browse.oidc.client_secret, null)
+    API__USERS_KEY          = try(var.browse.oidc.users_key, null)
+  } : key => startswith(secret, "projects/") ? secret : "projects/${var.project_id}/secrets/${secret}" if secret != null }
 
   # What follows from resources and variables, the same for all services.
   wired = {
@@ -33,6 +61,7 @@ locals {
     SOURCE__URL            = trimsuffix("gs://${local.landing_buckets[0]}/${local.one_landing_prefix}", "/")
     SOURCE__BUCKETS        = jsonencode(slice(local.landing_buckets, 1, length(local.landing_buckets)))
     SOURCE__EVENTS         = jsonencode(var.event_types)
+    SOURCE__WRITE_PREFIX   = var.landing.write_prefix
     ARTIFACTS__URL         = "gs://${local.artifacts_bucket}"
     ARTIFACTS__IMAGES      = var.artifacts.images
     ARTIFACTS__METADATA    = var.artifacts.metadata
@@ -45,13 +74,16 @@ locals {
 resource "google_cloud_run_v2_service" "service" {
   for_each = local.services
 
-  project             = var.project_id
-  location            = var.region
-  name                = "${var.name}-${each.key}"
-  labels              = var.labels
-  ingress             = each.value.ingress
-  custom_audiences    = each.key == "ingest" ? [local.audience] : null
-  deletion_protection = false # it holds no data; protection would forbid replacing one whose first start failed
+  project          = var.project_id
+  location         = var.region
+  name             = "${var.name}-${each.key}"
+  labels           = var.labels
+  ingress          = each.value.ingress
+  custom_audiences = each.key == "ingest" ? [local.audience] : null
+  iap_enabled      = each.key == "browse" && local.iap ? true : null
+  # With OIDC people come without a token of Google's, and the service itself checks who they are.
+  invoker_iam_disabled = each.key == "browse" && local.oidc ? true : null
+  deletion_protection  = false # it holds no data; protection would forbid replacing one whose first start failed
 
   template {
     service_account                  = local.emails[each.key]
@@ -118,10 +150,33 @@ resource "google_cloud_run_v2_service" "service" {
           value = env.value
         }
       }
+
+      dynamic "env" {
+        for_each = each.key == "browse" ? local.secrets : {}
+        content {
+          name = "DICOMLAKE__${env.key}"
+          value_source {
+            secret_key_ref {
+              secret  = env.value
+              version = "latest"
+            }
+          }
+        }
+      }
     }
   }
 
   lifecycle {
+    # An upload that nobody is told of would never become a row.
+    precondition {
+      condition = !(each.key == "browse" && try(var.browse.uploads, false)) || (
+        (length(var.landing.prefixes) == 0 || anytrue([
+          for prefix in var.landing.prefixes : startswith(local.write_names, prefix)
+        ])) && !anytrue([for prefix in var.delivery.ignored_prefixes : startswith(local.write_names, prefix)])
+      )
+      error_message = "Uploads are announced only below one of landing.prefixes, and not below delivery.ignored_prefixes: set landing.write_prefix to a folder below one of landing.prefixes, such as ct/uploads/."
+    }
+
     precondition {
       condition     = local.memory_mib[each.key] >= 512 && local.worker_mib[each.key] >= 128
       error_message = "memory is at least 512Mi, what gen2 needs, and leaves 128Mi a CPU beside the server (192Mi and an eighth)."
@@ -134,6 +189,7 @@ resource "google_cloud_run_v2_service" "service" {
     google_kms_crypto_key_iam_member.agent,
     google_project_service.api,
     google_pubsub_topic_iam_member.dead_letters,
+    google_secret_manager_secret_iam_member.browse_reads,
     google_storage_bucket_iam_member.names,
   ]
 }
@@ -146,12 +202,38 @@ resource "google_cloud_run_v2_service_iam_member" "push_invokes" {
   member   = local.members.push
 }
 
+# Whom Cloud Run lets in: those named, or IAP, which then lets in those named.
 resource "google_cloud_run_v2_service_iam_member" "browse_invokes" {
-  for_each = toset(try(var.browse.invokers, []))
+  for_each = local.iap ? { iap = local.agents.iap } : {
+    for member in try(var.browse.invokers, []) : member => member
+  }
 
   project  = var.project_id
   location = var.region
   name     = google_cloud_run_v2_service.service["browse"].name
   role     = "roles/run.invoker"
   member   = each.value
+
+  depends_on = [google_project_service_identity.agent]
+}
+
+resource "google_iap_web_cloud_run_service_iam_member" "browse_enters" {
+  for_each = toset(local.iap ? var.browse.invokers : [])
+
+  project                = var.project_id
+  location               = var.region
+  cloud_run_service_name = google_cloud_run_v2_service.service["browse"].name
+  role                   = "roles/iap.httpsResourceAccessor"
+  member                 = each.value
+}
+
+resource "google_secret_manager_secret_iam_member" "browse_reads" {
+  for_each = local.secrets
+
+  project   = split("/", each.value)[1]
+  secret_id = each.value
+  role      = "roles/secretmanager.secretAccessor"
+  member    = local.members.browse
+
+  depends_on = [google_project_service.api]
 }

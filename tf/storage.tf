@@ -12,15 +12,17 @@ locals {
         name             = local.landing_buckets[0]
         versioning       = var.landing.versioning
         soft_delete_days = var.landing.soft_delete_days
-        lifecycle        = [for rule in var.landing.lifecycle : merge(rule, { prefixes = null })]
+        lifecycle = concat(
+          [for rule in var.landing.lifecycle : merge(rule, { prefixes = null })],
+          [for rule in local.cache_lifecycle : rule if local.artifacts_bucket == local.landing_buckets[0]],
+        )
       }
       artifacts = {
         create           = var.artifacts.bucket == null
         name             = local.artifacts_bucket
         versioning       = var.artifacts.versioning
         soft_delete_days = var.artifacts.soft_delete_days
-        # Answers kept for browsers; nothing names an old one, so only age removes them.
-        lifecycle = [{ age_days = 7, storage_class = null, prefixes = ["cache/"] }]
+        lifecycle        = local.cache_lifecycle
       }
     } : key => bucket if bucket.create
   }
@@ -32,7 +34,12 @@ locals {
 
   # In a bucket that holds other things too, a grant is for the names under our prefixes. Such a grant lists
   # nothing, and to who may not list, Cloud Storage answers 403 and not 404 for an object that is gone: so `listed`.
-  artifacts_names = var.artifacts.bucket == null ? [] : [var.artifacts.images, var.artifacts.metadata]
+  artifacts_names = { for job, further in { ingest = [], browse = [local.cache] } : job =>
+    var.artifacts.bucket == null ? [] : concat([var.artifacts.images, var.artifacts.metadata], further)
+  }
+  cache = "cache/"
+  # Answers kept for browsers; nothing names an old one, so only age removes them.
+  cache_lifecycle = [{ age_days = 7, storage_class = null, prefixes = [local.cache] }]
   bucket_grants = merge(
     {
       for pair in setproduct(local.wanted_jobs, local.landing_buckets) : "${pair[0]}-reads-${pair[1]}" => {
@@ -44,15 +51,27 @@ locals {
         job    = job
         bucket = local.artifacts_bucket
         role   = job == "ingest" ? "roles/storage.objectUser" : "roles/storage.objectViewer"
-        names  = local.artifacts_names
+        names  = local.artifacts_names[job]
       } if job != "push"
     },
+    # All that the browse account may write. A STOW may replace an instance, for which Cloud Storage asks the right
+    # to delete; a versioned bucket keeps what was replaced.
+    { for key, grant in {
+      "browse-keeps-answers-in-${local.artifacts_bucket}" = {
+        wanted = var.browse != null, bucket = local.artifacts_bucket, names = [local.cache]
+      }
+      "browse-lands-in-${local.landing_buckets[0]}" = {
+        wanted = try(var.browse.uploads, false), bucket = local.landing_buckets[0], names = compact([local.write_names])
+      }
+    } : key => merge(grant, { job = "browse", role = "roles/storage.objectUser" }) if grant.wanted },
   )
   lists              = "roles/storage.legacyBucketReader"
   restricted_buckets = var.restrict_basic_roles ? [for bucket in values(local.buckets) : bucket.name] : []
   listed = {
-    for pair in distinct([for one in values(local.bucket_grants) : [one.job, one.bucket] if length(one.names) > 0]) :
-    join("-lists-", pair) => { job = pair[0], bucket = pair[1] }
+    for pair in distinct([for one in values(local.bucket_grants) : [one.job, one.bucket]]) :
+    join("-lists-", pair) => { job = pair[0], bucket = pair[1] } if alltrue([
+      for one in values(local.bucket_grants) : length(one.names) > 0 if[one.job, one.bucket] == pair
+    ])
   }
 }
 

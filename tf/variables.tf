@@ -19,9 +19,20 @@ variable "alerts" {
 }
 
 variable "browse" {
-  description = "A second service, for invokers, that only reads; null leaves it out."
+  description = "A second service that shows the lake to people and viewers; null leaves it out."
   type = object({
-    invokers      = optional(list(string), [])
+    users    = optional(string, "platform") # who tells them apart: platform (Cloud Run), iap, or oidc
+    invokers = optional(list(string), [])   # whom Cloud Run or IAP lets in; empty with oidc, which lets in itself
+    roles    = optional(map(string), {})    # api.roles: who is read-only, user or admin
+    uploads  = optional(bool, false)        # uploads and STOW-RS, for the roles user and admin
+    admin    = optional(bool, false)        # dead letters are sent again and dropped, by the role admin
+    oidc = optional(object({
+      issuer        = string           # its address, like https://accounts.google.com
+      client_id     = string           # of the page; its redirect is PUBLIC_URL/login/callback
+      client_secret = optional(string) # secret in Secret Manager, by name or projects/P/secrets/S
+      users_key     = string           # the same: at least 32 bytes, which sign the sessions of the page
+    }))
+    public_url    = optional(string, "") # address as people see it; empty = as in the request
     cpu           = optional(number, 1)
     memory        = optional(string, "512Mi")
     concurrency   = optional(number, 40)
@@ -52,6 +63,50 @@ variable "browse" {
       regex("^INGRESS_TRAFFIC_(ALL|INTERNAL_ONLY|INTERNAL_LOAD_BALANCER)$", var.browse.ingress)
     )
     error_message = "ingress is INGRESS_TRAFFIC_ALL, _INTERNAL_ONLY or _INTERNAL_LOAD_BALANCER."
+  }
+
+  validation {
+    condition = var.browse == null || try(
+      contains(["platform", "iap", "oidc"], var.browse.users) &&
+      alltrue([for role in values(var.browse.roles) : contains(["read-only", "user", "admin"], role)]), false
+    )
+    error_message = "users is platform, iap or oidc; a role is read-only, user or admin."
+  }
+
+  validation {
+    condition     = var.browse == null || try(var.browse.users == "platform" || length(var.browse.roles) > 0, false)
+    error_message = "With iap and oidc nobody sees anything without roles, like { \"domain:example.org\" = \"read-only\" }."
+  }
+
+  validation {
+    condition = var.browse == null || try(
+      (var.browse.users == "oidc") == (var.browse.oidc != null) &&
+      (var.browse.users != "oidc" || length(var.browse.invokers) == 0), false
+    )
+    error_message = "users = \"oidc\" needs oidc and no invokers, the others no oidc: there Cloud Run lets everybody in, and the service asks the issuer."
+  }
+
+  validation {
+    condition = try(var.browse.oidc, null) == null ? true : (
+      startswith(var.browse.oidc.issuer, "https://") && alltrue([
+        for secret in concat(var.browse.oidc.client_secret[*], [var.browse.oidc.users_key]) :
+        can(regex("^(projects/[^/]+/secrets/)?[A-Za-z0-9_-]+$", secret))
+      ])
+    )
+    error_message = "issuer is an https address; client_secret and users_key name secrets: NAME or projects/P/secrets/NAME."
+  }
+
+  validation {
+    condition     = var.browse == null || can(regex("^(https://[^ ?#]+)?$", var.browse.public_url))
+    error_message = "public_url is an https address, or empty."
+  }
+
+  validation {
+    condition = var.browse == null || try(
+      (!var.browse.uploads || length(setintersection(values(var.browse.roles), ["user", "admin"])) > 0) &&
+      (!var.browse.admin || contains(values(var.browse.roles), "admin")), false
+    )
+    error_message = "uploads are for the roles user and admin, admin is for the role admin: give it to somebody in roles."
   }
 }
 
@@ -221,8 +276,8 @@ variable "settings" {
   validation {
     condition = alltrue([
       for key in keys(var.settings) :
-      !can(regex("^(API__(HOST|PORT|SERVE|AUTH|AUDIENCE|SERVICE_ACCOUNTS)|SOURCE__(URL|BUCKETS|EVENTS)|ARTIFACTS__.*|BUS__.*|WAREHOUSE__URL)$", key))
+      !can(regex("^(API__(HOST|PORT|SERVE|AUTH|AUDIENCE|SERVICE_ACCOUNTS|USERS|USERS_KEY|USERS_AUDIENCE|ROLES|PUBLIC_URL|OIDC_.*)|BROWSE__(UPLOADS|MAX_UPLOAD_BYTES)|SOURCE__(URL|BUCKETS|EVENTS|WRITE_PREFIX)|ARTIFACTS__.*|BUS__.*|WAREHOUSE__URL)$", key))
     ])
-    error_message = "Addresses and callers (API__*, SOURCE__*, ARTIFACTS__*, BUS__*, WAREHOUSE__URL) follow from other variables."
+    error_message = "Addresses, callers and users (API__*, SOURCE__*, ARTIFACTS__*, BUS__*, WAREHOUSE__URL, BROWSE__UPLOADS) follow from other variables."
   }
 }

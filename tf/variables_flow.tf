@@ -156,6 +156,7 @@ variable "landing" {
     existing         = optional(list(string), []) # or these instead, which stay as they are
     projects         = optional(list(string), []) # other projects that own any of the existing buckets
     prefixes         = optional(list(string), []) # announce only these folders, each ending in a slash
+    write_prefix     = optional(string, "")       # uploads go below it; of one prefix, below that
     location         = optional(string)           # of all buckets; default: region
     versioning       = optional(bool, true)
     noncurrent_days  = optional(number, 30) # old versions are removed after so many days
@@ -181,6 +182,11 @@ variable "landing" {
   validation {
     condition     = contains(concat([0], range(7, 91)), var.landing.soft_delete_days)
     error_message = "soft_delete_days is 0 or 7 to 90."
+  }
+
+  validation {
+    condition     = can(regex("^([A-Za-z0-9_-][A-Za-z0-9_.-]*/)*$", var.landing.write_prefix))
+    error_message = "write_prefix is empty or made of folders such as uploads/: letters, digits, _ . -, each ends in one slash."
   }
 
   validation {

@@ -12,12 +12,13 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
 from app import __version__, events
-from app.api import auth, docs_page, files, health, login, pages, push, search
+from app.api import announcing, auth, docs_page, files, health, login, pages, push, search
 from app.api.browser_guard import BrowserGuard, is_rest
 from app.api.dicomweb import capabilities, qido, stow, wado
 from app.api.dicomweb.accept import NotAcceptable
 from app.api.dicomweb.answers import Browser
 from app.api.security_headers import with_headers
+from app.api.traced import traced
 from app.api.users import Users
 from app.model.errors import (
     BadEvent,
@@ -53,7 +54,7 @@ STATUS: tuple[tuple[type[DicomlakeError], int], ...] = (
 
 
 class Api(FastAPI):
-    """FastAPI with our security headers on every answer, including 500."""
+    """FastAPI with our security headers on every answer, including 500, and the trace on every line."""
 
     def build_middleware_stack(self) -> ASGIApp:
         """Wrap the whole stack, so that no answer escapes."""
@@ -70,7 +71,7 @@ class Api(FastAPI):
                     allow_headers=["Authorization", "Accept", "Content-Type", "Range", "If-None-Match"],
                     expose_headers=["Warning", "ETag", "Content-Range", "Content-Location"],
                 )
-        return with_headers(inner)
+        return traced(with_headers(inner), self.state.services.settings.project())
 
 
 def create_app(services: Services) -> FastAPI:
@@ -93,6 +94,7 @@ def create_app(services: Services) -> FastAPI:
     app.include_router(docs_page.router)
     if services.settings.api.serve != "browse":
         app.include_router(push.router)
+        app.include_router(announcing.router)
     app.state.pages = None
     browser = Browser.over(services) if services.settings.api.serve != "ingest" else None
     if browser is not None:

@@ -5,6 +5,7 @@ Every answer has `success`; a fault is one sentence in `error`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager
 from typing import Annotated, Any
@@ -21,7 +22,7 @@ from app.api.dicomweb.answers import Browser
 from app.api.dicomweb.parameters import BadParameter, window_text
 from app.api.push import BodyCut, BodyTooLarge, UnsupportedBody
 from app.browse import landed
-from app.browse.uploads import WORDS, Fate, land
+from app.browse.uploads import WORDS, Fate, UploadSession, begin, land
 from app.model.errors import BadEvent, OutOfSpace
 from app.model.options import RenderOptions
 from app.services import Services
@@ -121,6 +122,34 @@ def answer(request: Request, fates: list[Fate]) -> Response:
         for one in failed:
             one["words"] = WORDS[str(one["reason"])]
     return JSONResponse(body, 400 if failed else 200)
+
+
+@router.post(
+    "/upload/session",
+    summary="Begin the upload of a large file",
+    dependencies=[Depends(check_uploads)],
+    response_model=UploadSession,
+    responses={400: {"description": "The file is refused, or this landing storage takes none so"}},
+)
+async def begin_upload(
+    request: Request, form: Annotated[FormData, Depends(read_form)]
+) -> Response | UploadSession:
+    """Answer where a client itself puts a file that is too large for the service.
+
+    Send its beginning, 1 MiB or all of it, as `files`, its `size` in bytes, and optionally a label `study`.
+    Only the beginning is checked here; the whole is when it has landed: it gets a row or a dead letter.
+    """
+    services: Services = request.app.state.services
+    label, size = form.get("study") or "", form.get("size")
+    files = [one for one in form.getlist("files") if isinstance(one, UploadFile) and one.filename]
+    number = int(size) if isinstance(size, str) and re.fullmatch(r"[0-9]{1,15}", size) else 0
+    if not isinstance(label, str) or len(files) != 1 or not number:
+        error = "send the beginning of one file as `files`, its `size` in bytes, a label as `study`"
+        return JSONResponse({"error": error, "success": False}, 400)
+    origin = request.headers.get("origin", "")  # which is ours, or else the guard had refused it
+    head, name = files[0].file, files[0].filename or ""
+    begun = await run_in_threadpool(begin, name, head, number, label, origin, services)
+    return answer(request, [begun]) if isinstance(begun, Fate) else begun
 
 
 @router.get("/files", summary="Labels of the landing storage")

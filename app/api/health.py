@@ -25,6 +25,8 @@ T = TypeVar("T")
 router = APIRouter()
 
 PARTS = ("source", "artifacts", "warehouse", "bus")
+TARGETS = {"announce": "announcers", "announce_dead_letters": "letter_announcers"}
+"""Further parts, if any targets are set."""
 VERSION = {"name": "dicomlake", "version": __version__}
 READY_TIMEOUT_S = 5.0
 DEPTH_TIMEOUT_S = 1.0
@@ -66,12 +68,16 @@ class Probes:
     """The checks behind the routes below."""
 
     def __init__(self, services: Services) -> None:
-        self.parts = {part: Probe(partial(_check, services, part), READY_TIMEOUT_S) for part in PARTS}
+        parts = {part: part for part in PARTS}
+        parts |= {part: seam for part, seam in TARGETS.items() if getattr(services, seam)}
+        self.parts = {
+            part: Probe(partial(_check, services, seam), READY_TIMEOUT_S) for part, seam in parts.items()
+        }
         self.depth = Probe(partial(_depth, services), DEPTH_TIMEOUT_S)
 
 
-def _check(services: Services, part: str) -> None:
-    getattr(services, part).check()
+def _check(services: Services, seam: str) -> None:
+    getattr(services, seam).check()
 
 
 def _depth(services: Services) -> int:
@@ -86,10 +92,10 @@ async def health() -> dict[str, str]:
 
 @router.get("/ready", summary="All that it needs answers", responses={503: {"description": "which does not"}})
 async def ready(request: Request) -> JSONResponse:
-    """Ask source, artifacts, warehouse and bus; 503 names those that do not answer."""
-    probes: Probes = request.app.state.probes
-    states = await asyncio.gather(*(_state(probes.parts[part]) for part in PARTS))
-    answers = dict(zip(PARTS, states, strict=True))
+    """Ask source, artifacts, warehouse, bus and targets; 503 names those that do not answer."""
+    parts = request.app.state.probes.parts
+    states = await asyncio.gather(*map(_state, parts.values()))
+    answers = dict(zip(parts, states, strict=True))
     healthy = all(answer == "ok" for answer in answers.values())
     return JSONResponse({"status": "ok" if healthy else "unavailable", **answers}, 200 if healthy else 503)
 

@@ -15,6 +15,7 @@ from functools import partial
 import uvicorn
 
 from app.api import create_app
+from app.api.announcing import looking_for_settled
 from app.api.auth import check_gate
 from app.api.connection_limits import Connection
 from app.api.users import check_users
@@ -161,7 +162,8 @@ def run(server: Server, services: Services, sock: socket.socket) -> None:
     try:
         services.start(server.connect)
         log.info("serving", extra={"url": local_endpoint(sock), "sandbox": "+".join(offered()) or "none"})
-        server.run(sockets=[sock])
+        with looking_for_settled(services):
+            server.run(sockets=[sock])
     finally:
         services.close()
 

@@ -1,12 +1,13 @@
-"""Archives from bytes to members: pure; nothing is unpacked to a file, the path of a member is only a label.
+"""Unpack archives: pure functions from bytes to members.
 
-    is_archive ─▶ list_members ─▶ batches ─▶ describe_members, which unpacks and describes one after another
+    is_archive ─▶ list_members ─▶ batches ─▶ describe_members: unpack and describe one by one
 
-`list_members` and `describe_members` run in worker processes, a batch a task, which gives one member after
-another, so that neither a whole archive nor one task's time is at stake. What an archive says of itself is
-checked against the limits, then enforced
-while reading. Zip (stored, deflated, zip64), tar, tar in gzip; gzip of a single file is an archive with one
-member, named as the object without `.gz`. Archives inside archives are refused.
+Nothing is unpacked to a file, and the path of a member is only a label. `list_members` and `describe_members`
+run in worker processes, one batch per task. A task returns its members one by one: the time limit applies to
+each, and a crash loses one member, not the archive. Sizes that an archive declares are checked against the
+limits first, then enforced while reading. Formats: zip (stored, deflated, zip64), tar, tar in gzip; a gzip of
+a single file is an archive with one member, named like the object without `.gz`. Archives inside archives are
+refused.
 """
 
 from __future__ import annotations
@@ -29,17 +30,17 @@ from app.model.options import ArchiveLimits, DescribeOptions
 from app.model.values import Content, Instance
 
 _SETTING = re.compile(r"\b(limits|workers|archive)\.[a-z_]+")
-"""In the text of an error: the setting that was exceeded."""
+"""Finds the setting that was exceeded in the text of an error."""
 
 Describe = Callable[[Content, DescribeOptions], Instance]
 
 TASK_BYTES, TASK_MEMBERS = 16 << 20, 64
-"""Most that one task unpacks, except of gzip: every task would have to inflate all that comes before, too."""
+"""Maximum per task. A gzip is a single task, because each task would have to inflate it from its start."""
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Some entries of an archive and the bytes that hold them; their offsets are those in `content`."""
+    """Some entries of an archive and the bytes that hold them; offsets are relative to `content`."""
 
     kind: Kind
     entries: tuple[Entry, ...]
@@ -47,7 +48,7 @@ class Part:
 
 
 def is_archive(content: Content) -> bool:
-    """Tell by its first bytes whether an object is an archive, also of a kind that is not read."""
+    """Return whether an object starts like an archive, including unsupported formats."""
     if (data := content.at_hand) is not None:
         return kind_of(data[:BLOCK]) is not None
     with content.open() as stream:
@@ -55,16 +56,16 @@ def is_archive(content: Content) -> bool:
 
 
 def list_members(content: Content, limits: ArchiveLimits) -> Listing:
-    """Return the files of an archive; those of a gzip are unpacked once, to see that they hold together.
+    """List the files of an archive; a gzip is inflated once to verify it.
 
     Raises
     ------
-    BadArchive : nothing of it can be used: `unsupported_archive`, `archive_damaged`, `bad_directory`,
-        `archive_truncated`, or over the limits: `too_many_members`, `archive_too_large`, `compression_ratio`
+    BadArchive : no member can be used: `unsupported_archive`, `archive_damaged`, `bad_directory`,
+        `archive_truncated`, or over a limit: `too_many_members`, `archive_too_large`, `compression_ratio`
     """
     with permanent(BadArchive), content.open() as stream:
         kind = kind_of(stream.read(BLOCK))
-        size = stream.seek(0, io.SEEK_END)  # of an object that is stored encoded, not content.size
+        size = stream.seek(0, io.SEEK_END)  # differs from content.size for an object with gzip encoding
         stream.seek(0)
         if kind is Kind.ZIP:
             return list_zip(stream, size, limits)
@@ -72,7 +73,7 @@ def list_members(content: Content, limits: ArchiveLimits) -> Listing:
             return list_tar(stream, size, limits)
         if kind is Kind.GZIP:
             return _list_gzip(content, stream, limits)
-    raise BadArchive("archives of this kind are not read", code="unsupported_archive")
+    raise BadArchive("archives of this format are not supported", code="unsupported_archive")
 
 
 def _list_gzip(content: Content, stream: BinaryIO, limits: ArchiveLimits) -> Listing:
@@ -92,7 +93,7 @@ def _list_gzip(content: Content, stream: BinaryIO, limits: ArchiveLimits) -> Lis
 
 
 def batches(listing: Listing) -> Iterator[tuple[Entry, ...]]:
-    """Yield the entries in order, as many at once as are one task."""
+    """Yield the entries in order, in batches of one task each."""
     batch: list[Entry] = []
     room = TASK_BYTES
     for entry in listing.entries:
@@ -107,7 +108,10 @@ def batches(listing: Listing) -> Iterator[tuple[Entry, ...]]:
 
 
 def part(content: Content, kind: Kind, entries: Sequence[Entry]) -> Part:
-    """Return entries with the bytes that a worker needs for them; of gzip, and of what is not here, all."""
+    """Return entries with the bytes that a worker needs for them.
+
+    A gzip, and an object that is not in memory, are passed as a whole.
+    """
     data = content.at_hand
     if data is None or kind is Kind.GZIP or not entries:
         return Part(kind, tuple(entries), content)
@@ -120,10 +124,10 @@ def part(content: Content, kind: Kind, entries: Sequence[Entry]) -> Part:
 def describe_members(
     describe: Describe, part: Part, options: DescribeOptions, limits: ArchiveLimits
 ) -> Iterator[Instance | Refused]:
-    """Yield what the entries are, in order; after a decoder's fault the others are for a fresh process.
+    """Describe the entries in order; stop after a decoder failed, so that a fresh process does the others.
 
-    A decoder that fails may leak memory. For a gzip the next process would inflate all of it again, so there
-    one goes on until a member gets no memory, which is left to the next, too.
+    A decoder that failed may have leaked memory. A fresh process would have to inflate a gzip from its start,
+    so a gzip is continued here until a member runs out of memory; that member is left to the next process.
     """
     leaked = False
     with part.content.open() as opened:
@@ -131,23 +135,23 @@ def describe_members(
         if part.kind is Kind.GZIP:
             stream = Inflated(opened, part.content.size, limits)
         for entry in part.entries:
-            found: Instance | Refused
+            result: Instance | Refused
             try:
                 with permanent(BadArchive):
                     data = unpack(stream, part.kind, entry, limits)
-                found = _describe(describe, _member(part.content, entry.label, data), options)
+                result = _describe(describe, _member(part.content, entry.label, data), options)
             except PermanentError as error:
-                found = _refused(entry, error)
-            if leaked and _lacks_memory(found):
+                result = _refused(entry, error)
+            if leaked and _lacks_memory(result):
                 return
-            yield found
-            leaked = leaked or (isinstance(found, Instance) and found.decoder_failed)
+            yield result
+            leaked = leaked or (isinstance(result, Instance) and result.decoder_failed)
             if leaked and part.kind is not Kind.GZIP:
                 return
 
 
-def _lacks_memory(found: Instance | Refused) -> bool:
-    code = found.preview_error if isinstance(found, Instance) else found.code
+def _lacks_memory(result: Instance | Refused) -> bool:
+    code = result.preview_error if isinstance(result, Instance) else result.code
     return code in ("out_of_memory", LimitExceeded.code)
 
 
@@ -164,7 +168,7 @@ def _member(content: Content, label: str, data: bytes) -> Content:
 
 
 def _describe(describe: Describe, content: Content, options: DescribeOptions) -> Instance:
-    """Describe one member; over a limit of memory or depth it is described again without its preview."""
+    """Describe one member; if it exceeds a limit, describe it again without a preview."""
     try:
         return describe(content, options)
     except LimitExceeded as error:

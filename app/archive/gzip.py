@@ -1,4 +1,4 @@
-"""Deflated bytes, inflated piece by piece; gzip as a stream that only goes forward."""
+"""Inflate in chunks; read gzip as a forward-only stream."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ from app.model.errors import BadArchive
 from app.model.options import ArchiveLimits
 
 CHUNK = 1 << 18
-BLOCK_BYTES = 4096
-"""So much must a gzip member hold on average, past the limit on their number; bgzip's hold 64 KiB."""
+BYTES_PER_MEMBER = 4096
+"""Every so many inflated bytes allow one gzip member above `max_members`; bgzip uses 64 KiB per member."""
 GZIP_MAGIC = b"\x1f\x8b\x08"
 
 
 class Forward(Protocol):
-    """What is needed of a stream: to read, and to go forward; `seek` tells the position reached."""
+    """A stream that is read forward only."""
 
     def read(self, count: int, /) -> bytes:
         """Return the next bytes, fewer only at the end."""
         ...
 
     def seek(self, target: int, /) -> int:
-        """Go forward and return the position."""
+        """Skip forward; return the position reached, which is less than `target` at the end."""
         ...
 
 
 def inflate(stream: BinaryIO, packed: int) -> Iterator[bytes]:
-    """Yield what `packed` bytes of raw deflate from here on hold (RFC 1951), at most CHUNK bytes at once.
+    """Inflate the next `packed` bytes of raw deflate (RFC 1951), in chunks of at most CHUNK bytes.
 
-    Raises BadArchive: `truncated`, `bad_data`, `size_mismatch` (the data end before `packed` bytes do).
+    Raises BadArchive: `truncated`, `bad_data`, `size_mismatch` (the data end before `packed` bytes).
     """
     unpacker, left, rest = zlib.decompressobj(-zlib.MAX_WBITS), packed, b""
     while not unpacker.eof:
@@ -41,19 +41,19 @@ def inflate(stream: BinaryIO, packed: int) -> Iterator[bytes]:
         try:
             out = unpacker.decompress(rest, CHUNK)
         except zlib.error:
-            raise BadArchive("a member is not deflated as it says", code="bad_data") from None
-        # Output may be pending although all input is taken: only no input and no output is an end.
+            raise BadArchive("the deflated data of a member are damaged", code="bad_data") from None
+        # zlib may hold output after it has taken all input, so only no input and no output is an end.
         if not (rest or out or unpacker.eof):
-            raise BadArchive("a member ends before its data", code="truncated")
+            raise BadArchive("the deflated data of a member are truncated", code="truncated")
         rest = unpacker.unconsumed_tail
         if out:
             yield out
     if left or unpacker.unused_data:
-        raise BadArchive("a member ends before its size", code="size_mismatch")
+        raise BadArchive("a member has less deflated data than declared", code="size_mismatch")
 
 
 def read_chunks(stream: Forward, length: int) -> Iterator[bytes]:
-    """Yield the next `length` bytes; raises BadArchive (`truncated`) when there are fewer."""
+    """Yield the next `length` bytes; raises BadArchive (`truncated`) if there are fewer."""
     while length:
         chunk = stream.read(min(length, CHUNK))
         if not chunk:
@@ -63,11 +63,11 @@ def read_chunks(stream: Forward, length: int) -> Iterator[bytes]:
 
 
 class Inflated:
-    """The inflated bytes of a gzip file (RFC 1952), forward only, counted against the limits as they come.
+    """The inflated bytes of a gzip file (RFC 1952), forward only, counted against the limits while reading.
 
-    Raises BadArchive while reading: `archive_truncated`, `archive_damaged` (the checksum too), and the codes
-    of `check_size` and `check_count`. Zeros or garbage after the last gzip member are passed over, as gzip(1)
-    does.
+    Raises BadArchive while reading: `archive_truncated`, `archive_damaged` (also for a bad checksum), and the
+    codes of `check_size` and `check_count`. Zeros or garbage after the last gzip member are ignored, as by
+    gzip(1).
     """
 
     def __init__(self, stream: BinaryIO, size: int, limits: ArchiveLimits) -> None:
@@ -87,7 +87,7 @@ class Inflated:
         return b"".join(pieces)
 
     def seek(self, target: int) -> int:
-        """Go forward to `target`, or to the end if that comes first, and return the position."""
+        """Skip to `target`, or to the end if that comes first, and return the position."""
         while self._position < target and self._fill():
             step = min(target - self._position, len(self._chunk))
             self._chunk = self._chunk[step:]
@@ -95,7 +95,7 @@ class Inflated:
         return self._position
 
     def drain(self) -> int:
-        """Go to the end, so that the checksum there is seen, and return the position."""
+        """Skip to the end, which verifies the checksum, and return the position."""
         while self._fill():
             self._position += len(self._chunk)
             self._chunk = memoryview(b"")
@@ -114,15 +114,15 @@ class Inflated:
         rest, members = self._stream.read(CHUNK), 0
         while rest.startswith(GZIP_MAGIC):
             members += 1
-            check_count(members - self._position // BLOCK_BYTES, self._limits)
-            unpacker = zlib.decompressobj(zlib.MAX_WBITS | 16)  # checks the checksum and the length
+            check_count(members - self._position // BYTES_PER_MEMBER, self._limits)
+            unpacker = zlib.decompressobj(zlib.MAX_WBITS | 16)  # gzip format: verifies checksum and length
             while not unpacker.eof:
                 try:
                     out = unpacker.decompress(rest, CHUNK)
                 except zlib.error:
                     raise BadArchive("the gzip data are damaged", code="archive_damaged") from None
                 if not (rest or out or unpacker.eof):
-                    raise BadArchive("the gzip data end too early", code="archive_truncated")
+                    raise BadArchive("the gzip data are truncated", code="archive_truncated")
                 yield out
                 rest = unpacker.unconsumed_tail or (b"" if unpacker.eof else self._stream.read(CHUNK))
             rest = unpacker.unused_data

@@ -1,4 +1,4 @@
-"""Limits on what an archive unpacks to."""
+"""Limits on the unpacked size of an archive."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from app.model.errors import BadArchive
 from app.model.options import ArchiveLimits
 
 RATIO_FROM = 32 << 20
-"""Below this size in bytes an archive may inflate by any ratio: an empty mask shrinks a thousandfold."""
+"""Bytes; `archive.max_ratio` is not checked below: an empty mask has a legitimate ratio of 1000."""
 
 
 def check_count(count: int, limits: ArchiveLimits) -> None:
-    """Raise BadArchive (`too_many_members`) past the limit."""
+    """Raise BadArchive (`too_many_members`) above the limit."""
     if count > limits.max_members:
         raise BadArchive(
             f"the archive has more than archive.max_members ({limits.max_members})", code="too_many_members"
@@ -18,7 +18,7 @@ def check_count(count: int, limits: ArchiveLimits) -> None:
 
 
 def check_size(unpacked: int, packed: int, limits: ArchiveLimits) -> None:
-    """Raise BadArchive (`archive_too_large`, `compression_ratio`) for an archive that inflates too far."""
+    """Raise BadArchive (`archive_too_large`, `compression_ratio`) if the unpacked size is above a limit."""
     if unpacked > limits.max_total_bytes:
         raise BadArchive(
             f"the archive unpacks to more than archive.max_total_bytes ({limits.max_total_bytes})",

@@ -1,6 +1,7 @@
-"""Tar files: old, POSIX ustar and pax (IEEE 1003.1 pax), GNU long names; read strictly in order.
+"""Read tar files: old, POSIX ustar and pax (IEEE 1003.1 pax), GNU long names; strictly forward.
 
-Python's tarfile takes a damaged header for the end of the archive and reads extended headers of any size.
+Python's tarfile is not used: it treats a damaged header as the end of the archive, and it reads extended
+headers of any size.
 """
 
 from __future__ import annotations
@@ -18,18 +19,18 @@ BLOCK = 512
 MAX_SIZE = (1 << 63) - 1  # of a file, in bytes: what an off_t holds
 MAX_EXTENDED = 1 << 20
 MAX_ZEROS = 1 << 12
-"""Blocks of zeros after which nothing more is looked for; writers fill up a record, by default 20 blocks."""
+"""Maximum zero blocks to skip at the end; writers pad to a whole record, by default 20 blocks."""
 DIRECTORY, GNU_NAME, GNU_LINK, PAX, PAX_GLOBAL, GNU_SPARSE = b"5", b"L", b"K", b"x", b"g", b"S"
-GNU_VOLUME = b"V"  # what `tar --label` begins with: a name for the archive
+GNU_VOLUME = b"V"  # first entry of `tar --label`: a name for the archive
 LINKS_AND_DEVICES = frozenset((b"1", b"2", b"3", b"4", b"6"))
 WITHOUT_DATA = LINKS_AND_DEVICES | {DIRECTORY, GNU_VOLUME}
 FAULTS = ("archive_truncated", "bad_header")
-"""Codes after which the files that came before still are what they say."""
+"""Codes of faults that leave the files before them intact."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Header:
-    """One file header, with what the extended headers before it say."""
+    """One file header, with the values of the extended headers before it."""
 
     name: bytes
     size: int
@@ -40,28 +41,28 @@ class _Header:
 
 @dataclass(slots=True)
 class _Reader:
-    """Goes from header to header. `size`: bytes of the stream, None where nobody knows."""
+    """Reads header by header. size: bytes of the stream, None if unknown. extended: from extended headers."""
 
     stream: Forward
     size: int | None
     position: int = 0
-    said: dict[bytes, bytes] = field(default_factory=dict)
+    extended: dict[bytes, bytes] = field(default_factory=dict)
 
     def read(self, count: int) -> bytes:
-        """Return exactly so many bytes."""
-        found = self.stream.read(count)
-        self.position += len(found)
-        if len(found) != count:
-            raise BadArchive("the tar ends too early", code="archive_truncated")
-        return found
+        """Return exactly `count` bytes."""
+        data = self.stream.read(count)
+        self.position += len(data)
+        if len(data) != count:
+            raise BadArchive("the tar is truncated", code="archive_truncated")
+        return data
 
     def skip(self, target: int) -> None:
-        """Go forward to `target`, which has to be there."""
+        """Skip to `target`, which must exist."""
         if self.size is not None and target > self.size:
-            raise BadArchive("the tar ends too early", code="archive_truncated")
+            raise BadArchive("the tar is truncated", code="archive_truncated")
         self.position = self.stream.seek(target)
         if self.position < target:
-            raise BadArchive("the tar ends too early", code="archive_truncated")
+            raise BadArchive("the tar is truncated", code="archive_truncated")
 
     def header(self) -> _Header | None:
         """Return the next header of a file, None at the end of the archive."""
@@ -75,24 +76,24 @@ class _Reader:
         size, kind = _number(block[124:136]), block[156:157]
         if kind in (GNU_NAME, GNU_LINK, PAX, PAX_GLOBAL):
             return _Header(b"", size, kind, False, 0)
-        said, self.said = self.said, {}
+        extended, self.extended = self.extended, {}
         if kind == GNU_SPARSE:
             more = block[482]
             while more:
                 more = self.read(BLOCK)[504]
-        name = said.get(b"path") or _name(block)
-        if kind in WITHOUT_DATA:  # some writers give the size of what they link to
+        name = extended.get(b"path") or _name(block)
+        if kind in WITHOUT_DATA:  # some writers store the size of a link's target
             size = 0
-        elif b"size" in said:
-            size = _decimal(said[b"size"])
-        sparse = kind == GNU_SPARSE or any(key.startswith(b"GNU.sparse.") for key in said)
+        elif b"size" in extended:
+            size = _decimal(extended[b"size"])
+        sparse = kind == GNU_SPARSE or any(key.startswith(b"GNU.sparse.") for key in extended)
         return _Header(name, size, kind, sparse, _padded(self.position + size))
 
     def after_zeros(self) -> bytes:
-        """Return the block after one of zeros and more of them, empty at the end of the archive.
+        """Return the first block after zero blocks, empty at the end of the archive.
 
-        Two end it, yet the files of a tar that was appended follow. What follows a single one is more of this
-        archive: the one was a header.
+        Two zero blocks end an archive; a valid header after them is that of a tar appended to it, whose files
+        are listed too. A single zero block does not end it: the block after it must be a header.
         """
         for zeros in range(1, MAX_ZEROS):
             block = self.stream.read(BLOCK)
@@ -103,31 +104,35 @@ class _Reader:
                 break
         return b""
 
-    def extended(self, header: _Header) -> None:
-        """Take in what an extended header says about the next file."""
+    def read_extended(self, header: _Header) -> None:
+        """Read the data of an extended header, which applies to the next file."""
         if header.size > MAX_EXTENDED:
             raise BadArchive("an extended tar header is too large", code="bad_header")
         begin = self.position
         data = self.read(header.size)
         self.skip(_padded(begin + header.size))
         if header.kind == GNU_NAME:
-            self.said[b"path"] = data.partition(b"\0")[0]
+            self.extended[b"path"] = data.partition(b"\0")[0]
         elif header.kind == PAX:
-            self.said |= _pax(data)
+            self.extended |= _pax(data)
 
 
 def list_tar(stream: Forward, size: int | None, limits: ArchiveLimits) -> Listing:
-    """Return the files of a tar; directories are left out.
+    """List the files of a tar; directories are left out.
 
     Parameters
     ----------
-    stream : at the beginning of the tar
-    size : its bytes, None if they are not known before they are read
+    stream : positioned at the start of the tar
+    size : its size in bytes, None if it is unknown until the end
+
+    Returns
+    -------
+    the files before the first fault; `fault` is `archive_truncated` (also if the final zero block is missing)
+    or `bad_header`
 
     Raises
     ------
-    BadArchive : the codes of the limits. What a broken archive holds before its fault is listed, with `fault`
-        `archive_truncated` (also when the block of zeros at the end is missing) or `bad_header`
+    BadArchive : the codes of the limits
     """
     reader, labels = _Reader(stream, size), Labels()
     entries: list[Entry] = []
@@ -135,9 +140,9 @@ def list_tar(stream: Forward, size: int | None, limits: ArchiveLimits) -> Listin
     try:
         while (header := reader.header()) is not None:
             headers += 1
-            check_count(headers // 3, limits)  # a file may have two extended headers
+            check_count(headers // 3, limits)  # up to two extended headers per file are legitimate
             if not header.end:
-                reader.extended(header)
+                reader.read_extended(header)
                 continue
             if header.kind in (DIRECTORY, GNU_VOLUME) or header.name.endswith(b"/"):
                 reader.skip(header.end)
@@ -156,14 +161,14 @@ def list_tar(stream: Forward, size: int | None, limits: ArchiveLimits) -> Listin
 
 
 def is_header(block: bytes) -> bool:
-    """Tell whether a block begins a file in a tar: its checksum is right, with blanks in its own place."""
+    """Return whether a block is a tar header, by its checksum, which counts its own field as blanks."""
     if len(block) < BLOCK or not any(block[148:156].strip(b" \0")):
         return False
     try:
-        told = _number(block[148:156])
+        checksum = _number(block[148:156])
     except BadArchive:
         return False
-    return told == sum(block[:148]) + 8 * ord(" ") + sum(block[156:BLOCK])
+    return checksum == sum(block[:148]) + 8 * ord(" ") + sum(block[156:BLOCK])
 
 
 def _entry(header: _Header, begin: int, labels: Labels) -> Entry:
@@ -179,14 +184,14 @@ def _entry(header: _Header, begin: int, labels: Labels) -> Entry:
 
 def _name(block: bytes) -> bytes:
     name = block[:100].partition(b"\0")[0]
-    if block[257:263] != b"ustar\0":  # GNU keeps other things where POSIX has the beginning of the name
+    if block[257:263] != b"ustar\0":  # GNU stores other fields where POSIX has the prefix of the name
         return name
     prefix = block[345:500].partition(b"\0")[0]
     return prefix + b"/" + name if prefix else name
 
 
 def _number(text: bytes) -> int:
-    """Return a number of a header: octal digits, or binary where the first bit says so (GNU)."""
+    """Parse a number of a header: octal digits, or binary if the first bit is set (GNU)."""
     if text[0] & 0x80:
         return _checked(int.from_bytes(text[1:], "big")) if text[0] == 0x80 else _bad_number()
     digits = text.strip(b" \0") or b"0"
@@ -202,7 +207,7 @@ def _checked(number: int) -> int:
 
 
 def _bad_number() -> int:
-    raise BadArchive("a tar header has a number that is none", code="bad_header")
+    raise BadArchive("a tar header has an invalid number", code="bad_header")
 
 
 def _padded(position: int) -> int:
@@ -210,7 +215,7 @@ def _padded(position: int) -> int:
 
 
 def _pax(data: bytes) -> dict[bytes, bytes]:
-    """Return the records `length key=value\\n` of a pax header."""
+    """Parse the records `length key=value\\n` of a pax header."""
     found, at = {}, 0
     while at < len(data):
         blank = data.find(b" ", at, at + 8)

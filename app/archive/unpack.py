@@ -1,4 +1,4 @@
-"""One member of an archive from its entry to its bytes, held in memory within the limits."""
+"""Unpack one member of an archive into memory, within the limits."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ Stream = BinaryIO | Inflated
 
 ZIP_MAGIC = (b"PK\3\4", b"PK\5\6")
 OTHER_MAGIC = (b"Rar!\x1a\7", b"7z\xbc\xaf\x27\x1c", b"\xfd7zXZ\0", b"BZh91AY&SY", b"\x28\xb5\x2f\xfd")
-DATASET_BEGINS = (b"DICM", b"\x02\0", b"\x08\0", b"\0\x08")
-"""First bytes of what is DICOM without a preamble: group 0002 or 0008 (PS3.10 7.1, PS3.5 7.1)."""
+DATASET_MAGIC = (b"DICM", b"\x02\0", b"\x08\0", b"\0\x08")
+"""First bytes of DICOM without a preamble: group 0002 or 0008 (PS3.10 7.1, PS3.5 7.1)."""
 
 
 def kind_of(head: bytes) -> Kind | None:
-    """Return what kind of archive begins with `head`, None if it is none; DICOM is none in any disguise.
+    """Return the format of an archive by its first bytes; None if it is not an archive.
 
     Parameters
     ----------
-    head : the first 512 bytes, or all if there are fewer
+    head : the first 512 bytes, fewer for a shorter object
     """
-    if head[128:132] == b"DICM":  # PS3.10 7.1: the preamble before it may hold the magic of another format
+    if head[128:132] == b"DICM":  # PS3.10 7.1: the preamble may hold the magic bytes of another format
         return None
     if head.startswith(ZIP_MAGIC):
         return Kind.ZIP
@@ -41,8 +41,8 @@ def kind_of(head: bytes) -> Kind | None:
 
 
 def may_be_dicom(head: bytes) -> bool:
-    """Tell whether `read_dataset` could take bytes that begin so; only then a member is worth unpacking."""
-    return head[128:132] == b"DICM" or head.startswith(DATASET_BEGINS)
+    """Return whether `read_dataset` may accept bytes that start like this; other members are not unpacked."""
+    return head[128:132] == b"DICM" or head.startswith(DATASET_MAGIC)
 
 
 def unpack(stream: Stream, kind: Kind, entry: Entry, limits: ArchiveLimits) -> bytes:
@@ -50,8 +50,8 @@ def unpack(stream: Stream, kind: Kind, entry: Entry, limits: ArchiveLimits) -> b
 
     Raises
     ------
-    NotDicom : it begins as nothing DICOM does; the rest of it is not unpacked
-    BadArchive : its fault, or `nested_archive`, `member_too_large`, `truncated`, and as `zip_chunks`
+    NotDicom : it does not start like DICOM; the rest is not unpacked
+    BadArchive : the fault of the entry, `nested_archive`, `member_too_large`, `truncated`, or as `zip_chunks`
     """
     if entry.fault:
         raise BadArchive("a member cannot be unpacked", code=entry.fault)

@@ -1,4 +1,4 @@
-"""Zip files (APPNOTE 6.3): the central directory says what is there, reading holds every member to it."""
+"""Read zip files (APPNOTE 6.3): list the central directory, and verify each member against it on reading."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ END64 = Struct("<4sQ2H2L4Q")  # 4.3.14
 RECORD = Struct("<4s6H3L5H2L")  # 4.3.12
 LOCAL = Struct("<4s5H3L2H")  # 4.3.7
 STORED, DEFLATED = 0, 8
-ENCRYPTED = 0x2041  # 4.4.4: encrypted, strongly, or with the headers masked
+ENCRYPTED = 0x2041  # 4.4.4: encryption, strong encryption, masked headers
 UTF8 = 0x800
 UNIX = 3
 FULL16, FULL32 = 0xFFFF, 0xFFFFFFFF
@@ -44,7 +44,7 @@ class _Record:
 
 
 def list_zip(stream: BinaryIO, size: int, limits: ArchiveLimits) -> Listing:
-    """Return the files of a zip of `size` bytes; directories are left out.
+    """List the files of a zip of `size` bytes; directories are left out.
 
     Raises
     ------
@@ -58,7 +58,7 @@ def list_zip(stream: BinaryIO, size: int, limits: ArchiveLimits) -> Listing:
             check_count(len(records), limits)
     except _Broken:
         fault = "bad_directory"
-    if (len(records) - count) % (FULL16 + 1):  # writers without zip64 count modulo 65,536
+    if (len(records) - count) % (FULL16 + 1):  # writers without zip64 store the count modulo 65,536
         fault = "bad_directory"
     records.sort(key=lambda record: record.offset)
     check_size(sum(record.size for record in records), size, limits)
@@ -69,11 +69,11 @@ def list_zip(stream: BinaryIO, size: int, limits: ArchiveLimits) -> Listing:
 
 
 class _Broken(Exception):
-    """The central directory cannot be read further."""
+    """The rest of the central directory cannot be read."""
 
 
 def _directory(stream: BinaryIO, size: int) -> tuple[int, int, int]:
-    """Return offset and length in bytes of the central directory, and how many files it says to have."""
+    """Return offset and length of the central directory in bytes, and its declared number of files."""
     begin = max(0, size - END.size - FULL16)
     stream.seek(begin)
     tail = stream.read(size - begin)
@@ -90,7 +90,7 @@ def _directory(stream: BinaryIO, size: int) -> tuple[int, int, int]:
             stream.seek(min(end, size))
             record = stream.read(END64.size)
             if len(record) < END64.size or not record.startswith(b"PK\6\6"):
-                raise BadArchive("the zip64 end record is not where it should be", code="bad_directory")
+                raise BadArchive("the zip64 end record is missing", code="bad_directory")
             _, _, _, _, disk, first, _, count, length, offset = END64.unpack(record)
     if disk or first or offset + length > end:
         raise BadArchive("the central directory is not in this file", code="bad_directory")
@@ -116,7 +116,7 @@ def _records(stream: BinaryIO, offset: int, length: int) -> Iterator[_Record]:
 
 
 def _zip64(extra: bytes, *fields: int) -> list[int]:
-    """Return size, packed size and offset, each from the zip64 field where it is too large (4.5.3)."""
+    """Return size, packed size and offset; from the zip64 field those that do not fit 32 bits (4.5.3)."""
     while len(extra) >= 4:
         kind, length = Struct("<2H").unpack_from(extra)
         if kind == 1:
@@ -143,18 +143,18 @@ def _entry(record: _Record, end: int, labels: Labels) -> Entry | None:
         return replace(entry, fault="not_a_file")
     if record.flags & ENCRYPTED:
         return replace(entry, fault="encrypted")
-    # Files that share bytes are how a small zip becomes a large one without any high ratio inside.
+    # Overlapping files are a zip bomb that no compression ratio reveals.
     overlaps = record.offset + LOCAL.size + len(record.name) + record.packed > end
     return replace(entry, fault="overlapping_members") if overlaps else entry
 
 
 def zip_chunks(stream: BinaryIO, entry: Entry) -> Iterator[bytes]:
-    """Yield the bytes of one file; past its size nothing is inflated.
+    """Yield the bytes of one file; nothing is inflated beyond its declared size.
 
     Raises
     ------
-    BadArchive : `header_mismatch` (the local header is missing or says otherwise), `encrypted`,
-        `overlapping_members`, `unsupported_compression`, `size_mismatch`, `bad_checksum`, as `inflate`
+    BadArchive : `header_mismatch` (the local header is missing or differs), `encrypted`,
+        `overlapping_members`, `unsupported_compression`, `size_mismatch`, `bad_checksum`, or as `inflate`
     """
     stream.seek(entry.offset)
     head = stream.read(LOCAL.size)
@@ -164,10 +164,10 @@ def zip_chunks(stream: BinaryIO, entry: Entry) -> Iterator[bytes]:
     if flags & ENCRYPTED:
         raise BadArchive("a member is encrypted", code="encrypted")
     if method != entry.method:
-        raise BadArchive("a local header says otherwise than the directory", code="header_mismatch")
+        raise BadArchive("a local header contradicts the central directory", code="header_mismatch")
     begin = entry.offset + LOCAL.size + names + extras
     if begin + entry.packed > entry.end:
-        raise BadArchive("a member reaches into the next", code="overlapping_members")
+        raise BadArchive("a member overlaps the next one", code="overlapping_members")
     if method not in (STORED, DEFLATED):
         raise BadArchive("a member is neither stored nor deflated", code="unsupported_compression")
     stream.seek(begin)
@@ -183,6 +183,6 @@ def _checked(chunks: Iterator[bytes], entry: Entry) -> Iterator[bytes]:
             break
         yield chunk
     if size != entry.size:
-        raise BadArchive("a member has another size than the directory says", code="size_mismatch")
+        raise BadArchive("the size of a member differs from the central directory", code="size_mismatch")
     if crc != entry.crc:
-        raise BadArchive("a member has another checksum than the directory says", code="bad_checksum")
+        raise BadArchive("the checksum of a member differs from the central directory", code="bad_checksum")

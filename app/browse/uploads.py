@@ -2,7 +2,8 @@
 
     stream ─▶ identify, in a worker ─▶ name below source.write_prefix ─▶ source.land ─▶ the pipeline
 
-Nothing else enters the lake this way: the notification of the landing storage does the rest.
+Nothing else enters the lake this way: the notification of the landing storage does the rest. A file that is
+too large for the service goes straight into a bucket: its beginning comes here, and `begin` answers where to.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from io import SEEK_END
 from typing import BinaryIO, cast
 
@@ -18,6 +20,7 @@ from app.dicom import read_identity
 from app.model.errors import PermanentError
 from app.model.values import Content, ObjectRef
 from app.services import Services
+from app.storage import SESSION_S
 
 SEGMENT = re.compile(r"(?!\.)[^/\\^%\0-\x1f\x7f\ud800-\udfff]{1,150}")
 """A label, or the name of a file: one segment of a path, of printable characters."""
@@ -53,6 +56,20 @@ class Fate:
     written: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class UploadSession:
+    """Where a client itself puts the bytes of one file until when, and the object that they become.
+
+    A client sends them by PUT, as Cloud Storage's resumable uploads do. The URL is a secret: whoever has it
+    may write this object, once.
+    """
+
+    url: str
+    name: str
+    expires: datetime
+    success: bool = True
+
+
 WORDS = {
     "invalid_type": "this is no DICOM file, or one without UIDs",
     "duplicate": "another file has this name already; choose another label",
@@ -74,14 +91,55 @@ def land(name: str, stream: BinaryIO, label: str, services: Services) -> Fate:
     ------
     StorageUnavailable, Overloaded : nothing was stored; trying again may help
     """
-    name = re.split(r"[/\\]", name)[-1]
+    name = last_segment(name)
+    path = _place(name, stream, stream.seek(0, SEEK_END), label, services)
+    if isinstance(path, Fate):
+        return path
+    landed = services.source.land(path, stream, replace=not label)
+    if landed is None:
+        return Fate(name, "duplicate")
+    return Fate(name, ref=landed.ref, written=landed.written)
+
+
+def begin(
+    name: str, head: BinaryIO, size: int, label: str, origin: str, services: Services
+) -> UploadSession | Fate:
+    """Return where a client itself puts a file, named as by `land`, or why it must not.
+
+    Only its beginning is checked here; the whole is when it has landed, as any object. Under a label, a file
+    of the same name is in the way whatever is in it.
+
+    Parameters
+    ----------
+    head : the first bytes of the file, enough to hold its UIDs; seekable
+    size : of the file, in bytes
+    origin : of the page that sends it, empty for a program
+    """
+    name = last_segment(name)
+    path = _place(name, head, size, label, services)
+    if isinstance(path, Fate):
+        return path
+    url = services.source.begin_upload(path, size, origin, replace=not label)
+    if url is None:
+        return Fate(name, "duplicate")
+    expires = services.now() + timedelta(seconds=SESSION_S)
+    return UploadSession(url, services.source.prefix + path, expires)
+
+
+def last_segment(name: str) -> str:
+    """Return the name of a file without what leads to it."""
+    return re.split(r"[/\\]", name)[-1]
+
+
+def _place(name: str, head: BinaryIO, size: int, label: str, services: Services) -> str | Fate:
+    """Return the name of the object that a file of `size` bytes becomes, or why it becomes none."""
     if not SEGMENT.fullmatch(name) or (label and not SEGMENT.fullmatch(label)):
         return Fate(name, "bad_name")
     most = services.settings.source.max_object_bytes
-    if most and stream.seek(0, SEEK_END) > most:
+    if most and size > most:
         return Fate(name, "too_large")
     try:
-        identity = identify(stream, services)
+        identity = identify(head, services)
     except PermanentError:
         return Fate(name, "invalid_type")
     if not (label or identity.whole):
@@ -91,10 +149,7 @@ def land(name: str, stream: BinaryIO, label: str, services: Services) -> Fate:
     )
     if not re.search(services.settings.source.expect, services.source.prefix + path):
         return Fate(name, "bad_name")
-    landed = services.source.land(path, stream, replace=not label)
-    if landed is None:
-        return Fate(name, "duplicate")
-    return Fate(name, ref=landed.ref, written=landed.written)
+    return path
 
 
 def stored_name(identity: Identity, services: Services) -> str:

@@ -39,7 +39,7 @@ class Bus(Protocol):
         ...
 
     def publish_all(self, messages: Sequence[Message]) -> None:
-        """Publish messages and return once all are durable; when it raises, some may be published."""
+        """Publish messages and return once all are durable; if it raises, some may be published."""
         ...
 
     def dead_letter(self, message: Message, reason: Reason) -> None:

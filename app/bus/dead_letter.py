@@ -1,4 +1,4 @@
-"""What a message gains when it is given up: the attributes that Pub/Sub adds, and our reason."""
+"""Dead letters: the message, the attributes that Pub/Sub adds on giving it up, and our reason."""
 
 from __future__ import annotations
 
@@ -8,31 +8,31 @@ from app.model.names import plain
 from app.model.times import rfc3339
 from app.model.values import Message, Reason
 
-MAX_ATTRIBUTE_BYTES = 1024  # as Pub/Sub
+MAX_ATTRIBUTE_BYTES = 1024  # the limit of Pub/Sub
 
 
 def dead_letter(message: Message, now: datetime, reason: Reason | None = None) -> Message:
-    """Return what the dead-letter topic gets of a message: all of it, and `added_attributes`.
+    """Return the dead letter of a message: the whole message and `added_attributes`.
 
-    The id stays, so that the same message given up twice is one dead letter wherever ids are compared.
+    The id stays the same, so that a message given up twice can be recognised as one dead letter.
     """
     attributes = kept_attributes(message, reason) | added_attributes(message, now, reason)
     return Message(message.data, attributes, message.message_id, now)
 
 
 def kept_attributes(message: Message, reason: Reason | None) -> dict[str, str]:
-    """Return the attributes that a dead letter keeps of the message: with a reason, all but `objectUri`.
+    """Return the attributes that a dead letter keeps from the message: with a reason, all but `objectUri`.
 
-    The reason has the address of the object; the sender may have named any other.
+    The reason contains the address of the object; the sender may have set a different one.
     """
     dropped = () if reason is None else ("objectUri",)
     return {name: value for name, value in message.attributes.items() if name not in dropped}
 
 
 def added_attributes(message: Message, now: datetime, reason: Reason | None = None) -> dict[str, str]:
-    """Return the attributes that a dead letter gains, the ones that matter most first.
+    """Return the attributes that are added to a dead letter, the most important first.
 
-    Pub/Sub's own name the subscription that a message came by; one that came by none goes without that.
+    Those of Pub/Sub name the subscription, if the message came through one.
     """
     added = _reason(message, reason) if reason is not None else {}
     added["CloudPubSubDeadLetterSourceDeliveryCount"] = str(message.attempt or 1)

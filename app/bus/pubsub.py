@@ -31,7 +31,7 @@ if find_spec("google.pubsub_v1") is None:  # a missing package is reported on op
 MAX_REQUEST_BYTES = 10_000_000
 MAX_ATTRIBUTES = 100
 MAX_NAME_BYTES, MAX_VALUE_BYTES = 256, 1024
-# No attempt begins after the first, none lasts longer than the second: a publish ends within 40 s.
+# No attempt starts after RETRY_S, and none lasts longer than ATTEMPT_S, so a publish ends within 40 s.
 RETRY_S, ATTEMPT_S = 30.0, 10.0
 CHECK_S = 5.0
 
@@ -41,8 +41,8 @@ _TOPIC = re.compile(r"projects/[^/\s]+/topics/[A-Za-z][A-Za-z0-9_.~+%-]{2,254}")
 class PubSubBus:
     """The bus of `pubsub:projects/P/topics/T`, with dead letters to a topic of its own.
 
-    How messages are delivered is a matter of the subscription, and a BigQuery subscription carries dead
-    letters to the warehouse, so `policy` and `sink` are not used here.
+    `policy` and `sink` are not used: the subscription controls delivery, and a BigQuery subscription writes
+    dead letters to the warehouse.
     """
 
     def __init__(
@@ -101,7 +101,7 @@ class PubSubBus:
         attributes = _with_added(kept, added_attributes(message, now, reason))
         try:
             self._publish(self._dead_letter_topic, Message(message.data, attributes, ""))
-        except BadEvent as exc:  # it has no room for the reason; Pub/Sub moves it without one
+        except BadEvent as exc:  # no room for the reason; Pub/Sub dead-letters it later without one
             raise BusUnavailable(f"the dead letter does not fit: {exc.text}") from exc
 
     def start(self, connect: Connect) -> None:
@@ -125,7 +125,7 @@ class PubSubBus:
             except MethodNotImplemented:  # the emulator does not implement permissions, but it has answered
                 return
         if self._dead_letter_topic and right not in answer.permissions:
-            raise BusUnavailable(f"{topic}: is not there, or roles/pubsub.publisher on it is missing")
+            raise BusUnavailable(f"{topic} does not exist, or roles/pubsub.publisher on it is missing")
 
     def close(self) -> None:
         """Close the connection; later calls raise BusUnavailable."""
@@ -206,7 +206,9 @@ def _request(topic: str, message: Message) -> PublishRequest:
         raise BadEvent(f"an attribute of a message is UTF-8 and limited to {limits}")
     if not (message.data or message.attributes):
         raise BadEvent("a message needs data or an attribute")
-    published = PubsubMessage(data=message.data, attributes=dict(message.attributes))
+    published = PubsubMessage(
+        data=message.data, attributes=dict(message.attributes), ordering_key=message.ordering_key
+    )
     request = PublishRequest(topic=topic, messages=[published])
     if PublishRequest.pb(request).ByteSize() > MAX_REQUEST_BYTES:
         raise BadEvent("a message is limited to 10 MB, attributes included")

@@ -12,11 +12,11 @@ from pathlib import Path
 from app.cli.one_file import content_of
 from app.config import Settings, loader_variables
 from app.dicom import check_clean, clean_copy
-from app.model.keys import Keys
 from app.dicom.deidentify.profile import PROFILES, Profile, profile_of
 from app.jobs import deidentify as job
 from app.jobs.ingest import Emit, Progress
 from app.model.errors import ConfigError
+from app.model.keys import Keys
 from app.model.options import BIG_BYTES
 from app.model.values import Content
 from app.workers.pool import PRELOAD, Workers

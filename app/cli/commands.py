@@ -19,12 +19,12 @@ from app.cli.context import (
     Commands,
     Failure,
     emit,
-    masked,
     opened,
     readable,
     reading,
     settings_of,
     start,
+    without_secrets,
 )
 from app.cli.one_file import content_of, in_worker, picture_of
 from app.cli.text_table import table
@@ -245,7 +245,7 @@ def render(ctx: click.Context, /, file: Path, output: Path, **options: Any) -> N
 @click.option("--names", type=click.Choice(["hash", "keep"]), help="Names of files and folders.")
 @click.option("--quiet", is_flag=True, help="No bar, and only the lines of what is not clean.")
 @click.option("--adopt", "adopting", is_flag=True,
-              help="Change the lake to the profile in the settings: describe all anew, remove what was.")  # fmt: skip
+              help="Change the lake to the profile in the settings: describe everything anew.")  # fmt: skip
 @click.pass_context
 def deidentify(
     ctx: click.Context,
@@ -414,9 +414,7 @@ def config_show(ctx: click.Context) -> None:
     for path, origin in sorted(loaded.origins.items()):
         section, key = path.split(".")
         value = values[section][key]
-        if value and f"_{key}".endswith(("_key", "_secret")):
-            value = "***"
-        emit({"setting": path, "value": masked(value) if isinstance(value, str) else value, "from": origin})
+        emit({"setting": path, "value": without_secrets(key, value), "from": origin})
 
 
 @config_group.command("check")

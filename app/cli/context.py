@@ -29,6 +29,8 @@ DRAW_S = 0.1
 GUESS = 20
 """A bar estimates the remaining time after 1/GUESS of the steps, because the first are the slowest."""
 _SECRETS = re.compile(r"(?<=://)([^/?#\s:@]*):[^/?#\s]*@|([?&](?:ssl)?password=)[^&#\s]*")
+_SECRET = re.compile(r"(?i)password|secret|token|key|pem|jaas|oauthbearer\.config")
+"""Names of options of librdkafka whose values are secret."""
 
 
 class Failure(click.ClickException):
@@ -90,6 +92,19 @@ def readable(value: object) -> object:
 def masked(text: str) -> str:
     """Return a text with the passwords in URLs masked."""
     return _SECRETS.sub(lambda found: f"{found[1]}:***@" if found[2] is None else f"{found[2]}***", text)
+
+
+def without_secrets(key: str, value: Any) -> Any:
+    """Return the value of a setting with its secrets masked; of a webhook also the query of its address."""
+    if key == "headers":
+        return dict.fromkeys(value, "***")
+    if key == "kafka":
+        return {name: "***" if _SECRET.search(name) else one for name, one in value.items()}
+    if key.endswith("urls"):
+        return [re.sub(r"\?.*", "?***", masked(url)) for url in value]
+    if value and f"_{key}".endswith(("_key", "_secret")):
+        return "***"
+    return masked(value) if isinstance(value, str) else value
 
 
 def settings_of(

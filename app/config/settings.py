@@ -103,6 +103,26 @@ class Bus(Section):
     dead_letter_topic: str = Field(description="projects/P/topics/T for dead letters; local: does not use it")
 
 
+class Announce(Section):
+    """Messages to other systems. An event is acknowledged once every target holds its message."""
+
+    urls: tuple[str, ...] = Field(
+        description="targets: kafka://host:port/topic, pubsub:projects/P/topics/T, https://host/path,"
+        " local:./file"
+    )
+    dead_letter_urls: tuple[str, ...] = Field(description="targets of dead letters, written like urls")
+    kafka: dict[str, str | int | bool] = Field(
+        description="options of librdkafka for all kafka: targets, such as those of SASL and TLS"
+    )
+    headers: dict[str, str] = Field(description="HTTP headers of every request to https: targets")
+    settle_s: float = Field(
+        ge=0,
+        le=7 * 86_400,
+        description="a study is announced as settled when none of its instances has arrived for this many"
+        " seconds; 0 = never",
+    )
+
+
 class Metadata(Section):
     """Contents of the column `metadata` and of the JSON document."""
 
@@ -286,6 +306,7 @@ class Settings(Section):
     artifacts: Artifacts
     warehouse: Warehouse
     bus: Bus
+    announce: Announce
     metadata: Metadata
     preview: Preview
     delivery: Delivery
@@ -296,6 +317,13 @@ class Settings(Section):
     browse: Browse
     deidentify: Deidentify
     log: Log
+
+    def project(self) -> str:
+        """Return the Google Cloud project of the tables, else of the dead letters; empty without either."""
+        table = re.match(r"bigquery:([^?]+)\.\w+", self.warehouse.url)
+        topic = re.match(r"projects/([^/]+)/", self.bus.dead_letter_topic)
+        found = table or topic
+        return found[1] if found else ""
 
     def archive_limits(self) -> ArchiveLimits:
         """Return the options of `archive`."""

@@ -37,8 +37,8 @@ def describe(content: Content, options: DescribeOptions) -> Instance:
 
     With `options.clean`, `content.uri` is the address that the copy will have; in that of a member of an
     archive, ANY_MEMBER stands for its name. The result depends only on the bytes and the options, except for
-    `took_ms`. A preview that cannot be made is None, with the reason in `preview_error`; one that another
-    process must draw is None, with `pdf` set.
+    `took_ms`. `preview` is None if it cannot be made (the reason is in `preview_error`) or if another process
+    must draw it (`pdf` is set).
 
     Raises
     ------
@@ -89,7 +89,7 @@ def draw_page(pdf: bytes, options: PreviewOptions) -> tuple[bytes, int]:
     Raises
     ------
     Unrenderable : with a code of PreviewError
-    LimitExceeded : it does not fit in memory
+    LimitExceeded : the page does not fit in memory
     """
     from app.dicom.pages.pdf import draw_pdf
     from app.dicom.pixels.preview_error import DecodeFailed
@@ -116,11 +116,9 @@ def describe_head(content: Content, options: DescribeOptions) -> tuple[Instance,
 
 
 def read_identity(content: Content, limits: DatasetLimits) -> tuple[str, str, str, str, bool]:
-    """Return the UIDs of study, series, instance and class of an object, and whether it is broken.
+    """Return the UIDs of study, series, instance and SOP class, and whether the object is broken.
 
-    A UID that it has not is empty.
-
-    Raises what `describe` does where not even one element can be read.
+    A missing UID is an empty string. Raises as `describe` if no element can be read.
     """
     from app.dicom.read.dataset import read_head, text_of
 
@@ -212,7 +210,7 @@ def _undrawn(content: Content, options: DescribeOptions) -> str:
 
 
 def _read(dataset: ObjectDataset, content: Content, options: MetadataOptions) -> Instance:
-    """Describe a data set without a preview."""
+    """Describe a data set, without a preview."""
     from app.dicom.metadata.columns import columns
     from app.dicom.metadata.dicom_json import to_document, to_metadata
     from app.dicom.metadata.file_meta import file_meta_warnings
@@ -238,7 +236,7 @@ def _strictly(instance: Instance, options: MetadataOptions) -> BadDataset | None
 
 
 def bulk_source(content: Content) -> str:
-    """Return the beginning of each BulkDataURI: the percent-encoded address of the object version.
+    """Return the prefix of each BulkDataURI: the percent-encoded address of the object version.
 
     For a member of an archive it includes the member, because offsets count from the member's first byte.
     """
@@ -249,7 +247,7 @@ def bulk_source(content: Content) -> str:
 def _preview(
     dataset: Dataset, options: PreviewOptions
 ) -> tuple[bytes | None, str | None, tuple[DatasetWarning, ...], bytes | None]:
-    """Return the preview or the code of why there is none, warnings from drawing, and a PDF still to draw."""
+    """Return the preview, the code of the error if there is none, warnings of drawing, and a PDF to draw."""
     from app.dicom.render.png import encode_png
     from app.dicom.render.preview import drawing, undrawn_pdf
 

@@ -51,9 +51,9 @@ def adopt(
 ) -> dict[str, object]:
     """Remove all that was described with an earlier profile, then describe every object of the source anew.
 
-    Rows go first, so that none points at an artifact that is gone. Until the end the record names no profile, so
-    that after a crash the start is still refused and the adoption can be repeated. Objects outside of the source, which
-    `ingest` described in place, are only counted: ingest them again.
+    Rows go first, so that none points at an artifact that is gone. Until the end the record names no profile,
+    so that after a crash the start is still refused and the adoption can be repeated. Objects outside of the
+    source, which `ingest` described in place, are only counted: ingest them again.
 
     Returns
     -------

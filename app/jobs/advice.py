@@ -118,6 +118,11 @@ TABLE = (
         "check its disk, grants and quotas, and try again once it answers",
     ),
     Advice(
+        ("announce_unavailable",),
+        "the row is stored, but a target of announcements does not accept its message; the reason names it",
+        "check that target, `announce.kafka` and `announce.headers`, and try again once it answers",
+    ),
+    Advice(
         ("overloaded",),
         "no memory left in `workers.inflight_bytes`",
         "try again when there is less load, or raise that setting",

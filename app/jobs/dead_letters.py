@@ -9,9 +9,10 @@ from operator import itemgetter
 from typing import TypeVar
 
 from app import pipeline
+from app.announce.announcements import own_attributes
 from app.jobs import ingest
 from app.model.errors import DicomlakeError, PermanentError, WarehouseUnavailable
-from app.model.values import REVISION, GiveUp, Message
+from app.model.values import GiveUp, Message
 from app.services import Services
 from app.storage.local.storage import MACHINE
 from app.warehouse import Warehouse, queries
@@ -21,9 +22,6 @@ PAGE = 100
 """Number of events that are sent before they are removed from the table."""
 MAX_IDS = 5000
 """Ids in one statement; BigQuery allows 10,000 parameters."""
-OURS = ("CloudPubSubDeadLetter", "dicomlake")
-"""Prefix of attributes that were added when the message was given up. A requeued message is sent without
-them, except for the revision, which it had before."""
 
 
 class NoSuchLetter(PermanentError):
@@ -43,7 +41,8 @@ def letter(warehouse: Warehouse, message_id: str) -> dict[str, object]:
     if not found or not stored:
         raise _unknown(message_id)
     event = found[0]["object_uri"], found[0]["generation"], found[0]["event_type"]
-    attempts = warehouse.query(*queries.attempts(*event))
+    # A message that names no event has no attempts.
+    attempts = warehouse.query(*queries.attempts(*event)) if None not in event else []
     for attempt in attempts:
         if attempt["permanent"] is not None:
             attempt["permanent"] = bool(attempt["permanent"])  # SQLite has no booleans
@@ -93,8 +92,7 @@ def requeue(services: Services, message_ids: Sequence[str] | None) -> Iterator[d
 
 
 def _send(letter: dict[str, object], services: Services, machine: Services) -> dict[str, object]:
-    attributes = _attributes(letter).items()
-    kept = {key: value for key, value in attributes if key == REVISION or not key.startswith(OURS)}
+    kept = own_attributes(_attributes(letter))
     data, message_id = letter["data"], str(letter["message_id"])
     message = Message(data if isinstance(data, bytes) else b"", kept, message_id)
     if kept.get("bucketId") == MACHINE != services.source.bucket:

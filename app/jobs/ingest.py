@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter, deque
-from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -17,7 +17,7 @@ from pathlib import Path
 from app import pipeline
 from app.jobs.advice import what_to_do
 from app.jobs.own_files import Owner, OwnFiles
-from app.model.errors import DicomlakeError, NotAFile, ObjectGone
+from app.model.errors import AnnounceUnavailable, DicomlakeError, NotAFile, ObjectGone
 from app.model.names import spelled
 from app.model.values import EventType, GiveUp, Message, Outcome, Row, Status
 from app.plumbing.admission import Budget
@@ -26,13 +26,15 @@ from app.sources.notifications import described_again, messages
 from app.storage.local.files import check_event_name, is_object_name, stat_file, walk
 from app.storage.local.generations import Seen
 from app.storage.local.storage import LocalStorage
-from app.warehouse.queries import described, open_letter_versions
+from app.warehouse import Warehouse
+from app.warehouse.queries import described, letters_by_event, open_letter_versions
 
 Line = dict[str, object]
 Emit = Callable[[Line], object]
 Progress = Callable[[int, int], object]
 """Called with the number of files done and the total."""
-Letters = Container[tuple[object, object, object]]
+Letters = Mapping[tuple[object, object, object], str]
+"""Bucket, object and generation of each open dead letter -> its id if it only waits for its announcement."""
 AHEAD = 64
 """Files in progress: enough to keep every worker busy, few enough to fit in memory."""
 BATCH = 256
@@ -188,8 +190,18 @@ def _names(name: str, root: Path) -> Iterator[tuple[str, DicomlakeError | None]]
 
 
 def _open_letters(services: Services) -> Letters:
-    letters = services.warehouse.stream(*open_letter_versions())
-    return {(letter["bucket"], letter["object"], letter["generation"]) for letter in letters}
+    return {
+        (letter["bucket"], letter["object"], letter["generation"]): str(letter["message_id"])
+        if letter["code"] == AnnounceUnavailable.code
+        else ""
+        for letter in services.warehouse.stream(*open_letter_versions())
+    }
+
+
+def _close_letter(message_id: str, warehouse: Warehouse) -> None:
+    """Remove a letter and the others of its event: what they waited for has been announced."""
+    letters = warehouse.query(*letters_by_event(warehouse.dialect, ["message_id"], [message_id]))
+    warehouse.delete("dead_letter", "message_id", [str(row["message_id"]) for row in letters])
 
 
 def at_once(begun: Callable[[ThreadPoolExecutor], Iterator[Future[Line]]]) -> Iterator[Line]:
@@ -233,7 +245,8 @@ def _one(file: File, rows: Future[dict[object, Row]], run: Run) -> Line:
         now = file.source.current(file.name)
         row = rows.result().get(line["object_uri"])
         row = row if row and row["generation"] == now.generation else None
-        known = (file.source.bucket, file.name, now.generation) in run.letters
+        letter = run.letters.get((file.source.bucket, file.name, now.generation))
+        known = letter is not None
         settled = row is not None and row["describe_key"] == key and not run.again
         if settled and now.told and not now.again and not known:
             return line | {"status": UNCHANGED}
@@ -242,6 +255,8 @@ def _one(file: File, rows: Future[dict[object, Row]], run: Run) -> Line:
             now = file.source.remember(file.name, replace(now, again=revision is not None))
         first, *removals = events(file, now, revision, row)
         outcome = pipeline.handle(first, file.services, GiveUp.SILENTLY if known else GiveUp.NOW)
+        if letter and outcome.status is Status.STORED:
+            _close_letter(letter, file.services.warehouse)
         for removal in removals:
             pipeline.handle(removal, file.services, GiveUp.NOW)
         if not now.told or now.again:

@@ -22,7 +22,7 @@ class Cleaning:
     """How a lake de-identifies.
 
     profile: that of collections without their own. collections: first path segment -> profile; these keep
-    their names. secret: of `Keys`. prefix: what the names of objects of the landing storage begin with.
+    their names. secret: of `Keys`. prefixes: what names of objects may begin with, the longest first.
     """
 
     profile: str
@@ -30,7 +30,7 @@ class Cleaning:
     collections: Mapping[str, str] = field(default_factory=dict)
     pixels: bool = False
     keep_names: bool = False
-    prefix: str = ""
+    prefixes: tuple[str, ...] = ()
     keys: Keys = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -44,8 +44,8 @@ class Cleaning:
 
     def options(self, name: str) -> CleanOptions:
         """Return what to do with an object by its name."""
-        folder, slash, _ = name.removeprefix(self.prefix).partition("/")
-        profile = self.collections.get(folder, self.profile) if slash else self.profile
+        _, folder, _ = self._parts(name)
+        profile = self.collections.get(folder, self.profile)
         check = self.keys.check(f"describe {profile}")
         return CleanOptions(profile, self.secret, check, self.pixels, self.keep_names)
 
@@ -55,12 +55,17 @@ class Cleaning:
 
     def name(self, name: str) -> str:
         """Return the name under which an object appears: a hash for its folder and one for the rest."""
-        if self.keep_names or not name.startswith(self.prefix):
-            return name if self.keep_names else self.keys.name(name)
-        folder, slash, rest = name.removeprefix(self.prefix).partition("/")
-        if not slash:
-            return self.prefix + self.keys.name(folder)
-        return f"{self.prefix}{self.collection(folder)}/{self.keys.name(rest)}"
+        if self.keep_names:
+            return name
+        prefix, folder, rest = self._parts(name)
+        begins = f"{prefix}{self.collection(folder)}/" if folder else prefix
+        return begins + self.keys.name(rest)
+
+    def _parts(self, name: str) -> tuple[str, str, str]:
+        """Return the fixed beginning of a name, its collection, and the rest."""
+        prefix = next((one for one in self.prefixes if name.startswith(one)), "")
+        folder, slash, rest = name.removeprefix(prefix).partition("/")
+        return (prefix, folder, rest) if slash else (prefix, "", folder)
 
     def collection(self, folder: str) -> str:
         """Return the name under which a collection appears."""

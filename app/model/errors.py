@@ -17,8 +17,8 @@
         Unrenderable              no preview; caught in `dicom.describe`, the row is stored without a preview
         CannotDeidentify          refuse, write nothing
       TransientError            a failing input or output may recover: nack, retried
-        StorageUnavailable (RemovalsHeld) WarehouseUnavailable BusUnavailable ShortRead Overloaded OutOfSpace
-        DeadlineExceeded
+        StorageUnavailable (RemovalsHeld) WarehouseUnavailable BusUnavailable AnnounceUnavailable ShortRead
+        Overloaded OutOfSpace DeadlineExceeded
       InternalError             our bug: nack, retried as if transient
       ObjectGone                neither: this object version no longer exists, so the event is superseded
         NotAFile                  the name is that of a pipe, a device, a link or a folder
@@ -194,6 +194,12 @@ class BusUnavailable(TransientError):
     """The bus does not accept messages now."""
 
     code = "bus_unavailable"
+
+
+class AnnounceUnavailable(TransientError):
+    """A target of announcements does not accept them now."""
+
+    code = "announce_unavailable"
 
 
 class ShortRead(TransientError):

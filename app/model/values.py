@@ -6,7 +6,7 @@ import io
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import Enum, StrEnum
 from typing import Annotated, BinaryIO
 
@@ -38,7 +38,10 @@ REVISION = "dicomlakeRevision"
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One delivery of a published message; `attempt` counts from 1, None if the bus does not count."""
+    """One delivery of a published message; `attempt` counts from 1, None if the bus does not count.
+
+    ordering_key: where a bus has ordered delivery, messages with the same key are delivered in order.
+    """
 
     data: bytes
     attributes: Mapping[str, str]
@@ -47,6 +50,35 @@ class Message:
     attempt: int | None = None
     subscription: str = ""
     correlation_id: str = ""
+    ordering_key: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Announcement:
+    """A CloudEvent for other systems, in binary mode: attributes, and the JSON value in `data`.
+
+    The same cause always makes the same `id`, so that receivers can drop repetitions. key: announcements
+    with the same key keep their order where the target has ordered keys.
+    """
+
+    id: str
+    type: str
+    source: str
+    key: str
+    data: bytes
+    time: datetime | None = None
+    correlation_id: str = ""
+
+    @property
+    def attributes(self) -> dict[str, str]:
+        """The CloudEvents attributes by name, all but the content type; `subject` is the key."""
+        attributes = {"specversion": "1.0", "id": self.id, "type": self.type, "source": self.source}
+        attributes["subject"] = self.key
+        if self.time is not None:
+            attributes["time"] = self.time.astimezone(UTC).isoformat().replace("+00:00", "Z")
+        if self.correlation_id:
+            attributes["correlationid"] = self.correlation_id
+        return attributes
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,6 +254,7 @@ class Stage(StrEnum):
     DESCRIBE = "describe"
     WRITE = "write"
     APPEND = "append"
+    ANNOUNCE = "announce"
 
 
 class Status(StrEnum):

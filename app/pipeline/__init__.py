@@ -1,9 +1,10 @@
 """Process one event: read this file first.
 
-    fetch -> describe (in a worker) -> write artifacts -> append the row -> ack
+    fetch -> describe (in a worker) -> write artifacts -> append the row -> announce -> ack
 
-The order is the design: artifacts, then the row that points at them, then the ack. Every name and key is
-derived from the event, so after a crash at any point a redelivery produces the same objects and the same row.
+The order is the design: artifacts, then the row that points at them, then its announcement, then the ack.
+Every name and key is derived from the event, so after a crash at any point a redelivery produces the same
+objects, the same row and the same announcement.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from dataclasses import replace
 from functools import partial
 
 from app import events
+from app.announce import announcements
 from app.archive import is_archive
 from app.dicom import describe
 from app.model.errors import (
@@ -97,10 +99,12 @@ def ingest(event: ObjectEvent, attempt: Attempt, services: Services) -> Outcome:
     if reason := unwanted(event, services):
         return Outcome(Status.IGNORED, reason)
     uri = services.shown_uri(event.ref.name, event.ref.bucket)
-    prefix = services.source.prefix if event.ref.bucket == services.source.bucket else ""
+    prefix = services.source.prefix
+    uploads = prefix + services.settings.source.write_prefix
+    prefixes = (uploads, prefix) if event.ref.bucket == services.source.bucket else ()
     row = {
         **event_row(event, attempt.message, uri, services.now()),
-        "collection": collection(event.shown.name.removeprefix(prefix)),
+        "collection": collection(event.shown.name, prefixes),
     }
     if event.type in REMOVALS:
         check_removal(event, row, services)
@@ -269,7 +273,7 @@ def check_removal(event: ObjectEvent, row: Row, services: Services) -> None:
 
 
 def remove(event: ObjectEvent, row: Row, attempt: Attempt, services: Services) -> Outcome:
-    """Write the tombstone of one object version, then remove its artifacts.
+    """Write the tombstone of one object version, then remove its artifacts and announce that.
 
     This also handles the removal event of an overwrite: a tombstone hides only that version, so the order in
     which the events arrive does not matter.
@@ -278,6 +282,8 @@ def remove(event: ObjectEvent, row: Row, attempt: Attempt, services: Services) -
         services.warehouse.append("instances", [row])
     with attempt.step(Stage.WRITE):
         remove_artifacts(event.shown, services)
+    with attempt.step(Stage.ANNOUNCE):
+        services.announcers.announce([announcements.removed(row)])
     return Outcome(Status.DELETED)
 
 
@@ -299,6 +305,8 @@ def give_up(error: DicomlakeError, attempt: Attempt, services: Services, how: Gi
     if not (permanent and (how is GiveUp.NOW or _due(message, services))):
         raise error
     services.bus.dead_letter(message, reason)
+    if services.letter_announcers:
+        services.letter_announcers.announce([announcements.dead_lettered(message, reason)])
     return given_up
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -40,9 +40,13 @@ def row_id(event: ObjectEvent, member: str | None = None) -> str:
     return hashlib.sha256(json.dumps(parts, ensure_ascii=True).encode()).hexdigest()
 
 
-def collection(name: str) -> str | None:
-    """Return the first path segment of an object's name, such as a customer's folder; None without one."""
-    folder, slash, _ = name.partition("/")
+def collection(name: str, prefixes: Sequence[str]) -> str | None:
+    """Return the first path segment of an object's name, such as a customer's folder; None without one.
+
+    The first of `prefixes` that the name has is left out.
+    """
+    prefix = next((one for one in prefixes if name.startswith(one)), "")
+    folder, slash, _ = name.removeprefix(prefix).partition("/")
     return folder if slash and folder else None
 
 

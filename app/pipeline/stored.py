@@ -1,16 +1,18 @@
-"""The steps between writing the artifacts and the ack: append the rows, then clean up.
+"""The steps between writing the artifacts and the ack: append the rows, announce them, clean up.
 
-    groups of rows ─▶ append ─▶ settle ─▶ Outcome
+    groups of rows ─▶ append ─▶ is the object still there? ─▶ announce ─▶ clean up ─▶ Outcome
 
-Objects and archives both end here, so whatever must happen to every stored row stands once.
+Objects and archives both end here, so whatever must happen to every stored row stands once. The message is
+the outbox: if the process dies before the ack, the redelivery announces again, with the same ids.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
+from app.announce import announcements
 from app.model.errors import ObjectGone, RowsRejected
-from app.model.values import REMOVALS, ObjectEvent, Outcome, Row, Stage, Status
+from app.model.values import REMOVALS, EventType, ObjectEvent, Outcome, Row, Stage, Status
 from app.pipeline.artifacts import remove_artifacts, remove_earlier, remove_written
 from app.pipeline.attempt import Attempt
 from app.services import Services
@@ -28,8 +30,12 @@ def store(
 
     The artifacts of a group are written when it is taken from `groups`. `refuse` gets each row that the
     warehouse refuses, with the reason, and may raise.
+
+    If the object is gone, its removal may have been processed before these writes. So the artifacts are
+    removed again, and nothing is announced; the rows may stay, because the tombstone hides them.
     """
     members: set[str | None] = set()
+    gone: bool | None = None
     for rows in groups:
         with attempt.step(Stage.APPEND):
             refused = _append(event, rows, services)
@@ -39,7 +45,24 @@ def store(
         if attempt.stored is not None:
             attempt.stored += len(stored)
         members |= {_member(row) for row in stored}
-    return _settle(event, Outcome(Status.STORED, stored=attempt.stored), members, services)
+        if gone := _is_gone(event, services):
+            break
+        if event.type is EventType.FINALIZE:
+            with attempt.step(Stage.ANNOUNCE):
+                services.announcers.announce([announcements.stored(row) for row in stored])
+    if _is_gone(event, services) if gone is None else gone:
+        remove_artifacts(event.shown, services)
+        return Outcome(Status.SUPERSEDED, ObjectGone.code)
+    if event.revision is not None and services.source.is_live(event.ref, event.metageneration):
+        # Unless a metadata update of the object has made the earlier description current again.
+        remove_earlier(event.shown, event.revision, members, services)
+    return Outcome(Status.STORED, stored=attempt.stored)
+
+
+def _is_gone(event: ObjectEvent, services: Services) -> bool:
+    """Return whether the object was removed meanwhile; False if removals are not among the events."""
+    told = set(REMOVALS) & set(services.settings.source.events)
+    return bool(told) and not services.source.is_live(event.ref)
 
 
 def _append(event: ObjectEvent, rows: list[Row], services: Services) -> Mapping[int, str]:
@@ -58,25 +81,6 @@ def _append(event: ObjectEvent, rows: list[Row], services: Services) -> Mapping[
                 remove_written(event.shown, member, event.revision, services)
         return error.rejected
     return {}
-
-
-def _settle(
-    event: ObjectEvent, outcome: Outcome, members: Collection[str | None], services: Services
-) -> Outcome:
-    """Clean up after storing: remove artifacts that have become obsolete meanwhile.
-
-    If the object is gone, remove what was just written: its removal may have been processed before these
-    writes. The row may stay, because the tombstone hides it. Skipped if removals are not among the events.
-
-    If this was a revision, remove the artifacts that it replaces, unless a metadata update of the object has
-    made the earlier description current again.
-    """
-    if set(REMOVALS) & set(services.settings.source.events) and not services.source.is_live(event.ref):
-        remove_artifacts(event.shown, services)
-        return Outcome(Status.SUPERSEDED, ObjectGone.code)
-    if event.revision is not None and services.source.is_live(event.ref, event.metageneration):
-        remove_earlier(event.shown, event.revision, members, services)
-    return outcome
 
 
 def _member(row: Row) -> str | None:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from app.model.errors import ConfigError
+from app.model.errors import ConfigError, DicomlakeError
 from app.plumbing.private import make_file
 
 BUSY_S = 30.0
@@ -94,6 +94,23 @@ def reason(exc: BaseException) -> str:
     """Return the code of an error and, for known codes, what is wrong and what to do."""
     number, name = code(exc)
     return f"{name}: {_SENTENCES[number]}" if number in _SENTENCES else name
+
+
+@contextmanager
+def sqlite_errors(
+    error: type[DicomlakeError], fails: str, unusable: str = "", advice: str = ""
+) -> Iterator[None]:
+    """Raise `error`, which says what `fails`, for all that SQLite raises; its own text may quote values.
+
+    unusable: for a file being opened, what is wrong if it is no database to use; then ConfigError is raised,
+    with `advice` at the end.
+    """
+    try:
+        yield
+    except (sqlite3.Error, sqlite3.Warning) as exc:
+        if unusable and not may_pass(exc):
+            raise ConfigError(f"{unusable} ({reason(exc)}){advice}") from None
+        raise error(f"{fails} ({reason(exc)})") from None
 
 
 def may_pass(exc: BaseException) -> bool:

@@ -30,9 +30,13 @@ class WatchOptions:
 WATCH = WatchOptions()
 
 
+SESSION_S = 7 * 86_400
+"""How long a URL of `begin_upload` is good for."""
+
+
 @dataclass(frozen=True, slots=True)
 class Landed:
-    """The version that holds the bytes of an upload; `written` is false where they were there already."""
+    """The version that holds the bytes of an upload; `written` is false if they were already stored."""
 
     ref: ObjectRef
     written: bool
@@ -67,14 +71,14 @@ class Storage(Protocol):
         ...
 
     def locate(self, ref: ObjectRef) -> Content:
-        """Return a way to read this generation in ranges, whatever its size; none of its bytes are read.
+        """Return this generation for reading in ranges, whatever its size; none of its bytes are read yet.
 
-        Raises as `fetch`; so do the reads once this generation is gone.
+        Raises as `fetch`, and so do later reads once this generation is gone.
         """
         ...
 
     def ref_of(self, uri: str, generation: int) -> ObjectRef | None:
-        """Return the version that an address names, as `uri` writes it; None where it is not stored here."""
+        """Return the version for an address as returned by `uri`; None if it is not of this storage."""
         ...
 
     def is_live(self, ref: ObjectRef, metageneration: int | None = None) -> bool:
@@ -96,9 +100,9 @@ class Storage(Protocol):
         ...
 
     def read(self, uri: str) -> bytes:
-        """Return the whole of an object that `write` stored here, by its URI; raises ObjectGone if it is not.
+        """Return an object that `write` stored, by its URI; raises ObjectGone if there is none.
 
-        For our own artifacts, which are never changed: there is no generation to pin.
+        For artifacts only: they never change, so there is no generation to pin.
         """
         ...
 
@@ -107,21 +111,35 @@ class Storage(Protocol):
         ...
 
     def list(self, prefix: str = "") -> Iterator[ObjectRef]:
-        """Yield the live objects whose names begin with `prefix`, in order of name."""
+        """Yield the live objects whose names start with `prefix`, ordered by name."""
         ...
 
     def land(self, name: str, stream: BinaryIO, replace: bool = False) -> Landed | None:
-        """Put an upload there, whole or not at all; the same bytes under the same name are not written again.
+        """Store an upload, whole or not at all; the same bytes under the same name are not written again.
 
-        stream: seekable, of any size. Where the name is taken by other bytes, `replace` makes a new version
-        of it; without, nothing is written and None returned.
+        stream: seekable, of any size. If an object of this name has other bytes, `replace` creates a new
+        version; without `replace` nothing is written and the result is None.
+        """
+        ...
+
+    @property
+    def session_origin(self) -> str:
+        """Origin of the URLs that `begin_upload` returns; empty where all go through the service."""
+        ...
+
+    def begin_upload(self, name: str, size: int, origin: str = "", replace: bool = False) -> str | None:
+        """Return a URL to which a client itself puts an upload of `size` bytes; None where the name is taken.
+
+        By the protocol of Cloud Storage's resumable uploads. The URL needs no credentials, is good for
+        SESSION_S, and writes this one object once; if `origin` is given, only pages of it can use it. With
+        `replace` it makes a new version of what is there. Raises BadEvent where the store has no such URLs.
         """
         ...
 
     def folders(self, prefix: str = "") -> tuple[str, ...]:
-        """Return the first segments of the names that begin with `prefix`, which ends in a slash or is empty.
+        """Return the names of the folders directly below `prefix`, which is empty or ends with a slash.
 
-        Of names with a further slash, sorted, by one listing with a delimiter.
+        Sorted; one listing with a delimiter, so the objects in the folders are not visited.
         """
         ...
 
@@ -152,7 +170,7 @@ def check_storage(
 
 
 def open_storage(seam: str, url: str, index: Path | None = None, buckets: tuple[str, ...] = ()) -> Storage:
-    """Open the storage that `source.url` or `artifacts.url` names.
+    """Open the storage of `source.url` or `artifacts.url`.
 
     `index` is the SQLite file in which a watched folder stores the versions it has seen; `buckets` are
     further buckets that may be read.

@@ -1,4 +1,4 @@
-"""The checksum that Cloud Storage keeps of every object; a local folder computes the same."""
+"""The CRC32C checksum that Cloud Storage stores with every object; local folders compute the same."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ CHUNK_BYTES = 2**20
 
 
 def checksum(stream: BinaryIO) -> str:
-    """Return the CRC32C of the rest of a stream as Cloud Storage writes it: big-endian, base64."""
+    """Return the CRC32C of the rest of a stream in the format of Cloud Storage: big-endian, base64."""
     crc = 0
     while chunk := stream.read(CHUNK_BYTES):
         crc = google_crc32c.extend(crc, chunk)

@@ -1,4 +1,4 @@
-"""Objects stored with Content-Encoding gzip: what they hold. Called in workers alone, for it inflates."""
+"""Decode objects stored with Content-Encoding gzip. Only workers may call this, because it inflates."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ CHUNK_BYTES = 2 << 20
 
 
 def inflated(stream: BinaryIO, limit: int = MAX_BYTES) -> BinaryIO:
-    """Return what a gzip stream holds; a stream that is not gzip, whatever was said of it, as it is.
+    """Inflate a gzip stream; return any other stream unchanged, whatever encoding was declared for it.
 
-    Raises LimitExceeded when it holds more than `limit` bytes, BadDataset when it is broken.
+    Raises LimitExceeded if it inflates to more than `limit` bytes, BadDataset if it is broken.
     """
     is_gzip = stream.read(2) == GZIP_MAGIC
     stream.seek(0)
@@ -27,6 +27,6 @@ def inflated(stream: BinaryIO, limit: int = MAX_BYTES) -> BinaryIO:
         while chunk := source.read(CHUNK_BYTES):
             held.write(chunk)
             if held.tell() > limit:
-                raise LimitExceeded("the gzip-encoded object holds too many bytes")
+                raise LimitExceeded(f"the gzip-encoded object inflates to more than {limit} bytes")
     held.seek(0)
     return held

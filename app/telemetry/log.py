@@ -22,12 +22,16 @@ from time import monotonic
 from typing import TextIO
 
 from app.model.errors import ConfigError, DicomlakeError, places
+from app.telemetry.trace import SAMPLED, SPAN, TRACE
 
+TRACED = frozenset({TRACE, SPAN, SAMPLED})
 ALLOWED = frozenset(
     {
         # which event
         *("message_id", "correlation_id", "attempt"),
         *("event_type", "bucket", "object", "generation", "member"),
+        # which request
+        *TRACED,
         # who asked for what; UIDs, and no other value of a data set, in the audit log alone
         *("user", "role", "method", "route", "study", "series", "instance"),
         # how it ended
@@ -60,6 +64,8 @@ MAX_REMEMBERED = 1000
 """Maximum number of different lines tracked per period; further lines are written without folding."""
 
 HEAD = ("time", "severity", "message")
+UNEQUAL = TRACED | {"time"}
+"""Keys that equal lines may differ in: senders choose the trace, and could else fill a disk."""
 Fields = dict[str, object]
 
 _PLAIN = re.compile(r"[A-Za-z0-9_./:@+-]+")
@@ -160,7 +166,7 @@ class _Handler(logging.StreamHandler[TextIO]):
             now = monotonic()
             self._write_due(now)
             fields = _fields(record)
-            key = tuple((name, value) for name, value in fields.items() if name != "time")
+            key = tuple((name, value) for name, value in fields.items() if name not in UNEQUAL)
             last_word = record.levelno >= logging.CRITICAL  # a process ends with it
             if last_word or "count" in fields or self._repeats.is_first(key, fields, now):
                 self._write(fields)

@@ -31,8 +31,9 @@ class Warehouse(Protocol):
         ...
 
     def query(self, sql: str, parameters: Mapping[str, object] | None = None) -> list[dict[str, object]]:
-        """Run one read-only statement and return its rows; named parameters are written `:name`.
+        """Run one read-only statement and return its rows.
 
+        Parameters are named, `@name` in the statement, and none is null: nothing equals a null.
         Raises BadQuery if the statement is refused, WarehouseUnavailable if the warehouse fails.
         """
         ...

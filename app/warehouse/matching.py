@@ -72,10 +72,12 @@ class Parameters:
     values: dict[str, object] = field(default_factory=dict)
 
     def bind(self, value: object) -> str:
-        """Return how the statement names a value."""
+        """Return how the statement writes a value: null as NULL, any other as a parameter."""
+        if value is None:
+            return "NULL"
         name = f"p{len(self.values)}"
         self.values[name] = value
-        return f":{name}"
+        return f"@{name}"
 
     def bind_all(self, values: Sequence[object]) -> str:
         """Return what stands in the brackets of `IN (...)`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 
 from app.warehouse.dialects import DIALECTS
 
@@ -54,16 +55,16 @@ def open_letters() -> Query:
 
 
 def open_letter_versions() -> Query:
-    """Ask which object versions have open dead letters: bucket, object and generation."""
-    return "SELECT bucket, object, generation FROM dead_letters", {}
+    """Ask which object versions have open dead letters, with code and id of each."""
+    return "SELECT bucket, object, generation, code, message_id FROM dead_letters", {}
 
 
 def letter(message_id: str) -> tuple[Query, Query]:
     """Ask for one open dead letter, and for the attributes of its message."""
     named: dict[str, object] = {"id": message_id}
     return (
-        ("SELECT * FROM dead_letters WHERE message_id = :id", named),
-        ("SELECT attributes FROM dead_letter WHERE message_id = :id", named),
+        ("SELECT * FROM dead_letters WHERE message_id = @id", named),
+        ("SELECT attributes FROM dead_letter WHERE message_id = @id", named),
     )
 
 
@@ -77,7 +78,7 @@ def attempts(object_uri: object, generation: object, event_type: object) -> Quer
     """Ask for the failed attempts of one event, the oldest first."""
     return (
         "SELECT delivery_attempt, code, message, permanent, failed_at FROM failures"
-        " WHERE object_uri = :object_uri AND generation = :generation AND event_type = :event_type"
+        " WHERE object_uri = @object_uri AND generation = @generation AND event_type = @event_type"
         " ORDER BY failed_at",
         {"object_uri": object_uri, "generation": generation, "event_type": event_type},
     )
@@ -91,7 +92,7 @@ def count(table: str) -> Query:
 def _listed(values: Sequence[str]) -> Query:
     """Return what stands in the brackets of `IN (...)`, and its parameters."""
     parameters: dict[str, object] = {f"value{number}": value for number, value in enumerate(values)}
-    return ", ".join(f":{name}" for name in parameters), parameters
+    return ", ".join(f"@{name}" for name in parameters), parameters
 
 
 _DESCRIBED = """SELECT object_uri, generation,
@@ -101,10 +102,10 @@ _DESCRIBED = """SELECT object_uri, generation,
 FROM instances_current WHERE object_uri IN ({uris}) GROUP BY object_uri, generation ORDER BY generation"""
 
 _OF_VERSION = """SELECT member, revision, metadata_uri, preview_uri FROM {table}
-WHERE object_uri = :object_uri AND generation = :generation"""
+WHERE object_uri = @object_uri AND generation = @generation"""
 
 _BELOW = """SELECT object_uri, generation, {columns} FROM {view}
-WHERE object_uri >= :low AND object_uri < :high AND generation IS NOT NULL GROUP BY object_uri, generation"""
+WHERE object_uri >= @low AND object_uri < @high AND generation IS NOT NULL GROUP BY object_uri, generation"""
 
 
 def described(uris: Sequence[str]) -> Query:
@@ -157,9 +158,64 @@ def copies_of(uri: str) -> Query:
     """Ask for the current de-identified copy of an object that is no archive."""
     return (
         "SELECT object_uri, generation, dicom_uri FROM instances_current"
-        " WHERE object_uri = :uri AND member IS NULL AND dicom_uri IS NOT NULL",
+        " WHERE object_uri = @uri AND member IS NULL AND dicom_uri IS NOT NULL",
         {"uri": uri},
     )
+
+
+_LAST_FAILURE = "SELECT code, message FROM failures WHERE {known} ORDER BY failed_at DESC LIMIT 1"
+
+
+def last_failure(
+    message_id: str, object_uri: str = "", generation: int | None = None, event_type: str = ""
+) -> Query:
+    """Ask for code and message of the last failed attempt of an event; of a message if it names no event."""
+    if not (object_uri and generation is not None and event_type):
+        return _LAST_FAILURE.format(known="message_id = @id"), {"id": message_id}
+    known = "object_uri = @object_uri AND generation = @generation AND event_type = @event_type"
+    event = {"object_uri": object_uri, "generation": generation, "event_type": event_type}
+    return _LAST_FAILURE.format(known=known), event
+
+
+def stored_letter(message_id: str) -> Query:
+    """Ask whether the table `dead_letter` has a letter; it answers with a row if so."""
+    return "SELECT message_id FROM dead_letter WHERE message_id = @id LIMIT 1", {"id": message_id}
+
+
+_SETTLED = """SELECT {columns}, arrived_at FROM (
+  SELECT *, ROW_NUMBER() OVER (
+    PARTITION BY study_instance_uid ORDER BY arrived_at DESC, row_id DESC, ingested_at) AS place
+  FROM (
+    SELECT {columns}, ingested_at, MIN(ingested_at) OVER (PARTITION BY row_id) AS arrived_at
+    FROM instances
+    WHERE ingested_at >= @since AND event_type = 'OBJECT_FINALIZE' AND revision IS NULL
+    AND study_instance_uid IS NOT NULL AND LENGTH(study_instance_uid) <= 64) AS arrived) AS ranked
+WHERE place = 1 AND arrived_at <= @until
+AND study_instance_uid || '/' || row_id NOT IN (SELECT id FROM announced WHERE arrived_at >= @since)
+ORDER BY arrived_at, study_instance_uid"""
+
+
+def settled(columns: Sequence[str], since: datetime, until: datetime) -> Query:
+    """Ask for the studies whose last instance arrived between two times, and was not announced as such.
+
+    Only rows made since then are read, so in BigQuery one partition, or two around the turn of a month.
+
+    Parameters
+    ----------
+    columns : of `instances`, with study_instance_uid and row_id among them
+    since, until : when the last instance of a study arrived at the earliest, and at the latest
+
+    Returns
+    -------
+    Statement and parameters; it answers with the columns of the last row of each study, copies folded, and
+    `arrived_at`, when that row was made; the earliest first
+    """
+    return _SETTLED.format(columns=", ".join(columns)), {"since": since, "until": until}
+
+
+def last_settled() -> Query:
+    """Ask for the watermark: the latest `arrived_at` of the studies that were announced, null if none was."""
+    return "SELECT MAX(arrived_at) AS arrived_at FROM announced", {}
 
 
 def current_below(uri: str) -> Query:
@@ -184,7 +240,7 @@ def letters_below(uri: str) -> Query:
 def rows_below(uri: str, table: str, columns: Sequence[str]) -> Query:
     """Ask for columns of a table or view about the objects in a folder; `uri` ends in a slash."""
     names = ", ".join(columns)
-    return f"SELECT {names} FROM {table} WHERE object_uri >= :low AND object_uri < :high", _range(uri)
+    return f"SELECT {names} FROM {table} WHERE object_uri >= @low AND object_uri < @high", _range(uri)
 
 
 def _range(uri: str) -> dict[str, object]:
@@ -204,9 +260,9 @@ def instances_of(
     narrower = ""
     if series_instance_uid is not None:
         parameters["series"] = series_instance_uid
-        narrower = " AND series_instance_uid = :series"
+        narrower = " AND series_instance_uid = @series"
     return (
-        f"SELECT {', '.join(columns)} FROM instances_current WHERE study_instance_uid = :study{narrower}"
+        f"SELECT {', '.join(columns)} FROM instances_current WHERE study_instance_uid = @study{narrower}"
         " AND series_instance_uid IS NOT NULL AND sop_instance_uid IS NOT NULL",
         parameters,
     )
@@ -249,14 +305,14 @@ def choices() -> dict[str, str]:
 
 def letters_page(limit: int, offset: int) -> Query:
     """Ask for a page of the open dead letters, the newest first."""
-    sql = "SELECT * FROM dead_letters ORDER BY publish_time DESC, message_id LIMIT :limit OFFSET :offset"
+    sql = "SELECT * FROM dead_letters ORDER BY publish_time DESC, message_id LIMIT @limit OFFSET @offset"
     return sql, {"limit": limit, "offset": offset}
 
 
 def outcome_of(object_uri: str, generation: int) -> tuple[Query, Query]:
     """Ask what became of one object version: its current rows and its open dead letter."""
     named: dict[str, object] = {"object_uri": object_uri, "generation": generation}
-    where = "object_uri = :object_uri AND generation = :generation"
+    where = "object_uri = @object_uri AND generation = @generation"
     return (
         (
             "SELECT study_instance_uid, series_instance_uid, sop_instance_uid FROM instances_current"

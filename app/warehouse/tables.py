@@ -166,7 +166,8 @@ _ADDED = (
         "collection",
         "STRING",
         "NULLABLE",
-        "First path segment of the object's name below source.url; null without one",
+        "First path segment of the object's name below source.url, of an upload below source.write_prefix;"
+        " null without one",
     ),
     Column(
         "revision",
@@ -237,6 +238,17 @@ TABLES: dict[str, Table] = {
                 Column("attributes", "STRING", "NULLABLE", "Attributes of the message as a JSON object"),
             ),
         ),
+        Table(
+            "announced",
+            "One row per announcement that a study has settled; the latest arrival is the watermark.",
+            (
+                Column("id", "STRING", "REQUIRED", "Id of the announcement: study and last row"),
+                Column("at", "TIMESTAMP", "REQUIRED", "When it was announced"),
+                Column("arrived_at", "TIMESTAMP", "REQUIRED", "When the last row of the study was made"),
+            ),
+            partition_by="arrived_at",
+            partition_unit="MONTH",
+        ),
     )
 }
 
@@ -276,6 +288,22 @@ _CHECKS: dict[str, Callable[[object], bool]] = {
 def type_of(value: object) -> str | None:
     """Return the type of a scalar query parameter; None if no warehouse can store the value."""
     return next((word for word, check in _CHECKS.items() if check(value)), None)
+
+
+def check_statement(sql: str, parameters: Mapping[str, object]) -> dict[str, str]:
+    """Return the types of a statement's parameters, by name.
+
+    Raises
+    ------
+    BadQuery : the statement is no text, or a parameter is null or nothing that a column could hold
+    """
+    if type_of(sql) != "STRING" or "\0" in sql:
+        raise BadQuery("the statement is not text")
+    types = {name: type_of(value) for name, value in parameters.items()}
+    for name, word in types.items():
+        if word is None:
+            raise BadQuery(f"parameter {name} has a value that no column could hold")
+    return {name: word for name, word in types.items() if word}
 
 
 def _check_one(column: Column, value: object, prefix: str) -> str | None:

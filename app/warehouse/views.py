@@ -73,7 +73,8 @@ VIEWS: dict[str, Table] = {
             "One row per event that was given up, unless it was stored since or its version of the object "
             "removed or overwritten: its newest dead letter, decoded, with the reason it carries or else "
             "that of its last failure. One of a revision is open until that or a later one is stored; one "
-            "that cannot be decoded has nulls.",
+            "that cannot be decoded has nulls. One whose code is announce_unavailable is open although its "
+            "row is stored, until it is sent again.",
             (
                 Column("message_id", "STRING", "NULLABLE", "Id of the newest dead letter"),
                 Column("publish_time", "TIMESTAMP", "NULLABLE", "When the newest dead letter was published"),
@@ -116,6 +117,7 @@ INDEXES: dict[str, tuple[tuple[str, ...], ...]] = {
         ("series_instance_uid",),
         ("patient_id",),
         ("accession_number",),
+        ("ingested_at",),
         # In the order of a search, and with what people search by: `app/warehouse/search.py` walks along it.
         (
             *("study_date DESC", "study_instance_uid", "series_number", "series_instance_uid"),
@@ -125,6 +127,7 @@ INDEXES: dict[str, tuple[tuple[str, ...], ...]] = {
     ),
     "failures": (("object_uri", "generation", "event_type"),),
     "dead_letter": (("message_id",),),
+    "announced": (("arrived_at", "id"),),
 }
 
 
@@ -278,12 +281,14 @@ FROM letter AS l LEFT JOIN failure AS f
   AND f.event_type = l.event_type
 LEFT JOIN seen AS s ON s.object_uri = l.object_uri
 WHERE l.place = 1
-AND COALESCE(s.last_generation <= l.generation, TRUE)
-AND COALESCE(s.removed_generation < l.generation, TRUE)
+AND ((COALESCE(s.last_generation <= l.generation, TRUE)
+    AND COALESCE(s.removed_generation < l.generation, TRUE))
+  OR (COALESCE(l.code, f.code) = 'announce_unavailable' AND l.{removed_events}))
 AND NOT EXISTS (
   SELECT 1 FROM {instances} AS i WHERE i.object_uri = l.object_uri AND i.generation = l.generation
   AND i.event_type = l.event_type AND i.member IS NULL
-  AND COALESCE(i.revision, 0) >= COALESCE(l.revision, 0))"""
+  AND COALESCE(i.revision, 0) >= COALESCE(l.revision, 0)
+  AND COALESCE(l.code, f.code, '') <> 'announce_unavailable')"""
 
 _GROUPS = {"series": ("study_instance_uid", "series_instance_uid"), "studies": ("study_instance_uid",)}
 _AGGREGATES = {

@@ -11,7 +11,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import jwt
 import pytest
-from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from fastapi.testclient import TestClient
 
 from app.api import create_app, files, pages
@@ -259,6 +259,7 @@ def test_settings_that_could_tell_nobody_apart_do_not_start(tmp_path, settings, 
 
 
 PRIVATE = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+PROXY = ec.generate_private_key(ec.SECP256R1())
 
 
 class Issuer(BaseHTTPRequestHandler):
@@ -278,7 +279,11 @@ class Issuer(BaseHTTPRequestHandler):
             })  # fmt: skip
         else:
             key = json.loads(jwt.algorithms.RSAAlgorithm.to_jwk(PRIVATE.public_key()))
-            self.answer({"keys": [{**key, "kid": "1", "use": "sig", "alg": "RS256"}]})
+            proxy = json.loads(jwt.algorithms.ECAlgorithm.to_jwk(PROXY.public_key()))
+            self.answer({"keys": [
+                {**key, "kid": "1", "use": "sig", "alg": "RS256"},
+                {**proxy, "kid": "2", "use": "sig", "alg": "ES256"},
+            ]})  # fmt: skip
 
     def do_POST(self):
         form = parse_qs(self.rfile.read(int(self.headers["content-length"])).decode())
@@ -377,6 +382,45 @@ def test_an_issuer_that_does_not_answer_is_an_outage_and_no_refusal(tmp_path):
     }
     with lake(tmp_path, **settings) as client:
         assert client.get("/files", headers=bearer("a.b.c")).status_code == 503
+
+
+# https://cloud.google.com/iap/docs/signed-headers-howto#verifying_the_jwt_payload, of a Cloud Run service
+IAP_AUDIENCE = "/projects/123456789012/locations/us-central1/services/dicomlake-browse"
+IAP_CLAIMS = {
+    "iss": "https://cloud.google.com/iap",
+    "aud": IAP_AUDIENCE,
+    "sub": "accounts.google.com:1234",
+    "email": "ann@clinic.example",
+    "hd": "clinic.example",
+}
+
+
+def test_what_identity_aware_proxy_has_signed_for_this_service_counts(tmp_path, issuer):
+    settings = {
+        "api__users": "iap",
+        "api__users_audience": IAP_AUDIENCE,
+        "api__roles": {"domain:clinic.example": "read-only"},
+    }
+    with lake(tmp_path, **settings) as client:
+        # Google's own keys are at a fixed address, which a test cannot sign for.
+        client.app.state.users._iap.url = f"http://127.0.0.1:{issuer.server_port}/keys"
+        now = int(time.time())
+
+        def status(key=PROXY, algorithm="ES256", kid="2", header="X-Goog-IAP-JWT-Assertion", **claims):
+            whole = {**IAP_CLAIMS, "iat": now, "exp": now + 600, **claims}
+            text = jwt.encode(whole, key, algorithm, headers={"kid": kid})
+            return client.get("/files", headers={header: text}).status_code
+
+        assert status() == 200
+        assert status(email="bob@elsewhere.example") == 403
+        assert status(aud="/projects/123456789012/locations/us-central1/services/other") == 401
+        assert status(iss="https://accounts.google.com") == 401
+        assert status(exp=now - 60) == 401
+        assert status(key=ec.generate_private_key(ec.SECP256R1())) == 401
+        assert status(key=PRIVATE, algorithm="RS256", kid="1") == 401
+        assert status(header="X-Goog-Authenticated-User-Email") == 401
+        assert client.get("/files").status_code == 401
+        assert upload(client, {"X-Goog-IAP-JWT-Assertion": "a.b.c"}).status_code == 401
 
 
 def test_the_platform_is_believed_where_it_has_checked(tmp_path):

@@ -321,6 +321,26 @@ def test_passwords_in_urls_are_shown_nowhere(say):
     assert "secret" not in why
 
 
+def test_secrets_of_announcements_are_shown_nowhere(say):
+    hidden = {"sasl.username": "lake", "sasl.password": "secret", "ssl.key.pem": "secret", "linger.ms": 5}
+    given = {
+        "urls": ["https://user:secret@host/hook?token=secret", "kafka://host/topic"],
+        "dead_letter_urls": ["kafka://host/dlq"],
+        "headers": {"Authorization": "Bearer secret"},
+        "kafka": hidden,
+    }
+    words = [
+        word for key, value in given.items() for word in ("--set", f"announce.{key}={json.dumps(value)}")
+    ]
+    status, said, _ = say(*words, "config", "show")
+    shown = {line["setting"]: line["value"] for line in map(json.loads, said.splitlines())}
+    assert status == 0
+    assert "secret" not in said.replace("client_secret", "")
+    assert shown["announce.urls"] == ["https://user:***@host/hook?***", "kafka://host/topic"]
+    assert shown["announce.headers"] == {"Authorization": "***"}
+    assert shown["announce.kafka"] == hidden | {"sasl.password": "***", "ssl.key.pem": "***"}
+
+
 @pytest.mark.parametrize(
     "url",
     ["gs://bucket/a:b@c", "http://127.0.0.1:8080/a@b", "sqlite:./lake/lake.db", "postgresql://user@host"],

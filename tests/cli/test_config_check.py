@@ -84,8 +84,8 @@ def assert_refused(settings, *sentences):
         (CLOUD | {"source.url": "gs://UPPER"}, "Error: source.url: 'gs://UPPER' names no place; write gs://"),
         (CLOUD | {"warehouse.url": "bigquery:lake"}, "Error: warehouse.url 'bigquery:lake': write it as"),
         (
-            CLOUD | {"warehouse.url": "bigquery:demo-project.lake?write=x"},
-            "Error: warehouse.url: write=x is none of storage, insertall",
+            CLOUD | {"warehouse.url": "bigquery:demo-project.lake?write=insertall"},
+            "Error: warehouse.url: no option write; known: endpoint, write_endpoint",
         ),
         (CLOUD | {"bus.url": "pubsub:changes"}, "Error: bus.url names the topic 'changes'"),
         (CLOUD | {"bus.dead_letter_topic": "letters"}, "Error: bus.dead_letter_topic names the topic"),

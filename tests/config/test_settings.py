@@ -184,6 +184,25 @@ def test_settings_that_just_fit_together_start(arguments):
 
 
 @pytest.mark.parametrize(
+    ("arguments", "project"),
+    [
+        ({}, ""),
+        ({"warehouse.url": "bigquery:my-project.lake"}, "my-project"),
+        ({"warehouse.url": "bigquery:example.org:my-project.lake?write=storage"}, "example.org:my-project"),
+        (
+            {
+                "bus.url": "pubsub:projects/hub/topics/events",
+                "bus.dead_letter_topic": "projects/my-project/topics/letters",
+            },
+            "my-project",
+        ),
+    ],
+)
+def test_the_project_is_that_of_the_tables_or_the_dead_letters(arguments, project):
+    assert config.load({}, arguments).settings.project() == project
+
+
+@pytest.mark.parametrize(
     "window",
     ["auto", "40,400", "-40.5,.5", "0,1", "0.0,0.1", ".5,1.", "1e3,1e-3", "1234.5e-2,10e1", "-0,001"],
 )

@@ -52,9 +52,11 @@ class Api:
     def answer(self, request: Request) -> Response:
         """Return the answer, an error's too; a route or parameter not known here is a 501."""
         try:
-            return self._dispatch(request)
+            answer = self._dispatch(request)
         except ApiError as error:
-            return refusal(error, request)
+            answer = refusal(error, request)
+        answer.headers |= self.sessions.shared(request.query.get("upload_id", ""))
+        return answer
 
     def _dispatch(self, request: Request) -> Response:
         path = urlsplit(request.target).path
@@ -247,7 +249,15 @@ def begin_upload(api: Api, bucket: Bucket, request: Request) -> Response:
     conditions.check(bucket.find(name))
     length = request.headers.get("x-upload-content-length")
     content_type = request.headers.get("x-upload-content-type", "application/octet-stream")
-    session = Session(bucket.name, name, metadata, content_type, conditions, int(length) if length else None)
+    session = Session(
+        bucket.name,
+        name,
+        metadata,
+        content_type,
+        conditions,
+        int(length) if length else None,
+        request.headers.get("origin", ""),
+    )
     upload_id = api.sessions.begin(session)
     place = f"{api.url}/upload/storage/v1/b/{bucket.name}/o?uploadType=resumable&upload_id={upload_id}"
     return Response(200, b"", {"Location": place, "X-GUploader-UploadID": upload_id})
@@ -271,6 +281,14 @@ def continue_upload(api: Api, request: Request) -> Response:
         bucket = api.bucket(session.bucket)
         session.done = api.create(bucket, session.name, data, settings, session.conditions)
     return answer_json(session.done.resource(api.url))
+
+
+@route("OPTIONS", "/upload" + BUCKET + "/o", "uploadType", "upload_id")
+def preflight(api: Api, request: Request) -> Response:
+    """Answer what a browser asks before a page puts bytes into a session."""
+    api.sessions.find(request.query["upload_id"])
+    asked = request.headers.get("access-control-request-headers", "")
+    return Response(200, b"", {"Access-Control-Allow-Methods": "PUT", "Access-Control-Allow-Headers": asked})
 
 
 @route("DELETE", "/upload" + BUCKET + "/o", "uploadType", "upload_id")

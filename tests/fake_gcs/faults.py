@@ -7,6 +7,7 @@ from tests.fake_gcs.messages import Response
 
 KINDS = {
     "reset": "the connection breaks before anything is done",
+    "cut": "half of a chunk of a resumable upload comes through, then the connection breaks",
     "lost": "the request is carried out, then the connection breaks before the answer",
     "short": "the body stops half way and the connection closes",
     "truncated": "half of the body comes as if it were all",

@@ -146,12 +146,15 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self._fail(fault, request)
 
-    do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = do_HEAD = _serve  # noqa: N815 - names of http.server
+    do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = do_HEAD = do_OPTIONS = _serve  # noqa: N815 - names of http.server
 
     def _fail(self, fault: Fault, request: Request) -> None:
         if fault.kind == "hang":
             time.sleep(fault.seconds)
-        if fault.kind in ("hang", "reset"):
+        if fault.kind == "cut":
+            session = self.server.fake.api.sessions.find(request.query["upload_id"])
+            session.cut(request.headers["content-range"], request.body)
+        if fault.kind in ("hang", "reset", "cut"):
             self._break()
         response = spoiled(fault.kind, self.server.fake.api.answer(request))
         if fault.kind == "lost":

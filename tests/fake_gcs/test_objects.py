@@ -212,7 +212,7 @@ def test_names_that_are_not_legal_are_refused(gcs: FakeGcs, client: Any, name: s
 @pytest.mark.parametrize(
     "path",
     [
-        "/storage/v1/b/landing/o?delimiter=/",
+        "/storage/v1/b/landing/o?startOffset=a",
         "/storage/v1/b/landing/o/a?userProject=p",
         "/storage/v1/b/landing/acl",
         "/batch/storage/v1",

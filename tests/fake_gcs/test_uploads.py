@@ -107,6 +107,28 @@ def test_upload_whose_condition_no_longer_holds_at_its_end_stores_nothing(gcs: F
     assert gcs.buckets["landing"].live["a"].data == b"first"
 
 
+def test_a_session_lets_pages_of_the_origin_that_began_it_go_on(gcs: FakeGcs) -> None:
+    place = begin(gcs, "a", Origin="https://lake.example")
+    asked = httpx.options(place, headers={"Access-Control-Request-Headers": "content-range"})
+    assert asked.headers["access-control-allow-headers"] == "content-range"
+    answers = [asked, put(place, "bytes */1"), put(place, "nonsense"), put(place, "bytes 0-0/1", b"x")]
+    assert [answer.status_code for answer in answers] == [200, 308, 400, 200]
+    origins = {answer.headers["access-control-allow-origin"] for answer in answers}
+    assert origins == {"https://lake.example"}
+    other = put(begin(gcs, "b"), "bytes 0-0/1", b"x", Origin="https://lake.example")
+    assert "access-control-allow-origin" not in other.headers
+
+
+def test_what_came_before_a_break_is_kept(gcs: FakeGcs) -> None:
+    place, data = begin(gcs, "a"), bytes(1024 * KIB)
+    gcs.fail("cut", method="PUT")
+    with pytest.raises(httpx.TransportError):
+        put(place, f"bytes 0-{len(data) - 1}/{len(data)}", data)
+    assert put(place, f"bytes */{len(data)}").headers["range"] == "bytes=0-524287"
+    # "Cloud Storage ignores any bytes you send at an offset that Cloud Storage has already persisted."
+    assert put(place, f"bytes 0-{len(data) - 1}/{len(data)}", data).json()["size"] == "1048576"
+
+
 def test_cancelled_upload_is_unknown(gcs: FakeGcs) -> None:
     place = begin(gcs, "a")
     assert httpx.delete(place).status_code == 499

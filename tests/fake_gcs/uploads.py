@@ -53,6 +53,7 @@ class Session:
     content_type: str
     conditions: Preconditions
     length: int | None
+    origin: str = ""
     data: bytearray = field(default_factory=bytearray)
     done: Version | None = None
 
@@ -66,13 +67,29 @@ class Session:
         if self.length is not None and end not in (None, self.length):
             raise ApiError(400, "the total is another than announced")
         if first is not None:
-            if int(first) != len(self.data) or int(last) - int(first) + 1 != len(body):
+            if int(first) > len(self.data) or int(last) - int(first) + 1 != len(body):
                 raise ApiError(400, "the chunk does not begin or end where it should")
-            self.data += body
+            self.data += body[len(self.data) - int(first) :]  # what it has already, Cloud Storage ignores
         complete = end is not None and len(self.data) == end
         if not complete and first is not None and len(body) % CHUNK_MULTIPLE:
             raise ApiError(400, "a chunk that is not the last has a multiple of 256 KiB")
         return complete
+
+    def cut(self, content_range: str, body: bytes) -> None:
+        """Keep what came of a chunk before its connection broke: half of what was not there yet."""
+        first = int(content_range.removeprefix("bytes ").partition("-")[0])
+        rest = body[len(self.data) - first :]
+        self.data += rest[: len(rest) // 2 // CHUNK_MULTIPLE * CHUNK_MULTIPLE]
+
+    def shared(self) -> dict[str, str]:
+        """Return the headers that let pages of the origin that began the session read its answers."""
+        if not self.origin:
+            return {}
+        return {
+            "Access-Control-Allow-Origin": self.origin,
+            "Access-Control-Expose-Headers": "Range, X-GUploader-UploadID",
+            "Vary": "Origin",
+        }
 
     def progress(self) -> dict[str, str]:
         """Return the header that says how far it is."""
@@ -95,6 +112,10 @@ class Sessions:
         if upload_id not in self._open:
             raise ApiError(404, "no such upload")
         return self._open[upload_id]
+
+    def shared(self, upload_id: str) -> dict[str, str]:
+        """Return the headers for pages that a session's answers have, an error's too."""
+        return self._open[upload_id].shared() if upload_id in self._open else {}
 
     def cancel(self, upload_id: str) -> None:
         self.find(upload_id)

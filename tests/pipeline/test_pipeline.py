@@ -13,6 +13,7 @@ import pytest
 from app import pipeline
 from app.model.errors import BadEvent, DeadlineExceeded, RowsRejected, StorageUnavailable
 from app.model.values import EventType, ObjectRef, Status
+from app.services import open_services
 from app.sources.notifications import notification
 from tests import data
 from tests.archives import zipped
@@ -113,6 +114,20 @@ def test_a_collection_is_named_below_the_prefix_of_the_source(services):
         ref = services.source.find(name)
         handle(replace(services, source=Around(services.source, prefix="in/")), ref)
     assert sorted(str(row["collection"]) for row in rows(services)) == ["None", "acme"]
+
+
+def test_the_collection_of_an_upload_is_its_label_not_where_uploads_go(tmp_path):
+    services = open_services(lake_settings(tmp_path, source__write_prefix="people/up/"))
+    names = {"people/up/trial/a.dcm": "trial", "people/up/b.dcm": None, "people/c.dcm": "people"}
+    try:
+        for name in names:
+            (services.source.root / name).parent.mkdir(parents=True, exist_ok=True)
+            (services.source.root / name).write_bytes(data.ct())
+            handle(services, services.source.find(name))
+        found = {row["object_uri"].partition("/landing/")[2]: row["collection"] for row in rows(services)}
+        assert found == names
+    finally:
+        services.close()
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
+import httpx
 import pytest
 
 from app.model.errors import BadEvent, ObjectGone, ShortRead, StorageUnavailable
@@ -273,6 +274,22 @@ class StorageContract:
             landed = storage.land(name, io.BytesIO(b"x"))
             assert landed is not None
             assert storage.fetch(landed.ref).open().read() == b"x"
+
+    def test_an_upload_is_begun_for_a_client_or_refused(self, storage: Storage, put: Put) -> None:
+        if not storage.session_origin:
+            with pytest.raises(BadEvent):
+                storage.begin_upload("label/a.dcm", 9)
+            return
+        put("label/there.dcm", b"x")
+        assert storage.begin_upload("label/there.dcm", 9) is None
+        for name, replace in (("label/a.dcm", False), ("label/there.dcm", True)):
+            url = storage.begin_upload(name, 9, replace=replace)
+            assert url is not None
+            assert url.startswith(f"{storage.session_origin}/")
+            done = httpx.put(url, content=b"123456789", headers={"Content-Range": "bytes 0-8/9"})
+            assert done.status_code == 200
+            ref = ObjectRef(storage.bucket, storage.prefix + name, int(done.json()["generation"]))
+            assert storage.fetch(ref).crc32c == "4waSgw=="
 
     def test_folders_are_the_first_segments(self, storage: Storage, put: Put) -> None:
         for name in ("b/1", "a/1", "a/2/3", "alone", "c/d/e"):

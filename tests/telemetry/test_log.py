@@ -17,6 +17,7 @@ import pytest
 
 from app.model.errors import ConfigError, StorageUnavailable
 from app.telemetry.log import ALLOWED, Repeats, bind, configure
+from app.telemetry.trace import trace_fields
 from tests.parts import ROOT
 from tests.processes import wait_until
 
@@ -74,6 +75,14 @@ def test_lines_that_are_equal_but_for_their_time_are_folded_and_counted(lines):
     for line in written:
         by_text[line["message"]] += line.get("count", 1)
     assert by_text == {"refused": 501, "Invalid %s request.": 500}
+
+
+def test_lines_of_different_traces_are_folded_too_for_senders_choose_them(lines):
+    read = lines()
+    for number in range(1, 100):
+        with bind(**trace_fields(f"00-{number:032x}-{number:016x}-01", "", "")):
+            log.warning("refused", extra={"code": "unauthorized"})
+    assert len(read()) < 50
 
 
 def test_the_next_configuration_and_the_end_of_the_process_lose_no_count(lines):

@@ -5,7 +5,6 @@ import pytest
 from app.warehouse import open_warehouse
 
 PROJECT = "demo-project"
-WRITES = ["storage", "insertall"]
 
 
 @pytest.fixture
@@ -24,13 +23,5 @@ def dataset(front, request):
 @pytest.fixture
 def bigquery(front, dataset):
     warehouse = open_warehouse(front.url(dataset))
-    yield warehouse
-    warehouse.close()
-
-
-@pytest.fixture(params=WRITES)
-def either(front, dataset, request):
-    """The warehouse by each way to write."""
-    warehouse = open_warehouse(front.url(dataset, write=request.param))
     yield warehouse
     warehouse.close()

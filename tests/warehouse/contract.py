@@ -9,7 +9,16 @@ import pytest
 
 from app.model.errors import BadQuery, RowsRejected
 from app.warehouse import Warehouse
-from app.warehouse.queries import current_below, described, letters_below, letters_by_event
+from app.warehouse.queries import (
+    current_below,
+    described,
+    last_failure,
+    last_settled,
+    letters_below,
+    letters_by_event,
+    settled,
+    stored_letter,
+)
 
 NOON = datetime(2026, 3, 1, 12, 0, 0, 250000, tzinfo=UTC)
 
@@ -138,7 +147,7 @@ class WarehouseContract:
         rows = [instance_row(f"r{i}", event_time=when) for i, when in enumerate(times)]
         warehouse.append("instances", rows)
         found = warehouse.query(
-            "SELECT row_id FROM instances WHERE event_time <= :noon ORDER BY event_time", {"noon": NOON}
+            "SELECT row_id FROM instances WHERE event_time <= @noon ORDER BY event_time", {"noon": NOON}
         )
         assert [row["row_id"] for row in found] == ["r2", "r0"]
 
@@ -301,9 +310,67 @@ class WarehouseContract:
         found = warehouse.query("SELECT message_id FROM dead_letters ORDER BY message_id")
         assert [row["message_id"] for row in found] == ["m0", "m1", "m2", "undecodable"]
 
+    def test_a_letter_that_waits_for_its_announcement_is_listed_although_its_row_is_stored(
+        self, warehouse: Warehouse
+    ):
+        unannounced = {"code": "announce_unavailable", "message": "announce: down", "generation": 1}
+        kinds = {"a.dcm": "OBJECT_FINALIZE", "b.dcm": "OBJECT_DELETE"}
+        for name, kind in kinds.items():
+            event = {"object_uri": f"gs://b/{name}", "event_type": kind}
+            warehouse.append("failures", [failure_row(**event, **unannounced)])
+            warehouse.append("instances", [instance_row(name, generation=1, **event)])
+            letter = event_attributes(name) | {"eventType": kind}
+            warehouse.append("dead_letter", [letter_row(name, letter)])
+        warehouse.append("instances", [instance_row("later", "gs://b/b.dcm", generation=2)])
+        rows = warehouse.query("SELECT object, code FROM dead_letters ORDER BY object")
+        assert [(row["object"], row["code"]) for row in rows] == [
+            (name, "announce_unavailable") for name in kinds
+        ]
+
+    def test_the_last_failure_of_an_event_or_of_a_message(self, warehouse: Warehouse):
+        event = {"object_uri": "gs://b/a.dcm", "generation": 1, "event_type": "OBJECT_FINALIZE"}
+        early = failure_row(**event, code="short_read", failed_at=NOON - timedelta(hours=1))
+        warehouse.append(
+            "failures", [failure_row(**event), early, failure_row(message_id="m", code="bad_event")]
+        )
+        assert [row["code"] for row in warehouse.query(*last_failure("x", *event.values()))] == [
+            "bad_dataset"
+        ]
+        assert [row["code"] for row in warehouse.query(*last_failure("m"))] == ["bad_event"]
+        assert warehouse.query(*last_failure("x", "gs://b/a.dcm", 2, "OBJECT_FINALIZE")) == []
+        assert warehouse.query(*stored_letter("m")) == []
+
+    def test_studies_that_have_settled_by_their_last_row(self, warehouse: Warehouse):
+        def row(row_id, study, minutes, **columns):
+            made = NOON + timedelta(minutes=minutes)
+            return instance_row(
+                row_id, f"gs://b/{row_id}", study_instance_uid=study, ingested_at=made, **columns
+            )
+
+        rows = [row("a", "1.1", 0), row("b", "1.1", 1), row("c", "1.2", 2), row("d", "1.2", 90)]
+        rows += [row("e", "1.3", 5), row("f", "1.3", 80, revision=7), row("g", "1.4", -500)]
+        rows += [row("h", "1.5", 4), row("i", "1.6", 3)]
+        warehouse.append("instances", rows)
+        warehouse.append(
+            "instances", [row("e", "1.3", 85)]
+        )  # a copy, as BigQuery keeps it, settles nothing anew
+        warehouse.append(
+            "announced", [{"id": "1.5/h", "at": NOON, "arrived_at": NOON + timedelta(minutes=4)}]
+        )
+        asked = settled(["study_instance_uid", "row_id"], NOON, NOON + timedelta(minutes=60))
+        found = warehouse.query(*asked)
+        assert [(one["study_instance_uid"], one["row_id"]) for one in found] == [
+            ("1.1", "b"),
+            ("1.6", "i"),
+            ("1.3", "e"),
+        ]
+        assert to_time(found[0]["arrived_at"]) == NOON + timedelta(minutes=1)
+        (last,) = warehouse.query(last_settled())
+        assert to_time(last["arrived_at"]) == NOON + timedelta(minutes=4)
+
     def test_a_stream_gives_the_rows_of_a_query_one_by_one(self, warehouse: Warehouse):
         warehouse.append("dead_letter", [letter_row(f"m{i}", "{}") for i in range(5)])
-        sql = "SELECT message_id FROM dead_letter WHERE message_id <> :id ORDER BY message_id"
+        sql = "SELECT message_id FROM dead_letter WHERE message_id <> @id ORDER BY message_id"
         stream = warehouse.stream(sql, {"id": "m0"})
         assert next(stream) == {"message_id": "m1"}
         assert [row["message_id"] for row in stream] == ["m2", "m3", "m4"]
@@ -354,14 +421,16 @@ class WarehouseContract:
             warehouse.delete(table, column, ["r1"])
 
     def test_query_takes_parameters_of_every_scalar_type(self, warehouse: Warehouse):
-        values = {"s": "it's", "i": 7, "f": 0.5, "b": True, "n": None}
-        (row,) = warehouse.query("SELECT :s AS s, :i AS i, :f AS f, :b AS b, :n AS n", values)
-        assert row == {"s": "it's", "i": 7, "f": 0.5, "b": True, "n": None}
+        values = {"s": "it's", "i": 7, "f": 0.5, "b": True}
+        (row,) = warehouse.query("SELECT @s AS s, @i AS i, @f AS f, @b AS b", values)
+        assert row == {"s": "it's", "i": 7, "f": 0.5, "b": True}
 
-    @pytest.mark.parametrize("value", [object(), 2**63, "\ud800", math.inf, ["a"], datetime(2026, 1, 1)])
+    @pytest.mark.parametrize(
+        "value", [object(), 2**63, "\ud800", math.inf, ["a"], None, datetime(2026, 1, 1)]
+    )
     def test_a_parameter_that_no_column_could_hold_is_a_bad_query(self, warehouse: Warehouse, value):
         with pytest.raises(BadQuery):
-            warehouse.query("SELECT :v AS v", {"v": value})
+            warehouse.query("SELECT @v AS v", {"v": value})
 
     @pytest.mark.parametrize(
         "sql",
@@ -369,7 +438,7 @@ class WarehouseContract:
             "SELEKT 1",
             "SELECT nothing FROM instances",
             "SELECT * FROM nowhere",
-            "SELECT :missing",
+            "SELECT @missing",
             "DELETE FROM instances",
             "INSERT INTO failures (code) VALUES ('x')",
             "UPDATE instances SET patient_id = 'x'",

@@ -13,7 +13,8 @@ from app.warehouse import open_warehouse
 from app.warehouse.dialects import DIALECTS
 from app.warehouse.matching import COLUMN_OF
 from app.warehouse.search import Search, statement
-from app.warehouse.sqlite.values import parameter
+from app.warehouse.sqlite.values import to_parameters
+from app.warehouse.tables import check_statement
 from tests.warehouse.search_contract import BAD, VALUES, SearchContract, keys
 
 
@@ -74,7 +75,7 @@ def test_no_value_is_written_into_a_statement():
 def plan(path, search):
     """Return how SQLite looks up the rows of a search."""
     text, parameters = statement(search, "sqlite")
-    values = {name: parameter(name, value) for name, value in parameters.items()}
+    values = to_parameters(parameters, check_statement(text, parameters))
     with closing(sqlite3.connect(path)) as connection:
         return [step for *_, step in connection.execute(f"EXPLAIN QUERY PLAN {text}", values)]
 

@@ -225,6 +225,7 @@ run "the_service_runs_small" {
       DICOMLAKE__SOURCE__BUCKETS         = "[]"
       DICOMLAKE__SOURCE__EVENTS          = "[\"OBJECT_FINALIZE\",\"OBJECT_DELETE\",\"OBJECT_ARCHIVE\",\"OBJECT_METADATA_UPDATE\"]"
       DICOMLAKE__SOURCE__URL             = "gs://demo-dicomlake-landing"
+      DICOMLAKE__SOURCE__WRITE_PREFIX    = ""
       DICOMLAKE__WAREHOUSE__URL          = "bigquery:demo.dicomlake"
       DICOMLAKE__WORKERS__COUNT          = "1"
       DICOMLAKE__WORKERS__INFLIGHT_BYTES = "67108864"

@@ -218,6 +218,110 @@ run "workers_without_memory" {
   expect_failures = [google_cloud_run_v2_service.service]
 }
 
+run "uploads_that_nobody_is_told_of" {
+  command = plan
+
+  variables {
+    landing = { prefixes = ["ct/", "mr/"], write_prefix = "uploads/" } # below neither
+    browse  = { roles = { "*" = "user" }, uploads = true }
+  }
+
+  expect_failures = [google_cloud_run_v2_service.service["browse"]]
+}
+
+run "uploads_that_are_never_pushed" {
+  command = plan
+
+  variables {
+    landing  = { write_prefix = "tmp/uploads/" }
+    delivery = { ignored_prefixes = ["tmp/"] }
+    browse   = { roles = { "*" = "user" }, uploads = true }
+  }
+
+  expect_failures = [google_cloud_run_v2_service.service["browse"]]
+}
+
+run "uploads_without_anyone_who_may" {
+  command = plan
+
+  variables {
+    landing = { write_prefix = "/uploads" }
+    browse  = { roles = { "*" = "read-only" }, uploads = true }
+  }
+
+  expect_failures = [var.landing, var.browse]
+}
+
+run "an_admin_service_without_admins" {
+  command = plan
+
+  variables {
+    browse   = { roles = { "*" = "user" }, admin = true }
+    settings = { API__USERS = "none", BROWSE__UPLOADS = "true" } # follow from browse
+  }
+
+  expect_failures = [var.browse, var.settings]
+}
+
+run "iap_without_roles" {
+  command = plan
+
+  variables {
+    browse = { users = "iap", invokers = ["domain:example.org"] }
+  }
+
+  expect_failures = [var.browse]
+}
+
+run "an_issuer_that_is_not_named" {
+  command = plan
+
+  variables {
+    browse = { users = "oidc", roles = { "*" = "read-only" } }
+  }
+
+  expect_failures = [var.browse]
+}
+
+run "an_issuer_beside_invokers" {
+  command = plan
+
+  variables {
+    browse = {
+      users    = "oidc"
+      roles    = { "*" = "read-only" }
+      invokers = ["domain:example.org"]
+      oidc     = { issuer = "https://id.example.org", client_id = "lake", users_key = "key" }
+    }
+  }
+
+  expect_failures = [var.browse]
+}
+
+run "a_secret_by_value" {
+  command = plan
+
+  variables {
+    browse = {
+      users = "oidc"
+      roles = { "*" = "read-only" }
+      oidc  = { issuer = "https://id.example.org", client_id = "lake", users_key = "s3cret value" }
+    }
+  }
+
+  expect_failures = [var.browse]
+}
+
+run "a_role_that_is_none" {
+  command = plan
+
+  variables {
+    browse = { roles = { "*" = "owner" } }
+  }
+
+  expect_failures = [var.browse]
+}
+
 run "a_filter_of_256_bytes_is_fine" {
   command = plan
 

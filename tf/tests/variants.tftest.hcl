@@ -289,23 +289,48 @@ run "one_key_for_everything" {
   }
 }
 
-run "browse_only_reads" {
+run "browse_reads_and_keeps_answers" {
   variables {
     browse = { invokers = ["group:radiology@example.org"] }
   }
 
   assert {
-    condition     = [for env in google_cloud_run_v2_service.service["browse"].template[0].containers[0].env : "${env.name}=${env.value}" if startswith(env.name, "DICOMLAKE__API__")] == ["DICOMLAKE__API__AUTH=platform", "DICOMLAKE__API__HOST=0.0.0.0", "DICOMLAKE__API__SERVE=browse", "DICOMLAKE__API__USERS=platform"] && google_cloud_run_v2_service.service["browse"].template[0].service_account == google_service_account.job["browse"].email
-    error_message = "It serves no pushes, under its own account."
+    condition = { for env in google_cloud_run_v2_service.service["browse"].template[0].containers[0].env : env.name => env.value if can(regex("__(API|BROWSE)__", env.name)) } == {
+      DICOMLAKE__API__AUTH                = "platform"
+      DICOMLAKE__API__HOST                = "0.0.0.0"
+      DICOMLAKE__API__PUBLIC_URL          = ""
+      DICOMLAKE__API__ROLES               = "{}"
+      DICOMLAKE__API__SERVE               = "browse"
+      DICOMLAKE__API__USERS               = "platform"
+      DICOMLAKE__BROWSE__MAX_UPLOAD_BYTES = "33554432"
+      DICOMLAKE__BROWSE__UPLOADS          = "false"
+    }
+    error_message = "It serves no pushes and takes no uploads; whom Cloud Run lets in may read."
+  }
+
+  assert {
+    condition = toset([
+      for one in google_storage_bucket_iam_member.names : "${one.role} ${one.bucket} ${try(one.condition[0].expression, "")}"
+      if one.member == "serviceAccount:${google_service_account.job["browse"].email}"
+      ]) == toset([
+      "roles/storage.objectViewer demo-dicomlake-landing ",
+      "roles/storage.objectViewer demo-dicomlake-artifacts ",
+      "roles/storage.objectUser demo-dicomlake-artifacts resource.name.startsWith(\"projects/_/buckets/demo-dicomlake-artifacts/objects/cache/\")",
+    ])
+    error_message = "Its own account reads originals and artifacts, and writes below cache/ alone."
   }
 
   assert {
     condition = toset(concat(
-      [for one in google_storage_bucket_iam_member.names : one.role if one.member == "serviceAccount:${google_service_account.job["browse"].email}"],
       [for one in google_bigquery_table_iam_member.browses : one.role if one.member == "serviceAccount:${google_service_account.job["browse"].email}"],
       [for one in google_project_iam_member.jobs : one.role if one.member == "serviceAccount:${google_service_account.job["browse"].email}"],
-    )) == toset(["roles/bigquery.dataViewer", "roles/bigquery.jobUser", "roles/storage.objectViewer"])
-    error_message = "Its account views objects and tables and runs queries."
+    )) == toset(["roles/bigquery.dataViewer", "roles/bigquery.jobUser"]) && google_cloud_run_v2_service.service["browse"].template[0].service_account == google_service_account.job["browse"].email
+    error_message = "Its account views tables and runs queries."
+  }
+
+  assert {
+    condition     = length(google_pubsub_topic_iam_member.browse_requeues) + length(google_bigquery_table_iam_member.browse_mends) + length(google_secret_manager_secret_iam_member.browse_reads) == 0
+    error_message = "It sends nothing, drops nothing and reads no secret."
   }
 
   assert {
@@ -314,8 +339,179 @@ run "browse_only_reads" {
   }
 
   assert {
-    condition     = [for one in google_cloud_run_v2_service_iam_member.browse_invokes : [one.name, one.member]] == [["dicomlake-browse", "group:radiology@example.org"]]
-    error_message = "Only invokers get in."
+    condition = (
+      [for one in google_cloud_run_v2_service_iam_member.browse_invokes : [one.name, one.role, one.member]] == [["dicomlake-browse", "roles/run.invoker", "group:radiology@example.org"]] &&
+      !coalesce(google_cloud_run_v2_service.service["browse"].invoker_iam_disabled, false) &&
+      !coalesce(google_cloud_run_v2_service.service["browse"].iap_enabled, false)
+    )
+    error_message = "Cloud Run lets in the invokers, and nobody else."
+  }
+
+  assert {
+    condition = [
+      for rule in google_storage_bucket.bucket["artifacts"].lifecycle_rule : [for one in rule.condition : [one.age, one.matches_prefix]][0]
+      if one([for action in rule.action : action.type]) == "Delete"
+    ] == [[7, tolist(["cache/"])]]
+    error_message = "Answers that are kept go after seven days."
+  }
+}
+
+run "browse_behind_iap" {
+  variables {
+    browse = {
+      users    = "iap"
+      invokers = ["domain:example.org"]
+      roles    = { "domain:example.org" = "read-only", "group:radiology" = "user" }
+    }
+  }
+
+  assert {
+    condition = (
+      google_cloud_run_v2_service.service["browse"].iap_enabled && length(google_cloud_run_v2_service.service) == 2 &&
+      !coalesce(google_cloud_run_v2_service.service["ingest"].iap_enabled, false) &&
+      [for one in google_cloud_run_v2_service_iam_member.browse_invokes : one.member] == ["serviceAccount:service-123456789012@gcp-sa-iap.iam.gserviceaccount.com"]
+    )
+    error_message = "IAP stands before the browse service alone, and alone may invoke it."
+  }
+
+  assert {
+    condition     = [for one in google_iap_web_cloud_run_service_iam_member.browse_enters : [one.cloud_run_service_name, one.location, one.role, one.member]] == [["dicomlake-browse", "us-central1", "roles/iap.httpsResourceAccessor", "domain:example.org"]]
+    error_message = "IAP lets in the invokers."
+  }
+
+  assert {
+    condition = alltrue([
+      for name, value in {
+        API__USERS          = "iap"
+        API__USERS_AUDIENCE = "/projects/123456789012/locations/us-central1/services/dicomlake-browse"
+        API__ROLES          = "{\"domain:example.org\":\"read-only\",\"group:radiology\":\"user\"}"
+      } :
+      contains([for env in google_cloud_run_v2_service.service["browse"].template[0].containers[0].env : "${env.name}=${env.value}"], "DICOMLAKE__${name}=${value}")
+    ])
+    error_message = "The service takes only what IAP has signed for it."
+  }
+
+  assert {
+    condition     = contains(keys(google_project_service.api), "iap.googleapis.com") && contains(keys(google_project_service_identity.agent), "iap.googleapis.com")
+    error_message = "IAP's API is on and its agent is there."
+  }
+}
+
+run "browse_with_an_issuer" {
+  variables {
+    browse = {
+      users      = "oidc"
+      roles      = { "*" = "read-only" }
+      public_url = "https://lake.example.org"
+      oidc = {
+        issuer        = "https://id.example.org/realms/hospital"
+        client_id     = "dicomlake"
+        client_secret = "projects/vault/secrets/oidc"
+        users_key     = "lake-users-key"
+      }
+    }
+  }
+
+  assert {
+    condition     = google_cloud_run_v2_service.service["browse"].invoker_iam_disabled && length(google_cloud_run_v2_service_iam_member.browse_invokes) == 0 && !coalesce(google_cloud_run_v2_service.service["ingest"].invoker_iam_disabled, false)
+    error_message = "Cloud Run lets people through, for the service checks who they are."
+  }
+
+  assert {
+    condition = alltrue([
+      for name, value in {
+        API__USERS          = "oidc"
+        API__OIDC_ISSUER    = "https://id.example.org/realms/hospital"
+        API__OIDC_CLIENT_ID = "dicomlake"
+        API__USERS_AUDIENCE = "dicomlake"
+        API__PUBLIC_URL     = "https://lake.example.org"
+      } :
+      contains([for env in google_cloud_run_v2_service.service["browse"].template[0].containers[0].env : "${env.name}=${coalesce(env.value, "-")}"], "DICOMLAKE__${name}=${value}")
+    ])
+    error_message = "The service knows the issuer."
+  }
+
+  assert {
+    condition = {
+      for env in google_cloud_run_v2_service.service["browse"].template[0].containers[0].env :
+      env.name => env.value_source[0].secret_key_ref[0].secret if length(env.value_source) > 0
+      } == {
+      DICOMLAKE__API__OIDC_CLIENT_SECRET = "projects/vault/secrets/oidc"
+      DICOMLAKE__API__USERS_KEY          = "projects/demo/secrets/lake-users-key"
+    }
+    error_message = "Secrets come from Secret Manager, and no value of them is in the state."
+  }
+
+  assert {
+    condition = toset([for one in google_secret_manager_secret_iam_member.browse_reads : "${one.project} ${one.secret_id} ${one.role} ${one.member}"]) == toset([
+      "vault projects/vault/secrets/oidc roles/secretmanager.secretAccessor serviceAccount:${google_service_account.job["browse"].email}",
+      "demo projects/demo/secrets/lake-users-key roles/secretmanager.secretAccessor serviceAccount:${google_service_account.job["browse"].email}",
+    ])
+    error_message = "Only the browse account may read them."
+  }
+
+  assert {
+    condition     = alltrue([for env in google_cloud_run_v2_service.service["ingest"].template[0].containers[0].env : !can(regex("SECRET|USERS_KEY", env.name))])
+    error_message = "The ingest service has no secret."
+  }
+}
+
+run "browse_that_takes_uploads_and_mends" {
+  variables {
+    landing = { prefixes = ["ct/", "in/"], write_prefix = "in/people/" }
+    browse = {
+      invokers = ["domain:example.org"]
+      roles    = { "ann@example.org" = "admin", "domain:example.org" = "user" }
+      uploads  = true
+      admin    = true
+    }
+  }
+
+  assert {
+    condition = [
+      for one in google_storage_bucket_iam_member.names : [one.bucket, one.condition[0].expression]
+      if one.role == "roles/storage.objectUser" && one.bucket == "demo-dicomlake-landing"
+    ] == [["demo-dicomlake-landing", "resource.name.startsWith(\"projects/_/buckets/demo-dicomlake-landing/objects/in/people/\")"]]
+    error_message = "It writes below write_prefix of the landing bucket alone."
+  }
+
+  assert {
+    condition     = alltrue([for service in google_cloud_run_v2_service.service : contains([for env in service.template[0].containers[0].env : "${env.name}=${env.value}"], "DICOMLAKE__SOURCE__WRITE_PREFIX=in/people/")]) && contains([for env in google_cloud_run_v2_service.service["browse"].template[0].containers[0].env : "${env.name}=${env.value}"], "DICOMLAKE__BROWSE__UPLOADS=true")
+    error_message = "Both services know where uploads go, and browse takes them."
+  }
+
+  assert {
+    condition = (
+      [for one in google_pubsub_topic_iam_member.browse_requeues : [one.topic, one.role, one.member]] == [[google_pubsub_topic.topic["events"].id, "roles/pubsub.publisher", "serviceAccount:${google_service_account.job["browse"].email}"]] &&
+      [for one in google_bigquery_table_iam_member.browse_mends : [one.table_id, one.role, one.member]] == [["dead_letter", "roles/bigquery.dataEditor", "serviceAccount:${google_service_account.job["browse"].email}"]]
+    )
+    error_message = "It sends dead letters again and drops them."
+  }
+}
+
+run "uploads_below_the_only_prefix" {
+  variables {
+    landing   = { bucket = "lake", prefixes = ["INPUT_FOLDER/"] }
+    artifacts = { bucket = "lake", images = "out/images/", metadata = "out/metadata/" }
+    browse    = { roles = { "*" = "user" }, uploads = true }
+  }
+
+  assert {
+    condition = toset([
+      for one in google_storage_bucket_iam_member.names : "${one.role} ${one.condition[0].expression}"
+      if one.member == "serviceAccount:${google_service_account.job["browse"].email}"
+      ]) == toset([
+      "roles/storage.objectViewer resource.name.startsWith(\"projects/_/buckets/lake/objects/INPUT_FOLDER/\")",
+      "roles/storage.objectViewer resource.name.startsWith(\"projects/_/buckets/lake/objects/out/images/\") || resource.name.startsWith(\"projects/_/buckets/lake/objects/out/metadata/\") || resource.name.startsWith(\"projects/_/buckets/lake/objects/cache/\")",
+      "roles/storage.objectUser resource.name.startsWith(\"projects/_/buckets/lake/objects/INPUT_FOLDER/\")",
+      "roles/storage.objectUser resource.name.startsWith(\"projects/_/buckets/lake/objects/cache/\")",
+    ])
+    error_message = "In one bucket it reads input, output and cache, and writes input and cache."
+  }
+
+  assert {
+    condition     = contains([for rule in google_storage_bucket.bucket["landing"].lifecycle_rule : [for one in rule.condition : one.matches_prefix][0]], tolist(["cache/"]))
+    error_message = "There too, answers that are kept go after seven days."
   }
 }
 

@@ -33,6 +33,8 @@ CONTENT = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self';"
     " form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
+DIRECT = 30_000_000
+"""Size in bytes above which files bypass the service where they can: Cloud Run takes requests of 32 MiB."""
 PAGE = 50
 STRIP = 120
 """Instances of a series on one page."""
@@ -65,8 +67,10 @@ class Pages:
         )
         self._templates.filters |= FILTERS
 
-    def page(self, request: Request, template: str, status: int = 200, **values: Any) -> HTMLResponse:
-        """Return a page; `values` are what its template names."""
+    def page(
+        self, request: Request, template: str, status: int = 200, connects: str = "", **values: Any
+    ) -> HTMLResponse:
+        """Return a page; `values` are what its template names, `connects` an origin that its script asks."""
         uploads = self._services.settings.browse.uploads
         menu = [entry for entry in MENU if uploads or entry[0] != "/upload"]
         text = self._templates.get_template(template).render(
@@ -76,8 +80,9 @@ class Pages:
             user=getattr(request.state, "user", None),
             **values,
         )
+        own = "connect-src 'self'"
         headers = {
-            "Content-Security-Policy": CONTENT,
+            "Content-Security-Policy": CONTENT.replace(own, f"{own} {connects}".strip()),
             "Cache-Control": "no-store",
             "Referrer-Policy": "same-origin",  # with none, a browser sends forms with `Origin: null`
         }
@@ -90,8 +95,16 @@ class Pages:
     def uploaded(self, request: Request, fates: Sequence[Fate]) -> HTMLResponse:
         """Return the page that tells what became of the files of a form."""
         results = [{"name": fate.name, "reason": fate.reason, "words": _fate(fate)} for fate in fates]
-        status = 400 if any(fate.reason for fate in fates) else 200
-        return self.page(request, "upload.html", status, results=results)
+        return self.upload(request, results, 400 if any(fate.reason for fate in fates) else 200)
+
+    def upload(
+        self, request: Request, results: list[dict[str, Any]] | None, status: int = 200
+    ) -> HTMLResponse:
+        """Return the form that takes files; large ones go straight to the store, where it takes them."""
+        store = self._services.source.session_origin
+        return self.page(
+            request, "upload.html", status, connects=store, results=results, direct=DIRECT if store else 0
+        )
 
 
 def _fate(fate: Fate) -> str:
@@ -239,7 +252,7 @@ def upload_page(request: Request) -> Response:
     """Show the form that takes files."""
     if not _services(request).settings.browse.uploads:
         return _pages(request).problem(request, 404, "No uploads", "They are switched off here.")
-    return _pages(request).page(request, "upload.html", results=None)
+    return _pages(request).upload(request, None)
 
 
 @router.get("/upload/outcome")

@@ -1,1 +1,1 @@
-"""The embedded bus: a durable queue in a SQLite file, and what pushes from it."""
+"""The embedded bus: a durable queue in a SQLite file, and push delivery from it."""

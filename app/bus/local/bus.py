@@ -1,4 +1,4 @@
-"""The embedded bus: a durable queue in a SQLite file that pushes over HTTP as a Pub/Sub subscription does.
+"""The embedded bus: a durable queue in a SQLite file that pushes over HTTP like a Pub/Sub subscription.
 
 Differences from Pub/Sub, for machines that sleep, restart and fill up: a push to a service that is not
 listening does not count towards `max_attempts`; the backoff is exact (doubling, without jitter, because one
@@ -34,12 +34,12 @@ log = logging.getLogger("dicomlake.bus")
 
 SUBSCRIPTION = "projects/local/subscriptions/landing-push"
 DEAD_LETTER_SUBSCRIPTION = "projects/local/subscriptions/landing-dead-letter"
-MAX_DATA_BYTES = 10_000_000  # as Pub/Sub
-GRACE_S = 5.0  # a lease outlasts its push, so that the push ends it and not the clock
-CARRY_S = 120.0  # a dead letter's lease: longer than a warehouse takes for one row
+MAX_DATA_BYTES = 10_000_000  # the limit of Pub/Sub
+GRACE_S = 5.0  # a lease outlasts its push, so the answer ends it, not the clock
+CARRY_S = 120.0  # lease of a dead letter: longer than a warehouse takes for one row
 UNREACHED_PAUSE_S = 0.25
-RESERVE_BYTES = 4 * 2**20  # a log of this size is written over from its beginning
-CLOSE_S = 8.0  # platforms kill 10 s after they ask to stop
+RESERVE_BYTES = 4 * 2**20  # SQLite overwrites a write-ahead log of this size from its start
+CLOSE_S = 8.0  # platforms kill a process 10 s after SIGTERM
 
 
 class LocalBus:
@@ -59,14 +59,14 @@ class LocalBus:
         self._path = Path(url.partition(":")[2]).absolute()
         self._policy, self._sink, self._clock = policy, sink, clock
         self._lease_s = policy.ack_deadline_s + GRACE_S
-        # Twice the longest delay: a clock correction of seconds must not end the leases in flight.
+        # Twice the longest delay, so that a small clock correction does not end the leases in flight.
         self._queue = Queue(self._path, 2 * max(policy.backoff_max_s, self._lease_s, CARRY_S))
         self._space = Space([self._path.parent], policy.min_free_bytes)
         self._full = False
         self._lock: int | None = None
         self._pusher: Pusher | None = None
         self._pumps: dict[str, Pump] = {}
-        self._acked: deque[Message] = deque()  # and still in the file, until the next commit
+        self._acked: deque[Message] = deque()  # acknowledged, but in the file until the next commit
 
     @staticmethod
     def check_settings(url: str, dead_letter_topic: str = "") -> None:
@@ -95,11 +95,11 @@ class LocalBus:
         """Turn a message into a dead letter, durably; the sink may store it later."""
         now = self._clock()
         letter = self._queue.dead_letter(_dead_letter(message, now, reason), now, now + CARRY_S)
-        if letter is not None:  # else this message is a dead letter already, and on its way
+        if letter is not None:  # None: it is a dead letter already, and will reach the sink
             self._carry(letter)
 
     def start(self, connect: Connect) -> None:
-        """Start to push over connections from `connect`; leases of a killed process end at once.
+        """Start to push over connections from `connect`; end the leases of a killed process.
 
         Raises ConfigError if another service serves this queue.
         """
@@ -130,7 +130,7 @@ class LocalBus:
             raise BusUnavailable("the queue is no longer delivered")
 
     def close(self) -> None:
-        """Stop leasing, wait for pushes in flight, release other leases for the next start."""
+        """Stop leasing, wait for pushes in flight, and release other leases for the next start."""
         deadline = time.monotonic() + CLOSE_S
         for pump in self._pumps.values():
             pump.stop()
@@ -153,10 +153,10 @@ class LocalBus:
             self._pumps[topic].wake()
 
     def _next(self, count: int) -> list[Message]:
-        """Remove what was acknowledged and lease what takes its place, in one commit.
+        """Remove acknowledged messages and lease the next ones in one commit.
 
-        So an event costs one commit here instead of two. Nobody waits for the removal of a message: a crash
-        before it is durable brings the message again, as a crash just before the acknowledgement does.
+        This saves one of two commits per event. The removal need not be durable at once: after a crash the
+        message is delivered again, as after a crash just before its acknowledgement.
         """
         now, done = self._clock(), [self._acked.popleft() for _ in range(len(self._acked))]
         try:
@@ -172,14 +172,14 @@ class LocalBus:
         return self._queue.lease(topic, count, now, now + lease_s)
 
     def _has_room(self) -> bool:
-        """Return whether the disk has room for what a delivery writes; if not, messages stay in the queue."""
+        """Return whether the disk has space for what a delivery writes; if not, nothing is leased."""
         try:
             self._space.check()
         except OutOfSpace as exc:
             if not self._full:
                 self._full = True
                 log.warning("nothing is delivered while there is so little space", extra={"code": exc.code})
-                self._reserve()  # of what is left, before others take that too
+                self._reserve()  # before other processes take the rest
             return False
         self._full = False
         return True
@@ -191,13 +191,13 @@ class LocalBus:
     def _deliver(self, pusher: Pusher, message: Message) -> None:
         """Push one leased message and end its lease according to the answer."""
         attempt = message.attempt or 1
-        if attempt > self._policy.max_attempts:  # it has outlived every process that tried
+        if attempt > self._policy.max_attempts:  # the process died during the last attempt
             self._give_up(replace(message, attempt=attempt - 1))
             return
         verdict = pusher.push(push_body(replace(message, subscription=SUBSCRIPTION)))
         if verdict is Verdict.ACK:
-            self._acked.append(message)  # for `_next`, which comes at once: a slot is free now
-        elif pusher.closed:  # we broke it off: close() ends the lease
+            self._acked.append(message)  # removed by `_next`, which runs at once because a slot is free
+        elif pusher.closed:  # we aborted the push, and close() ends the lease
             return
         elif verdict is Verdict.UNREACHED:
             time.sleep(UNREACHED_PAUSE_S)
@@ -240,7 +240,7 @@ def backoff_s(policy: DeliveryPolicy, attempt: int) -> float:
 
 
 def _dead_letter(message: Message, now: float, reason: Reason | None = None) -> Message:
-    """Return the dead letter of a message; without a subscription, ours is meant."""
+    """Return the dead letter of a message; its subscription defaults to ours."""
     named = replace(message, subscription=message.subscription or SUBSCRIPTION)
     return dead_letter(named, datetime.fromtimestamp(now, UTC), reason)
 

@@ -1,6 +1,6 @@
-"""Deliver messages as Pub/Sub does: POST the wrapped message; a few status codes are the acknowledgement.
+"""Deliver messages like Pub/Sub: POST the wrapped message; certain status codes acknowledge it.
 
-Pusher knows HTTP and Pump knows when; neither knows the queue.
+Pusher does HTTP, Pump schedules; neither knows the queue.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from app.model.values import Message
 
 log = logging.getLogger("dicomlake.bus")
 
-# The list of Pub/Sub. http.client shows 102 as the answer, where other clients wait for what follows it.
+# The list of Pub/Sub. http.client returns 102 as the response, while other clients wait for the final one.
 ACK_STATUS = frozenset({102, 200, 201, 202, 204})
-# Servers close idle connections; uvicorn after 5 s. Never to use one that old avoids meeting the close.
+# Servers close idle connections (uvicorn after 5 s). Not reusing older ones avoids a race with that.
 IDLE_S = 2.0
 ANSWER_BYTES = 65536
-TICK_S = 0.2  # how late a message of another process, or one that was put off, may be seen
+TICK_S = 0.2  # maximum delay for messages of other processes, and for retries
 
 
 class Verdict(Enum):
-    """What became of a push. UNREACHED: no connection could be made, so nothing was delivered."""
+    """The result of a push. UNREACHED: no connection, so nothing was delivered."""
 
     ACK = "ack"
     NACK = "nack"
@@ -43,7 +43,7 @@ class Verdict(Enum):
 
 
 def push_body(message: Message) -> bytes:
-    """Return the body of a push of `message`; the message's keys come in both spellings, as from Pub/Sub."""
+    """Return the body of a push of `message`; the keys have both spellings, as from Pub/Sub."""
     published = rfc3339(message.publish_time, "milliseconds") if message.publish_time else ""
     wrapped = {
         "attributes": dict(message.attributes),
@@ -58,9 +58,9 @@ def push_body(message: Message) -> bytes:
 
 
 class Pusher:
-    """Posts over connections that stay open, made by `connect`. Safe to call from several threads.
+    """Posts over persistent connections from `connect`. Safe to call from several threads.
 
-    `deadline_s` bounds each wait for an answer. No redirect is followed: all goes to this very service.
+    `deadline_s` limits each wait for a response. Redirects are not followed: every push goes to this service.
     """
 
     def __init__(self, connect: Connect, deadline_s: float) -> None:
@@ -71,7 +71,7 @@ class Pusher:
         self.closed = False
 
     def push(self, body: bytes) -> Verdict:
-        """Post one body and judge the answer; whatever is no clear acknowledgement is a refusal."""
+        """Post one body; everything except a clear acknowledgement is a refusal."""
         try:
             connection = self._take()
         except OSError:
@@ -86,18 +86,18 @@ class Pusher:
         return Verdict.ACK if status in ACK_STATUS else Verdict.NACK
 
     def close(self) -> None:
-        """Break off what is in flight as a NACK; whatever is pushed later is UNREACHED."""
+        """Abort pushes in flight, which become a NACK; later ones are UNREACHED."""
         with self._lock:
             self.closed = True
             for connection in self._busy:
-                with suppress(OSError, AttributeError):  # the thread that waits on it may just have closed it
+                with suppress(OSError, AttributeError):  # its thread may have closed it meanwhile
                     connection.sock.shutdown(SHUT_RDWR)
             for _, connection in self._idle:
                 connection.close()
             self._idle.clear()
 
     def _take(self) -> HTTPConnection:
-        """Return an open connection: one that was used just now, else a new one. Raises OSError."""
+        """Return a connection that was used within IDLE_S, or a new one. Raises OSError."""
         with self._lock:
             while self._idle:
                 since, connection = self._idle.pop()
@@ -121,7 +121,7 @@ class Pusher:
         response = connection.getresponse()
         response.read(ANSWER_BYTES)
         if response.status < 200 or not response.isclosed():
-            connection.close()  # more may follow on it that is no answer to the next push
+            connection.close()  # the rest of this response must not be taken for that of the next push
         return response.status
 
     def _give_back(self, connection: HTTPConnection) -> None:
@@ -134,9 +134,9 @@ class Pusher:
 
 
 class Pump:
-    """A thread that leases due messages, at most `slots` at a time, and a thread for each of them.
+    """A thread that leases due messages, at most `slots` at a time, and a pool of threads to handle them.
 
-    It looks when woken, when a slot is free again, and every TICK_S.
+    It looks for due messages when woken, when a slot becomes free, and every TICK_S.
     """
 
     def __init__(
@@ -148,8 +148,8 @@ class Pump:
     ) -> None:
         self._slots, self._lease, self._handle = slots, lease, handle
         self._woken, self._stopping = threading.Event(), False
-        self._fault: tuple[str, type] | None = None  # what keeps it from leasing, told once
-        self._leased: deque[Message] = deque()  # and not yet in a thread
+        self._fault: tuple[str, type] | None = None  # why leasing fails, logged only when it changes
+        self._leased: deque[Message] = deque()  # leased, but not yet taken by a thread
         self._running: set[Future[None]] = set()
         self._pool = ThreadPoolExecutor(slots, thread_name_prefix=name)
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
@@ -160,7 +160,7 @@ class Pump:
         self._woken.set()
 
     def alive(self) -> bool:
-        """Return whether it still leases, and without running into a bug of ours."""
+        """Return whether the thread is running and its last fault, if any, was not a bug."""
         at_fault = self._fault is not None and self._fault[0] == InternalError.code
         return self._thread.is_alive() and not at_fault
 
@@ -170,7 +170,7 @@ class Pump:
         self._woken.set()
 
     def join(self, deadline: float) -> None:
-        """Wait for what is in hand, but not beyond this moment of the monotonic clock."""
+        """Wait for messages being handled, until `deadline` of the monotonic clock."""
         self._thread.join(max(0.0, deadline - time.monotonic()))
         wait_for(list(self._running), max(0.0, deadline - time.monotonic()))
         if not self._thread.is_alive():
@@ -183,7 +183,7 @@ class Pump:
                 with internal():
                     self._fill()
                 self._fault = None
-            except (BusUnavailable, InternalError) as exc:  # a machine without a thread to spare heals too
+            except (BusUnavailable, InternalError) as exc:  # even "can't start new thread" may pass
                 before, self._fault = self._fault, (exc.code, type(exc.__cause__))
                 if before != self._fault:
                     bug = exc.__cause__ if isinstance(exc, InternalError) else None
@@ -195,7 +195,8 @@ class Pump:
         if free > 0:
             self._leased.extend(self._lease(free))
         for _ in range(len(self._leased)):
-            # Where no thread starts it raises, and has kept the task: so that one takes what is there later.
+            # If no thread can start, submit raises but keeps the task, which runs later. So tasks are not
+            # tied to messages: each handles the next leased one, if any.
             future = self._pool.submit(self._handle_next)
             self._running.add(future)
             future.add_done_callback(self._done)
@@ -203,7 +204,7 @@ class Pump:
     def _handle_next(self) -> None:
         try:
             message = self._leased.popleft()
-        except IndexError:  # another task took it
+        except IndexError:  # taken by a task that an earlier failed submit had kept
             return
         self._handle(message)
 

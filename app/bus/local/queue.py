@@ -1,7 +1,7 @@
-"""A durable queue of two topics in one SQLite file that other connections and processes use too.
+"""A durable queue of two topics in one SQLite file, which several connections and processes may use.
 
-A message is due from `due_at` on. Leasing one counts a delivery and moves `due_at` to the end of the lease,
-so a lease that nobody ends becomes due again by itself. Times are arguments, in seconds since 1970.
+A message is due at `due_at`. Leasing it counts a delivery and moves `due_at` to the end of the lease, so a
+message whose lease nobody ends becomes due again by itself. Times are arguments, in seconds since 1970.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import os
 import sqlite3
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,7 +23,7 @@ from app.model.values import Message
 from app.plumbing.group_commit import GroupCommit
 from app.plumbing.makeable import check_makeable, looking
 from app.plumbing.private import make_folder
-from app.plumbing.sqlite import connect, may_pass, reason, transaction
+from app.plumbing.sqlite import connect, sqlite_errors, transaction
 
 MAIN = "main"
 DEAD_LETTER = "dead_letter"
@@ -45,8 +45,8 @@ CREATE INDEX IF NOT EXISTS queue_due ON queue (topic, due_at, leased);
 CREATE TABLE IF NOT EXISTS ballast (room BLOB);
 """
 
-# An id is the time in microseconds, or one more than the greatest id ever given, whichever is greater: unique
-# in this file whatever the clock does, and almost surely never one that a deleted file had given before.
+# An id is the time in microseconds, or the highest id ever assigned + 1 if that is greater. So it is unique
+# in this file whatever the clock does, and almost certainly differs from all ids of a deleted file.
 INSERT = """
 INSERT INTO queue (id, topic, message_id, data, attributes, publish_time, attempt, due_at, leased)
 SELECT next, :topic, CASE :message_id WHEN '' THEN CAST(next AS TEXT) ELSE :message_id END,
@@ -58,8 +58,8 @@ ON CONFLICT (topic, message_id) DO NOTHING
 RETURNING message_id
 """
 
-# Two ranges of one index, so the cost does not grow with the queue. The second finds what a clock that was
-# set back would strand: nothing is ever put off beyond the horizon on purpose.
+# Two ranges of one index, so the cost does not grow with the queue. The second finds messages that would be
+# stranded when the clock is set back: nothing is ever scheduled beyond the horizon on purpose.
 DUE = """
 SELECT id FROM (SELECT id FROM queue WHERE topic = :topic AND due_at <= :now ORDER BY due_at LIMIT :count)
 UNION ALL
@@ -72,10 +72,10 @@ UPDATE queue SET attempt = attempt + 1, due_at = :until, leased = 1 WHERE id IN 
 RETURNING id, message_id, data, attributes, publish_time, attempt
 """
 
-# A late acknowledgement counts: whoever sends it has done the work, even if the lease is over.
+# A late acknowledgement counts: the work is done, even if the lease has ended.
 ACK = "DELETE FROM queue WHERE topic = :topic AND message_id = :message_id"
 
-# A late refusal does not: `attempt` tells a lease from the next one of the same message.
+# A late refusal does not count: `attempt` distinguishes a lease from the next one of the same message.
 NACK = """
 UPDATE queue SET due_at = :due_at, leased = 0, attempt = attempt - :uncounted
 WHERE topic = :topic AND message_id = :message_id AND attempt = :attempt AND leased = 1
@@ -83,7 +83,7 @@ WHERE topic = :topic AND message_id = :message_id AND attempt = :attempt AND lea
 
 RELEASE = "UPDATE queue SET due_at = :now, leased = 0 WHERE leased = 1"
 
-# The plus keeps SQLite from sorting by way of the index: ids rise with time, so the first row will do.
+# The plus prevents SQLite from using the index and sorting: ids rise with time, so the first row suffices.
 COUNTS = """
 SELECT (SELECT count(*) FROM queue WHERE topic = 'main' AND leased = 0),
        (SELECT count(*) FROM queue WHERE topic = 'main' AND leased = 1),
@@ -91,7 +91,7 @@ SELECT (SELECT count(*) FROM queue WHERE topic = 'main' AND leased = 0),
        (SELECT publish_time FROM queue WHERE +topic = 'main' ORDER BY id LIMIT 1)
 """
 
-# Of a message that is there already, none is added: a move that was cut off begins anew.
+# Existing messages are skipped, so that an interrupted move can be repeated.
 MOVED = "id, topic, message_id, data, attributes, publish_time, attempt, due_at, leased"
 ADD = f"INSERT INTO queue ({MOVED}) VALUES ({', '.join('?' * 9)}) ON CONFLICT DO NOTHING"
 
@@ -101,7 +101,7 @@ Rows = list[tuple[Any, ...]]
 
 @dataclass(frozen=True, slots=True)
 class QueueStats:
-    """How full the queue is. `oldest_age_s` is the age of the oldest message not yet acknowledged, else 0."""
+    """Counts of messages. `oldest_age_s`: age of the oldest message not yet acknowledged, 0 if none."""
 
     waiting: int
     leased: int
@@ -109,19 +109,14 @@ class QueueStats:
     oldest_age_s: float
 
 
-@contextmanager
-def sqlite_errors(path: Path | None = None) -> Iterator[None]:
-    """Translate the errors of sqlite3: to start again later is all that a queue can offer for any of them.
+def queue_errors(path: Path | None = None) -> AbstractContextManager[None]:
+    """Translate errors of SQLite. All are transient, except for a file being opened at `path`.
 
-    `path` is that of a file being opened, which may be none to use at all.
+    That file may be unusable for good, which is a ConfigError.
     """
-    try:
-        yield
-    except (sqlite3.Error, sqlite3.Warning) as exc:
-        if path is not None and not may_pass(exc):
-            text = f"bus.url: {path} cannot hold the queue ({reason(exc)}); give bus.url another file"
-            raise ConfigError(text) from exc
-        raise BusUnavailable(f"the queue does not answer: {reason(exc)}") from exc
+    unusable = f"bus.url: {path} cannot hold the queue" if path else ""
+    advice = "; give bus.url another file"
+    return sqlite_errors(BusUnavailable, "the queue does not answer", unusable, advice)
 
 
 @contextmanager
@@ -134,15 +129,15 @@ def _folder_errors(path: Path) -> Iterator[None]:
 
 
 def check_file(path: Path) -> None:
-    """Raise ConfigError where there can be no queue in the file at `path`; makes and changes nothing."""
+    """Raise ConfigError if the file at `path` cannot hold a queue. Creates and changes nothing."""
     with _folder_errors(path):
         check_makeable(path.parent)
-    with sqlite_errors(path), looking(path):
+    with queue_errors(path), looking(path):
         pass
 
 
 def copy_queue(old: sqlite3.Connection, new: sqlite3.Connection) -> None:
-    """Add all messages of one file to another; it gives no id that the old one has given."""
+    """Copy all messages to another file, which will never assign an id that the old file has assigned."""
     for statement in SCHEMA.split(";"):  # executescript would commit
         new.execute(statement)
     new.executemany(ADD, old.execute(f"SELECT {MOVED} FROM queue"))
@@ -161,7 +156,7 @@ def drop_queue(connection: sqlite3.Connection) -> None:
 class Queue:
     """The queue in the file at `path`. Safe to call from several threads and from several processes.
 
-    Nothing may be put off, by a lease or a refusal, further than `horizon_s` seconds.
+    horizon_s: maximum seconds by which a lease or a refusal may delay a message.
     """
 
     def __init__(self, path: Path, horizon_s: float) -> None:
@@ -170,12 +165,12 @@ class Queue:
         self._commits: GroupCommit[tuple[Statement, ...], Rows] = GroupCommit(self._commit, BusUnavailable)
         with _folder_errors(path):
             make_folder(path.parent)
-        with sqlite_errors(path):
+        with queue_errors(path):
             self._writer, self._reader = connect(path), connect(path)
             self._writer.executescript(SCHEMA)
 
     def publish(self, message: Message, now: float) -> str:
-        """Store a new message, due at once; return the id it got, once it is durable."""
+        """Store a new message, due at once; return its id when it is durable."""
         values = _values(MAIN, replace(message, message_id="", attempt=None), now)
         return str(self._write((INSERT, values))[0][0])
 
@@ -187,10 +182,10 @@ class Queue:
     def lease(
         self, topic: str, count: int, now: float, until: float, done: Sequence[Message] = ()
     ) -> list[Message]:
-        """Take up to `count` due messages until a time; their `attempt` counts this delivery.
+        """Lease up to `count` due messages until a time; their `attempt` includes this delivery.
 
-        In the same commit `done` are removed for good, as by `ack`. When nothing is due and nothing is done,
-        nothing is written, so an idle queue costs one look at an index.
+        The same commit removes the messages in `done`, as by `ack`. If nothing is due or done, nothing is
+        written, so an idle queue costs one index look-up.
         """
         horizon = now + self._horizon_s
         values = {"topic": topic, "count": count, "now": now, "until": until, "horizon": horizon}
@@ -204,38 +199,38 @@ class Queue:
         self._write(_ack(topic, message))
 
     def nack(self, topic: str, message: Message, due_at: float, counted: bool = True) -> None:
-        """End a lease and make the message due later; not `counted` takes the delivery back."""
+        """End a lease and make the message due at a time; without `counted` the delivery does not count."""
         values = {"topic": topic, "message_id": message.message_id, "attempt": message.attempt}
         self._write((NACK, values | {"due_at": due_at, "uncounted": int(not counted)}))
 
     def dead_letter(self, letter: Message, now: float, until: float) -> Message | None:
         """Store a dead letter, leased to the caller until a time.
 
-        Returns it as stored, with an id if it had none; None if a letter of this id is stored already.
+        Returns it as stored, with an id if it had none; None if a dead letter with this id exists already.
         """
         letter = replace(letter, attempt=1)
         rows = self._write((INSERT, _values(DEAD_LETTER, letter, now) | {"due_at": until, "leased": 1}))
         return replace(letter, message_id=rows[0][0]) if rows else None
 
     def give_up(self, message: Message, letter: Message, now: float) -> None:
-        """Move a message to the dead letters in one step, as `letter`."""
+        """Replace a message by the dead letter `letter`, in one commit."""
         insert = (INSERT, _values(DEAD_LETTER, replace(letter, attempt=0), now))
         self._write(insert, _ack(MAIN, message))
 
     def release(self, now: float) -> None:
-        """End all leases, as only the one process that serves the queue may; counts stay."""
+        """End all leases; attempts stay counted. Only the one process that serves the queue may call this."""
         self._write((RELEASE, {"now": now}))
 
     def reserve(self, size: int) -> None:
-        """Take so many bytes of the disk, for the file and for its log, that are used once the disk is full.
+        """Reserve disk space in the file and its write-ahead log, to be used when the disk is full.
 
-        SQLite fills free pages before the file grows, and writes its log over from the beginning.
+        SQLite fills free pages before it extends the file, and overwrites its log from the start.
         """
         self._write(("INSERT INTO ballast VALUES (zeroblob(:size))", {"size": size}))
         self._write(("DELETE FROM ballast", {}))
 
     def stats(self, now: float) -> QueueStats:
-        """Return how many messages there are and how long the oldest one has waited."""
+        """Return the number of messages and the age of the oldest."""
         waiting, leased, dead_letters, oldest = self._read(COUNTS, {})[0]
         return QueueStats(waiting, leased, dead_letters, max(0.0, now - oldest) if oldest else 0.0)
 
@@ -243,25 +238,25 @@ class Queue:
         """Raise BusUnavailable unless the file can be read and written."""
         self._read("SELECT id FROM queue LIMIT 1", {})
         if not os.access(self._path, os.W_OK):
-            raise BusUnavailable("the file of the queue has become read-only, or is gone")
+            raise BusUnavailable("the file of the queue has become read-only or is missing")
 
     def close(self) -> None:
-        """Close the file; what is called later raises BusUnavailable."""
+        """Close the file; later calls raise BusUnavailable."""
         self._commits.close()
-        with self._reading, sqlite_errors():
+        with self._reading, queue_errors():
             self._writer.close()
             self._reader.close()
 
     def _read(self, sql: str, values: Mapping[str, object]) -> Rows:
-        with self._reading, sqlite_errors():
+        with self._reading, queue_errors():
             return self._reader.execute(sql, values).fetchall()
 
     def _write(self, *statements: Statement) -> Rows:
-        """Run statements in one transaction, shared with those who came while the last one was written."""
+        """Run statements in a transaction, shared with callers that arrived during the previous commit."""
         return self._commits.add(statements)
 
     def _commit(self, group: list[tuple[Statement, ...]]) -> list[Rows]:
-        with sqlite_errors(), transaction(self._writer):
+        with queue_errors(), transaction(self._writer):
             return [
                 [row for sql, values in statements for row in self._writer.execute(sql, values)]
                 for statements in group
@@ -273,7 +268,7 @@ def _ack(topic: str, message: Message) -> Statement:
 
 
 def _values(topic: str, message: Message, now: float) -> dict[str, object]:
-    """Return the columns of a new message; ids from outside may hold what UTF-8 cannot."""
+    """Return the columns of a new message; `plain` because an id from outside may not be valid UTF-8."""
     return {
         "topic": topic,
         "message_id": plain(message.message_id),

@@ -15,7 +15,6 @@ from pydicom._uid_dict import UID_dictionary
 from pydicom.charset import convert_encodings, encode_string
 
 from app.dicom.deidentify import sweep
-from app.model.keys import Keys, shifted
 from app.dicom.deidentify.profile import Profile
 from app.dicom.deidentify.stream import clean_icc
 from app.dicom.deidentify.sweep import STANDARD_UIDS, Known
@@ -27,6 +26,7 @@ from app.dicom.read.dataset import ObjectDataset
 from app.dicom.read.nesting import Node
 from app.dicom.read.vr import LONG, PIXELS, private_vr, public_vr
 from app.dicom.write.elements import element, head, sequence, settled_vr
+from app.model.keys import Keys, shifted
 
 TEXT = frozenset(("LO", "LT", "SH", "ST", "UC", "UT"))
 STRINGS = frozenset((*TEXT, "PN"))

@@ -1,1 +1,1 @@
-"""A data set as DICOM JSON, as the JSON of a row, and as columns."""
+"""Convert a data set to DICOM JSON, to the JSON of a row, and to columns."""

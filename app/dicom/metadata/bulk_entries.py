@@ -1,4 +1,4 @@
-"""What a DICOM JSON document leaves in the object, found without parsing the document."""
+"""Find the bulk values of a DICOM JSON document without parsing it."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _BEFORE_BULK_BYTES = 22
 
 @dataclass(frozen=True, slots=True)
 class BulkEntry:
-    """One value that a document leaves in the object. number: which of its tag, from 1.
+    """One value that a document leaves in the object. number: 1-based count among the values of its tag.
 
-    begin, end: where its address stands in the document. offset, length: where the value lies in the object;
-    None where it has no place there.
+    begin, end: position of its URI in the document. offset, length: position of the value in the object; None
+    if the object does not hold its bytes as they are, as for a deflated data set.
     """
 
     tag: str
@@ -30,13 +30,13 @@ class BulkEntry:
 
 
 def bulk_entries(document: bytes) -> Iterator[BulkEntry]:
-    """Yield the values that a document, as `to_document` writes it, leaves in the object, in its order.
+    """Yield the bulk values of a document written by `to_document`, in document order.
 
-    A document may be tens of MiB: it is searched, not parsed. No text in it can look like an entry, for JSON
-    has its quotes escaped.
+    A document may have tens of MiB, so it is searched with regular expressions. Text values cannot match,
+    because JSON escapes their quotes.
     """
     counts: Counter[str] = Counter()
-    for found in _BULK.finditer(document):  # what it begins with is rare, so this is quick
+    for found in _BULK.finditer(document):  # fast, because the literal prefix is rare in a document
         before = _BEFORE_BULK.fullmatch(document, found.start() - _BEFORE_BULK_BYTES, found.start())
         if before is None:
             continue

@@ -52,17 +52,17 @@ PIXEL_SPACING, SLICE_THICKNESS, IMAGE_TYPE, TRANSFER_SYNTAX = "00280030", "00180
 PATIENT_NAME, NAME_GROUPS = "00100010", ("Alphabetic", "Ideographic", "Phonetic")
 FUNCTIONAL_GROUPS, PIXEL_MEASURES = ("52009229", "52009230"), "00289110"
 PADDED = ("AE", "CS", "DS", "IS", "LO", "PN", "SH")
-"""VRs in which leading spaces are padding too; the document keeps them (PS3.5 Table 6.2-1)."""
+"""VRs whose leading spaces are padding too (PS3.5 Table 6.2-1): dropped here, kept in the document."""
 TIME = re.compile(r"(\d\d)(?::?(\d\d)(?::?(\d\d)(?:\.(\d{1,6}))?)?)?", re.ASCII)
 
 Fields = Mapping[str, Any]
 
 
 def columns(metadata: Metadata) -> tuple[Row, tuple[DatasetWarning, ...]]:
-    """Return the columns, and a warning for each value that its column cannot hold and nobody warned of yet.
+    """Return the columns, and a warning for each value that does not fit its column and has no warning yet.
 
-    What the data set does not say, or not validly, is None. An enhanced image says its geometry in functional
-    groups: where the root has none, the shared group counts, then the first frame's (PS3.3 C.7.6.16).
+    A missing or invalid value is None. Enhanced images hold their geometry in functional groups: if the top
+    level has none, the shared group is used, then that of the first frame (PS3.3 C.7.6.16).
     """
     reader = _Reader(metadata)
     row: dict[str, object] = {name: _joined(metadata.dataset, tag) for name, tag in TEXTS.items()}
@@ -80,7 +80,7 @@ def columns(metadata: Metadata) -> tuple[Row, tuple[DatasetWarning, ...]]:
 
 
 class _Reader:
-    """Reads values of one data set for columns and notes those that do not fit."""
+    """Reads values of one data set for columns and records those that do not fit."""
 
     def __init__(self, metadata: Metadata) -> None:
         self.fields = metadata.dataset
@@ -88,7 +88,7 @@ class _Reader:
         self.warnings: list[DatasetWarning] = []
 
     def values(self, tag: str) -> list[Any]:
-        """Return the values of an element, those of pixel measures also from the functional groups."""
+        """Return the values of an element; pixel measures may come from the functional groups."""
         found = _values(self.fields, tag)
         if not found and tag in (PIXEL_SPACING, SLICE_THICKNESS):
             for groups in FUNCTIONAL_GROUPS:
@@ -97,7 +97,7 @@ class _Reader:
         return found
 
     def first(self, tag: str, convert: Callable[[Any], Any]) -> Any:
-        """Return the first value converted, None if there is none or it does not fit."""
+        """Return the first value, converted; None if there is none or it does not fit."""
         values = self.values(tag)
         if not values or values[0] is None:
             return None
@@ -117,7 +117,7 @@ class _Reader:
         return [value for value in values if value is not None]
 
     def warn(self, tag: str) -> None:
-        """Note a value that its column cannot hold."""
+        """Record a value that does not fit its column."""
         if tag not in self.warned:
             self.warnings.append(DatasetWarning(tag, "not_for_column"))
 
@@ -139,7 +139,7 @@ def _items(fields: Fields, tag: str) -> list[Fields]:
 
 
 def _joined(fields: Fields, tag: str) -> str | None:
-    """Return an element as text; several values are written as DICOM does, with backslashes."""
+    """Return an element as text, several values separated by backslashes as in DICOM."""
     return "\\".join(_texts(fields, tag)) or None
 
 
@@ -167,7 +167,7 @@ def _integer(value: Any) -> int | None:
 
 
 def _float(value: Any) -> float | None:
-    # float() takes more than a number in DICOM is written with: underscores, other digits.
+    # float() alone would accept what DICOM does not allow: underscores and digits of other scripts.
     if not (DECIMAL.fullmatch(value) if isinstance(value, str) else isinstance(value, int | float)):
         return None
     try:

@@ -1,12 +1,12 @@
-"""A data set as DICOM JSON (PS3.18 Annex F), and as the simpler JSON of a row.
+"""Convert a data set to DICOM JSON (PS3.18 Annex F).
 
-The document is the data set and nothing else, as a DICOMweb server gives it: group 0002 belongs to the file
-and is left out there. The row keeps it, in an object of its own named `FileMetaInformation`.
+The document contains the data set only, like the response of a DICOMweb server; group 0002 belongs to the
+file and is left out. The row has it, in an object of its own named `FileMetaInformation`.
 
-Numbers: IS and DS become JSON numbers where a double holds exactly their decimal value, else they stay text.
-A value that is not valid for its VR stays text, word for word, and gives a warning. Binary values that do not
-divide into numbers of their VR become UN. Bulk data are a BulkDataURI, and so are all long values past 64 MiB
-of them, texts and numbers too (PS3.18 F.2.2): what one object takes in memory stays bounded.
+Numbers: IS and DS become JSON numbers if a double holds their decimal value exactly, otherwise text. A value
+that is invalid for its VR stays text, unchanged, and gives a warning. Binary values whose length is not a
+multiple of their VR's size become UN. Bulk data become a BulkDataURI (PS3.18 F.2.2). So do text and numbers
+above the threshold once 64 MiB of them are in the document, which bounds the memory for one object.
 """
 
 from __future__ import annotations
@@ -40,19 +40,19 @@ Element = DataElement | RawDataElement
 
 SPECIFIC_CHARACTER_SET, PIXEL_REPRESENTATION = 0x00080005, 0x00280103
 UTF8 = {"vr": "CS", "Value": ["ISO_IR 192"]}
-MAX_LONG = 64 << 20
-"""Bytes that the values longer than the threshold may have in all; what comes then is left in the object."""
-MAX_ALIKE = 1 << 14
-"""Entries that are kept, to be found again in further items."""
+MAX_LONG_BYTES = 64 << 20
+"""Maximum total bytes of text and numbers above the threshold; further ones are left in the object."""
+MAX_CACHED = 1 << 14
+"""Maximum entries in the cache of `_Walker`."""
 NOTHING = [None]
 TAG = itemgetter(0)
-WRITTEN = DatasetLimits(depth=maxsize, elements=maxsize, fragments=maxsize)
-"""For bytes that we wrote ourselves: what is in them was within the limits when it was read."""
+UNLIMITED = DatasetLimits(depth=maxsize, elements=maxsize, fragments=maxsize)
+"""For bytes encoded here: their contents were checked against the limits when they were read."""
 
 
 @dataclass(frozen=True, slots=True)
 class Metadata:
-    """A data set and its file meta information in the shape of PS3.18 Annex F, and what is not valid."""
+    """A data set and its file meta information as in PS3.18 Annex F, and warnings for invalid values."""
 
     dataset: Mapping[str, Any]
     file_meta: Mapping[str, Any]
@@ -60,13 +60,13 @@ class Metadata:
 
 
 def to_metadata(dataset: Dataset, source: str = "", bulk_threshold: int = 1024) -> Metadata:
-    """Return what a data set says, as JSON values.
+    """Convert a data set to JSON values.
 
     Parameters
     ----------
-    dataset : as read, or changed since; only values that were not changed know their place in the object
-    source : address of the object, percent-encoded; a BulkDataURI is that and `#offset=..&length=..`
-    bulk_threshold : bytes; longer binary values become a BulkDataURI, and pixel data of any length do
+    dataset : as read, or changed since; only unchanged values have a position in the object
+    source : address of the object, percent-encoded; a BulkDataURI is this plus `#offset=..&length=..`
+    bulk_threshold : bytes; longer binary values become a BulkDataURI, pixel data of any length do
 
     Raises
     ------
@@ -92,10 +92,11 @@ def to_document(metadata: Metadata) -> bytes:
 
 
 class _Walker:
-    """Turns elements into JSON values; `data` holds the bytes of the object from `base` on.
+    """Converts elements to JSON values; `data` holds the bytes of the object from `base` on.
 
-    Of an element that was not read they are in `left`. long: bytes that further long values may have. depth:
-    how many items the element at hand lies in. alike: entries inside of items; those of frames hardly differ.
+    deferred: the bytes instead, for an element that was left in the object. located: a position in `data` is
+    one in the object. depth: number of items around the current element. cache: entries of elements inside
+    items, because the items of a multi-frame image repeat most of them.
     """
 
     def __init__(self, source: str, threshold: int) -> None:
@@ -103,12 +104,12 @@ class _Walker:
         self.reading = Reading(little=True)
         self.signed, self.located = False, True
         self.data, self.base = b"", 0
-        self.left: Source | None = None
-        self.long, self.depth = MAX_LONG, 0
-        self.alike: dict[tuple[int, str, bytes], dict[str, Any]] = {}
+        self.deferred: Source | None = None
+        self.long_bytes_left, self.depth = MAX_LONG_BYTES, 0
+        self.cache: dict[tuple[int, str, bytes], dict[str, Any]] = {}
 
     def root(self, dataset: Dataset, nodes: Mapping[int, Node]) -> dict[str, Any]:
-        """Return a whole data set, its elements in ascending order."""
+        """Convert a whole data set, its elements in ascending order."""
         encoding = dataset.original_encoding
         self.reading.little = encoding[1] is not False
         elements = {int(tag): element for tag, element in dataset.items() if tag & 0xFFFF}
@@ -126,22 +127,22 @@ class _Walker:
         return found
 
     def element(self, element: Element, node: Node | None, dataset: Dataset) -> dict[str, Any]:
-        """Return one element of the data set itself: from its bytes, or written anew where it was changed."""
+        """Convert one element of the top level: from its bytes, or by encoding it if it was changed."""
         if not isinstance(element, RawDataElement):
             return self.written(element)
         node = node or _leaf(element)
         if node is None:
             return self.written(dataset[element.tag])
         if element.value is None:
-            self.left = Source(cast(Any, dataset).buffer, node.offset + node.length)
+            self.deferred = Source(cast(Any, dataset).buffer, node.offset + node.length)
         else:
             self.data, self.base = element.value, node.offset
         found = self.entry(node)
-        self.left = None
+        self.deferred = None
         return found
 
     def written(self, element: DataElement) -> dict[str, Any]:
-        """Return an element that is not as it was read, by way of its bytes."""
+        """Convert an element changed since it was read: encode it, then convert the bytes."""
         buffer = DicomBytesIO()
         buffer.is_little_endian, buffer.is_implicit_VR = True, False
         write_data_element(buffer, element, ["utf8"])
@@ -150,17 +151,17 @@ class _Walker:
         self.reading.little, self.reading.charset, self.located = True, Charset(("utf-8",)), False
         self.data, self.base = data, 0
         source = Source(BytesIO(data), len(data), data)
-        nodes = Scanner(source, little=True, limits=WRITTEN).scan(0, len(data), implicit=False)
+        nodes = Scanner(source, little=True, limits=UNLIMITED).scan(0, len(data), implicit=False)
         found = self.entry(nodes[0])
         self.reading.little, self.reading.charset, self.located = before
         return found
 
     def item(self, nodes: list[Node]) -> dict[str, Any]:
-        """Return one item of a sequence; its own character set holds inside it."""
+        """Convert one item of a sequence; its own character set applies inside it."""
         outer, signed = self.reading.charset, self.signed
         self.depth += 1
         found: dict[str, Any] = {}
-        for node in sorted(nodes, key=TAG):  # stable: of one tag the last counts
+        for node in sorted(nodes, key=TAG):  # a stable sort, so the last of a repeated tag counts
             tag = node.tag
             if tag == SPECIFIC_CHARACTER_SET:
                 self.reading.tag = tag
@@ -173,20 +174,20 @@ class _Walker:
                     self.reading.warn_of(tag, "duplicate_tag")
                 found[name] = self.entry(node)
         if self.reading.charset is not outer:
-            self.alike.clear()
+            self.cache.clear()
         self.reading.charset, self.signed = outer, signed
         self.depth -= 1
         return found
 
     def entry(self, node: Node) -> dict[str, Any]:
-        """Return the JSON object of one element."""
+        """Return the JSON object for one element."""
         tag, vr, offset, length, written, _, items, _, swapped = node
         if swapped:
             return self.little_entry(node)
         if tag == SPECIFIC_CHARACTER_SET:
             return UTF8
         if len(vr) > 2:
-            vr = self.one_of(vr, node)
+            vr = self.resolve_vr(vr, node)
         if vr == "SQ":
             if items and written is not None and form(tag, vr).mismatch:
                 self.reading.warn_of(tag, "vr_mismatch")
@@ -198,43 +199,43 @@ class _Walker:
         convert, size, mismatch, binary, bulk = form(tag, vr)
         if mismatch and written is not None:
             reading.warn("vr_mismatch")
-        if bulk or (length > self.threshold and (binary or self.is_too_much(length))):
+        if bulk or (length > self.threshold and (binary or self.exceeds_long_bytes(length))):
             return {"vr": vr, "BulkDataURI": self.uri(node)}
         at = offset - self.base
-        raw = self.data[at : at + length] if self.left is None else self.left.value(offset, length)
-        if self.depth and (found := self.alike.get((tag, vr, raw))):
+        raw = self.data[at : at + length] if self.deferred is None else self.deferred.value(offset, length)
+        if self.depth and (found := self.cache.get((tag, vr, raw))):
             return found
         if convert is None or len(raw) % size:
             return self.inline(vr, raw)
         values = convert(vr, raw, reading)
         found = {"vr": vr, "Value": values} if values != NOTHING else {"vr": vr}
-        if self.depth and len(self.alike) < MAX_ALIKE:
-            self.alike[tag, vr, raw] = found
+        if self.depth and len(self.cache) < MAX_CACHED:
+            self.cache[tag, vr, raw] = found
         return found
 
     def little_entry(self, node: Node) -> dict[str, Any]:
-        """Return an element of a big endian data set that is little endian (PS3.5 6.2.2)."""
+        """Convert a little endian element of a big endian data set (PS3.5 6.2.2)."""
         self.reading.little = True
-        self.alike.clear()
+        self.cache.clear()
         found = self.entry(node._replace(swapped=False))
         self.reading.little = False
-        self.alike.clear()
+        self.cache.clear()
         return found
 
     def raw(self, node: Node) -> bytes:
-        """Return the bytes of a value."""
-        if self.left is not None:
-            return self.left.value(node.offset, node.length)
+        """Return the raw bytes of a value."""
+        if self.deferred is not None:
+            return self.deferred.value(node.offset, node.length)
         at = node.offset - self.base
         return self.data[at : at + node.length]
 
-    def is_too_much(self, length: int) -> bool:
-        """Count a long value, and say whether there is no room for it."""
-        self.long -= length
-        return self.long < 0
+    def exceeds_long_bytes(self, length: int) -> bool:
+        """Count a long value; return whether it exceeds the maximum for the document."""
+        self.long_bytes_left -= length
+        return self.long_bytes_left < 0
 
     def inline(self, vr: str, raw: bytes) -> dict[str, Any]:
-        """Return a binary value in base64."""
+        """Return a binary value in base64, as UN if its length does not fit its VR."""
         if vr in SIZES:
             self.reading.warn("invalid_length")
             vr = "UN"
@@ -242,11 +243,11 @@ class _Walker:
         return {"vr": vr, "InlineBinary": b2a_base64(raw, newline=False).decode()}
 
     def uri(self, node: Node) -> str:
-        """Return where the value lies in the object; of one that has no place there only which object."""
+        """Return a BulkDataURI; without a position if the object does not hold the value as it is."""
         return f"{self.source}#offset={node.offset}&length={node.length}" if self.located else self.source
 
-    def one_of(self, vr: str, node: Node) -> str:
-        """Settle a VR that the dictionary leaves open, such as `US or SS` (PS3.5 A.1, A.2)."""
+    def resolve_vr(self, vr: str, node: Node) -> str:
+        """Resolve an ambiguous VR of the dictionary, such as `US or SS` (PS3.5 A.1, A.2)."""
         if "OB" in vr:
             return "OB" if node.undefined else "OW"
         if "OW" in vr:
@@ -254,28 +255,28 @@ class _Walker:
         return "SS" if self.signed else "US"
 
     def set_charset(self, value: bytes | None) -> None:
-        """Take over the character set of a data set or item."""
+        """Apply the character set of a data set or item."""
         if value is not None:
-            self.alike.clear()
+            self.cache.clear()
             self.reading.charset = charset(value)
             if not self.reading.charset.known:
                 self.reading.warn("unknown_charset")
 
     def set_signed(self, value: bytes | None) -> None:
-        """Take over the pixel representation of a data set or item."""
+        """Apply the pixel representation of a data set or item."""
         if value:
             self.signed = value[:2] in (b"\1", b"\1\0", b"\0\1")  # in either byte order
 
 
 def _leaf(element: RawDataElement) -> Node | None:
-    """Return where the value of a raw element is that was not scanned, None if its VR must be found first."""
+    """Return a node for a raw element that was not scanned, None if its VR must be looked up first."""
     if element.VR in (None, "SQ", "UN") or element.value is None:
         return None
     return Node(element.tag, element.VR, element.value_tell, len(element.value), element.VR)
 
 
 def _raw_value(element: Element | None) -> bytes | None:
-    """Return the bytes of a short element that decides how others are read."""
+    """Return the bytes of Specific Character Set or Pixel Representation, changed or not."""
     if element is None or isinstance(element, RawDataElement):
         return element.value if element is not None else None
     value = element.value

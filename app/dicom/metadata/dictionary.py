@@ -1,4 +1,4 @@
-"""Pure: attributes by their names, and the level of the information model that they belong to."""
+"""Look up attributes by name, and their level in the information model."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Level = Literal["study", "series", "instance"]
 _TAG = re.compile(r"[0-9A-Fa-f]{8}")
 _PRIVATE = re.compile(r"([0-9A-Fa-f]{3}[13579BDFbdf]),([^,\"\\]{1,64}),([0-9A-Fa-f]{2})")
 
-# PS3.3 Table A.1-2: which modules describe a patient or study, and which a series or the device that made it.
+# PS3.3 Table A.1-2: attributes of modules that describe a patient or study, and a series or its equipment.
 _STUDY = frozenset(
     {
         *("00080020", "00080030", "00080050", "00080051", "00080061", "00080062", "00080090", "00080096"),
@@ -40,14 +40,14 @@ _SERIES = frozenset(
 
 @lru_cache(maxsize=1 << 12)
 def attribute(name: str) -> Attribute | None:
-    """Return the attribute that a keyword, a tag or `gggg,creator,ee` names, None where there is none.
+    """Return the attribute for a keyword, a tag or `gggg,creator,ee`; None if it is unknown.
 
     Parameters
     ----------
-    name : `PatientID`, `00100020` in either case, `0009,GEMS_IDEN_01,04`. A private element without its
-        creator is none.
+    name : `PatientID`, `00100020` in either case, `0009,GEMS_IDEN_01,04`. A private element needs its
+        creator.
     """
-    from pydicom.datadict import keyword_for_tag, tag_for_keyword  # only who asks pays for the dictionary
+    from pydicom.datadict import keyword_for_tag, tag_for_keyword  # slow to import, and not always needed
 
     from app.dicom.read.vr import private_vr, public_vr
 
@@ -69,7 +69,7 @@ def attribute(name: str) -> Attribute | None:
 
 
 def level_of(tag: str) -> Level:
-    """Return whether an attribute is the same in all of a study, in all of a series, or in neither.
+    """Return the level at which an attribute is constant: across a study, across a series, or neither.
 
     Parameters
     ----------

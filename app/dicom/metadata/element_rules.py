@@ -1,4 +1,4 @@
-"""How an element becomes JSON by its tag and VR: what converts it, and whether it stays in the object."""
+"""Rules for converting elements to JSON, by tag and VR: the converter, and what stays in the object."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ KINDS = {
 
 
 class Form(NamedTuple):
-    """How elements of one tag and VR become JSON.
+    """The rules for one tag and VR.
 
-    size: bytes of one value. mismatch: the dictionary has another kind of value. binary: never text or
-    numbers, so left in the object if it is long. bulk: left there whatever its length.
+    size: bytes of one value. mismatch: the dictionary has another kind of value for this tag. binary: not
+    text or numbers, so left in the object if it is long. bulk: left in the object whatever its length.
     """
 
     convert: Converter | None
@@ -42,7 +42,7 @@ def key(tag: int) -> str:
 
 @lru_cache(maxsize=1 << 16)
 def form(tag: int, vr: str) -> Form:
-    """Return how elements of a tag and VR become JSON."""
+    """Return the rules for a tag and VR."""
     public, expected = not tag & 0x10000, public_vr(tag)
     known = vr not in expected and "UN" not in (vr, expected)
     kinds = {KINDS.get(one, "text") for one in expected.split(" or ")}

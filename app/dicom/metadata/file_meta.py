@@ -1,4 +1,4 @@
-"""What the file meta information says otherwise than the data set, and what neither of them says."""
+"""Compare the file meta information with the data set, and detect required elements that both lack."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from app.dicom.metadata.dicom_json import Metadata
 from app.model.values import DatasetWarning
 
 SOP_CLASS_UID, SOP_INSTANCE_UID, TRANSFER_SYNTAX_UID = "00080016", "00080018", "00020010"
-SAME = {"00020002": SOP_CLASS_UID, "00020003": SOP_INSTANCE_UID}
+REPEATED = {"00020002": SOP_CLASS_UID, "00020003": SOP_INSTANCE_UID}
 """Elements of the file meta information that repeat one of the data set."""
 DIRECTORY_RECORDS = "00041220"
-"""Directory Record Sequence: a DICOMDIR names itself in the file meta information alone (PS3.10 8.6)."""
+"""Directory Record Sequence. A DICOMDIR has its UID only in the file meta information (PS3.10 8.6)."""
 
 
 def file_meta_warnings(dataset: Dataset, metadata: Metadata) -> tuple[DatasetWarning, ...]:
-    """Return a warning for each contradiction, and for what every instance must say.
+    """Return a warning for each contradiction, and for each missing element that every instance must have.
 
     Parameters
     ----------
-    dataset : as read: its original encoding is what was found, whatever the file meta information says
+    dataset : as read; its original encoding is the one detected, not the one declared
     metadata : of that data set
 
     Returns
     -------
-    code `meta_mismatch`: the element of the file meta information is not as the data set has it, which
-    counts. code `missing`: the element is not there or empty
+    code `meta_mismatch`: the element contradicts the data set, whose value is used. code `missing`: the
+    element is absent or empty
 
     References
     ----------
@@ -37,7 +37,7 @@ def file_meta_warnings(dataset: Dataset, metadata: Metadata) -> tuple[DatasetWar
     """
     found = [
         DatasetWarning(repeated, "meta_mismatch")
-        for repeated, tag in SAME.items()
+        for repeated, tag in REPEATED.items()
         if _differ(_uid(metadata.file_meta, repeated), _uid(metadata.dataset, tag))
     ]
     syntax = _uid(metadata.file_meta, TRANSFER_SYNTAX_UID)
@@ -55,7 +55,7 @@ def _differ(one: str, other: str) -> bool:
 
 
 def _encoding(syntax: str) -> tuple[bool, bool] | None:
-    """Return (implicit, little) as a transfer syntax has it, None if that is not known."""
+    """Return (implicit, little endian) of a transfer syntax, None if it is unknown."""
     uid = UID(syntax)
     return (uid.is_implicit_VR, uid.is_little_endian) if uid.is_transfer_syntax else None
 

@@ -1,4 +1,4 @@
-"""The DICOM JSON of an object with keywords beside its tags, for people."""
+"""Add keywords to DICOM JSON, for human readers."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from pydicom.datadict import keyword_for_tag
 
 
 def with_keywords(document: bytes) -> bytes:
-    """Return a DICOM JSON document in which each element begins with its `keyword`, in sequences too.
+    """Return a DICOM JSON document in which each element starts with its `keyword`, in sequences too.
 
-    A private element, or one that the data dictionary does not have, has none.
+    Private elements, and those that the data dictionary does not have, get none.
 
     Parameters
     ----------
@@ -25,7 +25,7 @@ def with_keywords(document: bytes) -> bytes:
 
 
 def keyword_of(tag: str) -> str:
-    """Return the keyword of a tag of eight hex digits, empty for a private or unknown one."""
+    """Return the keyword for a tag of eight hex digits, empty for a private or unknown tag."""
     return keyword_for_tag(int(tag, 16))
 
 

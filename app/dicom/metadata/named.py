@@ -1,4 +1,4 @@
-"""Attributes of a data set by what people call them: keyword, tag, private creator, path into sequences."""
+"""Read attributes of a data set by name: keyword, tag, private creator, or a path into sequences."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from app.dicom.read.dataset import ObjectDataset
 from app.dicom.read.vr import private_vr, public_vr
 
 THRESHOLD = 1 << 16
-"""Longest binary value that is shown; longer ones are counted, but have no value."""
+"""Bytes; longer binary values are reported without their value."""
 _SEGMENT = re.compile(
     r"(?:\((?P<group>[0-9A-Fa-f]{4}),(?P<creator>[^()]+),(?P<element>[0-9A-Fa-f]{2})\)"
     r"|(?P<open>\()?(?P<left>[0-9A-Fa-f]{4}),?(?P<right>[0-9A-Fa-f]{4})(?(open)\))"
@@ -30,26 +30,29 @@ _SEGMENT = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """One step of a path: a tag, or an element (two digits) of a private creator; which item comes next."""
+    """One step of a path: a tag, or with `creator` a private element, and the item to descend into.
+
+    The tag of a private element has the group and the last two digits only.
+    """
 
     tag: int
     creator: str = ""
     item: int | None = None
 
     def key_in(self, fields: Mapping[str, Any]) -> str:
-        """Return the key of this attribute in a data set or item, empty where its creator has no block."""
+        """Return the key of this attribute in a data set or item, empty if its creator has no block there."""
         if not self.creator:
             return f"{self.tag:08X}"
         group, element = self.tag >> 16, self.tag & 0xFF
         for block in range(0x10, 0x100):
-            told = fields.get(f"{group:04X}{block:04X}", {}).get("Value") or [None]
-            if isinstance(told[0], str) and told[0].strip() == self.creator:
+            names = fields.get(f"{group:04X}{block:04X}", {}).get("Value") or [None]
+            if isinstance(names[0], str) and names[0].strip() == self.creator:
                 return f"{group:04X}{block:02X}{element:02X}"
         return ""
 
     @property
     def text(self) -> str:
-        """Return the tag as people write it."""
+        """Return the tag in the notation of the standard, such as `(0028,0010)`."""
         group, element = f"{self.tag >> 16:04x}", self.tag & 0xFFFF
         if self.creator:
             return f"({group},{self.creator},{element & 0xFF:02x})"
@@ -57,34 +60,34 @@ class Segment:
 
 
 def read_named(dataset: ObjectDataset, paths: Sequence[str]) -> tuple[list[dict[str, Any]], list[str]]:
-    """Return attributes in the order in which they are named, and the names that stand for nothing.
+    """Return the attributes in the order of `paths`, and the paths that are unknown.
 
     Parameters
     ----------
     dataset : as read
     paths : `Rows`, `00280010`, `(0028,0010)`, `(0029,SIEMENS CSA HEADER,10)`, with items of sequences as in
-        `(0040,0275)[0].(0040,0007)`; without an index the first item is meant
+        `(0040,0275)[0].(0040,0007)`; the index defaults to the first item
 
     Returns
     -------
-    for each attribute VM, VR, keyword, name, tag and value: None where the data set lacks it, the value alone
-    if it is one. A name that neither the dictionary nor the data set knows is among the second.
+    VM, VR, keyword, name, tag and value of each attribute. The value is None if the data set lacks it, and a
+    list only if there are several. A path is unknown if neither the dictionary nor the data set has it.
     """
     metadata = to_metadata(dataset, "", THRESHOLD)
     found, unknown = [], []
     for path in paths:
         segments = _segments(path)
         fields = metadata.file_meta if segments and segments[0].tag >> 16 == 2 else metadata.dataset
-        told = _attribute(fields, segments) if segments else None
-        if told is None:
+        attribute = _attribute(fields, segments) if segments else None
+        if attribute is None:
             unknown.append(path)
         else:
-            found.append(told)
+            found.append(attribute)
     return found, unknown
 
 
 def _segments(path: str) -> list[Segment]:
-    """Return the steps of a path, none where it is not one."""
+    """Parse a path into steps; an invalid path gives none."""
     segments, position = [], 0
     while position < len(path):
         match = _SEGMENT.match(path, position)
@@ -122,18 +125,18 @@ def _attribute(fields: Mapping[str, Any], segments: Sequence[Segment]) -> dict[s
         items = inner[index] if index < len(inner) else {}
     last = segments[-1]
     key = last.key_in(items)
-    told = items.get(key)
+    entry = items.get(key)
     vr, keyword, name = _known(last)
-    if told is None and not name:
+    if entry is None and not name:
         return None
-    told = told or {"vr": vr}
-    values = _values(told)
+    entry = entry or {"vr": vr}
+    values = _values(entry)
     if last.item is not None:
         values = values[last.item : last.item + 1]
-    counted = len(values) if "BulkDataURI" not in told and "InlineBinary" not in told else 1
+    multiplicity = len(values) if "BulkDataURI" not in entry and "InlineBinary" not in entry else 1
     return {
-        "VM": counted,
-        "VR": told["vr"],
+        "VM": multiplicity,
+        "VR": entry["vr"],
         "keyword": keyword,
         "name": name or "Private tag data",
         "tag": ".".join([*(f"{one.text}[{one.item or 0}]" for one in segments[:-1]), last.text]),
@@ -142,7 +145,7 @@ def _attribute(fields: Mapping[str, Any], segments: Sequence[Segment]) -> dict[s
 
 
 def _known(segment: Segment) -> tuple[str, str, str]:
-    """Return VR, keyword and name by the dictionaries; an empty name where they do not know it."""
+    """Return VR, keyword and name by the dictionaries; the name is empty if they do not have the tag."""
     tag = segment.tag
     try:
         if segment.creator:
@@ -156,11 +159,11 @@ def _known(segment: Segment) -> tuple[str, str, str]:
         return "UN", "", ""
 
 
-def _values(told: Mapping[str, Any]) -> list[Any]:
-    if "InlineBinary" in told:
-        return [told["InlineBinary"]]
-    values = told.get("Value", [])
-    return [_name(value) for value in values] if told["vr"] == "PN" else list(values)
+def _values(entry: Mapping[str, Any]) -> list[Any]:
+    if "InlineBinary" in entry:
+        return [entry["InlineBinary"]]
+    values = entry.get("Value", [])
+    return [_name(value) for value in values] if entry["vr"] == "PN" else list(values)
 
 
 def _name(value: Mapping[str, str] | None) -> str | None:

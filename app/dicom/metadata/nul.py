@@ -1,4 +1,4 @@
-"""NUL characters in the text of a data set, which rows do not hold."""
+"""Replace NUL characters in text, which warehouses cannot store."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ ESCAPED = b"\\u0000"
 
 
 def without_nul(metadata: Metadata, document: bytes) -> Metadata:
-    """Return a data set as its row has it: U+FFFD for each NUL in a text, and a warning for its element.
+    """Return the data set for the row: each NUL in a text becomes U+FFFD, with a warning for its element.
 
     Parameters
     ----------
     metadata : as read; NULs that pad a value are gone already (PS3.5 6.2)
-    document : its JSON text, where NULs are easily seen; nearly every data set has none
+    document : its JSON text, in which NULs are found quickly; nearly every data set has none
 
     Notes
     -----
-    No VR allows NUL inside a value (PS3.5 6.1.3), but files have it. The document keeps it, for JSON can hold
-    it. Rows do not: PostgreSQL refuses it in text and in JSON, and SQLite's functions and readers end a text
-    there. So that a value is the same in every warehouse, none gets it. It is replaced. If it were removed,
-    two identifiers that differ could become one; if the text ended there, what follows would be lost.
+    No VR allows NUL inside a value (PS3.5 6.1.3), but files contain it. The document keeps it, because JSON
+    can hold it. PostgreSQL refuses it in text and in JSON, and SQLite's functions and clients end a text
+    there. To give the same value in every warehouse, none gets it. It is replaced because removing it could
+    make two different identifiers equal, and ending the text there would lose the rest.
     """
     if ESCAPED not in document and ESCAPED not in orjson.dumps(metadata.file_meta):
         return metadata
@@ -39,7 +39,7 @@ def without_nul(metadata: Metadata, document: bytes) -> Metadata:
 
 
 def _cleaned(fields: Mapping[str, Any], found: dict[str, None]) -> dict[str, Any]:
-    """Return a data set or item without NULs, and note the tags that had one."""
+    """Return a data set or item without NULs, and add the tags that had one to `found`."""
     cleaned: dict[str, Any] = {}
     for tag, entry in fields.items():
         values = entry.get("Value", [])
@@ -54,7 +54,7 @@ def _cleaned(fields: Mapping[str, Any], found: dict[str, None]) -> dict[str, Any
 
 
 def _value(value: Any) -> Any:
-    """Return a text, a name by component groups or any other value without NULs."""
+    """Return a value without NULs: a text, a name by component groups, or any other."""
     if isinstance(value, str):
         return value.replace("\0", REPLACEMENT)
     return {kind: _value(group) for kind, group in value.items()} if isinstance(value, dict) else value

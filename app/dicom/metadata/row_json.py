@@ -1,4 +1,4 @@
-"""The JSON of a row's column `metadata`: one key an element and plain values, made to be queried."""
+"""The JSON of the column `metadata`: one key per element and plain values, designed for queries."""
 
 from __future__ import annotations
 
@@ -14,16 +14,17 @@ from app.model.options import MetadataOptions
 
 Fields = Mapping[str, Any]
 EVEN = frozenset("02468ACE")
-"""Last digits of the groups of public elements."""
+"""Last digits of an even group, as public elements have it."""
 
 
 def to_row_metadata(metadata: Metadata, options: MetadataOptions) -> str:
-    """Return the JSON text of a row.
+    """Return the JSON text for a row.
 
-    A public element is keyed by its keyword; by its tag where it has none of its own, or where `options.keys`
-    says so. A private one is keyed by `gggg,creator,ee`, which does not depend on the block the file happened
-    to put it in. One value stands plain, several in a list, none is null. A person name is its alphabetic
-    form, a sequence a list of objects. Bulk data are left out. `FileMetaInformation` is group 0002.
+    The key of a public element is its keyword, or its tag if it has no keyword of its own or if the option
+    `keys` is `tag`. The key of a private element is `gggg,creator,ee`, which does not depend on the block the
+    file happens to use. A single value is plain, several are a list, no value is null. A person name is its
+    alphabetic form, a sequence is a list of objects. Bulk data are left out. Group 0002 is an object named
+    `FileMetaInformation`.
     """
     wanted = frozenset(options.include)
     row = _object(metadata.dataset, options, wanted)
@@ -34,7 +35,7 @@ def to_row_metadata(metadata: Metadata, options: MetadataOptions) -> str:
 
 
 def _object(fields: Fields, options: MetadataOptions, wanted: frozenset[str]) -> dict[str, Any]:
-    """Return a data set or item; `wanted` names the elements to keep and counts at the top level only."""
+    """Convert a data set or item; `wanted` names the elements to keep, at the top level only."""
     row: dict[str, Any] = {}
     creators: dict[str, str] = {}
     by_tag = options.keys == "tag"
@@ -57,7 +58,7 @@ def _object(fields: Fields, options: MetadataOptions, wanted: frozenset[str]) ->
 
 @lru_cache(maxsize=1 << 16)
 def _keyword(tag: str) -> str:
-    """Return the keyword of a public tag; in the groups 50xx and 60xx, which share them, the tag."""
+    """Return the keyword of a public tag; in the groups 50xx and 60xx, which share keywords, the tag."""
     return tag if tag[:2] in ("50", "60") else keyword_for_tag(int(tag, 16)) or tag
 
 
@@ -74,5 +75,5 @@ def _plain(entry: Fields, options: MetadataOptions) -> Any:
 
 
 def _name(value: Mapping[str, str] | None) -> str | None:
-    """Return the alphabetic form of a name, or the first it has."""
+    """Return the alphabetic form of a name, or the first form present."""
     return next(iter(value.values())) if value else None

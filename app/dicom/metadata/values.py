@@ -1,6 +1,6 @@
-"""Values of one element, from its bytes to what DICOM JSON holds (PS3.18 F.2.3).
+"""Convert the bytes of one element to the values of DICOM JSON (PS3.18 F.2.3).
 
-A value that breaks the rules of its VR is kept word for word and gives a warning; none is lost or rounded.
+A value that breaks the rules of its VR is kept unchanged and gives a warning; none is lost or rounded.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ import orjson
 from app.dicom.read.charset import Charset
 from app.model.values import DatasetWarning
 
-PLAIN = Charset()
-EXACT = 1 << 53
-"""Integers beyond this are not numbers in every JSON reader, so they are written as strings."""
+DEFAULT_CHARSET = Charset()
+MAX_EXACT_INTEGER = 1 << 53
+"""Larger integers lose precision in some JSON readers, so they are written as strings."""
 
 SIZES = {"US": 2, "SS": 2, "UL": 4, "SL": 4, "UV": 8, "SV": 8, "FL": 4, "FD": 8, "AT": 4}
 FORMATS = {"US": "H", "SS": "h", "UL": "L", "SL": "l", "UV": "Q", "SV": "q", "FL": "f", "FD": "d"}
-ONE = [{vr: Struct(order + FORMATS[vr]) for vr in FORMATS} for order in "><"]
-"""Big endian, little endian: VR -> how one value is packed."""
+STRUCTS = [{vr: Struct(order + FORMATS[vr]) for vr in FORMATS} for order in "><"]
+"""For big endian and little endian: VR -> struct of one value."""
 WORDS = {"OW": 2, "OF": 4, "OL": 4, "OD": 8, "OV": 8}
 BINARY = {"OB", "UN", *WORDS}
 LENGTHS = {"AE": 16, "AS": 4, "CS": 16, "DA": 10, "DS": 16, "IS": 12, "LO": 64, "LT": 10240}
@@ -39,46 +39,46 @@ PATTERNS = {
     "TM": re.compile(r"([01]\d|2[0-3])(:?[0-5]\d(:?([0-5]\d|60)(\.\d{1,6})?)?)?"),
     "UI": re.compile(r"(0|[1-9]\d*)(\.(0|[1-9]\d*))*"),
 }
-CLEAN = {
+CERTAINLY_VALID = {
     "CS": re.compile(rb"[A-Z0-9_]+(?: [A-Z0-9_]+)*(?:\\[A-Z0-9_]+(?: [A-Z0-9_]+)*)* ?"),
     "DA": re.compile(rb"\d{4}(?:0[1-9]|1[0-2])(?:0[1-9]|1\d|2[0-8])"),
     "TM": re.compile(rb"(?:[01]\d|2[0-3])[0-5]\d[0-5]\d(?:\.\d{1,6})? ?"),
     "UI": re.compile(rb"(?:0|[1-9]\d*)(?:\.(?:0|[1-9]\d*))*\0?"),
 }
-"""Bytes that are valid beyond doubt, for the VRs that data sets are full of; others are looked at closely."""
+"""Fast path for the most frequent VRs: bytes that are certainly valid. Others are checked value by value."""
 DAY = re.compile(r"(\d{4})(\.?)(\d\d)\2(\d\d)", re.ASCII)
 FRACTION = re.compile(rb"-?\d+\.\d+")
 WHOLE = re.compile(r"[+-]?\d+")
 DECIMAL = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 DIGITS = b"0123456789.-+eE \\"
-MOST_DIGITS, FINE = 15, 1e-300
-"""So many digits always survive a double, unless it is so small that it has fewer."""
+MAX_EXACT_DIGITS, MIN_EXACT = 15, 1e-300
+"""A decimal of this many digits survives a double, unless it is so small that the double is subnormal."""
 
 
 @dataclass(slots=True)
 class Reading:
-    """What is needed to read values, and the warnings met so far."""
+    """The state of the conversion: byte order, character set, current tag, and the warnings so far."""
 
     little: bool
-    charset: Charset = PLAIN
+    charset: Charset = DEFAULT_CHARSET
     tag: int = 0
     warnings: dict[tuple[int, str], None] = field(default_factory=dict)
 
     def warn(self, code: str) -> None:
-        """Note that the element at hand is not valid; many faults of one tag count once."""
+        """Record a fault of the current element; repeated faults of one tag count once."""
         self.warnings[self.tag, code] = None
 
     def warn_of(self, tag: int, code: str) -> None:
-        """Note a fault of another element than the one at hand."""
+        """Record a fault of another element than the current one."""
         self.warnings[tag, code] = None
 
     def found(self) -> tuple[DatasetWarning, ...]:
-        """Return the warnings in the order they were met."""
+        """Return the warnings in the order in which they were recorded."""
         return tuple(DatasetWarning(f"{tag:08X}", code) for tag, code in self.warnings)
 
 
 def text_values(vr: str, raw: bytes, reading: Reading) -> list[Any]:
-    """Return the values of a text VR whose character set is the data set's own."""
+    """Return the values of a text VR to which the Specific Character Set applies."""
     text, valid = reading.charset.decode(raw)
     if not valid:
         reading.warn("invalid_text")
@@ -110,8 +110,8 @@ def _name(text: str, reading: Reading) -> dict[str, str] | None:
 
 
 def code_values(vr: str, raw: bytes, reading: Reading) -> list[Any]:
-    """Return the values of a VR that is written in ASCII and has a form of its own."""
-    clean = CLEAN.get(vr)
+    """Return the values of an ASCII VR with a format of its own."""
+    clean = CERTAINLY_VALID.get(vr)
     if clean is not None and clean.fullmatch(raw) and len(raw) <= LENGTHS[vr]:
         return raw.rstrip(b" \0").decode("ascii").split("\\")
     if not raw.isascii():
@@ -125,7 +125,7 @@ def code_values(vr: str, raw: bytes, reading: Reading) -> list[Any]:
 
 
 def uri_values(vr: str, raw: bytes, reading: Reading) -> list[Any]:
-    """Return the value of a UR, which is always one, whatever backslashes are in it (PS3.5 6.4)."""
+    """Return the value of a UR: always a single one, because a backslash does not separate (PS3.5 6.4)."""
     if not raw.isascii():
         reading.warn("invalid_ur")
     return [reading.charset.decode(raw)[0].rstrip(" \0") or None]
@@ -138,7 +138,7 @@ def _beyond_ascii(vr: str, raw: bytes, reading: Reading) -> list[Any]:
 
 
 def _check(vr: str, value: str, reading: Reading) -> None:
-    """Warn where a value has not the form of its VR (PS3.5 6.2)."""
+    """Warn if a value does not have the format of its VR (PS3.5 6.2)."""
     if len(value) > LENGTHS.get(vr, len(value)):
         reading.warn("too_long")
     if to_date(value) is None if vr == "DA" else not PATTERNS[vr].fullmatch(value):
@@ -146,7 +146,7 @@ def _check(vr: str, value: str, reading: Reading) -> None:
 
 
 def to_date(text: str) -> date | None:
-    """Return the day of a DA value, also written YYYY.MM.DD as in older objects; None if it is no day."""
+    """Parse a DA value, also in the old form YYYY.MM.DD; return None if it is not a date."""
     match = DAY.fullmatch(text)
     try:
         return date(int(match[1]), int(match[3]), int(match[4])) if match else None
@@ -155,7 +155,7 @@ def to_date(text: str) -> date | None:
 
 
 def whole_values(vr: str, raw: bytes, reading: Reading) -> list[Any]:
-    """Return IS values: integers where JSON holds them exactly, else the text."""
+    """Return IS values: integers, or the text if it is not an integer of at most 12 characters."""
     digits = raw.rstrip(b" \0")
     if len(digits) < 10 and digits.isdigit():
         return [int(digits)]
@@ -178,9 +178,9 @@ def _whole(text: str, reading: Reading) -> int | str | None:
 
 
 def decimal_values(vr: str, raw: bytes, reading: Reading) -> list[Any]:
-    """Return DS values: numbers where a double has exactly that decimal value's digits, else the text."""
+    """Return DS values: numbers if a double represents the decimal exactly, otherwise the text."""
     raw = raw.rstrip(b" \0")
-    if len(raw) <= MOST_DIGITS:
+    if len(raw) <= MAX_EXACT_DIGITS:
         if raw.isdigit():
             return [int(raw)]
         if FRACTION.fullmatch(raw):
@@ -191,11 +191,11 @@ def decimal_values(vr: str, raw: bytes, reading: Reading) -> list[Any]:
 
 
 def _json_numbers(raw: bytes) -> list[Any]:
-    """Return the numbers of a value written as JSON writes them too, empty if not or if a double may round.
+    """Parse a value as JSON numbers; return an empty list if it is not JSON or a double might round.
 
-    Contours have hundreds of thousands of numbers, nearly all of them like that.
+    A fast path: contours have hundreds of thousands of numbers, nearly all of which are valid JSON.
     """
-    long = len(raw) > MOST_DIGITS and max(map(len, raw.split(b"\\"))) > MOST_DIGITS
+    long = len(raw) > MAX_EXACT_DIGITS and max(map(len, raw.split(b"\\"))) > MAX_EXACT_DIGITS
     if long or raw.translate(None, DIGITS):
         return []
     try:
@@ -203,7 +203,7 @@ def _json_numbers(raw: bytes) -> list[Any]:
     except orjson.JSONDecodeError:
         return []
     if b"e" in raw or b"E" in raw:
-        return values if all(FINE < abs(value) < 1 / FINE for value in values) else []
+        return values if all(MIN_EXACT < abs(value) < 1 / MIN_EXACT for value in values) else []
     return values
 
 
@@ -215,12 +215,12 @@ def _decimal(text: str, reading: Reading) -> int | float | str | None:
         return text
     if len(text) > LENGTHS["DS"]:
         reading.warn("too_long")
-    number = int(text) if len(text) <= MOST_DIGITS and WHOLE.fullmatch(text) else float(text)
+    number = int(text) if len(text) <= MAX_EXACT_DIGITS and WHOLE.fullmatch(text) else float(text)
     return number if repr(number) == text or (math.isfinite(number) and _is_exact(text, number)) else text
 
 
 def _is_exact(text: str, number: float) -> bool:
-    """Say whether the shortest digits of `number` are those of `text`."""
+    """Return whether the shortest representation of `number` equals the decimal `text`."""
     if len(text) > 64:
         return False
     try:
@@ -230,15 +230,15 @@ def _is_exact(text: str, number: float) -> bool:
 
 
 def binary_numbers(vr: str, raw: bytes, reading: Reading) -> list[Any]:
-    """Return the numbers of a binary VR; what JSON has no number for is text."""
-    one = ONE[reading.little][vr]
+    """Return the numbers of a binary VR; those that JSON cannot represent become text."""
+    one = STRUCTS[reading.little][vr]
     alone = len(raw) == one.size
     values = list(one.unpack(raw)) if alone else [number for (number,) in one.iter_unpack(raw)]
     if vr in ("FL", "FD") and not all(map(math.isfinite, values)):
         reading.warn("not_finite")
         return [value if math.isfinite(value) else _not_finite(value) for value in values]
     if vr in ("UV", "SV"):
-        return [value if -EXACT <= value <= EXACT else str(value) for value in values]
+        return [value if -MAX_EXACT_INTEGER <= value <= MAX_EXACT_INTEGER else str(value) for value in values]
     return values
 
 
@@ -254,13 +254,13 @@ def tag_values(vr: str, raw: bytes, reading: Reading) -> list[Any]:
 
 
 def to_little(vr: str, raw: bytes, reading: Reading) -> bytes:
-    """Return binary data in little endian words, as DICOM JSON has them (PS3.18 F.2.7)."""
+    """Return binary data in little endian, as DICOM JSON requires (PS3.18 F.2.7)."""
     size = WORDS.get(vr, 1)
     return raw if reading.little else turned(raw, size)
 
 
 def turned(raw: bytes, size: int) -> bytes:
-    """Return bytes with those of every `size` in the other order, as they are where they do not divide."""
+    """Swap the bytes of every word of `size` bytes; return the input if its length is not a multiple."""
     if size == 1 or len(raw) % size:
         return raw
     swapped = bytearray(len(raw))

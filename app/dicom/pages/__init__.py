@@ -1,1 +1,1 @@
-"""Objects without pixels as a page: PDFs, structured reports, waveforms."""
+"""Draw objects without pixel data as a page: PDFs, structured reports, waveforms."""

@@ -1,4 +1,4 @@
-"""A picture of a recording: strips on millimetre paper, 25 mm a second, voltages at 10 mm a mV."""
+"""Draw a waveform as strips on millimetre paper: 25 mm/s, voltages at 10 mm/mV."""
 
 from __future__ import annotations
 
@@ -11,32 +11,32 @@ from pydicom.dataset import Dataset
 from app.dicom.pages.text import font, writable
 from app.dicom.pages.waveform import Channel, Recording, read_recording
 
-SECONDS, LEAST_SAMPLES, MOST_CHANNELS = 10.0, 500, 16
-"""How much is drawn: ten seconds, or what is recorded too slowly for that, of the first channels."""
-MM = 6  # pixels of a millimetre
+SECONDS, MIN_SAMPLES, MAX_CHANNELS = 10.0, 500, 16
+"""What is drawn: 10 s, but at least 500 samples of slow recordings, of the first 16 channels."""
+MM = 6  # pixels per millimetre
 PER_SECOND, PER_MILLIVOLT = 25 * MM, 10 * MM
 LEFT, TOP, BOTTOM = 8 * MM, 12 * MM, 4 * MM
 STRIP = 25 * MM
 PAPER, FINE, COARSE, INK = (255, 252, 250), (250, 228, 224), (240, 190, 182), (20, 20, 40)
-TEXT_SIZE, SMOOTH = 22, 2
-"""Pixels of the text; lines are drawn this many times larger and reduced."""
+TEXT_SIZE, SUPERSAMPLING = 22, 2
+"""Height of text in pixels; factor by which traces are drawn larger and then reduced, for smooth lines."""
 TWELVE = ("I", "AVR", "V1", "V4", "II", "AVL", "V2", "V5", "III", "AVF", "V3", "V6")
 RHYTHM = "II"
 
 Box = tuple[float, float, float, float]
-"""Left, middle, width and height of a piece of line; pixels."""
+"""Left edge, vertical middle, width and height of one trace, in pixels."""
 
 
 def draw_waveform(dataset: Dataset, max_side: int) -> np.ndarray:
     """Draw the beginning of a recording.
 
-    A 12-lead ECG is laid out as on paper, four columns of 2.5 s over lead II; anything else as one strip a
-    channel.
+    A 12-lead ECG has the usual layout: four columns of 2.5 s, and lead II below them. Other recordings have
+    one strip per channel.
 
     Parameters
     ----------
     dataset : holds the Waveform Sequence
-    max_side : not used, the scale is that of the paper
+    max_side : not used, because the scale is fixed
 
     Returns
     -------
@@ -50,7 +50,7 @@ def draw_waveform(dataset: Dataset, max_side: int) -> np.ndarray:
     ----------
     PS3.3 A.34 (Waveform IODs), C.10.9 (Waveform module)
     """
-    return draw_recording(read_recording(dataset, SECONDS, LEAST_SAMPLES, MOST_CHANNELS))
+    return draw_recording(read_recording(dataset, SECONDS, MIN_SAMPLES, MAX_CHANNELS))
 
 
 def draw_recording(recording: Recording) -> np.ndarray:
@@ -72,18 +72,18 @@ def draw_recording(recording: Recording) -> np.ndarray:
     strips = 4 if clinical else len(recording.channels)
     height = TOP + strips * STRIP + BOTTOM
     canvas = Image.fromarray(_millimetre_paper(height, width))
-    trace = Image.new("L", (width * SMOOTH, height * SMOOTH))
+    trace = Image.new("L", (width * SUPERSAMPLING, height * SUPERSAMPLING))
     pen, text = ImageDraw.Draw(trace), ImageDraw.Draw(canvas)
     for channel, box in _leads(by_label, recording) if clinical else _stack(recording, paper_s):
         _draw_line(pen, channel, box)
         _write(text, (box[0] + MM, box[1] - STRIP / 2 + MM), _caption(channel))
-    canvas.paste(INK, mask=trace.reduce(SMOOTH))
+    canvas.paste(INK, mask=trace.reduce(SUPERSAMPLING))
     _write(ImageDraw.Draw(canvas), (LEFT, 3 * MM), _heading(recording, shown_s))
     return np.asarray(canvas)
 
 
 def _leads(by_label: dict[str, Channel], recording: Recording) -> Iterable[tuple[Channel, Box]]:
-    """Yield each of twelve leads for a quarter of the time, then one for all of it."""
+    """Yield each of the twelve leads for a quarter of the time, then lead II for all of it."""
     quarter = round(SECONDS / 4 * recording.frequency)
     width = SECONDS / 4 * PER_SECOND
     for place, label in enumerate(TWELVE):
@@ -105,8 +105,8 @@ def _stack(recording: Recording, paper_s: float) -> Iterable[tuple[Channel, Box]
 
 
 def _draw_line(pen: ImageDraw.ImageDraw, channel: Channel, box: Box) -> None:
-    """Draw a piece of line; of many samples in one place the least and the most, so that no peak is lost."""
-    left, middle, width, height = (SMOOTH * length for length in box)
+    """Draw one trace, with gaps where there are no values."""
+    left, middle, width, height = (SUPERSAMPLING * length for length in box)
     x = left + np.arange(len(channel.values)) * (width / max(1, len(channel.values)))
     y = middle - _deflection(channel, height)
     known = np.flatnonzero(np.isfinite(y))
@@ -116,17 +116,20 @@ def _draw_line(pen: ImageDraw.ImageDraw, channel: Channel, box: Box) -> None:
 
 
 def _deflection(channel: Channel, height: float) -> np.ndarray:
-    """Return how far above the middle each value is: to scale for voltages, else as far as there is room."""
+    """Return the height of each value above the middle: to scale for voltages, else fitted to the strip."""
     low, high = _ends(channel.values)
     if channel.unit == "mV":
-        # A constant offset would only lead off the paper.
+        # Subtract the median: a constant offset would move the trace off the paper.
         level = np.median(channel.values[np.isfinite(channel.values)]) if high > low else low
-        return (channel.values - level) * (PER_MILLIVOLT * SMOOTH)
+        return (channel.values - level) * (PER_MILLIVOLT * SUPERSAMPLING)
     return (channel.values - (low + high) / 2) * (0.7 * height / max(high - low, 1e-9))
 
 
 def _peaks(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Keep the first, least, greatest and last point of every pixel column."""
+    """Reduce dense samples to the first, least, greatest and last point of every pixel column.
+
+    The extremes are kept so that no peak is lost.
+    """
     if len(x) < 4 * max(1.0, x[-1] - x[0]):
         return x, y
     column = x.astype(np.intp)

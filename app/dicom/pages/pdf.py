@@ -1,4 +1,4 @@
-"""The first page of an encapsulated PDF (PS3.3 C.24.2)."""
+"""Draw the first page of an encapsulated PDF (PS3.3 C.24.2)."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from app.dicom.pixels.preview_error import PreviewError, unrenderable
 if TYPE_CHECKING:
     import pypdfium2
 
-MOST_BYTES = 64 << 20
-LONGEST_SIDE = 2048
-"""Pixels of a page where no longest side is asked for: A4 at 175 dpi."""
+MAX_BYTES = 64 << 20
+DEFAULT_SIDE = 2048
+"""Pixels of the longest side if the caller sets no maximum: A4 at 175 dpi."""
 
 
 def draw_document(dataset: Dataset, max_side: int) -> np.ndarray:
@@ -29,7 +29,7 @@ def draw_document(dataset: Dataset, max_side: int) -> np.ndarray:
     Parameters
     ----------
     dataset : holds Encapsulated Document
-    max_side : longest side in pixels, 0 for any
+    max_side : maximum length of the longest side in pixels, 0 for the default
 
     Returns
     -------
@@ -47,20 +47,20 @@ def draw_document(dataset: Dataset, max_side: int) -> np.ndarray:
 
 
 def encapsulated_pdf(dataset: Dataset) -> bytes:
-    """Return the document, which nobody has opened yet.
+    """Return the bytes of the document, unchecked except for type and size.
 
     Raises
     ------
-    Unrenderable : no_pixel_data where it is no PDF, document_too_large
+    Unrenderable : no_pixel_data if it is not a PDF, document_too_large
     """
     kind = text(dataset, "MIMETypeOfEncapsulatedDocument")
     if kind not in ("", "APPLICATION/PDF"):
         raise unrenderable(PreviewError.NO_PIXEL_DATA, "only PDF documents are drawn")
-    # Asked before the value is read: it may have been left in the file.
+    # Check the size before reading the value, which may have been left in the file.
     found = element_as_it_lies(dataset, "EncapsulatedDocument")
     if (
         found.length if isinstance(found, RawDataElement) else len(found.value if found else b"")
-    ) > MOST_BYTES:
+    ) > MAX_BYTES:
         raise unrenderable(PreviewError.DOCUMENT_TOO_LARGE, "the document is too large to be drawn")
     return octets(dataset, "EncapsulatedDocument")
 
@@ -70,8 +70,8 @@ def draw_pdf(data: bytes, max_side: int) -> np.ndarray:
 
     Parameters
     ----------
-    data : the file
-    max_side : longest side of the result in pixels, 0 for any
+    data : the PDF file
+    max_side : maximum length of the longest side in pixels, 0 for the default
 
     Returns
     -------
@@ -82,7 +82,7 @@ def draw_pdf(data: bytes, max_side: int) -> np.ndarray:
     Unrenderable : bad_document
     MemoryError : some part of the page does not fit in memory
     """
-    import pypdfium2  # few objects need it, and it maps a library of 7 MB
+    import pypdfium2  # imported here because few objects need its 7 MB library
 
     try:
         with closing(pypdfium2.PdfDocument(data)) as pdf:
@@ -90,8 +90,8 @@ def draw_pdf(data: bytes, max_side: int) -> np.ndarray:
             longest = max(page.get_size())
             if not (math.isfinite(longest) and longest > 0):
                 raise unrenderable(PreviewError.BAD_DOCUMENT, "the page has no size")
-            # Sizes are rounded up, and a side one pixel too long would be resampled.
-            bitmap = _render(page, scale=((max_side or LONGEST_SIDE) - 0.01) / longest)
+            # Sizes are rounded up; the 0.01 prevents a side one pixel too long, which would be resampled.
+            bitmap = _render(page, scale=((max_side or DEFAULT_SIDE) - 0.01) / longest)
             image: np.ndarray = bitmap.to_numpy()[:, :, :3].copy()
     except (pypdfium2.PdfiumError, IndexError):
         raise unrenderable(PreviewError.BAD_DOCUMENT, "the document cannot be read") from None
@@ -99,7 +99,11 @@ def draw_pdf(data: bytes, max_side: int) -> np.ndarray:
 
 
 def _render(page: pypdfium2.PdfPage, scale: float) -> pypdfium2.PdfBitmap:
-    """Draw a page as pypdfium2 does; but PDFium quietly leaves out what it gets no memory for."""
+    """Draw a page like `PdfPage.render`, but raise MemoryError if memory ran out.
+
+    PDFium silently omits whatever it cannot allocate. The function is called through a prototype of our own
+    that captures errno, the only sign of that.
+    """
     import pypdfium2
     import pypdfium2.raw as pdfium
 
@@ -111,6 +115,6 @@ def _render(page: pypdfium2.PdfPage, scale: float) -> pypdfium2.PdfBitmap:
     render = prototype(ctypes.cast(function, ctypes.c_void_p).value or 0)
     ctypes.set_errno(0)
     render(bitmap, page, 0, 0, width, height, 0, pdfium.FPDF_ANNOT | pdfium.FPDF_REVERSE_BYTE_ORDER)
-    if ctypes.get_errno() == errno.ENOMEM:  # malloc says so, and what succeeds does not take it back
+    if ctypes.get_errno() == errno.ENOMEM:  # set by malloc; later successful calls do not reset it
         raise MemoryError
     return bitmap

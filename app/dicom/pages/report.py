@@ -1,4 +1,4 @@
-"""A structured report as a page of text: the tree of its content items (PS3.3 C.17.3)."""
+"""Draw a structured report as a page of text: the tree of its content items (PS3.3 C.17.3)."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ PLAIN = {
     "SCOORD3D": "GraphicType",
     "TCOORD": "TemporalRangeType",
 }
-"""Value Type -> the element that says it."""
+"""Value Type -> keyword of the element that holds the value."""
 REFERENCES = ("IMAGE", "COMPOSITE", "WAVEFORM")
 MAX_ITEMS = 1000
-"""Content items that are read; a page holds 51 lines."""
+"""Maximum content items to read; a page holds 51 lines."""
 HEIGHT, WIDTH, MARGIN = 1754, 1240, 80
-"""A4 at 150 dots an inch, in pixels."""
+"""A4 at 150 dpi, in pixels."""
 TITLE_SIZE, SIZE, NOTE_SIZE, LEADING = 34, 22, 18, 1.4
-INDENT, DEEPEST = 36, 12
+INDENT, MAX_INDENTS = 36, 12
 PAPER, INK, PALE = 255, 0, 110
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One content item: its concept and what is said of it. depth: 0 for the items of the root."""
+    """One content item: concept name and value. depth: 0 for the children of the root."""
 
     depth: int
     name: str
@@ -49,13 +49,13 @@ class Item:
 def draw_report(dataset: Dataset, max_side: int) -> np.ndarray:
     """Draw the first page of a report.
 
-    What does not fit is counted at its foot. Letters that the font lacks are boxes, with a note that says so.
-    Identity of the patient is not on the page, except where the content itself tells it.
+    The foot states how many items do not fit. Letters missing from the font are drawn as boxes, with a note.
+    The page has no patient's identity, except what the content itself contains.
 
     Parameters
     ----------
     dataset : holds the Content Sequence
-    max_side : not used, the page has its own size
+    max_side : not used, because the page has a fixed size
 
     Returns
     -------
@@ -63,14 +63,14 @@ def draw_report(dataset: Dataset, max_side: int) -> np.ndarray:
 
     Raises
     ------
-    Unrenderable : no_pixel_data for a key object selection, which only points at images
+    Unrenderable : no_pixel_data for a key object selection, which only references images
 
     References
     ----------
     PS3.3 C.17.3 (SR Document Content), A.35
     """
     if readable(dataset, "SOPClassUID") == KEY_OBJECT_SELECTION:
-        raise unrenderable(PreviewError.NO_PIXEL_DATA, "a key object selection only points at images")
+        raise unrenderable(PreviewError.NO_PIXEL_DATA, "a key object selection only references images")
     title = meaning(dataset, "ConceptNameCodeSequence") or "Structured report"
     flags = [text(dataset, "CompletionFlag"), text(dataset, "VerificationFlag")]
     date = readable(dataset, "ContentDate")
@@ -78,18 +78,18 @@ def draw_report(dataset: Dataset, max_side: int) -> np.ndarray:
 
 
 def content(dataset: Dataset, depth: int = 0) -> Iterator[Item]:
-    """Yield the content items below a data set or item, depth first, in the order of the document."""
+    """Yield the content items below a data set or item, depth first, in document order."""
     for item in each_item(dataset, "ContentSequence"):
         yield Item(depth, meaning(item, "ConceptNameCodeSequence"), value(item))
         yield from content(item, depth + 1)
 
 
 def value(item: Dataset) -> str:
-    """Return what a content item says, in words; empty for a container.
+    """Return the value of a content item as text; empty for a container.
 
     References
     ----------
-    PS3.3 C.17.3.2.1 (Value Type), C.18 (the macros of each)
+    PS3.3 C.17.3.2.1 (Value Type), C.18 (the macro of each value type)
     """
     kind = text(item, "ValueType")
     if kind in PLAIN:
@@ -117,13 +117,12 @@ def meaning(item: Dataset, sequence: str) -> str:
 
 
 def draw_page(title: str, subtitle: str, content: Iterable[Item]) -> np.ndarray:
-    """Write items on one page, and below them how many did not fit.
+    """Write items on one page, and at its foot how many did not fit.
 
     Parameters
     ----------
     title, subtitle : the title may take two lines, the subtitle one
-    content : any number of items, of which 1000 are looked at; equal ones that follow each other are written
-        once
+    content : any number of items, of which 1000 are read; consecutive equal items are written once
 
     Returns
     -------
@@ -135,11 +134,11 @@ def draw_page(title: str, subtitle: str, content: Iterable[Item]) -> np.ndarray:
     page.write(subtitle, SIZE, ink=PALE)
     page.y += SIZE
     rest = iter(content)
-    looked_at = list(islice(rest, MAX_ITEMS))
+    read = list(islice(rest, MAX_ITEMS))
     is_cut = next(rest, None) is not None
-    entries = [(item, sum(1 for _ in equal)) for item, equal in groupby(looked_at)]
+    entries = [(item, sum(1 for _ in equal)) for item, equal in groupby(read)]
     for number, (item, times) in enumerate(entries, 1):
-        left = MARGIN + INDENT * min(item.depth, DEEPEST)
+        left = MARGIN + INDENT * min(item.depth, MAX_INDENTS)
         text = ": ".join(filter(None, [item.name, item.value])) or "-"
         counted = f"{times} or more" if is_cut and number == len(entries) else str(times)
         lines = page.broken(text if times == 1 else f"{text} (x {counted})", SIZE, left)
@@ -155,15 +154,15 @@ def draw_page(title: str, subtitle: str, content: Iterable[Item]) -> np.ndarray:
 
 
 class _Page:
-    """A sheet that is written from the top to its foot."""
+    """A page that is written from top to bottom."""
 
     def __init__(self) -> None:
         self.sheet = Image.new("L", (WIDTH, HEIGHT), PAPER)
-        self.y, self._pen, self._as_said = MARGIN, ImageDraw.Draw(self.sheet), True
+        self.y, self._pen, self._all_writable = MARGIN, ImageDraw.Draw(self.sheet), True
 
     def broken(self, text: str, size: int, left: int) -> list[str]:
-        """Return a text as lines in letters that the font has, remembering whether it lacked any."""
-        self._as_said = self._as_said and is_writable("".join(text.split()))
+        """Break a text into lines of letters that the font has, and remember if it lacks any."""
+        self._all_writable = self._all_writable and is_writable("".join(text.split()))
         return wrap(writable(text), size, WIDTH - MARGIN - left)
 
     def write(self, line: str, size: int, left: int = MARGIN, ink: int = INK) -> None:
@@ -174,11 +173,11 @@ class _Page:
         return max(0, (HEIGHT - 2 * MARGIN - self.y) // round(SIZE * LEADING))
 
     def end(self, left_over: int, is_cut: bool) -> None:
-        """Write the notes at the foot; is_cut: more are left over than were looked at."""
+        """Write the notes at the foot. is_cut: there are more items than were read."""
         self.y = HEIGHT - round(1.5 * MARGIN)
         if left_over or is_cut:
             number = f"more than {left_over}" if is_cut else str(left_over)
             self.write(f"{number} more item(s) do not fit on this page", NOTE_SIZE, ink=PALE)
-        if not self._as_said:
+        if not self._all_writable:
             note = "Letters that the font of this page lacks are boxes, or are without their accents."
             self.write(note, NOTE_SIZE, ink=PALE)

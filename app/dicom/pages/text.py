@@ -1,4 +1,4 @@
-"""Text and lines on paper: what pictures of reports and waveforms are written with."""
+"""Font, substitutes for missing letters, and line breaks, for pictures of reports and waveforms."""
 
 from __future__ import annotations
 
@@ -7,42 +7,43 @@ from functools import lru_cache
 
 from PIL import ImageFont
 
-INSTEAD = str.maketrans(
+SUBSTITUTES = str.maketrans(
     {
         "ß": "ss", "Æ": "AE", "æ": "ae", "Ø": "O", "ø": "o", "Œ": "OE", "œ": "oe", "Ł": "L", "ł": "l",
         "Đ": "D", "đ": "d", "ı": "i", "µ": "u", "μ": "u", "×": "x", "÷": "/", "≤": "<=", "≥": ">=",
         "–": "-", "—": "-", "−": "-", "•": "*", "€": "EUR", "→": "->", "←": "<-",
     }
 )  # fmt: skip
-"""What the one font that comes with Pillow lacks, in what it has."""
-PROBE = "\uffff"
+"""Substitutes for letters that Pillow's own font lacks."""
+NO_LETTER = "\uffff"
+"""Not a character, so every font draws it as a missing letter."""
 
 
 @lru_cache(maxsize=16)
 def font(size: int) -> ImageFont.FreeTypeFont:
-    """Return Pillow's own font, Aileron: the same on every machine, but little more than ASCII."""
+    """Return Pillow's own font, Aileron: identical on every machine, but it has little more than ASCII."""
     found = ImageFont.load_default(size)
     assert isinstance(found, ImageFont.FreeTypeFont), "Pillow was built without FreeType"
     return found
 
 
 def writable(text: str) -> str:
-    """Return the text in letters that the font has.
+    """Replace letters that the font lacks.
 
-    Accents are left out and some signs spelled out; every other letter stays, and is drawn as a box.
+    Accents are dropped and some signs are spelled out; every other letter stays and is drawn as a box.
     """
-    kept = "".join(letter if _has(letter) else letter.translate(INSTEAD) for letter in text)
+    kept = "".join(letter if _has(letter) else letter.translate(SUBSTITUTES) for letter in text)
     bare = (letter if _has(letter) else _without_accent(letter) for letter in kept)
     return "".join(bare)
 
 
 def is_writable(text: str) -> bool:
-    """Say whether the font has every letter."""
+    """Return whether the font has every letter."""
     return all(map(_has, text))
 
 
 def width_of(text: str, size: int) -> float:
-    """Return about how many pixels a text takes; letters are measured one by one."""
+    """Return the approximate width in pixels; letters are measured one by one, without kerning."""
     return sum(_width(letter, size) for letter in text)
 
 
@@ -51,9 +52,9 @@ def wrap(text: str, size: int, width: float) -> list[str]:
 
     Parameters
     ----------
-    text : line breaks in it are kept
-    size : of the font, in pixels
-    width : of a line, in pixels; a word that is wider is broken anywhere
+    text : its line breaks are kept
+    size : font size in pixels
+    width : line width in pixels; a word that is wider is broken anywhere
 
     Returns
     -------
@@ -87,7 +88,7 @@ def _pieces(word: str, size: int, width: float) -> list[str]:
 @lru_cache(maxsize=1 << 12)
 def _has(letter: str) -> bool:
     shape = font(16).getmask(letter)
-    return letter == " " or bytes(shape) != bytes(font(16).getmask(PROBE))
+    return letter == " " or bytes(shape) != bytes(font(16).getmask(NO_LETTER))
 
 
 @lru_cache(maxsize=1 << 12)

@@ -1,4 +1,4 @@
-"""Waveforms: the channels of an ECG or another recording over time, in their units (PS3.3 C.10.9)."""
+"""Read waveforms: the channels of an ECG or another recording, in their units (PS3.3 C.10.9)."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ TYPES = {"SB": "i1", "UB": "u1", "SS": "i2", "US": "u2", "SL": "i4", "UL": "u4",
 """Waveform Sample Interpretation -> NumPy type. Companded sound (MB, AB) is not drawn."""
 BIG_ENDIAN = "1.2.840.10008.1.2.2"
 MAX_SAMPLES = 16_000_000
-"""Maximum samples of all channels that are drawn: 16 channels of 10 s at 100 kHz."""
+"""Maximum total samples to draw: 16 channels of 10 s at 100 kHz."""
 TO_MILLIVOLT = {"V": 1e3, "mV": 1.0, "uV": 1e-3, "nV": 1e-6}
 """UCUM codes of voltages."""
 
 
 @dataclass(frozen=True, slots=True)
 class Channel:
-    """One line: `values` (n,) float64 in `unit`, nan where nothing was recorded; voltages are in mV."""
+    """One channel: `values` (n,) float64 in `unit`, NaN where nothing was recorded; voltages are in mV."""
 
     label: str
     unit: str
@@ -33,7 +33,7 @@ class Channel:
 
 @dataclass(frozen=True, slots=True)
 class Recording:
-    """Channels sampled together. frequency: samples a second. seconds: of all there is, not only of these."""
+    """Channels sampled together. frequency: in Hz. seconds: duration of the whole multiplex group."""
 
     label: str
     frequency: float
@@ -47,8 +47,8 @@ def read_recording(dataset: Dataset, seconds: float, samples: int, channels: int
     Parameters
     ----------
     dataset : holds the Waveform Sequence
-    seconds, samples : how much is read, whichever is longer
-    channels : most channels that are read
+    seconds, samples : how much to read, whichever is longer
+    channels : maximum number of channels
 
     Returns
     -------
@@ -67,7 +67,7 @@ def read_recording(dataset: Dataset, seconds: float, samples: int, channels: int
     frequency = number(group, "SamplingFrequency", 0.0)
     kind = TYPES.get(text(group, "WaveformSampleInterpretation"))
     if kind is None or count < 1 or width < 1 or frequency <= 0:
-        raise unrenderable(PreviewError.BAD_WAVEFORM, "the waveform does not say what its samples are")
+        raise unrenderable(PreviewError.BAD_WAVEFORM, "the waveform does not define its samples")
     order = np.dtype(kind).newbyteorder(">" if transfer_syntax(dataset) == BIG_ENDIAN else "<")
     data = octets(group, "WaveformData")
     if len(data) < count * width * order.itemsize:

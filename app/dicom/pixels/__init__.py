@@ -1,1 +1,1 @@
-"""From pixel data to the samples of one frame."""
+"""Read and decode single frames of pixel data."""

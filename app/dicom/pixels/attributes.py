@@ -1,7 +1,7 @@
-"""Single attributes out of a data set that may be raw, empty, of the wrong VM or plain wrong.
+"""Read single attributes from a data set, tolerating raw, empty, wrong and repeated values.
 
-Raw elements are read from their bytes without pydicom's conversion: it is slower, it warns with the value
-in the text, and it raises on what a preview can do without.
+Raw elements are read from their bytes, not through pydicom's conversion: that is slower, quotes values in its
+warnings, and raises on values that a preview can do without.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ BINARY = {
     "US or SS": "u2",
     "US or SS or OW": "u2",
 }
-"""VR -> NumPy type of one value. Where the VR is ambiguous the value is read unsigned."""
+"""VR -> NumPy type of one value. An ambiguous VR is read as unsigned."""
 MAX_LETTERS = 20_000
-"""Maximum letters of a text that is drawn: more than a page holds."""
+"""Maximum letters of a text to draw, more than a page holds."""
 
 
 def has_value(dataset: Dataset, key: str | int) -> bool:
-    """Return whether the element is there and not empty."""
+    """Return whether the element is present and not empty."""
     found = element_as_it_lies(dataset, key)
     if isinstance(found, RawDataElement):
         return found.length != 0
@@ -51,12 +51,12 @@ def has_value(dataset: Dataset, key: str | int) -> bool:
 
 
 def numbers(dataset: Dataset, key: str | int) -> tuple[float, ...]:
-    """Return the values of a numeric element; nan stands for one that is no number.
+    """Return the values of a numeric element; NaN replaces a value that is not a number.
 
     Parameters
     ----------
     dataset : any data set or item
-    key : keyword, or tag of an element whose group repeats
+    key : keyword, or tag of an element in a repeating group
 
     Returns
     -------
@@ -87,7 +87,7 @@ def integer(dataset: Dataset, key: str | int, default: int) -> int:
 
 
 def text(dataset: Dataset, key: str | int) -> str:
-    """Return the first value of a code string, upper case without padding; empty if there is none."""
+    """Return the first value of a code string in upper case, without padding; empty if there is none."""
     found = element(dataset, key)
     if found is None or found.value is None:
         return ""
@@ -102,8 +102,8 @@ def words(dataset: Dataset, key: str | int, little_endian: bool) -> np.ndarray:
     Parameters
     ----------
     dataset : any data set or item
-    key : keyword, or tag of an element whose group repeats
-    little_endian : byte order of a value that pydicom has already read as bytes
+    key : keyword, or tag of an element in a repeating group
+    little_endian : byte order, used only for a value that pydicom has converted to bytes already
 
     Returns
     -------
@@ -120,18 +120,18 @@ def words(dataset: Dataset, key: str | int, little_endian: bool) -> np.ndarray:
 
 
 def octets(dataset: Dataset, key: str | int) -> bytes:
-    """Return the bytes of a binary element, empty if there are none."""
+    """Return the bytes of a binary element, empty if it is absent."""
     found = element(dataset, key)
     return bytes(found.value) if found is not None and isinstance(found.value, bytes | bytearray) else b""
 
 
 def readable(dataset: Dataset, keyword: str) -> str:
-    """Return the text of an element for a person: decoded by its character set, its values, its line breaks.
+    """Return the text of an element for display: decoded, with all its values and line breaks.
 
     Returns
     -------
-    empty if the element is absent, empty or cannot be read; control characters are left out, and what follows
-    the first 20,000 letters
+    text without control characters, truncated to 20,000 letters; empty if the element is absent, empty or
+    cannot be read
     """
     if keyword not in dataset:
         return ""
@@ -156,7 +156,7 @@ def items(dataset: Dataset, keyword: str) -> Sequence[Dataset]:
 
 
 def each_item(dataset: Dataset, keyword: str) -> Iterator[Dataset]:
-    """Yield the items of a sequence, each read when it is asked for; it ends at one that cannot be read."""
+    """Yield the items of a sequence, reading each on demand; stop at the first that cannot be read."""
     found = element_as_it_lies(dataset, keyword)
     if not isinstance(found, RawDataElement) or found.VR not in ("SQ", None):
         yield from items(dataset, keyword)
@@ -179,7 +179,7 @@ def each_item(dataset: Dataset, keyword: str) -> Iterator[Dataset]:
 
 
 def element(dataset: Dataset, key: str | int) -> DataElement | RawDataElement | None:
-    """Return an element as it lies in the data set, not converted; a value left in the file is read."""
+    """Return an element without conversion, after reading a value that was left in the file."""
     found = element_as_it_lies(dataset, key)
     if not isinstance(found, RawDataElement) or found.value is not None or found.length == 0:
         return found
@@ -191,11 +191,11 @@ def element(dataset: Dataset, key: str | int) -> DataElement | RawDataElement | 
 
 
 def element_as_it_lies(dataset: Dataset, key: str | int) -> DataElement | RawDataElement | None:
-    """Return an element without reading a value that was left in the file; such a value is None."""
+    """Return an element without conversion; a value left in the file is not read and is None."""
     tag = tag_for_keyword(key) if isinstance(key, str) else key
     if tag is None:
         return None
-    # A tag gives one element: only a slice would give a data set.
+    # The cast is safe: pydicom returns a data set only for a slice.
     return cast("DataElement | RawDataElement | None", dataset.get_item(tag, keep_deferred=True))
 
 

@@ -1,7 +1,7 @@
-"""What a compressed frame says about itself, read before any decoder sees it.
+"""Parse the header of a compressed frame before any decoder sees it.
 
-A kilobyte may claim gigabytes. The dimensions found here must equal those of the data set, whose size has
-been checked, so that no decoder allocates or loops for an image other than the expected one.
+A kilobyte may declare an image of gigabytes. The dimensions parsed here must equal those of the data set,
+which are checked against the limits, so no decoder allocates memory or loops for any other size.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ class Codestream:
     """The header of a compressed frame.
 
     data: the bytes to decode. kind: `SOF0`..`SOF15`, `SOF55` (JPEG-LS), `J2K`, `HTJ2K`, `JXL`.
-    components: 0 where the format hides it too deep. mixed: the components are stored as a luminance and
-    two colour differences (or a J2K colour transform); None if the codestream does not say. ended: an end
-    marker is there. signed: of J2K. levels: how often J2K can be halved while it is decoded. scans: of SOF2.
-    subsampled: the colour differences of J2K have fewer samples than its luminance.
+    components: 0 for JPEG XL, which is not parsed that far. mixed: the components are luminance and two
+    colour differences (or J2K has a colour transform); None if the codestream does not declare it. ended: it
+    has an end marker. signed, levels, subsampled: J2K only; levels: how often it can be halved during
+    decoding; subsampled: the colour differences have fewer samples than the luminance. scans: SOF2 only.
     """
 
     data: bytes
@@ -42,7 +42,7 @@ class Codestream:
 
 
 def parse_jpeg(data: bytes) -> Codestream:
-    """Read the frame header of a JPEG or JPEG-LS codestream, and what tells its colour space.
+    """Parse the frame header of a JPEG or JPEG-LS codestream, and the markers that declare its colour space.
 
     Parameters
     ----------
@@ -68,7 +68,7 @@ def parse_jpeg(data: bytes) -> Codestream:
 
 
 def parse_j2k(data: bytes) -> Codestream:
-    """Read the SIZ and COD segments of a JPEG 2000 codestream, or of the one inside a JP2 file.
+    """Parse the SIZ and COD segments of a JPEG 2000 codestream, bare or inside a JP2 file.
 
     Parameters
     ----------
@@ -76,7 +76,7 @@ def parse_j2k(data: bytes) -> Codestream:
 
     Returns
     -------
-    Codestream whose `data` begin at SOC; `mixed` tells that the decoder undoes a colour transform
+    Codestream whose `data` begin at SOC; `mixed` is True if the decoder undoes a colour transform
 
     Raises
     ------
@@ -117,14 +117,14 @@ def parse_j2k(data: bytes) -> Codestream:
         tiles=tiles,
         mixed=transform,
         signed=size[36] > 0x7F,
-        # An image that begins beside the origin is not halved where its pixels are.
+        # Halving is not used if the image has an offset: the reduced pixels would lie on another grid.
         levels=0 if x0 or y0 or subsampled else levels,
         subsampled=subsampled,
     )
 
 
 def parse_jxl(data: bytes) -> Codestream:
-    """Read the size header of a JPEG XL codestream, bare or in its container.
+    """Parse the size header of a JPEG XL codestream, bare or in its container.
 
     Parameters
     ----------
@@ -188,9 +188,9 @@ def _jpeg_frame(data: bytes, marker: int, body: bytes, jfif: bool, transform: in
 
 
 def _with_plain_scans(data: bytes, precision: int) -> bytes:
-    """Clear Se and Ah in the scan headers of a lossless frame: some writers fill them, decoders refuse that.
+    """Clear Se and Ah in the scan headers of a lossless frame: some writers set them, decoders refuse that.
 
-    They mean nothing there, but Al is the point transform (ISO 10918-1 B.2.3, H.1.2).
+    They have no meaning in lossless frames. Al is the point transform and is kept (ISO 10918-1 B.2.3, H.1.2).
     """
     plain, start = bytearray(data), data.find(b"\xff\xda")
     while start >= 0:
@@ -237,9 +237,9 @@ def _j2k_segments(data: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def _is_subsampled(parts: bytes) -> bool:
-    """Tell whether the colour differences are halved, across or both ways, as 4:2:2 and 4:2:0 are.
+    """Return whether the colour differences are subsampled as 4:2:2 or 4:2:0.
 
-    parts: precision and sign, horizontal and vertical distance of the samples of each component
+    parts: for each component, precision and sign, horizontal and vertical sample separation
     """
     distances = [parts[n + 1 : n + 3] for n in range(0, len(parts), 3)]
     if all(distance == b"\1\1" for distance in distances):
@@ -256,7 +256,7 @@ def _jxl_box(data: bytes) -> bytes:
         length, name = struct.unpack(">I4s", data[offset : offset + 8])
         if name == b"jxlc":
             return data[offset + 8 :]
-        if name == b"jxlp":  # a part: its number comes first
+        if name == b"jxlp":  # partial codestream: its index comes first
             return data[offset + 12 :]
         if length < 8:
             break

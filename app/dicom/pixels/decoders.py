@@ -1,4 +1,4 @@
-"""Compressed frames to samples: which transfer syntax is read by what, and what must hold before."""
+"""Decode compressed frames: the decoder for each transfer syntax, and the checks before it runs."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from app.model.options import DatasetLimits
 Samples = tuple[np.ndarray, str]
 """(rows, columns[, 3]) samples and their photometric interpretation."""
 LOSSLESS = frozenset(f"1.2.840.10008.1.2.4.{last}" for last in (57, 70, 80, 90, 92, 110, 201, 202))
-"""Syntaxes that give back every bit of a cell; in others what lies past the stored bits is an overshoot."""
-END = b"\xff\xd9"
-MORE = b"\xfe" * 256
-"""What could follow the entropy-coded data of a JPEG frame: no marker, nor the zeros a decoder fills in."""
+"""Syntaxes that preserve every bit of a cell; in others, bits beyond the stored ones are an overshoot."""
+EOI = b"\xff\xd9"
+FILLER = b"\xfe" * 256
+"""Plausible entropy-coded data of a JPEG frame: not a marker, and not the zeros that a decoder fills in."""
 
 
 @dataclass(frozen=True, slots=True)
 class Codec:
-    """How the frames of a transfer syntax are read: the header first, then the frame.
+    """How to decode the frames of a transfer syntax.
 
-    halve: decodes 2^n times smaller, for less than the whole; gives None for a frame where it cannot.
+    kinds: frames allowed in it. halve: decodes 2^n times smaller at a lower cost; returns None if it cannot.
     """
 
     parse: Callable[[bytes], Codestream]
@@ -40,18 +40,18 @@ class Codec:
 
 
 def decode_frame(data: bytes, header: ImageHeader, limits: DatasetLimits, halvings: int = 0) -> Samples:
-    """Decode one compressed frame whose own header agrees with the data set.
+    """Decode one compressed frame, after checking that its own header agrees with the data set.
 
     Parameters
     ----------
     data : joined fragments of the frame
-    header : what the data set says; its size must have been checked
-    limits : on what the codestream may be made of
-    halvings : how often rows and columns may be halved, where the codestream and its decoder can
+    header : from the data set; the caller must have checked its size
+    limits : on the tiles and scans of the codestream
+    halvings : how often rows and columns may be halved, if the codestream and its decoder support it
 
     Returns
     -------
-    (rows, columns[, 3]) stored values, halved or whole, and the photometric interpretation that they have now
+    (rows, columns[, 3]) stored values, halved or not, and their photometric interpretation after decoding
 
     Raises
     ------
@@ -66,7 +66,7 @@ def decode_frame(data: bytes, header: ImageHeader, limits: DatasetLimits, halvin
         return stored_values(cells, header, header.high_bit), header.photometric
     codec, stream = _parsed(data, header, limits)
     high_bit = _high_bit(stream, header)
-    # Where only one of the two has a sign, -1 is the largest sample, and its mean with 1 means nothing.
+    # If only one of the two is signed, -1 is stored as the largest sample; its mean with 1 is meaningless.
     halvings = min(halvings, stream.levels) if stream.signed == header.signed else 0
     if halvings and codec.halve is not None and (halved := codec.halve(stream, halvings)) is not None:
         samples = clip_overshoot(halved, stream, high_bit)
@@ -77,14 +77,14 @@ def decode_frame(data: bytes, header: ImageHeader, limits: DatasetLimits, halvin
 
 
 def decode_octets(data: bytes, header: ImageHeader, limits: DatasetLimits) -> tuple[bytes, str]:
-    """Decode one compressed frame to the bytes that Explicit VR Little Endian has for it.
+    """Decode one compressed frame to its bytes in Explicit VR Little Endian.
 
     Parameters, Raises : as `decode_frame`
 
     Returns
     -------
-    cells of BitsAllocated bits, colours by pixel, and the photometric interpretation that they have now; of
-    a lossless frame every bit of a cell, also those beside the stored value
+    cells of BitsAllocated bits, colour by pixel, and their photometric interpretation after decoding. A
+    lossless frame keeps every bit of a cell, including those outside the stored value
 
     References
     ----------
@@ -106,15 +106,15 @@ def decode_octets(data: bytes, header: ImageHeader, limits: DatasetLimits) -> tu
 
 
 def decode_png(data: bytes) -> np.ndarray:
-    """Return the samples of a PNG that we wrote: (rows, columns) or (rows, columns, 3), uint8."""
+    """Decode a PNG written by `encode_png`: (rows, columns) or (rows, columns, 3), uint8."""
     image: np.ndarray = imagecodecs.png_decode(data)
     return image
 
 
 def encode_jpeg(image: np.ndarray, quality: int) -> bytes:
-    """Return (rows, columns) or (rows, columns, 3) samples, uint8, as a JPEG of a quality from 1 to 100.
+    """Encode (rows, columns) or (rows, columns, 3) samples, uint8, as a JPEG with a quality of 1 to 100.
 
-    It stands here because the container image keeps only the codecs that this file names.
+    It is in this module because the container image keeps only the codecs named here.
     """
     return bytes(imagecodecs.jpeg8_encode(np.ascontiguousarray(image), level=quality))
 
@@ -132,16 +132,16 @@ def _parsed(data: bytes, header: ImageHeader, limits: DatasetLimits) -> tuple[Co
 def _decoded(codec: Codec, stream: Codestream, header: ImageHeader) -> Samples:
     samples, photometric = codec.decode(stream, header)
     if samples.shape != (header.rows, header.columns, 3)[: 1 + max(1, header.samples - 1)]:
-        raise unrenderable(PreviewError.BAD_CODESTREAM, "the decoded frame has another shape")
+        raise unrenderable(PreviewError.BAD_CODESTREAM, "the decoded frame has the wrong shape")
     return samples, photometric
 
 
 def _high_bit(stream: Codestream, header: ImageHeader) -> int | None:
-    """Return where the values lie in a frame of more bits than are stored, None where it holds but values.
+    """Return the high bit of the values in a frame with more bits than BitsStored, None if it has no others.
 
-    An encoder that took whole cells took what lies beside the values too: old overlays, or anything.
+    An encoder that compressed whole cells included the bits outside the values: old overlays, or anything.
     """
-    precision = stream.precision or header.bits_allocated  # JPEG XL hides it deep
+    precision = stream.precision or header.bits_allocated  # not parsed for JPEG XL
     lossless = header.transfer_syntax in LOSSLESS and stream.kind not in ("SOF0", "SOF1")
     if not lossless or precision <= header.bits_stored:
         return None
@@ -154,13 +154,13 @@ def _check(stream: Codestream, header: ImageHeader, kinds: frozenset[str]) -> No
             PreviewError.BAD_CODESTREAM, "the transfer syntax does not allow this kind of frame"
         )
     if (stream.rows, stream.columns) != (header.rows, header.columns):
-        raise unrenderable(PreviewError.BAD_CODESTREAM, "the frame has other dimensions than the data set")
+        raise unrenderable(PreviewError.BAD_CODESTREAM, "the frame and the data set differ in dimensions")
     if stream.components not in (0, header.samples):
-        raise unrenderable(PreviewError.BAD_CODESTREAM, "the frame has other components than the data set")
+        raise unrenderable(PreviewError.BAD_CODESTREAM, "the frame and the data set differ in components")
 
 
 def _check_parts(stream: Codestream, limits: DatasetLimits) -> None:
-    """Refuse a frame that would keep a decoder busy with its many parts, small though it is."""
+    """Refuse a frame with so many parts that decoding takes long although the frame is small."""
     if stream.tiles > limits.tiles:
         raise over_limit("the frame has more tiles than limits.tiles", limits.tiles)
     if stream.scans > limits.scans:
@@ -170,7 +170,7 @@ def _check_parts(stream: Codestream, limits: DatasetLimits) -> None:
 def _decode_jpeg(stream: Codestream, header: ImageHeader) -> Samples:
     if header.samples == 1:
         return _whole(stream, imagecodecs.jpeg8_decode), header.photometric
-    # Where the codestream tells its own colour space, it is right and the data set is wrong.
+    # If the codestream declares its colour space, it is right, even if the data set contradicts it.
     mixed = stream.mixed if stream.mixed is not None else header.photometric.startswith("YBR")
     source = "YCBCR" if mixed else "RGB"
     return _whole(stream, partial(imagecodecs.jpeg8_decode, colorspace=source, outcolorspace="RGB")), "RGB"
@@ -179,7 +179,7 @@ def _decode_jpeg(stream: Codestream, header: ImageHeader) -> Samples:
 def _decode_lossless_jpeg(stream: Codestream, header: ImageHeader) -> Samples:
     if stream.kind != "SOF3" or header.samples == 1:
         return _decode_jpeg(stream, header)
-    # A lossless frame holds the samples of the data set's own colour space, whatever the markers say.
+    # A lossless frame holds samples in the colour space of the data set, whatever its markers declare.
     decode = partial(imagecodecs.jpeg8_decode, colorspace="RGB", outcolorspace="RGB")
     return _whole(stream, decode), header.photometric
 
@@ -187,22 +187,23 @@ def _decode_lossless_jpeg(stream: Codestream, header: ImageHeader) -> Samples:
 def _whole(stream: Codestream, decode: Callable[[bytes], np.ndarray]) -> np.ndarray:
     """Decode a JPEG frame; one without an end marker only if no sample is missing.
 
-    The decoder fills the rest of a truncated frame with grey and calls it a success. A frame is whole if
-    other data behind it would change nothing.
+    The decoder fills the rest of a truncated frame with grey and reports success. A frame is complete if
+    appending more data does not change the result.
     """
     if stream.ended:
         return decode(stream.data)
-    more = b"\0" + MORE if stream.data.endswith(b"\xff") else MORE  # FF FE would be a marker, FF 00 is none
-    samples = decode(stream.data + END)
-    # Scans of a progressive frame can be missing without any trace in the others.
-    if stream.kind == "SOF2" or not np.array_equal(samples, decode(stream.data + more + END)):
+    # FF FE would be a marker, FF 00 is data.
+    filler = b"\0" + FILLER if stream.data.endswith(b"\xff") else FILLER
+    samples = decode(stream.data + EOI)
+    # A progressive frame can lack whole scans, which this check would not detect.
+    if stream.kind == "SOF2" or not np.array_equal(samples, decode(stream.data + filler + EOI)):
         raise unrenderable(PreviewError.TRUNCATED_PIXEL_DATA, "the frame ends early")
     return samples
 
 
 def _decode_jpegls(stream: Codestream, header: ImageHeader) -> Samples:
-    # CharLS notices missing samples, but without an end it looks for one for seconds.
-    return imagecodecs.jpegls_decode(stream.data if stream.ended else stream.data + END), header.photometric
+    # CharLS detects missing samples itself, but without an end marker it searches for one for seconds.
+    return imagecodecs.jpegls_decode(stream.data if stream.ended else stream.data + EOI), header.photometric
 
 
 def _decode_j2k(stream: Codestream, header: ImageHeader) -> Samples:
@@ -211,7 +212,7 @@ def _decode_j2k(stream: Codestream, header: ImageHeader) -> Samples:
 
 
 def _unmixed(stream: Codestream, header: ImageHeader) -> str:
-    """Return the colours after J2K's own colour transform was undone, or subsampled ones spread."""
+    """Return the photometric interpretation after J2K's colour transform or subsampling has been undone."""
     undone = stream.mixed or stream.subsampled or header.photometric in ("YBR_ICT", "YBR_RCT")
     return "RGB" if undone and header.samples == 3 else header.photometric
 
@@ -223,7 +224,7 @@ def _decode_jxl(stream: Codestream, header: ImageHeader) -> Samples:
 
 
 def _decode_rle(data: bytes, header: ImageHeader) -> np.ndarray:
-    """Undo RLE: one segment a byte of a sample, most significant first, plane after plane (PS3.5 G)."""
+    """Decode RLE: one segment per byte of a sample, most significant first, plane by plane (PS3.5 G)."""
     width = max(1, header.bits_allocated // 8)
     size = -(-header.pixels // 8) if header.bits_allocated == 1 else header.pixels
     if len(data) < 64:
@@ -231,13 +232,13 @@ def _decode_rle(data: bytes, header: ImageHeader) -> np.ndarray:
     table = np.frombuffer(data[:64], "<u4").tolist()
     count = header.samples * width
     if table[0] != count or count > 15:
-        raise unrenderable(PreviewError.BAD_CODESTREAM, "the RLE header has another number of segments")
+        raise unrenderable(PreviewError.BAD_CODESTREAM, "the RLE header has the wrong number of segments")
     bounds = [*table[1 : count + 1], len(data)]
     if bounds != sorted(bounds) or bounds[0] < 64:
         raise unrenderable(PreviewError.BAD_CODESTREAM, "the RLE segments overlap")
     cells = np.empty((header.samples, size, width), np.uint8)
     for index in range(count):
-        # A segment may be padded, and the padding may look like one more run.
+        # Segments may be padded, and the padding may decode as one more run: hence the spare 256 bytes.
         plane = imagecodecs.packbits_decode(data[bounds[index] : bounds[index + 1]], out=size + 256)
         if len(plane) < size:
             raise unrenderable(PreviewError.TRUNCATED_PIXEL_DATA, "an RLE segment ends early")
@@ -246,7 +247,7 @@ def _decode_rle(data: bytes, header: ImageHeader) -> np.ndarray:
 
 
 def _inflate(data: bytes, header: ImageHeader) -> np.ndarray:
-    """Undo Deflated Image Frame Compression: the frame as native little endian bytes (PS3.5 A.4.13)."""
+    """Decode Deflated Image Frame Compression: native little endian bytes, deflated (PS3.5 A.4.13)."""
     size = -(-frame_bits(header) // 8)
     plain = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, size)
     if len(plain) < size:
@@ -258,7 +259,7 @@ BYTEWISE: dict[str, Callable[[bytes, ImageHeader], np.ndarray]] = {
     "1.2.840.10008.1.2.5": _decode_rle,
     "1.2.840.10008.1.2.8.1": _inflate,
 }
-"""Syntaxes without a header of their own: the data set says all."""
+"""Syntaxes whose frames have no image header of their own: the data set describes them."""
 
 
 def _codec(parse: Callable[[bytes], Codestream], decode: Callable[..., Samples], *kinds: str) -> Codec:
@@ -267,7 +268,7 @@ def _codec(parse: Callable[[bytes], Codestream], decode: Callable[..., Samples],
 
 _DCT = _codec(parse_jpeg, _decode_jpeg, "SOF0", "SOF1")
 _PROGRESSIVE = _codec(parse_jpeg, _decode_jpeg, "SOF2")
-# Some writers declare lossless and store a sequential DCT frame; it is decoded as what it is.
+# Some writers declare lossless JPEG and store a sequential DCT frame, which is decoded as such.
 _LOSSLESS = _codec(parse_jpeg, _decode_lossless_jpeg, "SOF0", "SOF1", "SOF3")
 _JPEG_LS = _codec(parse_jpeg, _decode_jpegls, "SOF55")
 _J2K = replace(_codec(parse_j2k, _decode_j2k, "J2K"), halve=halve_j2k)
@@ -294,4 +295,4 @@ CODECS: dict[str, Codec] = {
     "1.2.840.10008.1.2.4.202": _HTJ2K,
     "1.2.840.10008.1.2.4.203": _HTJ2K,
 }
-"""The transfer syntaxes whose frames carry their own header."""
+"""Syntaxes whose frames have an image header of their own."""

@@ -1,4 +1,4 @@
-"""The codestream of one frame out of encapsulated pixel data (PS3.5 A.4)."""
+"""Extract the codestream of one frame from encapsulated pixel data (PS3.5 A.4)."""
 
 from __future__ import annotations
 
@@ -16,23 +16,25 @@ from app.dicom.pixels.preview_error import EmptyFrame, PreviewError, over_limit,
 from app.dicom.read.vr import ITEM, SEQUENCE_END
 from app.model.options import DatasetLimits
 
-HEAD = struct.Struct("<HHI")
-STARTS = (b"\xff\xd8", b"\xff\x4f\xff\x51", b"\x00\x00\x00\x0c", b"\xff\x0a")
-"""How a JPEG, JPEG-LS, JPEG 2000 or JPEG XL codestream begins."""
+ITEM_HEADER = struct.Struct("<HHI")
+SIGNATURES = (b"\xff\xd8", b"\xff\x4f\xff\x51", b"\x00\x00\x00\x0c", b"\xff\x0a")
+"""First bytes of a codestream: JPEG and JPEG-LS, JPEG 2000, JP2 or JPEG XL in a container, JPEG XL."""
 
 
 def read_codestream(
     pixels: PixelBytes, dataset: Dataset, frame_index: int, frames: int, limits: DatasetLimits
 ) -> bytes:
-    """Return the joined fragments of one frame; the other frames are not read.
+    """Return the joined fragments of one frame, without reading the other frames.
+
+    The extended offset table is tried first, then the basic one, then the fragments are counted.
 
     Parameters
     ----------
-    pixels : the value of Pixel Data, from the basic offset table on
+    pixels : the value of Pixel Data, starting at the basic offset table
     dataset : holds the extended offset table, if there is one
     frame_index : 0-based
-    frames : number of frames that the data set claims
-    limits : on the fragments that are looked at
+    frames : number of frames that the data set declares
+    limits : on the number of fragments
 
     Raises
     ------
@@ -56,16 +58,16 @@ def read_codestream(
 def frame_offsets(
     pixels: PixelBytes, dataset: Dataset, frames: int, wanted: Sequence[int], limits: DatasetLimits
 ) -> np.ndarray:
-    """Return where every frame begins, so that one can be read later without the data set.
+    """Return the position of every frame, so that single ones can be read later without the data set.
 
     Parameters
     ----------
     pixels, dataset, frames, limits : as for `read_codestream`
-    wanted : 0-based frames for which a table of the data set must hold; it must for the first and last, too
+    wanted : 0-based frames; an offset table is used only if it is right for these, the first and the last
 
     Returns
     -------
-    (n,) little endian uint64: positions in the value of each frame's first item, then of the end of the last
+    (frames + 1,) little endian uint64: position of each frame's first item in the value, then the end
 
     Raises
     ------
@@ -83,7 +85,7 @@ def frame_offsets(
 
 
 def read_fragments(pixels: PixelBytes, begin: int, end: int, limits: DatasetLimits) -> bytes:
-    """Return the joined fragments of the frame between two positions that `frame_offsets` gave.
+    """Return the joined fragments of the frame between two positions returned by `frame_offsets`.
 
     Raises
     ------
@@ -94,68 +96,72 @@ def read_fragments(pixels: PixelBytes, begin: int, end: int, limits: DatasetLimi
 
 
 def _basic_offsets(pixels: PixelBytes) -> tuple[np.ndarray, int]:
-    """Return the basic offset table, and where the first fragment begins."""
-    tag, length = _item_head(pixels, 0)
+    """Return the basic offset table, and the position of the first fragment."""
+    tag, length = _item_header(pixels, 0)
     if tag != ITEM:
         raise unrenderable(PreviewError.BAD_ENCAPSULATION, "the pixel data do not begin with an offset table")
-    data = pixels.read(HEAD.size, length)
+    data = pixels.read(ITEM_HEADER.size, length)
     if len(data) < length:
         raise unrenderable(PreviewError.TRUNCATED_PIXEL_DATA, "the offset table is cut off")
-    return np.frombuffer(data[: length - length % 4], "<u4"), HEAD.size + length
+    return np.frombuffer(data[: length - length % 4], "<u4"), ITEM_HEADER.size + length
 
 
 def _by_offsets(
     pixels: PixelBytes, start: int, offsets: np.ndarray, frame_index: int, frames: int
 ) -> tuple[int, int] | None:
-    """Return from where to where the fragments of a frame lie; None if the table does not hold good."""
+    """Return begin and end of the fragments of a frame; None if the table is wrong."""
     if len(offsets) != frames or frame_index >= frames:
         return None
     begin = start + int(offsets[frame_index])
     end = start + int(offsets[frame_index + 1]) if frame_index + 1 < frames else pixels.size
     if not start <= begin <= end <= pixels.size:
         return None
-    tag = _item_head(pixels, begin)[0] if begin < end else SEQUENCE_END
-    # A frame may have no fragment at all; in a table that was never filled in, every frame would have none.
-    left_out = tag == SEQUENCE_END and offsets[0] < offsets[-1] and bool((offsets[1:] >= offsets[:-1]).all())
-    return (begin, end) if tag == ITEM or left_out else None
+    tag = _item_header(pixels, begin)[0] if begin < end else SEQUENCE_END
+    # A frame may have no fragments, if the table ascends. In a table of zeros, which some writers never fill
+    # in, no frame would have any.
+    no_fragments = (
+        tag == SEQUENCE_END and offsets[0] < offsets[-1] and bool((offsets[1:] >= offsets[:-1]).all())
+    )
+    return (begin, end) if tag == ITEM or no_fragments else None
 
 
 def _by_counting(pixels: PixelBytes, items: Sequence[int], frame_index: int, frames: int) -> Sequence[int]:
-    """Return those of all fragments that are of a frame, by counting or by where codestreams begin."""
+    """Return the fragments of a frame, by counting them or by the signatures of codestreams."""
     starts = _first_fragments(pixels, items, frames)
     if frame_index >= len(starts):
-        raise unrenderable(PreviewError.TRUNCATED_PIXEL_DATA, "fewer frames than the data set claims")
+        raise unrenderable(PreviewError.TRUNCATED_PIXEL_DATA, "fewer frames than the data set declares")
     last = [*starts[frame_index + 1 : frame_index + 2], len(items) - 1][0]
     return items[starts[frame_index] : last + 1]
 
 
 def _first_fragments(pixels: PixelBytes, items: Sequence[int], frames: int) -> Sequence[int]:
-    """Return which of all fragments are the first of a frame."""
+    """Return the indices of the fragments that start a frame."""
     fragments = len(items) - 1
     if frames == 1:
         return range(1)
     if fragments == frames:
         return range(frames)
-    starts = [n for n in range(fragments) if bytes(pixels.read(items[n] + HEAD.size, 4)).startswith(STARTS)]
+    first_bytes = (bytes(pixels.read(items[n] + ITEM_HEADER.size, 4)) for n in range(fragments))
+    starts = [n for n, begin in enumerate(first_bytes) if begin.startswith(SIGNATURES)]
     if len(starts) < frames:
-        empty = (n for n in range(fragments) if items[n + 1] - items[n] == HEAD.size)
+        empty = (n for n in range(fragments) if items[n + 1] - items[n] == ITEM_HEADER.size)
         with_empty = sorted((*starts, *empty))
         starts = with_empty if len(with_empty) == frames else starts
     if not starts:
-        raise unrenderable(PreviewError.BAD_ENCAPSULATION, "the fragments do not say where frames begin")
+        raise unrenderable(PreviewError.BAD_ENCAPSULATION, "the fragments cannot be assigned to frames")
     return starts
 
 
 def _walk(pixels: PixelBytes, offset: int, end: int, most: int) -> Sequence[int]:
-    """Return where the items from `offset` on begin, and where the last one ends."""
+    """Return the positions of the items from `offset`, then the end of the last."""
     items = [offset]
-    while offset + HEAD.size <= end:
-        tag, length = _item_head(pixels, offset)
+    while offset + ITEM_HEADER.size <= end:
+        tag, length = _item_header(pixels, offset)
         if tag == SEQUENCE_END:
             break
         if tag != ITEM:
-            raise unrenderable(PreviewError.BAD_ENCAPSULATION, "something else than an item among fragments")
-        offset += HEAD.size + length
+            raise unrenderable(PreviewError.BAD_ENCAPSULATION, "the fragments are interrupted by other bytes")
+        offset += ITEM_HEADER.size + length
         if offset > pixels.size:
             raise unrenderable(PreviewError.TRUNCATED_PIXEL_DATA, "the last fragment is cut off")
         items.append(offset)
@@ -164,19 +170,19 @@ def _walk(pixels: PixelBytes, offset: int, end: int, most: int) -> Sequence[int]
     return items
 
 
-def _item_head(pixels: PixelBytes, offset: int) -> tuple[int, int]:
-    head = pixels.read(offset, HEAD.size)
-    if len(head) < HEAD.size:
+def _item_header(pixels: PixelBytes, offset: int) -> tuple[int, int]:
+    head = pixels.read(offset, ITEM_HEADER.size)
+    if len(head) < ITEM_HEADER.size:
         raise unrenderable(PreviewError.TRUNCATED_PIXEL_DATA, "the pixel data end inside an item")
-    group, element, length = HEAD.unpack(head)
+    group, element, length = ITEM_HEADER.unpack(head)
     return group << 16 | element, length
 
 
 def _join(pixels: PixelBytes, items: Sequence[int]) -> bytes:
-    """Return the bytes of the fragments, without the heads of their items."""
-    joined = io.BytesIO()  # a join would hold a view of every fragment at once, 480 bytes each
+    """Return the bytes of the fragments, without the headers of their items."""
+    joined = io.BytesIO()  # b"".join would keep a view of every fragment, 480 bytes each
     for begin, end in pairwise(items):
-        joined.write(pixels.read(begin + HEAD.size, end - begin - HEAD.size))
+        joined.write(pixels.read(begin + ITEM_HEADER.size, end - begin - ITEM_HEADER.size))
     if not joined.tell():
         raise EmptyFrame("the frame has no bytes")
     return joined.getvalue()

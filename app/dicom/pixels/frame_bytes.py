@@ -1,7 +1,7 @@
-"""The bytes of single frames: as they are stored, or as Explicit VR Little Endian has them (PS3.18 8.7.3.3).
+"""Return the bytes of single frames, as stored or in Explicit VR Little Endian (PS3.18 8.7.3.3).
 
-A layout says where the frames of an object lie. It is made once, and with it a frame is read without the data
-set: a slide has a hundred thousand frames, and as many items before its pixels.
+A layout records where the frames of an object are. It is computed once; with it a frame is read without
+parsing the data set, because a slide may have 100,000 frames and as many items before its pixel data.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from app.dicom.read.dataset import ObjectDataset
 from app.model.options import DatasetLimits
 
 EXPLICIT_LITTLE = "1.2.840.10008.1.2.1"
-"""Transfer syntax of what is not compressed, for DICOMweb never has Implicit VR or big endian (8.7.3)."""
+"""Transfer syntax of uncompressed frames: DICOMweb never uses Implicit VR or big endian (PS3.18 8.7.3)."""
 
 
 @dataclass(frozen=True, slots=True)
 class FrameLayout:
-    """Where the frames of an object lie.
+    """The position of the frames of an object.
 
-    start, size: the value of the pixel data in the data set's stream. words: it is a string of 16-bit words.
-    in_place: that stream is the object itself, as it is stored. offsets: of encapsulated pixel data, as
-    `frame_offsets` returns them; empty for native ones.
+    start, size: position of the pixel data value in the data set's stream. words: its VR is OW, a string of
+    16-bit words. in_place: the stream is the stored object itself, not inflated. offsets: from
+    `frame_offsets`, for encapsulated pixel data; empty for native ones.
     """
 
     header: ImageHeader
@@ -46,12 +46,12 @@ class FrameLayout:
 
     @property
     def extended_offsets(self) -> bytes:
-        """The Extended Offset Table that the data set could have, empty for native pixel data."""
+        """The layout as an Extended Offset Table, empty for native pixel data."""
         table: np.ndarray = self.offsets[:-1] - self.offsets[:1]
         return table.astype("<u8").tobytes()
 
     def to_bytes(self) -> bytes:
-        """Return the layout as bytes, to be kept; a line of JSON, then the offsets."""
+        """Serialise the layout: a line of JSON, then the offsets."""
         head = {
             "header": asdict(self.header),
             "place": [self.start, self.size, self.words, self.in_place],
@@ -59,22 +59,22 @@ class FrameLayout:
         return orjson.dumps(head) + b"\n" + self.offsets.tobytes()
 
     @classmethod
-    def from_bytes(cls, kept: bytes) -> FrameLayout:
-        """Return the layout that was kept."""
-        head, _, offsets = kept.partition(b"\n")
-        told = orjson.loads(head)
-        start, size, words, in_place = told["place"]
-        header = ImageHeader(**told["header"])
+    def from_bytes(cls, serialised: bytes) -> FrameLayout:
+        """Return the layout that `to_bytes` serialised."""
+        head, _, offsets = serialised.partition(b"\n")
+        fields = orjson.loads(head)
+        start, size, words, in_place = fields["place"]
+        header = ImageHeader(**fields["header"])
         return cls(header, start, size, words, in_place, np.frombuffer(offsets, "<u8"))
 
 
 def frame_layout(dataset: ObjectDataset, wanted: Sequence[int], limits: DatasetLimits) -> FrameLayout:
-    """Find out where the frames of an object lie.
+    """Compute the layout of an object.
 
     Parameters
     ----------
-    dataset : the whole data set; the pixel data may still lie in the file
-    wanted : 0-based frames that are to be read now; `frame_offsets` checks a table by them
+    dataset : the whole data set; the pixel data may still be in the file
+    wanted : 0-based frames that will be read now; `frame_offsets` checks an offset table for them
     limits : on frames, fragments and samples
 
     Raises
@@ -92,18 +92,18 @@ def frame_layout(dataset: ObjectDataset, wanted: Sequence[int], limits: DatasetL
         offsets = np.empty(0, "<u8")
         if has_fragments(dataset, header.keyword):
             if header.transfer_syntax in NATIVE:
-                text = "pixel data in fragments, which the transfer syntax has not"
+                text = "the pixel data are in fragments, which the transfer syntax does not allow"
                 raise unrenderable(PreviewError.BAD_ENCAPSULATION, text)
             offsets = frame_offsets(pixels, dataset, header.frames, wanted, limits)
         return FrameLayout(header, node.offset, node.length, words, not dataset.deflated, offsets)
 
 
 def place_of_frame(layout: FrameLayout, frame_index: int, limits: DatasetLimits) -> tuple[int, int] | None:
-    """Return offset and length in the object of a native frame that can be given away as it lies there.
+    """Return offset and length of a native frame whose bytes in the object can be sent unchanged.
 
     Returns
     -------
-    None where the bytes have to be joined, turned, shifted or inflated first
+    None if the bytes must be joined, swapped, shifted or inflated first
 
     Raises
     ------
@@ -124,15 +124,15 @@ def place_of_frame(layout: FrameLayout, frame_index: int, limits: DatasetLimits)
 def read_frame_bytes(
     layout: FrameLayout, stream: BinaryIO, frame_index: int, native: bool, limits: DatasetLimits
 ) -> tuple[str, bytes]:
-    """Return one frame and the transfer syntax that it is in.
+    """Return the transfer syntax and the bytes of one frame.
 
     Parameters
     ----------
     layout : of the object
-    stream : the bytes that the layout is of
+    stream : the bytes that the layout refers to
     frame_index : 0-based
     native : decode a compressed frame
-    limits : on fragments, and on what a codestream may be made of
+    limits : on fragments, tiles and scans
 
     Raises
     ------
@@ -149,7 +149,7 @@ def read_frame_bytes(
         if not len(layout.offsets):
             return EXPLICIT_LITTLE, read_octets(pixels, header, frame_index)
         if frame_index + 1 >= len(layout.offsets):
-            raise unrenderable(PreviewError.TRUNCATED_PIXEL_DATA, "fewer frames than the data set claims")
+            raise unrenderable(PreviewError.TRUNCATED_PIXEL_DATA, "fewer frames than the data set declares")
         begin, end = map(int, layout.offsets[frame_index : frame_index + 2])
         data = read_fragments(pixels, begin, end, limits)
         if not native:

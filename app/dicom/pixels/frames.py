@@ -1,4 +1,4 @@
-"""One frame out of a data set, without reading or decoding the others."""
+"""Read one frame of a data set, without reading or decoding the others."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ NATIVE = frozenset(
 class Frame:
     """One decoded frame.
 
-    pixels: (rows, columns) or (rows, columns, 3) stored values. photometric: the colour space that the
-    pixels have after decoding. header: the image header of the data set. index: 0-based.
+    pixels: (rows, columns) or (rows, columns, 3) stored values. photometric: their colour space after
+    decoding. header: the image header of the data set. index: 0-based.
     """
 
     pixels: np.ndarray
@@ -45,7 +45,7 @@ def read_frame(dataset: Dataset, frame_index: int, limits: DatasetLimits = DEFAU
 
     Parameters
     ----------
-    dataset : the whole data set with its file meta information; the pixel data may still lie in the file
+    dataset : the whole data set with its file meta information; the pixel data may still be in the file
     frame_index : 0-based
     limits : on samples, frames, fragments and the parts of a codestream
 
@@ -63,7 +63,7 @@ def read_frame(dataset: Dataset, frame_index: int, limits: DatasetLimits = DEFAU
         pixels = pixel_bytes(dataset, header.keyword)
         if header.transfer_syntax in NATIVE:
             if has_fragments(dataset, header.keyword):
-                text = "pixel data in fragments, which the transfer syntax has not"
+                text = "the pixel data are in fragments, which the transfer syntax does not allow"
                 raise unrenderable(PreviewError.BAD_ENCAPSULATION, text)
             return _native_frame(pixels, header, frame_index)
         if header.transfer_syntax not in CODECS and header.transfer_syntax not in BYTEWISE:
@@ -74,7 +74,7 @@ def read_frame(dataset: Dataset, frame_index: int, limits: DatasetLimits = DEFAU
 
 
 def check_size(header: ImageHeader, frame_index: int, limits: DatasetLimits) -> None:
-    """Check, before anything is read, that a frame is there and not too large.
+    """Check that a frame exists and is not too large, before anything is read.
 
     Raises
     ------

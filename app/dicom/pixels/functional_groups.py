@@ -1,4 +1,4 @@
-"""Where an attribute of one frame is found: per frame, shared, or at the root (PS3.3 C.7.6.16)."""
+"""Look up an attribute of one frame: per frame, shared, or at the top level (PS3.3 C.7.6.16)."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ def frame_item(dataset: Dataset, frame_index: int, macro: str, keyword: str) -> 
     dataset : the whole data set
     frame_index : 0-based
     macro : keyword of the functional group's sequence, such as FrameVOILUTSequence
-    keyword : the attribute wanted; an empty one counts as absent
+    keyword : the attribute; an empty one counts as absent
 
     Returns
     -------
-    the item of the frame, else the shared one, else the data set itself, else None
+    the item of the frame, else the shared item, else the data set itself, else None
 
     References
     ----------
@@ -50,7 +50,7 @@ def _candidates(dataset: Dataset, frame_index: int, macro: str) -> Iterator[Data
 
 
 def _nth_item(dataset: Dataset, keyword: str, index: int) -> Dataset | None:
-    """Return one item of a sequence, without reading the others where their lengths allow it."""
+    """Return one item of a sequence, skipping the others if their lengths are defined."""
     found = element_as_it_lies(dataset, keyword)
     if isinstance(found, RawDataElement) and found.VR in (None, "SQ"):
         source, start = _source(dataset, found)
@@ -67,7 +67,7 @@ def _nth_item(dataset: Dataset, keyword: str, index: int) -> Dataset | None:
 
 
 def _source(dataset: Dataset, found: RawDataElement) -> tuple[Source, int]:
-    """Return where the value of a sequence can be read, though it was left in the file, and its position."""
+    """Return a source for the value of a sequence, in memory or in the file, and its position there."""
     node = getattr(dataset, "nodes", {}).get(found.tag)
     if found.value is None and node is not None:
         return Source(cast(Any, dataset).buffer, node.offset + node.length), node.offset
@@ -76,7 +76,7 @@ def _source(dataset: Dataset, found: RawDataElement) -> tuple[Source, int]:
 
 
 def _span(source: Source, position: int, little_endian: bool, index: int) -> tuple[int, int] | None:
-    """Return where an item begins and its length; None if some item does not say how long it is."""
+    """Return position and length of an item; None if an item up to it has an undefined length."""
     head = Struct("<HHI" if little_endian else ">HHI")
     while len(data := source.value(position, head.size)) == head.size:
         group, number, length = head.unpack(data)

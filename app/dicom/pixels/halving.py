@@ -1,4 +1,4 @@
-"""JPEG 2000 frames decoded at a lower resolution: most of the work is in the highest ones."""
+"""Decode JPEG 2000 frames at a lower resolution, because the highest ones cost the most time."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from app.dicom.pixels.codestream import Codestream
 
 
 def halve_j2k(stream: Codestream, halvings: int) -> np.ndarray | None:
-    """Decode all but the highest resolutions, as imagecodecs cannot, and undo Pillow's scaling to bytes.
+    """Decode without the highest resolutions. Pillow is used because imagecodecs cannot do that.
 
     Parameters
     ----------
     stream : the codestream of a frame
-    halvings : resolutions to leave out, at most `stream.levels`
+    halvings : number of resolutions to skip, at most `stream.levels`
 
     Returns
     -------
-    (rows, columns[, 3]) samples, each side 2^-halvings of the frame's, rounded up; None where Pillow cannot
+    (rows, columns[, 3]) samples, each side 2^-halvings of the frame's, rounded up; None if Pillow cannot
     """
     if not _can_be_halved(stream):
         return None
     try:
         samples = _HalvedFile(io.BytesIO(stream.data)).halved(halvings)
     except (OSError, SyntaxError, ValueError):
-        return None  # Pillow is stricter than imagecodecs, which decides
-    bits = 8 * samples.itemsize
+        return None  # Pillow is stricter than imagecodecs, which then decides whether the frame is valid
+    bits = 8 * samples.itemsize  # Pillow scales samples to full bytes and makes them unsigned: undo both
     samples >>= bits - stream.precision
     if not stream.signed:
         return samples
@@ -37,13 +37,13 @@ def halve_j2k(stream: Codestream, halvings: int) -> np.ndarray | None:
 
 
 def clip_overshoot(samples: np.ndarray, stream: Codestream, high_bit: int | None) -> np.ndarray | None:
-    """Clip reduced samples to the bits of the values; return None if the frame has bits set above them.
+    """Clip reduced samples to the range of the values; return None if the frame has bits set above them.
 
     A reduced sample is a weighted mean of the samples around it, with weights that sum to 1. Bits above the
-    values can therefore not be cut off it, but they show: each adds the whole range of the values at least,
-    so the mean leaves the range. Bits below the values change the mean by about one value and need no check.
-    Single pixels and thin lines with such bits may keep the mean in range in dark surroundings. Old overlays
-    are drawn like that, and those are declared: a frame that has them is never reduced.
+    values cannot be masked off a mean, but they are visible in it: each adds at least the whole range of the
+    values, so the mean leaves the range. Bits below the values change the mean by about one value and need no
+    check. The mean may stay in range for single pixels and thin lines with such bits in dark surroundings.
+    Old overlays look like that, but they are declared, and a frame with declared overlays is never reduced.
 
     Parameters
     ----------
@@ -71,10 +71,10 @@ def clip_overshoot(samples: np.ndarray, stream: Codestream, high_bit: int | None
 
 
 def _exceeds(values: np.ndarray, most: int) -> bool:
-    """Return whether samples exceed `most` by more than an edge beside them explains.
+    """Return whether samples exceed `most` by more than a nearby edge explains.
 
-    Some weights of the mean are negative: beside a sharp edge it overshoots, by up to 0.46 of the contrast
-    in text and markers of the greatest value. The filter spans two reduced samples on either side.
+    Some weights of the mean are negative, so it overshoots near a sharp edge: by up to 0.46 of the contrast
+    around text and markers of the maximum value. The filter spans two reduced samples on each side.
     """
     over = values > most
     if not over.any():
@@ -87,14 +87,17 @@ def _exceeds(values: np.ndarray, most: int) -> bool:
 
 
 def _can_be_halved(stream: Codestream) -> bool:
-    """Say whether Pillow keeps the samples: it makes colours 8-bit and unsigned."""
+    """Return whether Pillow preserves the samples: it converts colours to unsigned 8 bits."""
     if stream.components == 1:
         return stream.precision <= 16
     return stream.components == 3 and stream.precision == 8 and not stream.signed
 
 
 class _HalvedFile(Jpeg2KImageFile):
-    """Pillow's own `reduce` rounds sizes to the nearest, where JPEG 2000 rounds up (ISO 15444-1 B-15)."""
+    """A JPEG 2000 file decoded at a lower resolution.
+
+    Pillow's own `reduce` rounds sizes to the nearest integer, while JPEG 2000 rounds up (ISO 15444-1 B-15).
+    """
 
     def halved(self, times: int) -> np.ndarray:
         tile = self.tile[0]

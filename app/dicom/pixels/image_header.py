@@ -1,4 +1,4 @@
-"""The image header: what the data set says about its pixels (PS3.3 C.7.6.3)."""
+"""The image header: the description of the pixels in the data set (PS3.3 C.7.6.3)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PIXEL_KEYWORDS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 
 @dataclass(frozen=True, slots=True)
 class ImageHeader:
-    """Size, sample layout and encoding of the frames. `photometric` is as the data set says it."""
+    """Size, sample layout and encoding of the frames. `photometric` is as declared, before any decoding."""
 
     keyword: str
     rows: int
@@ -32,17 +32,17 @@ class ImageHeader:
 
     @property
     def little_endian(self) -> bool:
-        """Byte order of native pixels."""
+        """Whether native pixels are little endian."""
         return self.transfer_syntax != ExplicitVRBigEndian
 
     @property
     def pixels(self) -> int:
-        """Pixels of one frame."""
+        """Number of pixels in one frame."""
         return self.rows * self.columns
 
 
 def read_header(dataset: Dataset) -> ImageHeader:
-    """Read the image header, filling what is missing with the only sensible value.
+    """Read the image header; missing elements get their only sensible value.
 
     Parameters
     ----------
@@ -90,7 +90,7 @@ def pixel_keyword(dataset: Dataset) -> str | None:
 
 def _check(header: ImageHeader) -> None:
     if not (1 <= header.rows <= 0xFFFF and 1 <= header.columns <= 0xFFFF):
-        raise unrenderable(PreviewError.BAD_IMAGE_HEADER, "rows or columns missing")
+        raise unrenderable(PreviewError.BAD_IMAGE_HEADER, "rows or columns are missing or out of range")
     if header.samples not in (1, 3):
         raise unrenderable(PreviewError.BAD_IMAGE_HEADER, "samples per pixel is neither 1 nor 3")
     if header.bits_allocated not in (1, 8, 16, 32, 64):
@@ -102,7 +102,7 @@ def _check(header: ImageHeader) -> None:
 
 
 def _has_pixels(dataset: Dataset, keyword: str) -> bool:
-    # Asks without reading: pixel data may have been left in the file.
+    # Checks the length without reading, because pixel data may have been left in the file.
     if keyword not in dataset:
         return False
     found = element_as_it_lies(dataset, keyword)
@@ -111,9 +111,9 @@ def _has_pixels(dataset: Dataset, keyword: str) -> bool:
 
 
 def transfer_syntax(dataset: Dataset) -> str:
-    """Return the UID of the transfer syntax, by the encoding as read where none or a wrong one is given.
+    """Return the UID of the transfer syntax; if it is missing or wrong, one that fits the detected encoding.
 
-    Pixels lie in the byte order of the data set around them.
+    Native pixels have the byte order of the data set, whatever the file meta information declares.
     """
     meta = getattr(dataset, "file_meta", None)
     implicit, little_endian = dataset.original_encoding

@@ -1,4 +1,4 @@
-"""Uncompressed frames: where one begins, and bytes to cells of BitsAllocated bits (PS3.5 8.1)."""
+"""Read uncompressed frames: locate one, and split its bytes into cells of BitsAllocated bits (PS3.5 8.1)."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ SUBSAMPLED = ("YBR_FULL_422", "YBR_PARTIAL_422")
 
 
 def frame_bits(header: ImageHeader) -> int:
-    """Return the bits that one native frame takes; frames follow each other without padding."""
+    """Return the size of one native frame in bits; there is no padding between frames."""
     return header.pixels * header.samples * header.bits_allocated
 
 
 def frame_span(size: int, header: ImageHeader, frame_index: int) -> tuple[int, int]:
-    """Return where one native frame lies in a value of `size` bytes: its first bit and its length in bits.
+    """Return the first bit and the length in bits of one native frame in a value of `size` bytes.
 
     References
     ----------
-    PS3.5 8.1.1 (one-bit frames are packed across their borders), 8.2 (YBR_FULL_422)
+    PS3.5 8.1.1 (one-bit frames are packed without padding between them), 8.2 (YBR_FULL_422)
     """
     paired = _paired_lines(size, header)
     bits = frame_bits(header) if paired is None else 32 * paired[0] * -(-paired[1] // 2)
@@ -29,7 +29,7 @@ def frame_span(size: int, header: ImageHeader, frame_index: int) -> tuple[int, i
 
 
 def read_octets(pixels: PixelBytes, header: ImageHeader, frame_index: int) -> bytes:
-    """Return the bytes of one native frame as Explicit VR Little Endian has them, from a bit of its own on.
+    """Return one native frame in Explicit VR Little Endian; a one-bit frame is shifted to a byte boundary.
 
     Raises
     ------
@@ -55,7 +55,7 @@ def read_octets(pixels: PixelBytes, header: ImageHeader, frame_index: int) -> by
 
 
 def read_native(pixels: PixelBytes, header: ImageHeader, frame_index: int) -> np.ndarray:
-    """Return the cells of one native frame; the others are neither read nor copied.
+    """Return the cells of one native frame, without reading or copying the others.
 
     Parameters
     ----------
@@ -73,7 +73,7 @@ def read_native(pixels: PixelBytes, header: ImageHeader, frame_index: int) -> np
 
     References
     ----------
-    PS3.5 8.1.1 and D (cells; one-bit frames are packed across their borders), 8.2 (YBR_FULL_422)
+    PS3.5 8.1.1 and D (cells; one-bit frames are packed without padding), 8.2 (YBR_FULL_422)
     """
     paired = _paired_lines(pixels.size, header)
     first_bit, bits = frame_span(pixels.size, header, frame_index)
@@ -89,14 +89,14 @@ def read_native(pixels: PixelBytes, header: ImageHeader, frame_index: int) -> np
 def cells_from_bytes(
     data: np.ndarray, header: ImageHeader, *, planar: bool, skip_bits: int = 0
 ) -> np.ndarray:
-    """Shape the bytes of one frame into cells.
+    """Convert the bytes of one frame to an array of cells.
 
     Parameters
     ----------
-    data : (n,) uint8, the frame and no more, in the byte order of the transfer syntax
+    data : (n,) uint8, exactly the frame, in the byte order of the transfer syntax
     header : layout of the frame
-    planar : all of one component, then all of the next
-    skip_bits : bits of the byte before a one-bit frame begins
+    planar : the components are stored as separate planes
+    skip_bits : bits in the first byte that belong to the frame before; one-bit frames only
 
     Returns
     -------
@@ -120,9 +120,9 @@ def stored_values(cells: np.ndarray, header: ImageHeader, high_bit: int | None) 
 
     Parameters
     ----------
-    cells : cells of a frame, or what a decoder made of them
+    cells : cells of a frame, or decoded samples
     header : BitsStored and PixelRepresentation
-    high_bit : where the values lie in the cells; None if a decoder made values of them, which lie lowest
+    high_bit : most significant bit of the value in a cell; None if a decoder returned plain values
 
     Returns
     -------
@@ -162,10 +162,11 @@ def _bytes(pixels: PixelBytes, begin: int, end: int, *, swap: bool, header: Imag
 
 
 def _paired_lines(size: int, header: ImageHeader) -> tuple[int, int] | None:
-    """Return in how many lines of how many pixels 4:2:2 is stored as pairs, None if every sample is stored.
+    """Return the lines and pixels per line of a 4:2:2 frame stored as pairs, None if it has every sample.
 
-    Some writers say 4:2:2 and store every sample. Where columns are odd, which the standard forbids, each
-    row is filled up to a pair or pairs run on into the next row: only the length tells.
+    Some writers declare 4:2:2 and store every sample. For an odd number of columns, which the standard
+    forbids, writers either pad each row to a pair or let pairs continue in the next row. Only the length of
+    the value shows which.
     """
     if header.photometric not in SUBSAMPLED or header.samples != 3 or header.bits_allocated != 8:
         return None
@@ -178,7 +179,7 @@ def _paired_lines(size: int, header: ImageHeader) -> tuple[int, int] | None:
 
 
 def _expand_422(data: np.ndarray, header: ImageHeader, lines: int, length: int) -> np.ndarray:
-    """Give both pixels of a pair their common colour differences: Y Y Cb Cr becomes Y Cb Cr twice."""
+    """Repeat the shared colour differences for both pixels of a pair: Y1 Y2 Cb Cr -> Y1 Cb Cr, Y2 Cb Cr."""
     pairs = data.reshape(lines, -1, 4)
     cells = np.empty((*pairs.shape[:2], 2, 3), np.uint8)
     cells[..., 0] = pairs[..., :2]

@@ -1,4 +1,4 @@
-"""The bytes of the pixel data, in memory or left where they are, read by ranges."""
+"""Access to the bytes of the pixel data, in memory or in the object, by ranges."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from app.dicom.read.vr import UNDEFINED
 
 @dataclass(frozen=True, slots=True)
 class PixelBytes:
-    """A value of `size` bytes, either `memory` or `size` bytes of `stream` from `start` on.
+    """A value of `size` bytes, either in `memory` or in `stream` from `start`.
 
-    words: the value is a string of 16-bit words (OW), which big endian files keep with their bytes swapped.
-    fragments: where in the value the items of its fragments begin and the last one ends, empty if unknown.
+    words: the value is a string of 16-bit words (OW), whose bytes are swapped in big endian files. fragments:
+    positions of the fragments' items in the value, then the end of the last; empty if unknown.
     """
 
     size: int
@@ -30,7 +30,7 @@ class PixelBytes:
     fragments: Sequence[int] = ()
 
     def read(self, offset: int, length: int) -> memoryview:
-        """Return `length` bytes from `offset`, fewer where the value ends.
+        """Return `length` bytes from `offset`, fewer at the end of the value.
 
         Parameters
         ----------
@@ -45,7 +45,7 @@ class PixelBytes:
 
 
 def pixel_bytes(dataset: Dataset, keyword: str) -> PixelBytes:
-    """Return the bytes of an element without reading what was left in the file.
+    """Return access to the bytes of an element; a value left in the file is not read yet.
 
     Parameters
     ----------
@@ -57,7 +57,7 @@ def pixel_bytes(dataset: Dataset, keyword: str) -> PixelBytes:
     Unrenderable : no_pixel_data
     """
     found = element_as_it_lies(dataset, keyword)
-    # Implicit VR is little endian, where it does not matter whether the value is made of words.
+    # Implicit VR has no VR to check, but words matter only in big endian, which is always explicit.
     words = found is not None and found.VR == "OW"
     if isinstance(found, RawDataElement) and found.value is None:
         node = getattr(dataset, "nodes", {}).get(found.tag)
@@ -71,6 +71,6 @@ def pixel_bytes(dataset: Dataset, keyword: str) -> PixelBytes:
 
 
 def has_fragments(dataset: Dataset, keyword: str) -> bool:
-    """Tell whether an element was read as fragments: its length is not said (PS3.5 A.4)."""
+    """Return whether an element consists of fragments: its length is undefined (PS3.5 A.4)."""
     found = element_as_it_lies(dataset, keyword)
     return isinstance(found, RawDataElement) and found.length == UNDEFINED

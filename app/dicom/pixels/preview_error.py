@@ -1,4 +1,4 @@
-"""Why there is no preview: the codes that end in the column `preview_error`."""
+"""Reasons for a missing preview: the codes of the column `preview_error`."""
 
 from __future__ import annotations
 
@@ -55,30 +55,30 @@ class PreviewError(StrEnum):
 
 
 class DecodeFailed(Unrenderable):
-    """A decoder refused the frame, or rendering stumbled over something no rule foresaw."""
+    """A decoder refused the frame, or rendering failed in a way that has no code of its own."""
 
     code = PreviewError.DECODE_FAILED.value
 
 
 class EmptyFrame(Unrenderable):
-    """The frame has no bytes at all, as a tile that a scanner left out."""
+    """The frame has no bytes, such as a tile that a scanner left out."""
 
     code = PreviewError.TRUNCATED_PIXEL_DATA.value
 
 
 def unrenderable(code: PreviewError, text: str) -> Unrenderable:
-    """Return the error to raise for `code`; `text` names the fault and never a value."""
+    """Return the error to raise for `code`; `text` names the fault, never a value of the data set."""
     return Unrenderable(text, code=code.value)
 
 
 def over_limit(text: str, limit: int) -> Unrenderable:
-    """Return the error to raise past a limit; `text` ends in the name of the setting."""
+    """Return the error to raise above a limit; `text` ends with the name of the setting."""
     return unrenderable(PreviewError.LIMIT_EXCEEDED, f"{text} ({limit})")
 
 
 @contextmanager
 def rendering() -> Iterator[None]:
-    """Turn whatever goes wrong inside into Unrenderable, so that a bad frame never loses its metadata."""
+    """Convert every failure inside to Unrenderable, so that a bad frame never loses the metadata."""
     try:
         with permanent(DecodeFailed):
             yield

@@ -1,4 +1,4 @@
-"""One frame, decoded no larger than a preview needs it."""
+"""Decode one frame at the lowest resolution that a preview needs."""
 
 from __future__ import annotations
 
@@ -14,31 +14,31 @@ from app.dicom.pixels.image_header import read_header
 from app.dicom.pixels.pixel_bytes import pixel_bytes
 from app.model.options import DatasetLimits
 
-BIG = 1 << 20
-"""Pixels of a picture from which on it is worth it: reduced frames lack a little of the detail."""
+MIN_PIXELS = 1 << 20
+"""Smaller pictures are decoded whole, because reduced frames lose a little detail."""
 HEADROOM = 1.4
-"""How much larger than wanted a frame is decoded: low resolutions are jagged until they are made smaller."""
+"""Minimum size of a reduced frame relative to the preview: scaling it down hides its jagged edges."""
 
 
 def read_reduced(
     dataset: Dataset, frame_index: int, scale: float, limits: DatasetLimits, picture_pixels: int = 0
 ) -> Frame:
-    """Read a frame, halved while it is decoded as often as that leaves it larger than it is wanted.
+    """Read a frame, halved during decoding as often as possible while it stays larger than the preview.
 
-    JPEG 2000 holds its resolutions one after the other, so a small preview need not decode the big ones.
+    JPEG 2000 stores its resolutions separately, so a small preview need not decode the highest ones.
 
     Parameters
     ----------
     dataset : the whole data set with its file meta information
     frame_index : 0-based
-    scale : rows of the preview by rows of the frame; below about a third of a big one there is a lot to save
-    limits : as for `read_frame`, of the whole frame
-    picture_pixels : of the slide that the frame is a tile of: small tiles cost much too where there are many
+    scale : rows of the preview / rows of the frame; halving starts at about a third
+    limits : as for `read_frame`, applied to the whole frame
+    picture_pixels : size of the slide if the frame is a tile: many small tiles are expensive too
 
     Returns
     -------
-    Frame whose `pixels` have the rows and columns of its header or 2^-n of them, rounded up; they then lie
-    less than a third of a pixel of the preview to the upper left
+    Frame whose `pixels` have the rows and columns of its header, or 2^-n of them, rounded up. Reduced pixels
+    are shifted to the upper left by less than a third of a preview pixel
 
     Raises
     ------
@@ -49,10 +49,10 @@ def read_reduced(
     ISO 15444-1 5.3 (resolution levels)
     """
     header = read_header(dataset)
-    big = max(header.pixels, picture_pixels) >= BIG
+    big = max(header.pixels, picture_pixels) >= MIN_PIXELS
     halvings = max(0, int(math.log2(1 / (HEADROOM * scale)))) if big else 0
     codec = CODECS.get(header.transfer_syntax)
-    # The mean of two palette indices, or of two segment numbers, is the number of something else.
+    # Never average palette indices or segment numbers: the mean is the number of something else.
     numbered = header.photometric == "PALETTE COLOR" or text(dataset, "SegmentationType") == "LABELMAP"
     if not halvings or numbered or codec is None or codec.halve is None:
         return read_frame(dataset, frame_index, limits)

@@ -1,1 +1,1 @@
-"""From bytes to a data set: where each element lies, every length checked."""
+"""Parse bytes into a data set: locate every element and check every length."""

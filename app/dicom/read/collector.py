@@ -1,4 +1,4 @@
-"""The garbage collector, held back while a data set is read."""
+"""Pause the garbage collector while a data set is read."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def collector_paused() -> Iterator[None]:
-    """Let the collector rest: over a data set of many items it runs again and again, and all are alive."""
+    """Disable garbage collection: building many items triggers it again and again, and all are alive."""
     enabled = gc.isenabled()
     gc.disable()
     try:

@@ -1,4 +1,4 @@
-"""A data set from the bytes of an object: recognised, checked to its end, large values left in place."""
+"""Parse an object into a data set: detect the format, check it to its end, leave large values in place."""
 
 from __future__ import annotations
 
@@ -32,25 +32,25 @@ from app.model.options import DEFAULT_LIMITS, DatasetLimits
 from app.model.values import Content
 
 DEFERRED = 1 << 16
-"""Values longer than this stay in the object until they are asked for; in bytes."""
+"""Bytes; longer values stay in the object until they are accessed."""
 DEFERRED_SEQUENCE = 16 << 20
-"""The same for sequences; in bytes."""
-INFLATED_AT_ONCE, PACKED_AT_ONCE = 1 << 20, 1 << 16
+"""The same for sequences."""
+INFLATED_CHUNK, DEFLATED_CHUNK = 1 << 20, 1 << 16
 RATIO_FROM = 32 << 20
-"""A deflated data set may inflate to that many bytes by any ratio."""
+"""Bytes; `limits.inflated_ratio` is checked only for data sets that inflate to more than this."""
 
-# pydicom's warnings quote values of the data set; this room speaks for it. (app/telemetry/log.py
-# mutes its log.)
+# pydicom's warnings quote values of the data set, which must not reach a log; this package has warnings of
+# its own. (app/telemetry/log.py mutes pydicom's logger.)
 warnings.filterwarnings("ignore", module=r"pydicom(\.|$)")
 config.settings.reading_validation_mode = config.IGNORE
 
 
 class ObjectDataset(FileDataset):
-    """A data set as read from an object.
+    """A data set as read from an object. If a tag occurs twice, the last element counts.
 
-    nodes: tag -> where the value lies in `buffer` and how it was read; only for elements not changed since.
-    faults: tag and code of what is not written as it should be. Of a tag that occurs twice the last counts.
-    deflated: positions are then those in the inflated stream, not in the object.
+    nodes: tag -> position of the value in `buffer`, and how it was read; only for elements not changed since.
+    faults: tag and code of every deviation from the standard. deflated: positions refer to the inflated
+    stream, not to the object.
     """
 
     nodes: dict[int, Node]
@@ -61,17 +61,17 @@ class ObjectDataset(FileDataset):
 def read_dataset(
     content: Content, limits: DatasetLimits = DEFAULT_LIMITS, frame_offsets: bytes = b""
 ) -> ObjectDataset:
-    """Return the data set of an object whose elements all lie inside it.
+    """Read a complete data set.
 
-    Values over 64 KiB and sequences over 16 MiB are not read: their element holds None, and pydicom reads
-    them from `buffer` when asked. frame_offsets: the Extended Offset Table that the data set should have, as
-    it was found out before; then the fragments of the frames are not visited.
+    Values over 64 KiB and sequences over 16 MiB are deferred: their element holds None, and pydicom reads
+    them from `buffer` on access. frame_offsets: Extended Offset Table of the pixel data from an earlier read;
+    it replaces the scan of the fragments.
 
     Raises
     ------
     NotDicom : the bytes are not DICOM
-    BadDataset : cut off (code `truncated`), or not made as PS3.5 says
-    LimitExceeded : it is nested too deep, has too many elements or fragments, or inflates to too much
+    BadDataset : truncated (code `truncated`), or not encoded as PS3.5 requires
+    LimitExceeded : nested too deeply, too many elements or fragments, or inflates to too many bytes
 
     References
     ----------
@@ -85,9 +85,9 @@ def read_dataset(
 def read_head(
     content: Content, limits: DatasetLimits = DEFAULT_LIMITS
 ) -> tuple[ObjectDataset, PermanentError | None]:
-    """Return the data set up to the first fault that costs the object, and that fault, None if there is none.
+    """Read up to the first fatal fault; return the data set and that fault, None for an intact object.
 
-    Raises NotDicom, BadDataset or LimitExceeded, as `read_dataset`, where nothing could be read.
+    Raises NotDicom, BadDataset or LimitExceeded, as `read_dataset`, if no element can be read.
     """
     with permanent(BadDataset), collector_paused():
         return _read(open_source(content), limits, may_be_broken=True)
@@ -113,13 +113,15 @@ def _read(
     scanner = Scanner(source, little, limits, frame_offsets)
     nodes, fault = scanner.scan_head(start, source.size, implicit)
     fault = cut or fault
-    # Before anything is made of the nodes: of a million elements that would take hundreds of MiB.
+    # Refuse before building elements: for a million of them that takes hundreds of MiB.
     if fault is not None and not (nodes and may_be_broken):
         raise fault
+    # Group 0002 belongs in the file meta information only (PS3.10 7.1).
     if misplaced := [(node.tag, "misplaced") for node in nodes if node.tag >> 16 == 2]:
         faults += misplaced
         nodes = [node for node in nodes if node.tag >> 16 != 2]
-    # pydicom would ask the stream for a name, which not every one has, and open that file again.
+    # An empty stream for now: pydicom would ask ours for a file name, which not every stream has, and reopen
+    # that file.
     dataset = ObjectDataset(io.BytesIO(), _elements(source, nodes, little), None, meta, implicit, little)
     dataset.buffer, dataset.fileobj_type = source.stream, type(source.stream)
     dataset.preamble = head[:128] if magic == 132 else None
@@ -139,10 +141,10 @@ def _read(
 def _file_meta(
     source: Source, start: int, limits: DatasetLimits
 ) -> tuple[FileMetaDataset, int, list[tuple[int, str]]]:
-    """Return group 0002, where the data set begins, and what is wrong.
+    """Return group 0002, the position of the data set, and the faults.
 
-    The group length is not believed, it often lies. Of elements that occur twice the first holds: some
-    programs put their own file meta information before what the file had.
+    The group length is ignored because it is often wrong. If an element occurs twice, the first counts: some
+    programs prepend their own file meta information to the file's.
     """
     if source.value(start, 2) != b"\x02\x00":
         return FileMetaDataset(), start, []
@@ -160,16 +162,16 @@ def _duplicates(nodes: list[Node]) -> list[tuple[int, str]]:
 
 
 def _encoding(first: bytes, syntax: str) -> tuple[bool, bool]:
-    """Return (implicit, little) by the first element, which knows better than the file meta information."""
+    """Return (implicit, little endian), by the first element; file meta information may be wrong."""
     big = syntax == ExplicitVRBigEndian
     if int.from_bytes(first[:2], "little" if big else "big") == 0x0008:
-        big = not big  # group 0008 read in the wrong order would be 0800, which does not exist
+        big = not big  # in the declared byte order the group would be 0800, which does not exist
     explicit = first[4:6].isalpha() and first[4:6].isupper()
     return (syntax == ImplicitVRLittleEndian if len(first) < 8 else not explicit), not big
 
 
 def _plausible(first: bytes, implicit: bool, little: bool) -> bool:
-    """Say whether bytes without file meta information begin as a data set or an ACR-NEMA message does."""
+    """Return whether bytes without file meta information start like a data set or an ACR-NEMA message."""
     if len(first) < 8:
         return False
     group, number = unpack("<HH" if little else ">HH", first[:4])
@@ -179,15 +181,15 @@ def _plausible(first: bytes, implicit: bool, little: bool) -> bool:
 
 
 def _inflate(source: Source, start: int, limits: DatasetLimits) -> tuple[bytes, BadDataset | None]:
-    """Return the deflated data set from `start` on, or as much as there is of it, and the fault.
+    """Inflate from `start`; return the data, as far as it goes, and the fault if the stream is truncated.
 
-    A stream with a zlib header is taken too.
+    A stream with a zlib header, which the standard does not allow, is accepted too.
     """
     for bits in (-zlib.MAX_WBITS, zlib.MAX_WBITS):
         unpacker, inflated = zlib.decompressobj(bits), io.BytesIO()
         try:
-            for position in range(start, source.size, PACKED_AT_ONCE):
-                packed = source.value(position, min(PACKED_AT_ONCE, source.size - position))
+            for position in range(start, source.size, DEFLATED_CHUNK):
+                packed = source.value(position, min(DEFLATED_CHUNK, source.size - position))
                 for plain in _inflate_piece(unpacker, packed):
                     inflated.write(plain)
                     _check_inflated(inflated.tell(), source.size - start, limits)
@@ -200,17 +202,17 @@ def _inflate(source: Source, start: int, limits: DatasetLimits) -> tuple[bytes, 
 
 
 def _inflate_piece(unpacker: zlib._Decompress, packed: bytes) -> Iterator[bytes]:
-    """Yield what a piece inflates to."""
+    """Inflate one chunk of input, in chunks of output."""
     full = True
     while (packed or full) and not unpacker.eof:
-        plain = unpacker.decompress(packed, INFLATED_AT_ONCE)
+        plain = unpacker.decompress(packed, INFLATED_CHUNK)
         yield plain
-        # Bytes may be left inside the unpacker when it filled all that it was given.
-        packed, full = unpacker.unconsumed_tail, len(plain) == INFLATED_AT_ONCE
+        # After a full output chunk zlib may still hold output, even with no input left.
+        packed, full = unpacker.unconsumed_tail, len(plain) == INFLATED_CHUNK
 
 
 def _check_inflated(inflated: int, packed: int, limits: DatasetLimits) -> None:
-    """Raise LimitExceeded if so many bytes are too much, or too much for what they are packed in."""
+    """Raise LimitExceeded if the inflated size or the ratio is over its limit."""
     most, ratio = limits.inflated_bytes, limits.inflated_ratio
     if inflated > most:
         raise LimitExceeded(f"the data set inflates to more than limits.inflated_bytes ({most})")
@@ -219,11 +221,11 @@ def _check_inflated(inflated: int, packed: int, limits: DatasetLimits) -> None:
 
 
 def _elements(source: Source, nodes: list[Node], little: bool) -> dict[BaseTag, DataElement | RawDataElement]:
-    """Return the elements as pydicom keeps them until they are asked for."""
+    """Return raw elements, which pydicom converts on access."""
     elements: dict[BaseTag, DataElement | RawDataElement] = {}
     for node in nodes:
         deferred = node.length > (DEFERRED_SEQUENCE if node.vr == "SQ" else DEFERRED)
-        # pydicom reads a deferred value only if it meets the same VR again.
+        # pydicom rereads the header of a deferred value and refuses a VR other than the one written there.
         vr = "SQ" if node.vr == "SQ" else node.written if deferred or not node.written else node.vr
         length = UNDEFINED if node.undefined else node.length
         value = None if deferred else source.value(node.offset, node.length)
@@ -234,7 +236,7 @@ def _elements(source: Source, nodes: list[Node], little: bool) -> dict[BaseTag, 
 
 
 def text_of(dataset: Dataset, tag: int) -> str:
-    """Return the text of an element without converting it, which pydicom would do for good."""
+    """Return the text of an element without access through pydicom, which would replace the raw element."""
     element = dataset.get_item(tag)
     value = element.value if isinstance(element, RawDataElement) else None
     return (value or b"").decode("latin-1").strip(" \0")

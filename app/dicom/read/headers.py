@@ -1,7 +1,8 @@
-"""Headers of elements, items and delimiters (PS3.5 7.1, 7.5), also those written in a wrong form.
+"""Headers of elements, items and delimiters (PS3.5 7.1, 7.5), including malformed ones.
 
-An explicit element among implicit ones, an implicit one among explicit ones, two bytes of length where the VR
-has four or the other way round, a VR that is none: the form that fits what follows the value is taken.
+Malformed: an explicit element among implicit ones or the reverse, a length of two bytes where the VR has four
+or the reverse, an unknown VR. Every interpretation is tried; the one whose value is followed by a plausible
+element is chosen.
 """
 
 from __future__ import annotations
@@ -10,21 +11,21 @@ from collections.abc import Callable
 from struct import Struct
 from typing import Any, NamedTuple
 
-from app.dicom.read.byte_reader import MOST, Source
+from app.dicom.read.byte_reader import MAX_READ, Source
 from app.dicom.read.vr import ITEM, ITEM_END, SEQUENCE_END, SHORT, UNDEFINED, VRS, public_vr
 from app.model.errors import BadDataset
 
-LEAST_VR = 0x4141
-"""The least length that two capital letters make where a length should be."""
+MIN_VR_AS_LENGTH = 0x4141
+"""The smallest length that is a VR in disguise: "AA", two capital letters read as a number."""
 MAX_SEARCHED = 16 << 20
-"""Bytes in which the end of a value of unknown length is looked for."""
+"""Bytes to search for the end of a value of undefined length."""
 
 
 Unpack = Callable[[bytes, int], tuple[Any, ...]]
 
 
 class Order(NamedTuple):
-    """How headers are read in one byte order, and how items and the end of a sequence begin."""
+    """Unpackers for headers in one byte order, and the first bytes of an item and of a sequence end."""
 
     implicit: Unpack
     explicit: Unpack
@@ -44,7 +45,7 @@ LITTLE_STARTS = (LITTLE.item, LITTLE.sequence_end)
 
 
 class Header(NamedTuple):
-    """The header of an element: the VR as written, None if there is none, and where the value lies."""
+    """The header of an element: the VR as written (None if implicit), and the position of the value."""
 
     tag: int
     written: str | None
@@ -56,7 +57,8 @@ class Header(NamedTuple):
 class Headers:
     """Reads headers; positions are offsets in the object.
 
-    `odd` is the position of the last header whose VR is none, or whose reserved bytes are not zero.
+    `odd` is the position of the last header with an unknown VR or with reserved bytes other than zero.
+    `searched` is the range in which `find_end` found no delimiter.
     """
 
     def __init__(self, source: Source, little: bool) -> None:
@@ -64,7 +66,7 @@ class Headers:
         self.turn(little)
 
     def turn(self, little: bool) -> None:
-        """Read in this byte order from now on."""
+        """Switch the byte order."""
         self.little = little
         self.implicit, self.explicit, self.long, *self.starts = LITTLE if little else BIG
 
@@ -93,7 +95,7 @@ class Headers:
         return group << 16 | number, vr, self.long(source.data, at + 8)[0], position + 12
 
     def forms(self, position: int, implicit: bool) -> list[Header]:
-        """Return what a header can mean, the likeliest first."""
+        """Return every interpretation of a header, the most likely first."""
         at = self.source.need(position, 12)
         data = self.source.data[at : at + 12]
         group, number, code, size = self.explicit(data, 0)
@@ -107,26 +109,27 @@ class Headers:
             return [plain, short, *long]
         if vr is None and size:
             return [short, *long, plain]
-        # A VR of the long form that had the short one would be empty: a cut value must not look like that.
+        # A VR of the long form read in the short form has the length 0 (the reserved bytes). That is not
+        # offered, because a truncated value would then pass for an empty one.
         explicit = [short, *long] if vr in SHORT else [*long, short] if size or vr is None else long
-        # No length is odd, and where two letters stand for one it nearly always would be.
+        # Lengths are even; a VR that is read as part of a length mostly makes it odd.
         return [plain, *explicit] if implicit and not plain.length & 1 else [*explicit, plain]
 
     def is_inside(self, form: Header, end: int) -> bool:
-        """Say whether a value ends before what it is in does; one without a length must begin as an item."""
+        """Return whether a value ends inside its parent; one of undefined length must start with an item."""
         if form.length == UNDEFINED:
             return form.offset < end and self.begins_item(form.offset)
         return form.offset + form.length <= end
 
     def fits(self, form: Header, end: int) -> bool:
-        """Say whether another element, item or delimiter follows a value, or the `end` of what it is in."""
+        """Return whether the value is followed by an element, an item, a delimiter or the parent's `end`."""
         if form.length == UNDEFINED:
             return self.is_inside(form, end)
         after = form.offset + form.length
         return after == end or (after < end and self.goes_on(after, end, form.tag))
 
     def goes_on(self, position: int, end: int, tag: int) -> bool:
-        """Say whether what begins at a position can follow the element `tag`."""
+        """Return whether the bytes at a position can be an element or delimiter after the element `tag`."""
         data = self.source.value(position, 8)
         if position + 8 > end or len(data) < 8:
             return False
@@ -143,7 +146,7 @@ class Headers:
         return bool(known and inside)
 
     def written_long(self, position: int, tag: int, vr: str, end: int) -> Header | None:
-        """Return the header of the empty element before, if its length has four bytes where two should be."""
+        """Reread the header of an empty element: its length may have four bytes where two are right."""
         if vr not in SHORT or self.source.value(position - 2, 2) != b"\0\0":
             return None
         data = self.source.value(position, 4)
@@ -151,21 +154,21 @@ class Headers:
         return form if form is not None and form.length and self.fits(form, end) else None
 
     def begins_item(self, offset: int) -> bool:
-        """Say whether the value at `offset` can be the items of a sequence."""
+        """Return whether the value at `offset` can be a sequence of items."""
         begin = self.source.value(offset, 4)
         return begin in self.starts or (not self.little and begin in LITTLE_STARTS)
 
     def find_end(self, position: int, end: int) -> int | None:
-        """Return where the next delimiter of a sequence begins, None if it is not near.
+        """Return the position of the next sequence delimiter, None if there is none within 16 MiB.
 
-        Where there is none is kept: nobody looks twice.
+        The range searched in vain is remembered, so repeated calls stay linear in the size of the object.
         """
         delimiter, start = self.starts[1] + bytes(4), position
         end = min(end, position + MAX_SEARCHED)
         if self.searched[0] <= position:
             position = max(position, self.searched[1] - 7)
         while position + 8 <= end:
-            piece = self.source.value(position, min(end - position, MOST))
+            piece = self.source.value(position, min(end - position, MAX_READ))
             if (found := piece.find(delimiter)) >= 0:
                 return position + found
             position += max(1, len(piece) - 7)
@@ -175,5 +178,5 @@ class Headers:
         return None
 
     def broken(self, text: str, end: int) -> BadDataset:
-        """Return the error: the object ended, or only the sequence around it."""
+        """Return the error; its code is `truncated` if the whole object ends there, not just a sequence."""
         return BadDataset(text, code="truncated" if end >= self.source.size else None)

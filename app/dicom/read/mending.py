@@ -1,28 +1,28 @@
-"""Headers, lengths and delimiters that are wrong: one optional value must not cost the object.
+"""Recover from wrong headers, lengths and delimiters: one broken optional value must not lose the object.
 
-Three ideas, all off the ordinary path and linear in the size of the object:
+Three strategies, all off the fast path and linear in the size of the object:
 
-form: an element may be written in another form than its neighbours. The form that fits what follows is taken.
-ends: what is read shows where items and sequences end, better than their lengths and delimiters do. One that
-ends too early goes on, one without an end ends at what does not belong to it.
-loss: what cannot be read still costs no more than the item or sequence around it, whose end is known.
+form: an element may be encoded in another form than its neighbours. Choose the form that fits what follows.
+ends: contents show more reliably than lengths and delimiters where items and sequences end. Extend one whose
+length is too short; end one without a delimiter at the first element that cannot belong to it.
+loss: skip what cannot be read, at most the innermost item or sequence whose end is known.
 
-Each gives a warning. An object that ends too early is none of these and stays an error.
+Each recovery gives a warning. A truncated object is not recovered; it stays an error.
 """
 
 from __future__ import annotations
 
-from app.dicom.read.byte_reader import MOST
+from app.dicom.read.byte_reader import MAX_READ
 from app.dicom.read.headers import Header
 from app.dicom.read.nesting import Nesting, Node, Open
 from app.dicom.read.vr import ITEM, ITEM_END, PIXELS, SEQUENCE_END, VRS, known_name, public_vr
 
 
 class Mending(Nesting):
-    """Reads what is not written as it should be; the methods return where to go on."""
+    """Reads malformed elements; the methods return the position to continue at."""
 
     def delimiter(self, tag: int, position: int, frame: Open, stack: list[Open]) -> int:
-        """Take the end of an item, or what has no place in one: an item, or a delimiter too many."""
+        """Handle the end of an item, or an item or delimiter where an element is expected."""
         if tag == ITEM_END and not frame.bounded:
             self.leave(stack, position)
             return position + 8
@@ -40,19 +40,22 @@ class Mending(Nesting):
             return position + 8
         self.warn_of(outer)
         if tag == ITEM or (tag == SEQUENCE_END and not (frame.bounded and outer.bounded)):
-            self.leave(stack, position)  # the item has no end, or is said to be longer than it is
+            self.leave(stack, position)  # the item has no delimiter, or its length is too long
             return position
         return position + 8
 
     def open_again(self, frame: Open, stack: list[Open]) -> None:
-        """Let the sequence before go on: it is longer than it says."""
+        """Reopen the previous sequence: an item follows its end, so its length is too short."""
         node = frame.nodes.pop()
         if node.swapped:
             self.turn(True)
         self.enter(stack, Open(frame.end, False, None, node, list(node.items), loose=True))
 
     def no_item(self, node: Node, tag: int, position: int, stack: list[Open]) -> int:
-        """Go on where a sequence has neither an item nor its end: its last item goes on, or it has ended."""
+        """Handle a sequence with neither an item nor a delimiter next.
+
+        Either its last item continues, or the sequence has ended.
+        """
         frame = stack[-1]
         unsure = frame.undefined and not frame.items and node.written != "SQ"
         if unsure and (end := self.find_end(position, frame.end)) is not None:
@@ -61,7 +64,8 @@ class Mending(Nesting):
         self.warn_of(frame)
         item = frame.item
         last = item.nodes[-1] if item is not None and item.nodes else None
-        early = last is not None and last.ends_by_length(position - 8)  # that was no delimiter of the item
+        # The delimiter just read may belong to a nested sequence that ended by its length, not to the item.
+        early = last is not None and last.ends_by_length(position - 8)
         if tag == ITEM_END:
             if frame.bounded or early or (item is not None and not item.undefined):
                 return position + 8
@@ -81,7 +85,7 @@ class Mending(Nesting):
         return position
 
     def end_of_long_item(self, offset: int, end: int, frame: Open, stack: list[Open]) -> tuple[int, bool]:
-        """Return where an item ends that is longer than its sequence, and whether that is only the latest."""
+        """Return the end of an item longer than its sequence, and whether that end is only an upper bound."""
         self.warn_of(frame)
         tag, outer = frame.node.tag if frame.node is not None else 0, stack[-2].end
         likely = offset < frame.end and self.is_end(frame.end, outer, tag)
@@ -91,7 +95,7 @@ class Mending(Nesting):
         return frame.end, not frame.bounded
 
     def mend(self, position: int, frame: Open, stack: list[Open]) -> tuple[Header, bool]:
-        """Return the header as it was meant, and whether that is not the form of the item around it."""
+        """Return the header as it was meant, and whether its form differs from that of the item around it."""
         implicit, odd = bool(frame.implicit), self.odd == position
         forms = self.forms(position, implicit)
         form, code = forms[0], VRS.get(self.source.value(position + 4, 2))
@@ -111,7 +115,7 @@ class Mending(Nesting):
         return chosen, foreign
 
     def mend_last(self, position: int, frame: Open) -> int | None:
-        """Return where the value before ends, which looked empty by two bytes of a length of four."""
+        """Return the end of the previous value if it only seemed empty: its length has four bytes."""
         last = frame.nodes[-1] if frame.nodes else None
         if last is None or last.length or last.offset != position or last.written is None:
             return None
@@ -123,7 +127,7 @@ class Mending(Nesting):
         return form.offset + form.length
 
     def lengthen(self, form: Header, frame: Open, stack: list[Open]) -> None:
-        """Let an item go on that ends inside an element; raise BadDataset if that element is cut off."""
+        """Extend an item that ends inside an element; raise BadDataset if the element is truncated."""
         outer = stack[-2] if len(stack) > 1 else frame
         if outer.end > frame.end and self.fits(form, outer.end):
             self.warn_of(outer)
@@ -134,10 +138,10 @@ class Mending(Nesting):
         raise self.broken(f"the value of {known_name(form.tag)} is cut off", frame.end)
 
     def give_up(self, position: int, stack: list[Open]) -> int | None:
-        """Leave what cannot be read, and return where to go on; None where that is not known.
+        """Skip what cannot be read and return the position to continue at, None if it is unknown.
 
-        That is the end of the innermost item or sequence around it that has one, or the end of all: what
-        follows the pixel data or fills up the object is no part of the data set.
+        That is the end of the innermost item or sequence with a plausible end. It is the end of the object if
+        the pixel data are complete or if only padding is left: neither is part of the data set.
         """
         for depth in range(len(stack) - 1, 0, -1):
             frame, outer = stack[depth], stack[depth - 1]
@@ -162,7 +166,7 @@ class Mending(Nesting):
         return end + 8
 
     def leave_all(self, depth: int, position: int, stack: list[Open]) -> int:
-        """Come out of the item or sequence at this depth and all in it, at a position."""
+        """Close the item or sequence at this depth, and everything in it, at a position."""
         if depth < len(stack):
             self.warn_of(stack[depth] if stack[depth].node is not None else stack[depth - 1])
         while len(stack) > depth:
@@ -170,11 +174,11 @@ class Mending(Nesting):
         return position
 
     def is_end(self, position: int, outer: int, tag: int) -> bool:
-        """Say whether the element `tag` can end here: with what it is in, or before another."""
+        """Return whether the element `tag` can end here: at its parent's end or before another element."""
         return position == outer or (position < outer and self.goes_on(position, outer, tag))
 
     def is_padding(self, position: int, root: Open) -> bool:
-        """Say whether what is left is no element: all of one byte, or the end of a multipart body."""
+        """Return whether the rest is padding: one repeated byte, or the end of an HTTP multipart body."""
         begin = self.source.value(position, 8)
         if not root.nodes or len(begin) < 8:
             return False
@@ -184,7 +188,7 @@ class Mending(Nesting):
         return True
 
     def last_filled(self, position: int, end: int, byte: bytes) -> int:
-        """Return how far the bytes are all the same one."""
+        """Return the end of the run of one repeated byte."""
         size = 16
         while position < end:
             chunk = self.source.value(position, min(end - position, size))
@@ -192,5 +196,5 @@ class Mending(Nesting):
             position += len(chunk) - len(rest)
             if rest or not chunk:
                 break
-            size = min(2 * size, MOST)
+            size = min(2 * size, MAX_READ)
         return position

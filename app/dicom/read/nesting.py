@@ -1,4 +1,4 @@
-"""How elements lie in items and items in sequences: what a scan returns, and what is open during one."""
+"""The nesting of elements, items and sequences: the nodes a scan returns, and the frames open during it."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from app.model.options import DatasetLimits
 
 
 class Node(NamedTuple):
-    """One element: the VR to read it by, where its value lies, the items of a sequence.
+    """One element: the VR to read it by, the position of its value, the items of a sequence.
 
-    `written` is the VR in the file, None where it is implicit. A value of undefined length is measured from
-    its first item to the delimiter, which is not part of it. `fragments` are the positions of the items of an
-    encapsulated value after its offset table, and of their end; empty where a table made it needless to visit
-    them all. `swapped`: a little endian value in a big endian data set.
+    `written` is the VR in the file, None if implicit. The length of a value of undefined length is measured
+    from its first item up to the delimiter, which it excludes. `fragments` are the positions of the items of
+    encapsulated data after the basic offset table, then of their end; empty if an offset table made it
+    unnecessary to visit them all. `swapped`: a little endian value in a big endian data set.
     """
 
     tag: int
@@ -32,7 +32,7 @@ class Node(NamedTuple):
     swapped: bool = False
 
     def ends_by_length(self, position: int) -> bool:
-        """Say whether this is a sequence that has a length and ends at a position."""
+        """Return whether this is a sequence of defined length that ends at a position."""
         return self.vr == "SQ" and not self.undefined and self.offset + self.length == position
 
 
@@ -40,10 +40,10 @@ class Node(NamedTuple):
 class Open:
     """An open sequence, `node` with its `items`; or an open item (`node` None) with its `nodes`.
 
-    `undefined`: it ends with a delimiter. `loose`: its length or delimiter was wrong, it ends at what does
-    not belong to it. `implicit` None: each item of the sequence tells by its first element. `item`: the
-    newest of a sequence. `complete`: how many elements there are up to and with the pixel data of the data
-    set, 0 while there are none.
+    `undefined`: it ends with a delimiter. `loose`: its length or delimiter was wrong, so it ends at the first
+    element that cannot belong to it. `implicit` None: detected from the first element of each item. `item`:
+    the latest item of a sequence. `complete`: number of elements up to and including the pixel data of the
+    data set, 0 before them.
     """
 
     end: int
@@ -59,14 +59,14 @@ class Open:
 
     @property
     def bounded(self) -> bool:
-        """Whether its length says where it ends."""
+        """Whether it ends by its length."""
         return not (self.undefined or self.loose)
 
 
 class Nesting(Headers):
-    """Goes into sequences and items and out of them, within the limits.
+    """Enters and leaves sequences and items, within the limits.
 
-    `warnings` holds tag and code of what had to be read otherwise than it is written.
+    `warnings` holds tag and code of everything that is not read as it is written.
     """
 
     def __init__(self, source: Source, little: bool, limits: DatasetLimits) -> None:
@@ -76,19 +76,19 @@ class Nesting(Headers):
         self.warnings: dict[tuple[int, str], None] = {}
 
     def tally(self) -> None:
-        """Count an element, an item or a delimiter."""
+        """Count an element, an item or a delimiter against `limits.elements`."""
         self.elements_left -= 1
         if self.elements_left < 0:
             raise LimitExceeded(f"more elements and items than limits.elements ({self.limits.elements})")
 
     def enter(self, stack: list[Open], frame: Open) -> None:
-        """Go into a sequence or an item."""
+        """Open a sequence or an item."""
         if len(stack) > 2 * self.limits.depth:
             raise LimitExceeded(f"sequences are nested deeper than limits.depth ({self.limits.depth})")
         stack.append(frame)
 
     def leave(self, stack: list[Open], position: int) -> None:
-        """Come out of an item, or of a sequence whose length is known now."""
+        """Close an item, or a sequence, whose length is known now."""
         frame = stack.pop()
         if frame.node is not None:
             tag, vr, offset, _, written, undefined, _, _, swapped = frame.node
@@ -100,16 +100,16 @@ class Nesting(Headers):
                 self.turn(False)
 
     def delimited(self, node: Node, end: int, frame: Open) -> int:
-        """Keep a value that is neither items nor fragments but has a delimiter, and return where to go on."""
+        """Keep a delimited value that is neither items nor fragments; return the next position."""
         self.warn(node.tag, "invalid_length")
         frame.nodes.append(node._replace(length=end - node.offset, undefined=False))
         return end + 8
 
     def warn(self, tag: int, code: str) -> None:
-        """Note an element that is not read as it is written."""
+        """Record an element that is not read as it is written."""
         self.warnings[tag, code] = None
 
     def warn_of(self, sequence: Open) -> None:
-        """Note a sequence whose items, lengths or delimiters are wrong."""
+        """Record a sequence with wrong items, lengths or delimiters."""
         if sequence.node is not None:
             self.warn(sequence.node.tag, "invalid_sequence")

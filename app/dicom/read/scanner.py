@@ -1,11 +1,11 @@
-"""Where the elements of a data set lie: one pass over the headers, every length checked, no recursion."""
+"""Locate the elements of a data set in one pass over the headers: every length checked, no recursion."""
 
 from __future__ import annotations
 
 from array import array
 
 from app.dicom.read.byte_reader import Source
-from app.dicom.read.headers import LEAST_VR, LITTLE_STARTS
+from app.dicom.read.headers import LITTLE_STARTS, MIN_VR_AS_LENGTH
 from app.dicom.read.mending import Mending
 from app.dicom.read.nesting import Node, Open
 from app.dicom.read.vr import (
@@ -14,10 +14,10 @@ from app.dicom.read.vr import (
     ITEM_END,
     PIXEL_DATA,
     PIXELS,
-    PLAIN,
     SEQUENCE_END,
+    SHORT_VRS,
     UNDEFINED,
-    UNSETTLED,
+    UNRELIABLE,
     VRS,
     private_vr,
     public_vr,
@@ -29,7 +29,8 @@ from app.model.options import DatasetLimits
 class Scanner(Mending):
     """Walks the headers of a data set; positions are offsets in the object.
 
-    frame_offsets: the Extended Offset Table of the pixel data, where it is known though it is not there.
+    frame_offsets: an Extended Offset Table for the pixel data, if the caller knows one that the file lacks.
+    `nonzero` is the position up to which `is_zero` knows the answer: a byte other than zero follows.
     """
 
     def __init__(
@@ -40,9 +41,9 @@ class Scanner(Mending):
         self.frame_offsets = frame_offsets
 
     def scan(self, start: int, end: int, implicit: bool, only_group: int | None = None) -> list[Node]:
-        """Return the elements from `start` to `end`; with `only_group` up to the first of another group.
+        """Return the elements from `start` to `end`; with `only_group`, stop at the first of another group.
 
-        Raises BadDataset, with code `truncated` where the object ends too early, and LimitExceeded.
+        Raises BadDataset, with code `truncated` if the object ends too early, and LimitExceeded.
         """
         nodes, fault = self.scan_head(start, end, implicit, only_group)
         if fault is not None:
@@ -52,7 +53,7 @@ class Scanner(Mending):
     def scan_head(
         self, start: int, end: int, implicit: bool, only_group: int | None = None
     ) -> tuple[list[Node], PermanentError | None]:
-        """Return the elements as `scan` does, or those up to a fault, and the fault."""
+        """As `scan`, but return the elements up to the first fault, and that fault instead of raising it."""
         root = Open(end, False, implicit)
         stack, position = [root], start
         fault: PermanentError | None = None
@@ -87,10 +88,10 @@ class Scanner(Mending):
         return root.nodes, fault
 
     def plain(self, position: int, frame: Open) -> int:
-        """Read explicit elements with two bytes of length, up to the first that needs a closer look.
+        """Read explicit elements with a two-byte length in a tight loop, up to the first special one.
 
-        Most elements of most files are like that, and `in_item` takes four times as long. What is left to it:
-        other VRs, private creators, delimiters, lengths past the end, elements over the limit.
+        Most elements of most files are plain, and `in_item` takes four times as long. It handles the others:
+        long VRs, private creators, delimiters, lengths past the end, elements over the limit.
         """
         if frame.implicit or frame.complete:
             return position
@@ -101,7 +102,7 @@ class Scanner(Mending):
             if at > last or at == odd:
                 break
             group, number, code, length = explicit(data, at)
-            vr, after = PLAIN.get(code), at + 8 + length
+            vr, after = SHORT_VRS.get(code), at + 8 + length
             if vr is None or after > end or group in (0, 0xFFFE) or (group & 1 and number <= 0xFF):
                 break
             nodes.append(Node(group << 16 | number, vr, base + at + 8, length, vr))
@@ -110,7 +111,7 @@ class Scanner(Mending):
         return base + at
 
     def at_root(self, position: int, root: Open, stack: list[Open]) -> int:
-        """Read one element of the data set itself; what is no element after the pixel data is padding."""
+        """Read one element at the top level; zero bytes after the pixel data, or to the end, are padding."""
         if not root.complete and root.nodes and root.nodes[-1].tag in PIXELS:
             root.complete = len(root.nodes)
         if self.source.value(position, 2) == b"\0\0" and (root.complete or self.is_zero(position, root.end)):
@@ -118,21 +119,21 @@ class Scanner(Mending):
         return self.in_item(position, root, stack)
 
     def in_item(self, position: int, frame: Open, stack: list[Open]) -> int:
-        """Read one element of an item, open its sequence if it is one, and return where to go on."""
+        """Read one element of an item, entering it if it is a sequence; return the next position."""
         tag, written, length, offset = self.header(position, bool(frame.implicit))
         self.tally()
         if tag >= ITEM and tag in (ITEM, ITEM_END, SEQUENCE_END):
             return self.delimiter(tag, position, frame, stack)
         foreign = swapped = False
         end, vr = offset + length, written
-        if end > frame.end or (written is None and length >= LEAST_VR) or self.odd == position:
+        if end > frame.end or (written is None and length >= MIN_VR_AS_LENGTH) or self.odd == position:
             if length != UNDEFINED or self.odd == position:
                 if (after := self.mend_last(position, frame)) is not None:
                     return after
                 (tag, written, length, offset, _), foreign = self.mend(position, frame, stack)
             end, vr = offset + length, written
         undefined = length == UNDEFINED
-        if vr is None or vr in UNSETTLED:
+        if vr is None or vr in UNRELIABLE:
             vr = self.settle(tag, written, length, offset, frame)
             swapped = written == "UN" and not self.little
         if undefined and vr != "SQ" and not self.holds_fragments(tag, vr, offset):
@@ -153,7 +154,7 @@ class Scanner(Mending):
         return end
 
     def in_sequence(self, position: int, frame: Open, stack: list[Open]) -> int:
-        """Read the header of the next item, or the end of the sequence, and return where to go on."""
+        """Read the header of the next item, or the end of the sequence; return the next position."""
         tag, _, length, offset = self.header(position, True)
         if tag == SEQUENCE_END:
             if not frame.bounded:
@@ -181,7 +182,7 @@ class Scanner(Mending):
         return offset
 
     def settle(self, tag: int, written: str | None, length: int, offset: int, frame: Open) -> str:
-        """Return the VR to read a value by, where the file says none, UN, or a sequence that is none."""
+        """Return the VR to read a value by if the file has none, has UN, or has SQ for something else."""
         if written == "SQ":
             vr = "SQ"
         elif not tag >> 16 & 1:
@@ -197,13 +198,13 @@ class Scanner(Mending):
         return "SQ" if vr == "UN" and length == UNDEFINED else vr
 
     def holds_fragments(self, tag: int, vr: str, offset: int) -> bool:
-        """Say whether a value of undefined length, which is no sequence by its VR, is none by its bytes."""
+        """Return whether a value of undefined length holds fragments, not items as a sequence does."""
         if tag in PIXELS or not self.begins_item(offset):
             return True
         return (vr[0] == "O" or "OW" in vr) and self.header(offset, True)[2] != UNDEFINED
 
     def encapsulated(self, node: Node, frame: Open) -> int:
-        """Keep a value made of fragments, whose length is known then, and return where to go on."""
+        """Read a value made of fragments up to its end; return the next position."""
         tag, _, length, offset = self.header(node.offset, True)
         if tag not in (ITEM, SEQUENCE_END) and (end := self.find_end(node.offset, frame.end)) is not None:
             return self.delimited(node, end, frame)
@@ -217,9 +218,10 @@ class Scanner(Mending):
         return after
 
     def last_frame(self, node: Node, offset: int, length: int, frame: Open) -> int:
-        """Return where the last frame begins by an offset table that holds good, else where the first does.
+        """Return the position of the last frame by a valid offset table, otherwise that of the first frame.
 
-        So the frames between are passed over; the fragments of one are checked when it is read.
+        The frames before are skipped, which keeps the scan short; the fragments of a frame are checked when
+        it is read.
         """
         start = offset + length
         table = next((other for other in frame.nodes[-4:] if other.tag == EXTENDED_OFFSET_TABLE), None)
@@ -233,7 +235,7 @@ class Scanner(Mending):
         return last if last + 8 <= frame.end and self.header(last, True)[0] == ITEM else start
 
     def fragments(self, of: int, position: int, end: int) -> tuple[array[int], int]:
-        """Return where the fragments begin and the last one ends, and where the next element begins."""
+        """Return the positions of the fragments and of their end, and the position of the next element."""
         found = array("Q")
         while position + 8 <= end:
             tag, _, length, offset = self.header(position, True)
@@ -256,7 +258,7 @@ class Scanner(Mending):
         return self.source.value(offset, min(end - offset, 64)).decode("latin-1").strip(" \0")
 
     def is_zero(self, position: int, end: int) -> bool:
-        """Say whether nothing but zero bytes follows; their end is kept for the next call."""
+        """Return whether only zero bytes follow; the end of the run is remembered for the next call."""
         if not self.nonzero <= position:
             return False
         last = self.last_filled(position, end, b"\0")

@@ -1,1 +1,1 @@
-"""From samples to a picture of eight bits."""
+"""Render decoded frames as 8-bit pictures."""

@@ -1,4 +1,4 @@
-"""All frames of an object as an animated GIF, one frame in memory at a time (GIF89a)."""
+"""Draw all frames of an object as an animated GIF, with one frame in memory at a time (GIF89a)."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ from app.dicom.render.slide import is_tiled
 from app.dicom.render.window import ValueOfInterest
 from app.model.options import PreviewOptions
 
-MOST_FRAMES, LONGEST_SIDE = 256, 1024
-SAMPLED = 9
-"""Frames that decide the window and the colours."""
-DELAY_MS, SHORTEST_MS, LONGEST_MS = 100.0, 20.0, 5000.0
-"""Where the object does not say; browsers show a shorter delay as a much longer one; for a single picture."""
+MAX_FRAMES, MAX_SIDE = 256, 1024
+SAMPLE_FRAMES = 9
+"""Number of frames from which the window and the palette are computed."""
+DEFAULT_DELAY_MS, MIN_DELAY_MS, MAX_DELAY_MS = 100.0, 20.0, 5000.0
+"""The default, the minimum and the maximum. Browsers replace a shorter delay with a much longer one."""
 SWATCH = 128
-"""Pixels of the side of a picture among those that the colours are chosen from."""
+"""Side in pixels of the reduced frames from which the palette is computed."""
 GREYS = bytes(level for level in range(256) for _ in range(3))
 
 
 @dataclass(frozen=True, slots=True)
 class Reel:
-    """What is the same for all frames of a cine. palette: for colours, else None."""
+    """What all frames of a cine share. palette: None for greyscale."""
 
     options: PreviewOptions
     frames: range
@@ -43,30 +43,30 @@ class Reel:
 
 
 def cine(dataset: Dataset, options: PreviewOptions) -> Iterator[bytes]:
-    """Draw all frames with one window; of more than 256 every n-th, at n times the delay.
+    """Draw all frames with a common window; above 256 frames, every n-th with n times the delay.
 
     Parameters
     ----------
-    dataset : the whole data set; of one frame, a slide or a document the GIF stands still
-    options : as for `preview`; `frame` is not used and no side is longer than 1024 pixels
+    dataset : the whole data set; a single frame, a slide or a document gives a still picture
+    options : as for `preview`, but `frame` is not used and no side exceeds 1024 pixels
 
     Yields
     ------
-    a GIF in pieces; the same data set and options give the same bytes
+    a GIF in chunks; the same data set and options give the same bytes
 
     Raises
     ------
-    Unrenderable : as `preview`; a frame that cannot be drawn ends it all
+    Unrenderable : as `preview`, for any frame
 
     References
     ----------
     PS3.3 C.7.6.5 (Cine), C.7.6.6 (Multi-frame)
     """
-    side = min(options.max_side or LONGEST_SIDE, LONGEST_SIDE)
+    side = min(options.max_side or MAX_SIDE, MAX_SIDE)
     options = replace(options, max_side=side, frame="representative")
     with rendering():
         if pixel_keyword(dataset) is None or is_tiled(dataset):
-            pictures, reel = iter([picture(dataset, options)]), Reel(options, range(1), LONGEST_MS)
+            pictures, reel = iter([picture(dataset, options)]), Reel(options, range(1), MAX_DELAY_MS)
         else:
             reel = _reel(dataset, options)
             pictures = (render(dataset, options, index, reel.voi) for index in reel.frames)
@@ -81,29 +81,30 @@ def cine(dataset: Dataset, options: PreviewOptions) -> Iterator[bytes]:
 
 
 def frame_delay(dataset: Dataset) -> float:
-    """Return for how long one frame is shown.
+    """Return the delay between frames.
 
     Parameters
     ----------
-    dataset : the first of Recommended Display Frame Rate, Frame Time, Frame Time Vector and Cine Rate counts
+    dataset : may hold Recommended Display Frame Rate, Frame Time, Frame Time Vector or Cine Rate, which are
+        used in this order
 
     Returns
     -------
-    milliseconds, 20 to 5000; 100 where the data set does not say
+    milliseconds, 20 to 5000; 100 if the data set declares none
 
     References
     ----------
     PS3.3 C.7.6.5.1.1 (the first entry of the vector is 0), C.7.6.6.1
     """
     vector = [step for step in numbers(dataset, "FrameTimeVector")[1:] if step > 0]
-    said = (
+    declared = (
         1000 * _inverse(number(dataset, "RecommendedDisplayFrameRate", 0)),
         number(dataset, "FrameTime", 0),
         float(np.mean(vector)) if vector else 0.0,
         1000 * _inverse(number(dataset, "CineRate", 0)),
     )
-    delay = next((time for time in said if time > 0), DELAY_MS)
-    return min(max(delay, SHORTEST_MS), LONGEST_MS)
+    delay = next((time for time in declared if time > 0), DEFAULT_DELAY_MS)
+    return min(max(delay, MIN_DELAY_MS), MAX_DELAY_MS)
 
 
 def _inverse(rate: float) -> float:
@@ -112,20 +113,20 @@ def _inverse(rate: float) -> float:
 
 def _reel(dataset: Dataset, options: PreviewOptions) -> Reel:
     header = read_header(dataset)
-    frames, step = header.frames, -(-header.frames // MOST_FRAMES)
+    frames, step = header.frames, -(-header.frames // MAX_FRAMES)
     scale = options.max_side / max(header.rows, header.columns)
     chosen = choose_frame(dataset, "representative")
-    sampled = [chosen, *range(0, frames, -(-frames // SAMPLED))]
+    sampled = [chosen, *range(0, frames, -(-frames // SAMPLE_FRAMES))]
     read = (read_reduced(dataset, index, scale, options.limits) for index in sampled)
     voi = common_window(dataset, read, options.window)
-    delay = min(frame_delay(dataset) * step, LONGEST_MS)
+    delay = min(frame_delay(dataset) * step, MAX_DELAY_MS)
     return Reel(options, range(0, frames, step), delay, voi)
 
 
 def _palette(dataset: Dataset, reel: Reel, first: np.ndarray) -> Image.Image:
-    """Choose 256 colours that serve all frames, from some of them."""
+    """Compute 256 colours for all frames from a sample of them."""
     swatches = [_swatch(first)]
-    for index in reel.frames[:: -(-len(reel.frames) // SAMPLED)][1:]:
+    for index in reel.frames[:: -(-len(reel.frames) // SAMPLE_FRAMES)][1:]:
         swatches.append(_swatch(render(dataset, reel.options, index, reel.voi)))
     return Image.fromarray(np.vstack(swatches)).quantize(256)
 
@@ -135,7 +136,7 @@ def _swatch(image: np.ndarray) -> np.ndarray:
 
 
 def _head(image: np.ndarray, reel: Reel) -> bytes:
-    """Return the header, the colours for all frames, and the wish to be repeated for ever."""
+    """Return the GIF header, the common palette, and the extension for endless repetition."""
     colors = GREYS if reel.palette is None else bytes(reel.palette.getpalette() or ()).ljust(768, b"\0")
     rows, columns = image.shape[:2]
     screen = struct.pack("<6sHHBBB", b"GIF89a", columns, rows, 0xF7, 0, 0)
@@ -146,5 +147,5 @@ def _frame(image: np.ndarray, reel: Reel) -> bytes:
     shown = Image.fromarray(image)
     if reel.palette is not None:
         shown = shown.quantize(palette=reel.palette, dither=Image.Dither.NONE)
-    # Saving would hold all frames until the last is drawn.
+    # Not Image.save, which would keep all frames in memory until the last one is drawn.
     return b"".join(GifImagePlugin.getdata(shown, duration=round(reel.delay_ms / 10) * 10))

@@ -1,4 +1,4 @@
-"""A frame of colours to 8-bit RGB (PS3.3 C.7.6.3.1.2)."""
+"""Convert colour frames to 8-bit RGB (PS3.3 C.7.6.3.1.2)."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from app.dicom.pixels.preview_error import PreviewError, unrenderable
 from app.dicom.render.palette import apply_palette
 
 PARTIAL = np.array([[1.1644, 0, 1.5960], [1.1644, -0.3917, -0.8130], [1.1644, 2.0173, 0]], np.float32)
-"""Luminance 16..235 and colour differences 16..240 to red, green and blue 0..255 (PS3.3 C.7.6.3.1.2)."""
+"""Matrix from luminance 16..235 and colour differences 16..240 to RGB 0..255 (PS3.3 C.7.6.3.1.2)."""
 
 
 def rgb(dataset: Dataset, frame: Frame, *, icc: bool = False) -> np.ndarray:
-    """Render a frame that has colours.
+    """Render a colour frame.
 
     Parameters
     ----------
     dataset : holds the palette and the colour profile
-    frame : palette indices, or three samples a pixel
-    icc : convert to sRGB by the profile in the data set
+    frame : palette indices, or three samples per pixel
+    icc : convert to sRGB with the profile of the data set
 
     Returns
     -------
@@ -48,14 +48,14 @@ def rgb(dataset: Dataset, frame: Frame, *, icc: bool = False) -> np.ndarray:
         shifted = _eight_bits(frame).astype(np.float32) - np.array([16, 128, 128], np.float32)
         image = np.clip(np.rint(shifted @ PARTIAL.T), 0, 255).astype(np.uint8)
     else:
-        raise unrenderable(PreviewError.UNSUPPORTED_PHOTOMETRIC, "the colour space is not drawn")
+        raise unrenderable(PreviewError.UNSUPPORTED_PHOTOMETRIC, "the colour space is not supported")
     return _to_srgb(image, _profile(dataset)) if icc else image
 
 
 def _eight_bits(frame: Frame) -> np.ndarray:
     """Scale samples of any width to eight bits."""
     if frame.pixels.dtype.kind == "f":
-        raise unrenderable(PreviewError.UNSUPPORTED_PHOTOMETRIC, "floating point colours")
+        raise unrenderable(PreviewError.UNSUPPORTED_PHOTOMETRIC, "floating point colours are not supported")
     stored = frame.header.bits_stored
     pixels = frame.pixels.view(np.dtype(f"u{frame.pixels.dtype.itemsize}"))
     if stored == 8:
@@ -78,7 +78,7 @@ def _profile(dataset: Dataset) -> bytes:
 
 
 def _to_srgb(image: np.ndarray, profile: bytes) -> np.ndarray:
-    """Convert by a profile; one that cannot be used leaves the colours as they are."""
+    """Convert with an ICC profile; an unusable profile leaves the colours unchanged."""
     if not profile:
         return image
     try:

@@ -1,4 +1,4 @@
-"""The shape of a preview: square pixels, and no side longer than asked for."""
+"""The geometry of a preview: square pixels, and no side longer than the maximum."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from app.dicom.pixels.attributes import numbers
 from app.dicom.pixels.functional_groups import frame_item
 
 SPACINGS = ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing")
-SQUARE = 0.01
-"""Pixels that are square but for this share are left as they are."""
-LONGEST = 10.0
-"""A ratio beyond this, or below its inverse, is a mistake and not a shape."""
+SQUARE_TOLERANCE = 0.01
+"""Pixels whose ratio differs from 1 by at most this count as square."""
+MAX_RATIO = 10.0
+"""A ratio above this, or below its inverse, is taken for an error and ignored."""
 
 
 def pixel_ratio(dataset: Dataset, frame_index: int) -> float:
-    """Return how many times higher than wide a pixel is.
+    """Return the height of a pixel divided by its width.
 
     Parameters
     ----------
@@ -26,7 +26,7 @@ def pixel_ratio(dataset: Dataset, frame_index: int) -> float:
 
     Returns
     -------
-    vertical by horizontal extent; 1.0 if unknown, square within one percent, or absurd
+    vertical / horizontal extent; 1.0 if it is unknown, square within one percent, or absurd
 
     References
     ----------
@@ -39,7 +39,7 @@ def pixel_ratio(dataset: Dataset, frame_index: int) -> float:
     for pair in pairs:
         if len(pair) == 2 and all(np.isfinite(pair)) and min(pair) > 0:
             ratio = pair[0] / pair[1]
-            sound = 1 / LONGEST <= ratio <= LONGEST and abs(ratio - 1) > SQUARE
+            sound = 1 / MAX_RATIO <= ratio <= MAX_RATIO and abs(ratio - 1) > SQUARE_TOLERANCE
             return ratio if sound else 1.0
     return 1.0
 
@@ -50,8 +50,8 @@ def fitting_size(shape: tuple[int, ...], ratio: float, max_side: int) -> tuple[i
     Parameters
     ----------
     shape : rows and columns
-    ratio : height of a pixel by its width; the longer way is stretched, so that nothing is lost
-    max_side : longest side of the result in pixels, 0 for any
+    ratio : height / width of a pixel; the longer direction is stretched, so that no detail is lost
+    max_side : maximum length of the longest side in pixels, 0 for no maximum
 
     Returns
     -------
@@ -72,12 +72,12 @@ def resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
     Returns
     -------
-    (rows, columns) or (rows, columns, 3) uint8, the image itself where nothing is to be done
+    (rows, columns) or (rows, columns, 3) uint8; the same array if it has that size already
     """
     if size == image.shape[:2]:
         return image
     picture = Image.fromarray(np.ascontiguousarray(image))
     smaller = size[0] < image.shape[0] or size[1] < image.shape[1]
-    # Hamming is nearly as sharp as Lanczos at half its cost, and does not ring around edges.
+    # Hamming is nearly as sharp as Lanczos at half the cost, and does not ring at edges.
     kind = Image.Resampling.HAMMING if smaller else Image.Resampling.BICUBIC
     return np.asarray(picture.resize(size[::-1], kind, reducing_gap=2.0))

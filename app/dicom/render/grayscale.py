@@ -1,4 +1,4 @@
-"""A frame of grey values to 8 bit: modality, value of interest, inversion (PS3.4 N.2)."""
+"""Convert greyscale frames to 8 bits: modality, value of interest, inversion (PS3.4 N.2)."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ from app.dicom.render.modality_lut import ModalityTransform, modality_transform
 from app.dicom.render.window import ValueOfInterest, Window, parse_window, value_of_interest
 
 FROM_ZERO = ("PT", "NM", "RTDOSE")
-"""Modalities whose values count something, so black is nothing."""
-SAMPLE = 1 << 20
-"""Most pixels that decide an automatic window."""
+"""Modalities whose values are amounts, so the window starts at zero."""
+MAX_SAMPLE = 1 << 20
+"""Maximum pixels from which an automatic window is computed."""
 BAND = 1 << 16
-"""Pixels that are shaded at a time."""
-DIMMEST_LABEL = 64
-SHADES = 16
-"""Fewest different values of a picture, as opposed to a plain ground and its noise."""
+"""Pixels to convert at a time."""
+MIN_LABEL_LEVEL = 64
+MIN_SHADES = 16
+"""Minimum number of different values of a picture; fewer are a plain background with noise."""
 CALIBRATED = ("CT", "PT")
-"""Modalities whose windows fit all slices of a series: one of nothing but air is rightly black."""
+"""Modalities whose window fits all slices of a series: a slice of air only is rightly black."""
 GLANCE = 1 << 10
-"""Pixels that may raise the suspicion that a window shows nothing."""
+"""Number of pixels for the quick check of whether a window is unusable."""
 END, ALMOST_ALL, ALL_BUT_ONE_PERCENT = 1.0, 0.9, 0.99
-"""Grey levels from black or white that look the same; shares of the pixels there."""
+"""Grey levels that cannot be told from black or white; shares of the pixels at those levels."""
 
 
 @dataclass(frozen=True, slots=True)
 class Histogram:
-    """How often modality values occur, without padding.
+    """Frequencies of modality values, without padding.
 
-    values, counts: (n,) float64, ascending, and integer. ends: the least and the most that the frame's bits
-    can hold. measured: integers of more than eight bits. Eight bits were made to be looked at: text and
-    drawings, with nothing to be left out.
+    values, counts: (n,) float64, ascending, and integer. ends: the minimum and maximum that the frame's bits
+    can represent. measured: integers of more than eight bits. Frames of eight bits were made for viewing, for
+    example text and drawings, so nothing in them may be dropped as a mark.
     """
 
     values: np.ndarray
@@ -47,13 +47,13 @@ class Histogram:
 
 
 def grey(dataset: Dataset, frame: Frame, window: str | ValueOfInterest = "auto") -> np.ndarray:
-    """Render a frame of one sample a pixel.
+    """Render a frame with one sample per pixel.
 
     Parameters
     ----------
     dataset : the whole data set
     frame : (rows, columns) stored values, integer or float
-    window : `auto`, `centre,width` in modality units, or what `common_window` chose
+    window : `auto`, `centre,width` in modality units, or the result of `common_window`
 
     Returns
     -------
@@ -83,17 +83,17 @@ def grey(dataset: Dataset, frame: Frame, window: str | ValueOfInterest = "auto")
 
 
 def common_window(dataset: Dataset, frames: Iterable[Frame], window: str) -> ValueOfInterest | None:
-    """Choose one window for many frames, so that a cine does not flicker and a slide shows no seams.
+    """Choose one window for many frames, so that a cine does not flicker and a slide has no seams.
 
     Parameters
     ----------
     dataset : the whole data set
-    frames : a sample, read one by one; what the data set says for the first holds for all
+    frames : a sample, read one by one; a window of the data set for the first is used for all
     window : `auto`, or `centre,width` in modality units
 
     Returns
     -------
-    what `grey` takes for its window; None where none is needed: for colours, and segments
+    the window for `grey`; None for colours and segments, which need none
 
     Raises
     ------
@@ -108,16 +108,16 @@ def common_window(dataset: Dataset, frames: Iterable[Frame], window: str) -> Val
 
 
 def automatic_window(dataset: Dataset, frames: Iterable[Frame]) -> Window:
-    """Choose a window from the pixels: percentile 1 to 99.5 without padding and marks.
+    """Choose a window from the pixels: percentiles 1 to 99.5, without padding and marks.
 
     Parameters
     ----------
-    dataset : tells padding values, modality, and what makes modality values of the pixels
-    frames : of one sample a pixel, at least one; of big ones every n-th row and column is looked at
+    dataset : holds padding values, modality, and the modality transformation
+    frames : at least one, with one sample per pixel; large ones are sampled every n-th row and column
 
     Returns
     -------
-    Window in modality units. Constant frames are shown as their share of what their bits can hold.
+    Window in modality units. A constant frame gets a window of the whole range that its bits can represent.
 
     References
     ----------
@@ -130,11 +130,11 @@ def _window_over(dataset: Dataset, histogram: Histogram) -> Window:
     values, counts = histogram.values, histogram.counts
     if not len(values):
         return Window(0.0, 1.0, "LINEAR_EXACT")
-    counts_something = text(dataset, "Modality") in FROM_ZERO
-    if histogram.measured and not counts_something:
+    from_zero = text(dataset, "Modality") in FROM_ZERO
+    if histogram.measured and not from_zero:
         values, counts = _without_marks(values, counts)
     low, high = _quantiles(values, counts, np.array([0.01, 0.995]))
-    if counts_something and values[0] >= 0:
+    if from_zero and values[0] >= 0:
         low = 0.0
     if low >= high:
         low, high = values[0], values[-1]
@@ -144,10 +144,10 @@ def _window_over(dataset: Dataset, histogram: Histogram) -> Window:
 
 
 def _without_marks(values: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Drop what lies far from the picture at either end of a histogram: lead markers, burnt-in letters.
+    """Drop marks from either end of a histogram: lead markers, burnt-in letters.
 
-    A mark is sparse, farther away than all the rest is wide, and most of it has about one value. Letters on
-    a plain ground are the picture themselves: the rest must have the shades of one.
+    A mark is sparse, its distance from the rest exceeds the width of the rest, and most of it has about one
+    value. The rest must have enough shades to be a picture; otherwise the letters are the picture.
     """
     for side in (1, -1):
         ascending, often = values[::side] * side, counts[::side]
@@ -162,13 +162,13 @@ def _without_marks(values: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, 
         half = len(mark) // 2
         concentrated = (mark[half:] - mark[: len(mark) - half]).min() <= jumps[last] / 10
         kept = ascending <= steps[last]
-        if concentrated and kept.sum() >= SHADES:
+        if concentrated and kept.sum() >= MIN_SHADES:
             values, counts = ascending[kept][::side] * side, often[kept][::side]
     return values, counts
 
 
 def _quantiles(values: np.ndarray, counts: np.ndarray, shares: np.ndarray) -> np.ndarray:
-    """Return the values that are reached by these shares of a histogram; the values ascend."""
+    """Return the quantiles of a histogram at these shares; its values must ascend."""
     below = np.cumsum(counts)
     reached: np.ndarray = values[np.searchsorted(below, shares * below[-1]).clip(max=len(values) - 1)]
     return reached
@@ -179,49 +179,49 @@ def _voi(dataset: Dataset, frames: Iterable[Frame], window: str) -> ValueOfInter
     frame = next(left)
     modality = modality_transform(dataset, frame.header, frame.index)
     if window != "auto":
-        said: ValueOfInterest | None = parse_window(window)
+        voi: ValueOfInterest | None = parse_window(window)
     else:
         signed = frame.header.signed or modality.intercept < 0
-        said = value_of_interest(dataset, frame.header, frame.index, signed=signed)
-    if isinstance(said, Window) and said.function == "LINEAR" and frame.pixels.dtype.kind == "f":
-        # LINEAR counts integers: a map from 0 to 1 with a width of 1 would be black and white.
-        said = replace(said, function="LINEAR_EXACT")
-    if window == "auto" and isinstance(said, Window):
-        # A thousand pixels tell whether it is worth to look at all of them.
+        voi = value_of_interest(dataset, frame.header, frame.index, signed=signed)
+    if isinstance(voi, Window) and voi.function == "LINEAR" and frame.pixels.dtype.kind == "f":
+        # LINEAR is defined for integers: it would show float values from 0 to 1 as black and white only.
+        voi = replace(voi, function="LINEAR_EXACT")
+    if window == "auto" and isinstance(voi, Window):
+        # A check of about a thousand pixels decides whether to look at all of them.
         step = 1 + int((frame.pixels.size / GLANCE) ** 0.5)
-        shown = said.apply(modality.apply(frame.pixels[::step, ::step]))
+        shown = voi.apply(modality.apply(frame.pixels[::step, ::step]))
         at_an_end = max(np.count_nonzero(shown <= END), np.count_nonzero(shown >= 255 - END))
         if at_an_end < ALMOST_ALL * shown.size:
-            return said
+            return voi
         histogram = _histogram(dataset, chain([frame], left))
-        instead = _window_over(dataset, histogram)
-        unusable = _shows_nothing(said, instead, histogram, text(dataset, "Modality"))
-        return replace(instead, replaces_unusable=True) if unusable else said
-    return said or automatic_window(dataset, chain([frame], left))
+        automatic = _window_over(dataset, histogram)
+        unusable = _shows_nothing(voi, automatic, histogram, text(dataset, "Modality"))
+        return replace(automatic, replaces_unusable=True) if unusable else voi
+    return voi or automatic_window(dataset, chain([frame], left))
 
 
-def _shows_nothing(said: Window, instead: Window, histogram: Histogram, modality: str) -> bool:
-    """Tell whether a window leaves the picture at one end of the greys, though there is one to be seen.
+def _shows_nothing(declared: Window, automatic: Window, histogram: Histogram, modality: str) -> bool:
+    """Return whether a window shows the picture as all black or all white although it has contrast.
 
-    A dark frame must stay dark. There is a picture if its values differ by half the width of the window, or
-    if they differ at all while the window is so wide that it has one grey for them.
+    A dark frame must stay dark. There is contrast if the values span half the width of the window, or if they
+    differ at all and the window is so wide that they all get the same grey.
     """
     values, counts = histogram.values, histogram.counts
-    shown = said.apply(values)
+    shown = declared.apply(values)
     total = counts.sum()
     dark = counts[shown <= END].sum() >= ALL_BUT_ONE_PERCENT * total
     bright = counts[shown >= 255 - END].sum() >= ALL_BUT_ONE_PERCENT * total
-    if not (dark or bright) or len(values) < SHADES or (dark and modality in CALIBRATED):
+    if not (dark or bright) or len(values) < MIN_SHADES or (dark and modality in CALIBRATED):
         return False
-    swallowed = values[-1] - values[0] <= said.width / 255
-    return bool(swallowed or instead.width >= said.width / 2)
+    one_grey = values[-1] - values[0] <= declared.width / 255
+    return bool(one_grey or automatic.width >= declared.width / 2)
 
 
 def _histogram(dataset: Dataset, frames: Iterable[Frame]) -> Histogram:
     values, counts, ends, measured = [], [], (0.0, 1.0), True
     for frame in frames:
         measured = measured and frame.pixels.dtype.kind in "iu" and frame.header.bits_stored > 8
-        step = 1 + int((frame.pixels.size / SAMPLE) ** 0.5)
+        step = 1 + int((frame.pixels.size / MAX_SAMPLE) ** 0.5)
         stored, often = _stored_histogram(dataset, frame.pixels[::step, ::step])
         modality = modality_transform(dataset, frame.header, frame.index)
         values.append(modality.apply(stored))
@@ -233,7 +233,7 @@ def _histogram(dataset: Dataset, frames: Iterable[Frame]) -> Histogram:
 
 
 def _stored_histogram(dataset: Dataset, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the distinct finite values that are no padding, ascending, and how often each occurs."""
+    """Return the distinct finite values except padding, ascending, and their frequencies."""
     if pixels.dtype.kind in "iu" and pixels.dtype.itemsize <= 2:
         low = int(pixels.min())
         counts = np.bincount((pixels.astype(np.int32) - low).reshape(-1))
@@ -251,7 +251,7 @@ def _stored_histogram(dataset: Dataset, pixels: np.ndarray) -> tuple[np.ndarray,
 
 
 def _range(frame: Frame, modality: ModalityTransform) -> tuple[float, float]:
-    """Return the modality values of the least and the most that the frame's bits can hold."""
+    """Return the modality values of the minimum and maximum that the frame's bits can represent."""
     if frame.pixels.dtype.kind == "f":
         return 0.0, 0.0
     header = frame.header
@@ -261,12 +261,12 @@ def _range(frame: Frame, modality: ModalityTransform) -> tuple[float, float]:
 
 
 def _as_stored(value: float, dtype: np.dtype) -> float:
-    # The VR of padding is ambiguous (US or SS): read it as the pixels are.
+    # The VR of Pixel Padding Value is ambiguous (US or SS): interpret it like the pixels.
     return value - 65536 if dtype.kind == "i" and 32768 <= value < 65536 else value
 
 
 def _segment_scale(dataset: Dataset, pixels: np.ndarray, kind: str) -> Callable[[np.ndarray], np.ndarray]:
-    """Return how segments become visible (PS3.3 C.8.20.2.3): on or off, by share, or by label."""
+    """Return the mapping of segment values to grey (PS3.3 C.8.20.2.3): binary, fractional or by label."""
     if kind == "BINARY":
         return lambda values: np.where(values > 0, 255, 0).astype(np.uint8)
     if kind == "FRACTIONAL":
@@ -275,17 +275,17 @@ def _segment_scale(dataset: Dataset, pixels: np.ndarray, kind: str) -> Callable[
     labels = [number(item, "SegmentNumber", 0) for item in items(dataset, "SegmentSequence")]
     most = max([1.0, float(pixels.max()), *labels])
     background = number(dataset, "PixelPaddingValue", 0.0)
-    step = (255 - DIMMEST_LABEL) / most
+    step = (255 - MIN_LABEL_LEVEL) / most
 
     def spread(values: np.ndarray) -> np.ndarray:
-        level = np.clip(DIMMEST_LABEL + values * step, 0, 255)
+        level = np.clip(MIN_LABEL_LEVEL + values * step, 0, 255)
         return np.where((values == 0) | (values == background), 0, level).astype(np.uint8)
 
     return spread
 
 
 def _by_table(pixels: np.ndarray, shade: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-    """Shade each value of the range once and look the pixels up; wide values are shaded one by one."""
+    """Apply `shade` through a lookup table; pixels wider than 16 bits are shaded directly."""
     if pixels.dtype.kind in "iu" and pixels.dtype.itemsize <= 2:
         low, high = int(pixels.min()), int(pixels.max())
         return look_up(shade(np.arange(low, high + 1)), pixels, low)
@@ -296,13 +296,13 @@ def _by_table(pixels: np.ndarray, shade: Callable[[np.ndarray], np.ndarray]) -> 
 
 
 def look_up(table: np.ndarray, pixels: np.ndarray, first: int) -> np.ndarray:
-    """Replace every pixel by its entry.
+    """Replace every pixel by its entry in a table.
 
     Parameters
     ----------
     table : (n,) or (n, 3) uint8
     pixels : (rows, columns) integers from `first` to `first` + n - 1
-    first : the value of the first entry
+    first : pixel value of the first entry
 
     Returns
     -------
@@ -317,7 +317,7 @@ def look_up(table: np.ndarray, pixels: np.ndarray, first: int) -> np.ndarray:
 
 
 def _bands(pixels: np.ndarray) -> Iterator[slice]:
-    """Yield bands of rows whose eight-byte temporaries stay in the cache, however big the frame is."""
+    """Yield bands of rows, small enough for their eight-byte temporaries to stay in the CPU cache."""
     height = max(1, BAND // pixels.shape[1])
     for row in range(0, pixels.shape[0], height):
         yield slice(row, row + height)

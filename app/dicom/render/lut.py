@@ -1,4 +1,4 @@
-"""Lookup tables of 16-bit entries, as the modality and VOI LUT modules hold them (PS3.3 C.11.1, C.11.2)."""
+"""Lookup tables of the Modality LUT and VOI LUT modules (PS3.3 C.11.1, C.11.2)."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from app.dicom.pixels.attributes import numbers, words
 
 @dataclass(frozen=True, slots=True)
 class LookupTable:
-    """`entries` (n,) uint16 for the inputs `first`, `first` + 1, ...; `complete`: none is missing."""
+    """`entries` (n,) uint16 for the inputs `first`, `first` + 1, ...; `complete`: no entry is missing."""
 
     first: int
     entries: np.ndarray
     complete: bool = True
 
     def apply(self, values: np.ndarray) -> np.ndarray:
-        """Look values up; what lies outside the table gets its first or last entry.
+        """Look up values; those outside the table get its first or last entry.
 
         Parameters
         ----------
@@ -40,8 +40,8 @@ def read_lookup_table(item: Dataset, *, signed: bool, little_endian: bool) -> Lo
     Parameters
     ----------
     item : holds LUT Descriptor and LUT Data
-    signed : the inputs are signed, so the first mapped value is read as a signed number
-    little_endian : byte order of LUT Data that is a string of bytes
+    signed : the inputs are signed, so the first mapped value is signed too
+    little_endian : byte order of LUT Data, if it is a string of bytes
 
     Returns
     -------
@@ -49,14 +49,14 @@ def read_lookup_table(item: Dataset, *, signed: bool, little_endian: bool) -> Lo
 
     References
     ----------
-    PS3.3 C.11.1.1.1, C.11.2.1.1: 0 entries mean 65536; 8-bit entries may share a word
+    PS3.3 C.11.1.1.1, C.11.2.1.1 (0 entries mean 65536; two 8-bit entries may share a word)
     """
     descriptor = numbers(item, "LUTDescriptor")
     data = words(item, "LUTData", little_endian)
     if len(descriptor) != 3 or not np.isfinite(descriptor).all():
         return None
     count, first, bits = (int(value) for value in descriptor)
-    count = count & 0xFFFF or 65536  # unsigned also in a descriptor whose first mapped value is not
+    count = count & 0xFFFF or 65536  # always unsigned, even if the VR is SS because of the second value
     if bits <= 8 and len(data) < count:
         data = data.astype("<u2").view(np.uint8).astype(np.uint16)
     if not len(data):

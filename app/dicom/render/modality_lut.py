@@ -1,4 +1,4 @@
-"""Stored values to modality values: Hounsfield units, activity, dose (PS3.3 C.11.1)."""
+"""Convert stored values to modality values: Hounsfield units, activity, dose (PS3.3 C.11.1)."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from app.dicom.render.lut import LookupTable, read_lookup_table
 
 XRAY = ("XA", "RF", "XRF")
 FOR_DISPLAY = ("LOG", "DISP")
-"""Here the modality table leads back to X-ray intensity, away from what is displayed (C.8.7.1.1.2)."""
+"""For these the modality LUT maps back to X-ray intensity, which is not for display (PS3.3 C.8.7.1.1.2)."""
 
 
 @dataclass(frozen=True, slots=True)
 class ModalityTransform:
-    """A lookup table if there is one, else a straight line."""
+    """A lookup table if there is one, otherwise slope and intercept."""
 
     slope: float = 1.0
     intercept: float = 0.0
@@ -39,12 +39,12 @@ def modality_transform(dataset: Dataset, header: ImageHeader, frame_index: int) 
     Parameters
     ----------
     dataset : the whole data set
-    header : tells whether stored values are signed
+    header : whether stored values are signed
     frame_index : 0-based
 
     Returns
     -------
-    identity where the data set has none, or none that makes sense (a slope of 0 or no number)
+    the identity if the data set has none; an invalid slope (0 or not a number) counts as 1
 
     References
     ----------

@@ -1,4 +1,4 @@
-"""Overlay planes: graphics of one bit a pixel, burned in when asked for (PS3.3 C.9.2)."""
+"""Overlay planes: one-bit graphics, drawn into the picture on request (PS3.3 C.9.2)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from app.dicom.pixels.pixel_bytes import pixel_bytes
 GROUPS = range(0x6000, 0x6020, 2)
 ROWS, COLUMNS, FRAMES, ORIGIN = 0x0010, 0x0011, 0x0015, 0x0050
 FIRST_FRAME, BITS_ALLOCATED, BIT_POSITION, DATA = 0x0051, 0x0100, 0x0102, 0x3000
-FULL = 255
+WHITE = 255
 
 
 def burn_overlays(dataset: Dataset, frame: Frame, image: np.ndarray) -> np.ndarray:
@@ -21,9 +21,9 @@ def burn_overlays(dataset: Dataset, frame: Frame, image: np.ndarray) -> np.ndarr
 
     Parameters
     ----------
-    dataset : holds the planes, in their own elements or in unused bits of the pixels
+    dataset : holds the planes, in elements of their own or in unused bits of the pixels
     frame : the frame that was drawn
-    image : (rows, columns) or (rows, columns, 3) uint8; not changed
+    image : its picture, (rows, columns) or (rows, columns, 3) uint8; not changed
 
     Returns
     -------
@@ -43,18 +43,18 @@ def burn_overlays(dataset: Dataset, frame: Frame, image: np.ndarray) -> np.ndarr
         mask = mask[max(0, -top) :, max(0, -left) :]
         target = image[max(0, top) :, max(0, left) :]
         rows, columns = (min(a, b) for a, b in zip(mask.shape, target.shape[:2], strict=True))
-        target[:rows, :columns][mask[:rows, :columns].astype(bool)] = FULL
+        target[:rows, :columns][mask[:rows, :columns].astype(bool)] = WHITE
     return image
 
 
 def need_whole_frame(dataset: Dataset, *, drawn: bool) -> bool:
-    """Return whether overlay planes forbid decoding a frame smaller than it is.
+    """Return whether overlay planes require decoding a frame at full resolution.
 
     Parameters
     ----------
     dataset : may hold planes
-    drawn : planes are burned in, pixel by pixel; else only those matter that lie in unused bits of the
-        pixels, for a reduced pixel mixes them with the value
+    drawn : planes are drawn, pixel by pixel. If not, only planes in unused bits of the pixels matter, because
+        a reduced pixel mixes them with the value
 
     References
     ----------
@@ -65,7 +65,7 @@ def need_whole_frame(dataset: Dataset, *, drawn: bool) -> bool:
 
 
 def _plane(dataset: Dataset, group: int, frame: Frame) -> np.ndarray | None:
-    """Return the (rows, columns) bits of a plane for the frame, or None."""
+    """Return the (rows, columns) bits of a plane for the frame, None if it has none."""
     rows, columns = integer(dataset, group | ROWS, 0), integer(dataset, group | COLUMNS, 0)
     found = element(dataset, group | DATA)
     if rows < 1 or columns < 1:
@@ -86,7 +86,7 @@ def _plane(dataset: Dataset, group: int, frame: Frame) -> np.ndarray | None:
 
 
 def _embedded(dataset: Dataset, group: int, frame: Frame) -> np.ndarray | None:
-    """Return a plane that lies in unused bits of the pixels, as objects before 2004 have it."""
+    """Return a plane stored in unused bits of the pixels, as was allowed until 2004."""
     header, position = frame.header, integer(dataset, group | BIT_POSITION, -1)
     same_bits = integer(dataset, group | BITS_ALLOCATED, 0) == header.bits_allocated
     of_value = range(header.high_bit - header.bits_stored + 1, header.high_bit + 1)

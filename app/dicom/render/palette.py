@@ -1,4 +1,4 @@
-"""The palette of a PALETTE COLOR image (PS3.3 C.7.6.3.1.5, C.7.9)."""
+"""Apply the palette of a PALETTE COLOR image (PS3.3 C.7.6.3.1.5, C.7.9)."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ def expand_segments(data: np.ndarray, count: int) -> np.ndarray:
 
     Parameters
     ----------
-    data : (n,) uint16 or uint8 words: opcode, length, arguments, again and again
-    count : entries of the expanded table; what goes beyond is dropped
+    data : (n,) uint16 or uint8 words: a series of opcode, length, arguments
+    count : number of entries of the expanded table; more are dropped
 
     Returns
     -------
@@ -56,7 +56,7 @@ def expand_segments(data: np.ndarray, count: int) -> np.ndarray:
 
     Raises
     ------
-    Unrenderable : bad_palette, also for a segment that adds nothing, as those could be repeated for ever
+    Unrenderable : bad_palette, also for a segment that adds no entry: a short table could repeat it endlessly
 
     References
     ----------
@@ -92,15 +92,15 @@ def _read_palette(dataset: Dataset, frame: Frame) -> tuple[int, np.ndarray]:
         if len(descriptor) != 3 or not np.isfinite(descriptor).all():
             raise unrenderable(PreviewError.BAD_PALETTE, "a palette descriptor is missing")
         count, first, bits = (int(value) for value in descriptor)
-        count = count & 0xFFFF or 65536  # unsigned also in a descriptor whose first mapped value is not
+        count = count & 0xFFFF or 65536  # always unsigned, even if the VR is SS because of the second value
         channel = _read_channel(dataset, frame, color, count, bits)
         if not 8 <= bits <= 16 or len(channel) < count:
-            raise unrenderable(PreviewError.BAD_PALETTE, "the palette is shorter than its descriptor says")
+            raise unrenderable(PreviewError.BAD_PALETTE, "the palette contradicts its descriptor")
         channels.append(channel)
     if len({len(channel) for channel in channels}) != 1:
         raise unrenderable(PreviewError.BAD_PALETTE, "the colours have tables of different lengths")
     table = np.stack(channels, axis=-1)
-    # Some writers announce 16 bits and store 8.
+    # Take the high byte, except from writers that declare 16 bits and store 8.
     if bits > 8 and table.max() > 255:
         table >>= 8
     if frame.header.signed and first > 0x7FFF:
@@ -112,7 +112,7 @@ def _read_channel(dataset: Dataset, frame: Frame, color: str, count: int, bits: 
     little_endian = frame.header.little_endian
     data = words(dataset, f"{color}PaletteColorLookupTableData", little_endian)
     if len(data):
-        # Eight-bit entries may share a word, the first in the lower half.
+        # Two 8-bit entries may share a word, the first in the low byte.
         return _bytewise(data)[:count] if bits <= 8 and len(data) < count else data[:count]
     data = words(dataset, f"Segmented{color}PaletteColorLookupTableData", little_endian)
     return expand_segments(_bytewise(data) if bits <= 8 else data, count)

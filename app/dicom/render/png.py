@@ -1,4 +1,4 @@
-"""PNG of 8-bit grey or RGB, fast enough to be written for every object (ISO 15948)."""
+"""Encode 8-bit grey or RGB as PNG, fast enough for every object (ISO 15948)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 from isal import isal_zlib
 
 SUB = 1
-"""Filter type: each byte minus the one a pixel to its left."""
+"""Filter type: each byte minus the byte one pixel to its left."""
 
 
 def encode_png(pixels: np.ndarray) -> bytes:

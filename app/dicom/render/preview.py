@@ -1,4 +1,4 @@
-"""A data set to a picture: what of it is drawn, how, how big, as PNG."""
+"""Draw the preview of a data set: which frame or page, how, at which size, as PNG."""
 
 from __future__ import annotations
 
@@ -31,25 +31,25 @@ PAGES: dict[str, Callable[[Dataset, int], np.ndarray]] = {
     "WaveformSequence": draw_waveform,
     "ContentSequence": draw_report,
 }
-"""Element that a data set without pixels is drawn from -> how, given the longest side."""
+"""For data sets without pixel data: keyword of the element to draw -> function, given the longest side."""
 WINDOW_UNUSABLE = DatasetWarning("00281050", "window_unusable")
-"""The window of the data set shows nothing of the picture; an automatic one was used."""
+"""The window of the data set would hide the picture, so an automatic one was used."""
 
 
 @dataclass(frozen=True, slots=True)
 class Drawing:
-    """What stands for an object, (rows, columns[, 3]) uint8, and what had to be overruled to draw it."""
+    """The picture of an object, (rows, columns[, 3]) uint8, and warnings about what was overruled for it."""
 
     image: np.ndarray
     warnings: tuple[DatasetWarning, ...] = ()
 
 
 def preview(dataset: Dataset, options: PreviewOptions) -> bytes:
-    """Draw what stands for the object, as PNG.
+    """Draw the preview of an object as PNG.
 
     Parameters
     ----------
-    dataset : the whole data set with its file meta information; the pixel data may still lie in the file
+    dataset : the whole data set with its file meta information; the pixel data may still be in the file
     options : frame, window, size, overlays, colour profile
 
     Returns
@@ -65,7 +65,7 @@ def preview(dataset: Dataset, options: PreviewOptions) -> bytes:
 
 
 def picture(dataset: Dataset, options: PreviewOptions) -> np.ndarray:
-    """Draw what stands for the object, as `drawing` does.
+    """Draw the preview of an object, as `drawing`, but without its warnings.
 
     Returns
     -------
@@ -75,7 +75,7 @@ def picture(dataset: Dataset, options: PreviewOptions) -> np.ndarray:
 
 
 def drawing(dataset: Dataset, options: PreviewOptions) -> Drawing:
-    """Draw what stands for the object: a frame, a slide put together of its tiles, or the first page.
+    """Draw the preview of an object: a frame, a slide assembled from its tiles, or the first page.
 
     Parameters, Raises : as for `preview`
     """
@@ -96,11 +96,11 @@ def drawing(dataset: Dataset, options: PreviewOptions) -> Drawing:
 
 
 def undrawn_pdf(dataset: Dataset, options: PreviewOptions) -> bytes | None:
-    """Return the PDF that `options.draw_pdf` leaves to `draw_page`; None where there is none to leave.
+    """Return the PDF for `draw_page` if the object has one and `options.draw_pdf` is off, else None.
 
     Raises
     ------
-    Unrenderable : as `preview`, for what is wrong before the document is opened
+    Unrenderable : as `preview`, for faults found before the document is opened
     """
     with rendering():
         drawn_here = options.draw_pdf or pixel_keyword(dataset) is not None
@@ -122,9 +122,9 @@ def render(
     Parameters
     ----------
     dataset : the whole data set
-    options : as for `preview`, except `frame`
+    options : as for `preview`; `frame` is not used
     frame_index : 0-based
-    voi : how grey values are shown, instead of `options.window`
+    voi : mapping of grey values, instead of `options.window`
 
     Returns
     -------
@@ -146,7 +146,7 @@ def render(
 def _render(
     dataset: Dataset, options: PreviewOptions, frame_index: int, voi: ValueOfInterest | None
 ) -> tuple[np.ndarray, ValueOfInterest | None]:
-    """Return the picture, and how its grey values are shown."""
+    """Return the picture, and the mapping used for its grey values."""
     header = read_header(dataset)
     ratio = pixel_ratio(dataset, frame_index)
     size = fitting_size((header.rows, header.columns), ratio, options.max_side)
@@ -160,7 +160,7 @@ def _render(
 def draw(
     dataset: Dataset, frame: Frame, options: PreviewOptions, voi: ValueOfInterest | None = None
 ) -> np.ndarray:
-    """Draw a decoded frame in its own size, as `render` does before it resamples."""
+    """Draw a decoded frame at its own size; `render` resamples the result."""
     if frame.pixels.ndim == 3 or frame.photometric == "PALETTE COLOR":
         image = rgb(dataset, frame, icc=options.icc)
     else:
@@ -173,9 +173,9 @@ def choose_frame(dataset: Dataset, frame: str) -> int:
 
     Parameters
     ----------
-    dataset : tells how many frames there are and which one is representative
-    frame : `representative`, `first` or a 1-based number; the representative frame is the one that the
-        data set names, else the middle one
+    dataset : holds the number of frames and possibly a representative one
+    frame : `representative`, `first` or a 1-based number; without a Representative Frame Number, the
+        representative frame is the middle one
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Pictures as DICOMweb asks for them: a frame with a window, in a viewport, of a region (PS3.18 8.3.5)."""
+"""Rendered resources of DICOMweb: a frame with a window, a viewport and a region (PS3.18 8.3.5)."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ def render_image(dataset: Dataset, how: RenderOptions, options: PreviewOptions) 
 
     Parameters
     ----------
-    dataset : the whole data set; the pixel data may still lie in the file
-    how : what is asked for
+    dataset : the whole data set; the pixel data may still be in the file
+    how : the parameters of the request
     options : window, overlays, colour profile, limits
 
     Returns
     -------
-    a JPEG, PNG or GIF of 8 bits a sample
+    a JPEG, PNG or GIF with 8 bits per sample
 
     Raises
     ------
@@ -56,7 +56,7 @@ def render_image(dataset: Dataset, how: RenderOptions, options: PreviewOptions) 
 
 
 def shrink_picture(png: bytes, how: RenderOptions) -> bytes:
-    """Return a PNG that we wrote, made smaller to fit in a viewport, and encoded as asked for.
+    """Shrink a PNG written by `encode_png` to fit a viewport, and encode it in the requested media type.
 
     Raises
     ------
@@ -70,7 +70,7 @@ def shrink_picture(png: bytes, how: RenderOptions) -> bytes:
 
 
 def animated(pictures: Sequence[bytes]) -> bytes:
-    """Return PNGs that we wrote as one GIF, each for a tenth of a second, all as large as the largest.
+    """Combine PNGs written by `encode_png` into one GIF of 10 frames per second, padded to the largest.
 
     Raises
     ------
@@ -86,7 +86,7 @@ def animated(pictures: Sequence[bytes]) -> bytes:
 
 
 def encode_image(image: np.ndarray, how: RenderOptions) -> bytes:
-    """Encode (rows, columns) grey or (rows, columns, 3) RGB, uint8, in the media type that is asked for."""
+    """Encode (rows, columns) grey or (rows, columns, 3) RGB, uint8, in the requested media type."""
     if how.media_type == "image/png":
         return encode_png(image)
     if how.media_type == "image/jpeg":
@@ -120,7 +120,7 @@ def _drawn(dataset: Dataset, how: RenderOptions, options: PreviewOptions) -> np.
 
 
 def _cropped(image: np.ndarray, region: tuple[int, int, int, int] | None) -> np.ndarray:
-    """Return a part of a picture, flipped where its columns or rows are negative."""
+    """Return a region of a picture; negative columns or rows flip it."""
     if region is None:
         return image
     left, top, columns, rows = region
@@ -137,7 +137,7 @@ def _fitted(image: np.ndarray, viewport: tuple[int, int] | None, ratio: float) -
 
 
 def _size(shape: tuple[int, int], ratio: float, viewport: tuple[int, int]) -> tuple[int, int]:
-    """Return the rows and columns that fill a viewport with square pixels, undistorted (PS3.18 8.3.5.1.3)."""
+    """Return the rows and columns that fit a viewport without distortion (PS3.18 8.3.5.1.3)."""
     height, width = shape[0] * max(ratio, 1.0), shape[1] * max(1 / ratio, 1.0)
     return _scaled(height, width, min(viewport[0] / width, viewport[1] / height))
 

@@ -1,4 +1,4 @@
-"""One level of a slide, put together of its tiles (PS3.3 C.7.6.17.3, C.8.12.4)."""
+"""Draw one level of a slide by assembling its tiles (PS3.3 C.7.6.17.3, C.8.12.4)."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from app.dicom.render.grayscale import common_window
 from app.dicom.render.window import ValueOfInterest
 from app.model.options import PreviewOptions
 
-MOST_TILES = 2048
-SAMPLED = 9
-"""Tiles that decide the window of a grey slide."""
-GLASS, NOTHING = 255, 0
+MAX_TILES = 2048
+SAMPLE_TILES = 9
+"""Number of tiles from which the window of a grey slide is computed."""
+GLASS, NOTHING = 255, 0  # background of a slide (modality SM), and of a segmentation of one
 POSITION = "PlanePositionSlideSequence"
 
 Draw = Callable[[Dataset, Frame, PreviewOptions, ValueOfInterest | None], np.ndarray]
@@ -31,7 +31,7 @@ Tile = tuple[int, int, int]
 
 
 def is_tiled(dataset: Dataset) -> bool:
-    """Say whether the frames are tiles of one picture; a part of a concatenation may hold only one tile."""
+    """Return whether the frames are tiles of one picture; a part of a concatenation may have only one."""
     is_part = has_value(dataset, "ConcatenationFrameOffsetNumber")
     return min(_matrix(dataset)) > 0 and (is_part or integer(dataset, "NumberOfFrames", 1) > 1)
 
@@ -44,25 +44,25 @@ def draw_slide(
     Parameters
     ----------
     dataset : one for which `is_tiled` holds
-    options : the matrix may have `limits.pixels` samples, as any picture
-    frame_index : 0-based; tells which focal plane, optical path or segment is drawn
-    draw : draws a decoded tile in its own size
+    options : `limits.pixels` applies to the samples of the whole matrix
+    frame_index : 0-based; selects the focal plane, optical path or segment
+    draw : draws a decoded tile at its own size
 
     Returns
     -------
-    (rows, columns) or (rows, columns, 3) uint8; only one tile besides it is in memory at a time. Tiles that
-    are not there, or have no bytes, are left blank. And how grey values are shown.
+    (rows, columns) or (rows, columns, 3) uint8, and the mapping of grey values. Only one tile at a time is in
+    memory. Missing and empty tiles are left blank.
 
     Raises
     ------
-    Unrenderable : tiled_level where it is too big, and what is wrong with any tile
+    Unrenderable : tiled_level if the matrix is too large; otherwise the error of any tile
     """
     header, matrix = read_header(dataset), _matrix(dataset)
     size = fitting_size(matrix, pixel_ratio(dataset, 0), options.max_side)
     scale = min(size[0] / matrix[0], size[1] / matrix[1])
     if matrix[0] * matrix[1] * header.samples > options.limits.pixels:
-        said = f"the level has more samples than workers.max_pixels ({options.limits.pixels})"
-        raise unrenderable(PreviewError.TILED_LEVEL, said)
+        fault = f"the level has more samples than workers.max_pixels ({options.limits.pixels})"
+        raise unrenderable(PreviewError.TILED_LEVEL, fault)
     tiles = _tiles(dataset, header, matrix, frame_index)
 
     def decoded(some: Iterable[Tile]) -> Iterator[tuple[Tile, Frame]]:
@@ -70,10 +70,10 @@ def draw_slide(
             try:
                 frame = read_reduced(dataset, tile[0], scale, options.limits, matrix[0] * matrix[1])
             except EmptyFrame:
-                continue  # scanners leave out tiles on which there is nothing
+                continue  # scanners leave out tiles with nothing on them
             yield tile, frame
 
-    step = -(-len(tiles) // SAMPLED)
+    step = -(-len(tiles) // SAMPLE_TILES)
     first = next(decoded(tiles), None)
     if first is None:
         raise EmptyFrame("no tile has any bytes")
@@ -93,7 +93,7 @@ def draw_slide(
 def _put(
     canvas: np.ndarray, image: np.ndarray, tile: Tile, header: ImageHeader, scales: tuple[float, float]
 ) -> None:
-    """Draw a tile where it belongs; neighbours share their rounded edge, so no gap is left between them."""
+    """Draw a tile at its place; neighbours share a rounded edge, so there is no gap between them."""
     _, top, left = tile
     begin = round(top * scales[0]), round(left * scales[1])
     end = round((top + header.rows) * scales[0]), round((left + header.columns) * scales[1])
@@ -108,7 +108,10 @@ def _matrix(dataset: Dataset) -> tuple[int, int]:
 
 
 def _tiles(dataset: Dataset, header: ImageHeader, matrix: tuple[int, int], frame_index: int) -> list[Tile]:
-    """Return the tiles of one plane; where their places are written down, the first in each place."""
+    """Return the tiles of one plane, by their positions or, without any, by counting.
+
+    If several frames have the same position, the first counts.
+    """
     if text(dataset, "DimensionOrganizationType") == "TILED_FULL" or _position(dataset, 0) is None:
         return _counted_tiles(dataset, header, matrix, frame_index)
     _check_count(header.frames)
@@ -120,7 +123,7 @@ def _tiles(dataset: Dataset, header: ImageHeader, matrix: tuple[int, int], frame
             plane = planes.setdefault(_optical_path(dataset, index) if several_paths else "", {})
             plane.setdefault((row, column), index)
     if not planes:
-        raise unrenderable(PreviewError.BAD_IMAGE_HEADER, "no tile has a place on the slide")
+        raise unrenderable(PreviewError.BAD_IMAGE_HEADER, "no tile has a position on the slide")
     fullest = max(planes.values(), key=len)
     return [(index, *place) for place, index in fullest.items()]
 
@@ -128,15 +131,15 @@ def _tiles(dataset: Dataset, header: ImageHeader, matrix: tuple[int, int], frame
 def _counted_tiles(
     dataset: Dataset, header: ImageHeader, matrix: tuple[int, int], frame_index: int
 ) -> list[Tile]:
-    """Return the tiles of the plane of a frame, where the number of a frame says its place.
+    """Return the tiles of the plane of a frame if the frame number determines the position.
 
-    Row by row, then the next focal plane, optical path or segment (PS3.3 C.7.6.17.3). The parts of a
-    concatenation count on from each other (PS3.3 C.7.6.16.2.2.4).
+    Frames run row by row, then to the next focal plane, optical path or segment (PS3.3 C.7.6.17.3). The parts
+    of a concatenation continue the numbering (PS3.3 C.7.6.16.2.2.4).
     """
     part = integer(dataset, "InConcatenationNumber", 1)
     if part > 1 and not has_value(dataset, "ConcatenationFrameOffsetNumber"):
-        said = "the part of a concatenation does not say with which frame it begins"
-        raise unrenderable(PreviewError.BAD_IMAGE_HEADER, said)
+        fault = "the part of a concatenation has no Concatenation Frame Offset Number"
+        raise unrenderable(PreviewError.BAD_IMAGE_HEADER, fault)
     offset = max(0, integer(dataset, "ConcatenationFrameOffsetNumber", 0))
     down, across = -(-matrix[0] // header.rows), -(-matrix[1] // header.columns)
     plane = (offset + frame_index) // (down * across) * (down * across)
@@ -150,7 +153,7 @@ def _counted_tiles(
 
 
 def _check_count(tiles: int) -> None:
-    if tiles > MOST_TILES:
+    if tiles > MAX_TILES:
         raise unrenderable(PreviewError.TILED_LEVEL, "the level has too many tiles to be drawn whole")
 
 

@@ -1,4 +1,4 @@
-"""Modality values to 8-bit grey by a window or a VOI lookup table (PS3.3 C.11.2)."""
+"""Map modality values to 8-bit grey by a window or a VOI lookup table (PS3.3 C.11.2)."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ class ValueOfInterest(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """Centre and width in modality units, and the shape of the curve between.
+    """Centre and width in modality units, and the VOI LUT function.
 
-    replaces_unusable: it stands in for the data set's own window, which shows nothing of the picture.
+    replaces_unusable: it replaces the window of the data set, which would hide the picture.
     """
 
     center: float
@@ -61,15 +61,16 @@ class Window:
             low, span = self.center - 0.5 - (self.width - 1) / 2, self.width - 1
         if span <= 0:  # a width of one is a threshold
             return np.where(values <= low, 0.0, 255.0)
-        with np.errstate(over="ignore"):  # a width that is next to nothing is a threshold too
+        with np.errstate(over="ignore"):  # a tiny width overflows, and is then a threshold too
             return np.clip((values - low) / span, 0, 1) * 255
 
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """A VOI lookup table, scaled to grey by the bits that its entries need, at least eight.
+    """A VOI lookup table, scaled to grey by the bits that its entries use, at least eight.
 
-    What the descriptor says may be the size of a cell: by its 16 bits, entries up to 4095 are nearly black.
+    The bits in the descriptor are not used, because some writers put the cell size there: entries up to 4095
+    scaled as 16 bits would be nearly black.
     """
 
     table: LookupTable
@@ -94,7 +95,7 @@ class Curve:
 
 
 def parse_window(window: str) -> Window:
-    """Read `centre,width` or `centre,width,function` as PS3.18 8.3.5.1.4 writes it.
+    """Parse `centre,width` or `centre,width,function` (PS3.18 8.3.5.1.4).
 
     Raises
     ------
@@ -112,20 +113,21 @@ def parse_window(window: str) -> Window:
 def value_of_interest(
     dataset: Dataset, header: ImageHeader, frame_index: int, *, signed: bool
 ) -> ValueOfInterest | None:
-    """Return what the data set says its frame should be shown with: its first table, else its first window.
+    """Return the VOI transformation that the data set declares for a frame.
 
-    A table that lacks some of its entries comes last.
+    The first lookup table has precedence over the first window, but an incomplete table is used only if there
+    is no window.
 
     Parameters
     ----------
     dataset : the whole data set
-    header : tells the byte order
+    header : the byte order
     frame_index : 0-based
-    signed : modality values may be negative, so a table's first mapped value is signed
+    signed : modality values may be negative, so the first mapped value of a table is signed
 
     Returns
     -------
-    None if the data set does not say, or says nothing usable
+    None if the data set declares none that is usable
 
     References
     ----------
@@ -136,10 +138,10 @@ def value_of_interest(
         table = read_lookup_table(item, signed=signed, little_endian=header.little_endian)
     if table is not None and table.complete:
         return Curve(table)
-    return _said_window(dataset, frame_index) or (Curve(table) if table is not None else None)
+    return _declared_window(dataset, frame_index) or (Curve(table) if table is not None else None)
 
 
-def _said_window(dataset: Dataset, frame_index: int) -> Window | None:
+def _declared_window(dataset: Dataset, frame_index: int) -> Window | None:
     holder = frame_item(dataset, frame_index, "FrameVOILUTSequence", "WindowCenter")
     if holder is None:
         return None
@@ -151,5 +153,6 @@ def _said_window(dataset: Dataset, frame_index: int) -> Window | None:
 
 
 def _window(center: float, width: float, function: str) -> Window:
-    # LINEAR is made for integers and not defined below a width of one; who writes that means LINEAR_EXACT.
+    # LINEAR is meant for integers and undefined for widths below 1. Files that declare it with such a width
+    # mean LINEAR_EXACT.
     return Window(center, width, "LINEAR_EXACT" if function == "LINEAR" and width < 1 else function)

@@ -1,1 +1,1 @@
-"""A data set as a file again."""
+"""Write data sets as DICOM files."""

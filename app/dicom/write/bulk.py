@@ -1,4 +1,4 @@
-"""One value that a document left in the object, where it cannot be taken from there as it lies."""
+"""Read one bulk value that needs conversion, so that a byte range of the object would not do."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ PIXEL_DATA = "7FE00010"
 
 
 def read_bulk(dataset: ObjectDataset, threshold: int, tag: str, number: int) -> bytes:
-    """Return the bytes of a value by its place in the order of the document.
+    """Return the bytes of a bulk value, identified by its order in the document.
 
     Parameters
     ----------
-    dataset : as read; a deflated one is looked through as it was inflated
-    threshold : bytes, as when the document was written
-    tag, number : eight hex digits, and which of the values of this tag that are left in the object
+    dataset : as read
+    threshold : the bulk threshold the document was written with, in bytes
+    tag, number : eight hex digits, and the 1-based count among the bulk values of this tag
 
     Returns
     -------
-    the value, its words in little endian (PS3.18 F.2.7)
+    the value in little endian (PS3.18 F.2.7)
 
     Raises
     ------
     BadDataset : there is no such value (code `no_such_value`)
     """
     little = dataset.original_encoding[1] is not False
-    dataset.deflated = False  # so that places are those in the stream at hand, inflated or not
+    dataset.deflated = False  # offsets then refer to `dataset.buffer`, which holds the inflated bytes
     document = to_document(to_metadata(dataset, "", threshold))
     for entry in bulk_entries(document):
         if (entry.tag, entry.number) == (tag, number) and entry.offset is not None:

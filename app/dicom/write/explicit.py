@@ -1,7 +1,7 @@
-"""Any data set as a file in Explicit VR Little Endian, in pieces, from the bytes that it has.
+"""Write any data set as a file in Explicit VR Little Endian, in chunks.
 
-Values are copied, never converted: what is not valid stays as it was. Only what the encoding demands is
-written otherwise: headers, the order of bytes, and pixel data that were compressed.
+Values are copied, not converted, so invalid ones stay as they are. Only what the encoding requires changes:
+headers, byte order, and compressed pixel data.
 """
 
 from __future__ import annotations
@@ -32,17 +32,17 @@ from app.model.options import DatasetLimits
 PIECE = 1 << 20
 """Bytes of a value copied at once, a multiple of every word; smaller pieces are put together."""
 REPLACED = {0x00020000, 0x00020001, 0x00020002, 0x00020003, 0x00020010, 0x00020012, 0x00020013}
-"""Elements of the file meta information that belong to this very file, and so to its writer."""
+"""Elements of the file meta information that describe the file itself, so the writer replaces them."""
 OFFSETS = {EXTENDED_OFFSET_TABLE, 0x7FE00002, 0x7FE00003}
-"""Extended offset table, its lengths, the total length: nothing without fragments (PS3.3 C.7.6.3)."""
+"""Extended offset table, its lengths, the total length: meaningless without fragments (PS3.3 C.7.6.3)."""
 PHOTOMETRIC, PLANAR = 0x00280004, 0x00280006
 WORD = {**SIZES, **WORDS, "AT": 2}
-"""VR -> bytes that are turned together."""
+"""VR -> size of a word whose bytes are swapped for the other byte order."""
 
 
 @dataclass(frozen=True, slots=True)
 class DecodedPixels:
-    """Compressed pixel data as they will be written: the first frame, and how the others are read."""
+    """Decoded pixel data: the first frame, and what is needed to decode the others one at a time."""
 
     dataset: ObjectDataset
     header: ImageHeader
@@ -52,7 +52,7 @@ class DecodedPixels:
 
     @property
     def size(self) -> int:
-        """Bytes of all frames."""
+        """Total bytes of all frames."""
         return len(self.first) * self.header.frames
 
     def frames(self) -> Iterator[bytes]:
@@ -61,7 +61,7 @@ class DecodedPixels:
         for index in range(1, self.header.frames):
             data, photometric = _decode(self.dataset, self.header, index, self.limits)
             if len(data) != len(self.first) or photometric != self.photometric:
-                raise unrenderable(PreviewError.BAD_CODESTREAM, "frames are not all of one kind")
+                raise unrenderable(PreviewError.BAD_CODESTREAM, "frames differ in size or colour space")
             yield data
 
 
@@ -72,16 +72,16 @@ def explicit_file(dataset: ObjectDataset, limits: DatasetLimits, max_bytes: int)
     ----------
     dataset : as read, in any transfer syntax
     limits : on samples, frames, fragments and the parts of a codestream
-    max_bytes : most that the decoded pixel data may take
+    max_bytes : maximum size of the decoded pixel data
 
     Yields
     ------
-    the file in pieces of about a MiB
+    the file in chunks of about 1 MiB
 
     Raises
     ------
-    Unrenderable : the pixel data cannot be decoded, or are too much: nothing was yielded yet, unless a later
-        frame is at fault
+    Unrenderable : the pixel data cannot be decoded or are too large. Raised before the first chunk, except
+        for a fault in a later frame
 
     References
     ----------
@@ -131,7 +131,7 @@ def _parts(dataset: ObjectDataset, decoded: DecodedPixels | None) -> Iterator[by
 
 
 def _file_meta(dataset: ObjectDataset) -> bytes:
-    """Return group 0002: our own word on what this file is, and what else the old one said."""
+    """Return group 0002: new elements for this file, the other elements as they were."""
     elements = {
         0x00020001: element(0x00020001, "OB", b"\0\1"),
         0x00020002: element(0x00020002, "UI", text(dataset, "SOPClassUID").encode("latin-1")),
@@ -150,10 +150,12 @@ def _file_meta(dataset: ObjectDataset) -> bytes:
 def _decoded(dataset: ObjectDataset, limits: DatasetLimits) -> DecodedPixels:
     header = read_header(dataset)
     if header.transfer_syntax in NATIVE:
-        text = "pixel data in fragments, which the transfer syntax has not"
+        text = "the pixel data are in fragments, which the transfer syntax does not allow"
         raise unrenderable(PreviewError.BAD_ENCAPSULATION, text)
     if header.bits_allocated == 1 and header.frames > 1 and header.pixels % 8:
-        raise unrenderable(PreviewError.UNSUPPORTED_PHOTOMETRIC, "frames of bits that do not end with a byte")
+        raise unrenderable(
+            PreviewError.UNSUPPORTED_PHOTOMETRIC, "one-bit frames that do not end on a byte boundary"
+        )
     check_size(header, 0, limits)
     first, photometric = _decode(dataset, header, 0, limits)
     return DecodedPixels(dataset, header, limits, first, photometric)
@@ -169,14 +171,14 @@ def _decode(
 
 
 def cell_bytes(dataset: ObjectDataset) -> int:
-    """Return the bytes of a pixel cell that are turned together: those of 32 bits are not two words."""
+    """Return the word size of pixel data for byte swapping: a 32-bit cell is one word, not two."""
     return max(WORD["OW"], integer(dataset, "BitsAllocated", 0) // 8)
 
 
 class _Writer:
-    """Writes elements from where they lie. signed: Pixel Representation of the data set at hand.
+    """Copies elements from a source. signed: Pixel Representation of the current data set or item.
 
-    cell: bytes that are turned together in the pixel data.
+    cell: word size of its pixel data for byte swapping.
     """
 
     cell = WORD["OW"]
@@ -185,8 +187,8 @@ class _Writer:
         self.source, self.little, self.signed = source, little, signed
 
     def element(self, node: Node) -> Iterator[bytes]:
-        """Yield one element; a sequence with delimiters, so that no length needs to be known before."""
-        if not node.tag & 0xFFFF:  # group lengths, retired and mostly wrong
+        """Yield one element. Sequences get delimiters, because their length is not known in advance."""
+        if not node.tag & 0xFFFF:  # group lengths are retired and mostly wrong
             return
         little = self.little or node.swapped
         if node.vr == "SQ":
@@ -195,7 +197,7 @@ class _Writer:
                 yield from self.item(item, little)
             yield struct.pack("<HHI", SEQUENCE_END >> 16, SEQUENCE_END & 0xFFFF, 0)
             return
-        if node.undefined:  # the compressed icon of an image that is not: no encoding for it here
+        if node.undefined:  # compressed pixel data of an icon: Explicit VR Little Endian cannot hold them
             return
         vr = settled_vr(node.vr, self.signed)
         length = node.length + node.length % 2
@@ -210,7 +212,7 @@ class _Writer:
             yield b"\0" if vr in ("UI", "OB", "UN") else b" "
 
     def item(self, nodes: Sequence[Node], little: bool) -> Iterator[bytes]:
-        """Yield one item, its elements in ascending order; of one tag the last counts."""
+        """Yield one item with its elements in ascending order; if a tag occurs twice, the last counts."""
         outer = self.little, self.signed, self.cell
         self.little, self.cell = little, WORD["OW"]
         elements = {node.tag: node for node in nodes}

@@ -1,6 +1,6 @@
-"""The client of Cloud Storage: made late, its calls tried again inside a deadline, its errors translated.
+"""The Cloud Storage client: created on first use, with retries within a deadline and translated errors.
 
-The SDK's own retries depend on the call and go on for two minutes; they are off, `tried` stands for them.
+The SDK's own retries differ by call and last up to two minutes; they are off, and `tried` replaces them.
 """
 
 from __future__ import annotations
@@ -17,28 +17,29 @@ from app.model.errors import DicomlakeError, ObjectGone, ShortRead, StorageUnava
 T = TypeVar("T")
 
 TIMEOUT_S = (3.0, 6.0)
-"""To connect, and between two arrivals of bytes: three tries end within half a minute."""
+"""Timeouts to connect and between two reads, short enough for three attempts in half a minute."""
 DEADLINE_S = 25.0
-"""No further try begins after it, and no transfer lasts longer."""
+"""No attempt starts after this, and no transfer lasts longer."""
 PAUSES_S = (0.1, 0.5)
-"""Short: what lasts longer than a second is for the bus to deliver again."""
+"""Pauses between attempts. A fault that lasts longer than a second is left to redelivery by the bus."""
 CONNECTIONS = 64
-"""Connections kept open: more than the server has threads, so that none is made for one request."""
+"""Size of the connection pool: more than the server has threads, so connections are always reused."""
 
 
 def new_client() -> Any:
-    """Return a client with the credentials of this machine; where STORAGE_EMULATOR_HOST is set, with none.
+    """Create a client with default credentials, or with none if STORAGE_EMULATOR_HOST is set.
 
-    No project is asked for: every call names its bucket. It costs half a second, nearly all of it imports.
+    It needs no project, because every call names its bucket. It takes half a second, mostly for imports.
     """
     with gcs_errors():
         from google.cloud.storage import Client
         from requests.adapters import HTTPAdapter
 
         client = Client(project=None)
-        client._bucket_metadata_cache = None  # else a thread reads the bucket's metadata, a right apart
+        # Otherwise a thread would read the bucket's metadata, for which our roles have no permission.
+        client._bucket_metadata_cache = None
         session = client._http  # the documented way to a larger pool
-        if not session.is_mtls:  # which has adapters of its own
+        if not session.is_mtls:  # mTLS has adapters of its own
             for scheme in ("https://", "http://"):
                 session.mount(scheme, HTTPAdapter(pool_maxsize=CONNECTIONS))
     return client
@@ -46,9 +47,9 @@ def new_client() -> Any:
 
 @contextmanager
 def gcs_errors(absent: type[DicomlakeError] = StorageUnavailable) -> Iterator[None]:
-    """Translate the errors of google-cloud-storage and of what it stands on; tested to be complete.
+    """Translate the errors of google-cloud-storage and its dependencies; a test checks completeness.
 
-    `absent` is what a 404 means here, and a 412 that the caller did not expect: the bucket, or a version.
+    `absent` is the error for a 404, or for a 412 that the caller does not handle: the bucket or a version.
     """
     from google.api_core.exceptions import GoogleAPIError, NotFound, PreconditionFailed
     from google.auth.exceptions import GoogleAuthError
@@ -70,14 +71,14 @@ def gcs_errors(absent: type[DicomlakeError] = StorageUnavailable) -> Iterator[No
 
 
 def tried(call: Callable[[], T], absent: type[DicomlakeError] = StorageUnavailable) -> T:
-    """Return `call()`; what fails in passing is tried three times. The call must be harmless to repeat."""
+    """Return `call()`, with up to three attempts on transient errors. The call must be idempotent."""
     end = time.monotonic() + DEADLINE_S
     for pause_s in PAUSES_S:
         try:
             with gcs_errors(absent):
                 return call()
         except TransientError as error:
-            pause_s *= random.uniform(0.5, 1.0)  # so that many who failed at once do not return at once
+            pause_s *= random.uniform(0.5, 1.0)  # jitter: calls that failed together spread out
             if _refused(error) or time.monotonic() + pause_s > end:
                 raise
         time.sleep(pause_s)
@@ -86,6 +87,6 @@ def tried(call: Callable[[], T], absent: type[DicomlakeError] = StorageUnavailab
 
 
 def _refused(error: TransientError) -> bool:
-    """Tell whether the store said no: a grant that is missing heals, but not within a second."""
+    """Return whether the store refused the call: a missing grant may appear, but not within a second."""
     code = getattr(error.__cause__, "code", None)
     return isinstance(code, int) and 400 <= code < 500 and code not in (408, 429)

@@ -1,7 +1,7 @@
 """Objects in Cloud Storage, `gs://bucket/prefix`.
 
-A ref holds the full name of an object in its bucket, as events do. A bare name, as in `write(name)`,
-`delete(name)`, `list(prefix)` and `uri(name)`, is one below the prefix of the URL.
+A ref holds the full name of an object in its bucket, like an event. A bare name, as in `write(name)`,
+`delete(name)`, `list(prefix)` and `uri(name)`, is relative to the prefix of the URL.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, BinaryIO
+from urllib.parse import urlsplit
 
 from app.model.errors import BadEvent, ConfigError, ObjectGone, ShortRead, StorageUnavailable
 from app.model.names import digest, suffix
@@ -28,20 +29,20 @@ from app.storage.gcs.client import TIMEOUT_S, gcs_errors, new_client, tried
 from app.storage.gcs.stream import download, stream_version, version
 from app.storage.gzip_encoding import inflated
 
-# The SDK is imported at the first use, but that it is missing must be known when the storage is opened.
+# The SDK is imported on first use, but a missing SDK must be reported when the storage is opened.
 if find_spec("google.cloud.storage") is None:
     raise ModuleNotFoundError("google-cloud-storage", name="google.cloud.storage")
 
 NAME_BYTES = 1024
 PAGE_OBJECTS = 1000
-LANDINGS = 5
-"""How often an upload is tried anew because somebody wrote the object meanwhile."""
+MAX_LANDINGS = 5
+"""Maximum attempts at an upload while others write the same object."""
 MAX_ARTIFACT_BYTES = 512 << 20
 CACHE_CONTROL = "private, no-store"
-"""Of what we write, for it is about patients: no browser or proxy keeps it, whoever may read the bucket."""
+"""For all artifacts, because they contain patient data: no browser or proxy may cache them."""
 ESCAPED = "%~"
-CLOCKS = timedelta(days=1)
-"""How much the clocks of Cloud Storage and of this machine may differ."""
+MAX_CLOCK_SKEW = timedelta(days=1)
+"""Maximum difference between the clocks of Cloud Storage and this machine."""
 LIST_FIELDS = "items(name,generation),nextPageToken"
 
 _ONCE = {"timeout": TIMEOUT_S, "retry": None}  # `tried` does the retries
@@ -49,10 +50,10 @@ _URL = re.compile(r"gs://([a-z0-9][a-z0-9._-]{1,220}[a-z0-9])(?:/(.*))?", re.DOT
 
 
 class GcsStorage:
-    """A bucket, or what is below a prefix in it; `buckets` are others of which versions may be read too.
+    """A bucket, or the objects below a prefix in it; `buckets` are further buckets that may be read.
 
-    A version that was overwritten is gone, unless the bucket keeps versions: then it is still read.
-    Nothing is asked of the store, and no SDK imported, before the first use.
+    An overwritten version is gone, unless the bucket has versioning: then it can still be read. The SDK is
+    imported, and the store contacted, on first use only.
     """
 
     def __init__(self, url: str, index: Path | None = None, buckets: Collection[str] = ()) -> None:
@@ -63,31 +64,31 @@ class GcsStorage:
 
     @staticmethod
     def check_settings(url: str, *_: object) -> None:
-        """Raise ConfigError unless the URL names a place; the bucket itself is not asked."""
+        """Raise ConfigError unless the URL is valid. Does not contact the bucket."""
         _place(url)
 
     def uri(self, name: str, bucket: str = "") -> str:
-        """Return `gs://bucket/name`: with a bucket of a full name, without one of a name below the prefix."""
+        """Return `gs://bucket/name`; without a bucket, `name` is relative to the prefix of the URL."""
         return f"gs://{bucket}/{name}" if bucket else f"gs://{self.bucket}/{self.prefix}{name}"
 
     def fetch(self, ref: ObjectRef, size: int | None = None, crc32c: str | None = None) -> Content:
-        """Return the checked bytes of exactly this generation; of a big object, a way to read it in ranges.
+        """Return the verified bytes of exactly this generation; a large object is returned as by `locate`.
 
-        Size and checksum are of the stored bytes, also where these are gzip. Of a big object the store's own
-        checksum is compared.
+        Size and checksum are those of the stored bytes, even if they are gzip. For a large object the store's
+        own checksum is compared with the announced one.
         """
         self._check(ref)
         content = None if size is not None and size <= BIG_BYTES else self.locate(ref)
         if content is None or content.size <= BIG_BYTES:
             content = tried(lambda: self._whole(ref), ObjectGone)
         if size not in (None, content.size):
-            raise ShortRead("the object has another size than announced")
+            raise ShortRead("the size of the object differs from the announced one")
         if crc32c not in (None, content.crc32c):
-            raise ShortRead("the object has another checksum than announced")
+            raise ShortRead("the checksum of the object differs from the announced one")
         return content
 
     def locate(self, ref: ObjectRef) -> Content:
-        """Return a way to read this generation in ranges; only its size and checksum are asked for."""
+        """Return this generation for reading in ranges; only its metadata are requested now."""
         self._check(ref)
         found = self._stat(ref)
         opener = partial(stream_version, self._client(), ref, found.size)
@@ -96,13 +97,13 @@ class GcsStorage:
         return Content(ref, uri, found.size, found.crc32c, opener=opener, decode=decode)
 
     def ref_of(self, uri: str, generation: int) -> ObjectRef | None:
-        """Return the version that an address names; None where its bucket is not served here."""
+        """Return the version for an address; None if its bucket is not one of this storage."""
         bucket, _, name = uri.removeprefix("gs://").partition("/")
         known = uri.startswith("gs://") and bucket in self._buckets and is_object_name(name)
         return ObjectRef(bucket, name, generation) if known else None
 
     def is_live(self, ref: ObjectRef, metageneration: int | None = None) -> bool:
-        """Tell whether this generation is still the object's current one; a kept noncurrent one is not."""
+        """Return whether this generation is still the current one; a noncurrent version is not."""
         self._check(ref)
         live = self._client().bucket(ref.bucket).blob(ref.name)
         try:
@@ -113,17 +114,17 @@ class GcsStorage:
         return int(live.generation) == ref.generation and same
 
     def had(self, ref: ObjectRef, now: datetime) -> bool:
-        """Tell whether this generation is not of the future: Cloud Storage gives the time in microseconds."""
-        return ref.generation <= (now + CLOCKS).timestamp() * 1_000_000
+        """Return whether this generation is not in the future: generations are times in microseconds."""
+        return ref.generation <= (now + MAX_CLOCK_SKEW).timestamp() * 1_000_000
 
     def write(self, name: str, data: bytes, content_type: str) -> str:
-        """Store an object whole or not at all and return its URI; a name that is not legal is escaped."""
+        """Store an object whole or not at all and return its URI; an illegal name is escaped."""
         full = object_name(self.prefix, name)
         tried(lambda: self._put(full, data, content_type or "application/octet-stream"))
         return self.uri(full, self.bucket)
 
     def read(self, uri: str) -> bytes:
-        """Return the whole of an object that `write` stored, by its URI; one request."""
+        """Return an object that `write` stored, by its URI, with one request."""
         ref = self.ref_of(uri, 0)
         if ref is None or ref.bucket != self.bucket:
             raise ObjectGone("the address is of another storage")
@@ -131,13 +132,13 @@ class GcsStorage:
         return tried(lambda: download(blob, MAX_ARTIFACT_BYTES), ObjectGone)
 
     def delete(self, name: str) -> None:
-        """Remove an object that `write` stored; a bucket that keeps versions keeps it as a noncurrent one."""
+        """Remove an object that `write` stored; with versioning it becomes a noncurrent version."""
         blob = self._client().bucket(self.bucket).blob(object_name(self.prefix, name))
         with suppress(ObjectGone):
             tried(lambda: blob.delete(timeout=TIMEOUT_S, retry=None), ObjectGone)
 
     def list(self, prefix: str = "") -> Iterator[ObjectRef]:
-        """Yield the live objects below the prefix of the URL, in order of name; their names are full."""
+        """Yield the live objects below the prefix of the URL, ordered by name, with full names."""
         token = None
         while True:
             refs, token = tried(partial(_page, self._client(), self.bucket, self.prefix + prefix, token))
@@ -146,9 +147,9 @@ class GcsStorage:
                 return
 
     def land(self, name: str, stream: BinaryIO, replace: bool = False) -> Landed | None:
-        """Put an upload there, whole or not at all; the same bytes under the same name are not written again.
+        """Store an upload, whole or not at all; the same bytes under the same name are not written again.
 
-        Raises BadEvent where Cloud Storage allows no such name.
+        Raises BadEvent if Cloud Storage does not allow the name.
         """
         full = self.prefix + name
         if not is_object_name(full):
@@ -158,7 +159,7 @@ class GcsStorage:
         digest = checksum(stream)
         bucket = self._client().bucket(self.bucket)
         generation = 0
-        for _ in range(LANDINGS):
+        for _ in range(MAX_LANDINGS):
             stored = tried(partial(_stream_up, bucket.blob(full), stream, size, generation))
             if stored is not None:
                 return Landed(ObjectRef(self.bucket, full, stored), written=True)
@@ -168,10 +169,35 @@ class GcsStorage:
             if there is not None and not replace:
                 return None
             generation = int(there.generation) if there is not None else 0
-        raise StorageUnavailable("others write the same object all the time")
+        raise StorageUnavailable("other writers keep replacing the object")
+
+    @property
+    def session_origin(self) -> str:
+        """Origin of the JSON API."""
+        parts = urlsplit(self._client().api_endpoint)
+        return f"{parts.scheme}://{parts.netloc}"
+
+    def begin_upload(self, name: str, size: int, origin: str = "", replace: bool = False) -> str | None:
+        """Return the address of a resumable upload, begun here, which a client ends without credentials.
+
+        Unlike a signed URL, it needs neither the right to sign nor CORS settings of the bucket: pages of the
+        origin in the request that begins the upload may go on with it.
+        """
+        full = self.prefix + name
+        if not is_object_name(full):
+            raise BadEvent("the object name is not legal")
+        bucket = self._client().bucket(self.bucket)
+        there = tried(partial(bucket.get_blob, full, **_ONCE))
+        if there is not None and not replace:
+            return None
+        begin = partial(
+            bucket.blob(full).create_resumable_upload_session, "application/dicom", size, origin or None,
+            if_generation_match=int(there.generation) if there else 0, checksum=None, **_ONCE,
+        )  # fmt: skip
+        return str(tried(begin))
 
     def folders(self, prefix: str = "") -> tuple[str, ...]:
-        """Return the first segments of the names that begin with `prefix`, by a listing with a delimiter."""
+        """Return the folders directly below `prefix`, by a listing with a delimiter."""
         full, found, token = self.prefix + prefix, set[str](), None
         while True:
             prefixes, token = tried(partial(_prefixes, self._client(), self.bucket, full, token))
@@ -185,7 +211,8 @@ class GcsStorage:
     def check(self) -> None:
         """Raise StorageUnavailable unless the bucket can be listed.
 
-        Not its metadata: roles for objects do not let us read that. One try, for who asks will ask again.
+        Its metadata are not read, because our roles have no permission for that. No retries: whoever checks
+        will check again.
         """
         client = self._client()
         with gcs_errors():
@@ -195,7 +222,7 @@ class GcsStorage:
             next(found.pages)
 
     def close(self) -> None:
-        """Let go of the connections; the streams given out make new ones."""
+        """Close the connections; open streams create new ones."""
         with self._lock:
             made, self._made = self._made, None
         if made is not None:
@@ -224,8 +251,8 @@ class GcsStorage:
         content = Content(
             ref, self.uri(ref.name, ref.bucket), len(data), checksum(io.BytesIO(data)), data=data
         )
-        if blob.crc32c not in (None, content.crc32c):  # the response's headers tell the store's own
-            raise ShortRead("the bytes have another checksum than the store")
+        if blob.crc32c not in (None, content.crc32c):  # set from the headers of the download
+            raise ShortRead("the checksum of the bytes differs from that in the store")
         return replace(content, decode=inflated) if _is_gzipped(blob) else content
 
     def _put(self, name: str, data: bytes, content_type: str) -> None:
@@ -234,12 +261,12 @@ class GcsStorage:
             return
         there = bucket.get_blob(name, **_ONCE)
         if there is None or (there.size, there.crc32c) != (len(data), checksum(io.BytesIO(data))):
-            # Refused again: somebody wrote or removed it since; that counts as having come after us.
+            # If this is refused too, another writer was faster; that counts as a write after ours.
             _upload(bucket.blob(name), data, content_type, there.generation if there else 0)
 
 
 def is_object_name(name: str) -> bool:
-    """Tell whether Cloud Storage allows this name of an object."""
+    """Return whether Cloud Storage allows an object of this name."""
     try:
         length = len(name.encode())
     except UnicodeEncodeError:
@@ -249,9 +276,10 @@ def is_object_name(name: str) -> bool:
 
 
 def object_name(prefix: str, name: str) -> str:
-    """Return the full name under which a bare one is stored; two names never share one.
+    """Return the full name under which a bare name is stored; different names never share one.
 
-    A name that is too long or not legal becomes a digest in its first folder; names that look so too.
+    A name that is too long or illegal becomes a digest in its first folder. So does a name that contains the
+    mark of such a digest.
     """
     if is_object_name(prefix + name) and ESCAPED not in name:
         return prefix + name
@@ -260,7 +288,7 @@ def object_name(prefix: str, name: str) -> str:
 
 
 def _place(url: str) -> tuple[str, str]:
-    """Return bucket and prefix of a URL; the prefix is empty or ends in a slash."""
+    """Parse a URL into bucket and prefix; the prefix is empty or ends with a slash."""
     found = _URL.fullmatch(url)
     parts = (found.group(2) or "").strip("/") if found else ""
     if not found or not is_object_name(parts or "-") or {"", ".", ".."} & set((parts or "-").split("/")):
@@ -287,7 +315,7 @@ def _prefixes(client: Any, bucket: str, prefix: str, token: str | None) -> tuple
 
 
 def _stream_up(blob: Any, stream: BinaryIO, size: int, generation: int) -> int | None:
-    """Store a stream if `generation`, 0 for none, is the live one; return what it became, else None."""
+    """Store a stream if `generation` (0: none) is the live one; return the new generation, else None."""
     from google.api_core.exceptions import PreconditionFailed
 
     try:
@@ -305,7 +333,7 @@ def _is_gzipped(blob: Any) -> bool:
 
 
 def _upload(blob: Any, data: bytes, content_type: str, generation: int) -> bool:
-    """Store the bytes if `generation`, 0 for none, is the live one; tell whether it was."""
+    """Store the bytes if `generation` (0: none) is the live one; return whether it was."""
     from google.api_core.exceptions import PreconditionFailed
 
     blob.cache_control = CACHE_CONTROL

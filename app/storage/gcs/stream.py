@@ -1,4 +1,4 @@
-"""Bytes of one version of an object in Cloud Storage: whole, or in ranges."""
+"""Read one version of an object in Cloud Storage, whole or in ranges."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from app.model.values import ObjectRef
 from app.plumbing.range_stream import RangedStream
 from app.storage.gcs.client import DEADLINE_S, TIMEOUT_S, tried
 
-BLOCK_BYTES = 2 * 2**20
-"""Least that a request asks for: about as long in transfer as a request takes to be answered."""
-PIECE_BYTES = 32 * 2**20
-"""Most that a request asks for, so that each ends within its deadline."""
+MIN_REQUEST_BYTES = 2 * 2**20
+"""Minimum per request: its transfer takes about as long as the latency of a request."""
+MAX_REQUEST_BYTES = 32 * 2**20
+"""Maximum per request, so that each ends within its deadline."""
 
 
 class _Sink(io.BytesIO):
-    """Takes a download, but neither more bytes nor longer than it should be."""
+    """Receives a download and enforces its maximum size and duration."""
 
     def __init__(self, limit: int) -> None:
         super().__init__()
@@ -26,19 +26,19 @@ class _Sink(io.BytesIO):
 
     def write(self, data: Any) -> int:
         if self.tell() + len(data) > self._limit:
-            raise ShortRead("more bytes came than were asked for")
+            raise ShortRead("the store sent more bytes than requested")
         if time.monotonic() > self._end:
-            raise StorageUnavailable("the bytes come too slowly")
+            raise StorageUnavailable("the download is too slow")
         return super().write(data)
 
 
 def version(client: Any, ref: ObjectRef) -> Any:
-    """Return the SDK's handle of one version; no request is made."""
+    """Return the SDK's handle for one version, without a request."""
     return client.bucket(ref.bucket).blob(ref.name, generation=ref.generation)
 
 
 def download(blob: Any, limit: int, start: int | None = None, end: int | None = None) -> bytes:
-    """Return the stored bytes, not decoded, from `start` to and with `end`; ShortRead when over `limit`."""
+    """Return the stored bytes, not decoded, from `start` to `end` inclusive; ShortRead if above `limit`."""
     sink = _Sink(limit)
     blob.download_to_file(
         sink,
@@ -46,7 +46,7 @@ def download(blob: Any, limit: int, start: int | None = None, end: int | None = 
         end=end,
         raw_download=True,
         if_generation_match=blob.generation,
-        checksum=None,  # the caller compares; the SDK would only log that a range has none
+        checksum=None,  # the caller verifies it; for a range the SDK would only log that there is none
         timeout=TIMEOUT_S,
         retry=None,
     )
@@ -56,13 +56,13 @@ def download(blob: Any, limit: int, start: int | None = None, end: int | None = 
 def stream_version(client: Any, ref: ObjectRef, size: int) -> BinaryIO:
     """Return a seekable stream over a version of `size` stored bytes; small reads share a request.
 
-    It raises ObjectGone once that version is gone.
+    Reads raise ObjectGone once the version is gone.
     """
 
     def get(start: int, count: int) -> bytes:
         return tried(lambda: _range(client, ref, start, count), ObjectGone)
 
-    return io.BufferedReader(RangedStream(get, size, PIECE_BYTES), BLOCK_BYTES)
+    return io.BufferedReader(RangedStream(get, size, MAX_REQUEST_BYTES), MIN_REQUEST_BYTES)
 
 
 def _range(client: Any, ref: ObjectRef, start: int, count: int) -> bytes:

@@ -1,1 +1,1 @@
-"""Objects as files below a folder."""
+"""A folder as a bucket."""

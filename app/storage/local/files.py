@@ -1,7 +1,7 @@
-"""Files below a root by name, never outside it.
+"""Access files below a root folder by name, never outside it.
 
-Every path is walked from the root by descriptors, one segment at a time and following no symbolic link, so no
-name leads out of the root, not even while somebody swaps folders.
+Every path is opened from the root by descriptors, one segment at a time and without following symbolic links,
+so no name can lead out of the root, even while another process swaps folders.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from app.storage.local.generations import Stamp, stamp
 
 SEGMENT_BYTES, NAME_BYTES = 255, 2048
 EVENT_NAME_BYTES = 1024
-"""Longest name that a notification carries, and that Cloud Storage allows."""
+"""Maximum length of an object name in Cloud Storage, and so in a notification."""
 TEMP = re.compile(r"\.dicomlake-[0-9a-f]{16}\.part")
 ARTIFACT = re.compile(r"(?i)(?<=[0-9])\.(json|png)\Z")
 TEMP_AGE_S = 3600.0
-RACES = 100
+MAX_RACES = 100
 COPY_BYTES = 1 << 20
 GONE = frozenset((errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EISDIR, errno.ENXIO, errno.ENAMETOOLONG))
 SENTENCES = {
@@ -51,7 +51,7 @@ KINDS = {
     stat.S_IFLNK: "a symbolic link",
     stat.S_IFDIR: "a folder",
 }
-# O_PATH passes through a folder that may be entered but not listed; O_NONBLOCK keeps a fifo from hanging us.
+# O_PATH opens folders that may be entered but not listed; O_NONBLOCK prevents blocking on a named pipe.
 FOLDER = os.O_DIRECTORY | os.O_CLOEXEC
 PASS = FOLDER | getattr(os, "O_PATH", os.O_RDONLY)
 READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -60,7 +60,7 @@ CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 @contextmanager
 def os_errors(gone: Collection[int] = ()) -> Iterator[None]:
-    """Translate errors of the operating system; those in `gone` mean that the object is not there."""
+    """Translate errors of the operating system; those in `gone` mean that the object does not exist."""
     try:
         yield
     except OSError as exc:
@@ -70,7 +70,7 @@ def os_errors(gone: Collection[int] = ()) -> Iterator[None]:
 
 
 def is_object_name(name: str) -> bool:
-    """Tell whether a path below the root can be the name of an object: UTF-8, and nothing that leads away."""
+    """Return whether a path below the root can be an object name: UTF-8, without `..` or empty segments."""
     if UNSAFE.search(name.replace("%", "")):
         return False
     segments = name.split("/")
@@ -78,12 +78,12 @@ def is_object_name(name: str) -> bool:
 
 
 def is_event_name(name: str) -> bool:
-    """Tell whether a path below the root can be the name of an object that events tell of."""
+    """Return whether a path below the root can be an object name in an event."""
     return is_object_name(name) and len(name.encode()) <= EVENT_NAME_BYTES
 
 
 def check_event_name(name: str) -> None:
-    """Raise BadName for a path below the root that can be the name of no object, and say why."""
+    """Raise BadName, with the reason, for a path that cannot be an object name in an event."""
     if not is_object_name(name):
         raise BadName("the path is not UTF-8, or has a line end in it")
     if not is_event_name(name):
@@ -93,7 +93,7 @@ def check_event_name(name: str) -> None:
 
 
 def file_name(name: str) -> str:
-    """Return the path below the root for an object of any name; two names never share one."""
+    """Return the path below the root for an object of any name; different names never share one."""
     *folders, last = name.split("/")
     path = "/".join([*(_file_segment(folder, is_folder=True) for folder in folders), _file_segment(last)])
     if len(path.encode()) <= NAME_BYTES:
@@ -102,25 +102,25 @@ def file_name(name: str) -> str:
 
 
 def _file_segment(segment: str, is_folder: bool = False) -> str:
-    # "%" is escaped too, so that no other segment looks like the result; "%" alone stands for nothing at all.
+    # "%" is escaped too, so that no other segment gives the same result; a bare "%" is an empty segment.
     text = UNSAFE.sub(lambda found: quote(found.group(), errors="surrogatepass"), segment) or "%"
     if segment in (".", "..") or TEMP.fullmatch(segment):
         text = "%2E" + text[1:]
-    if is_folder and ARTIFACT.search(text):  # no artifact's name: that of `a`, `a.1.json`, is beside it
+    if is_folder and ARTIFACT.search(text):  # `a.1.json` is an artifact of `a` and cannot be a folder
         text, segment = ARTIFACT.sub(r"%2E\1", text), f"{segment}/"
     return text if len(text.encode()) <= SEGMENT_BYTES else _short(text, segment)
 
 
 def _short(text: str, whole: str) -> str:
-    """Return the head of a text that is too long, "%~", which no escape makes, a digest and the suffix."""
+    """Shorten a text to its head, "%~" (which no escape produces), a digest, and the suffix."""
     return shortened(text, 128, "%~", whole) + suffix(whole)
 
 
 @contextmanager
 def open_folder(root: Path, segments: Sequence[str], make: bool = False) -> Iterator[int]:
-    """Yield a descriptor of the folder that `segments` lead to; with `make`, make what is missing.
+    """Yield a descriptor of the folder at `segments`; with `make`, create missing folders.
 
-    Raises StorageUnavailable when the root is not there: an outage, not a removal of all that was in it.
+    Raises StorageUnavailable if the root is missing: that is an outage, not the removal of every object.
     """
     flags = FOLDER if make else PASS
     with os_errors():
@@ -136,7 +136,7 @@ def open_folder(root: Path, segments: Sequence[str], make: bool = False) -> Iter
                     raise
                 with suppress(FileExistsError):
                     os.mkdir(segment, FOLDER_MODE, dir_fd=here)
-                _sync_folder(here)  # whoever made it
+                _sync_folder(here)  # even if another process made it
                 inner = os.open(segment, flags | os.O_NOFOLLOW, dir_fd=here)
             os.close(here)
             here = inner
@@ -146,10 +146,10 @@ def open_folder(root: Path, segments: Sequence[str], make: bool = False) -> Iter
 
 
 def open_file(root: Path, name: str) -> int:
-    """Return a descriptor of a regular file for reading; raises ObjectGone when there is none."""
+    """Return a descriptor of a regular file for reading; raises ObjectGone if there is none."""
     *folders, last = name.split("/")
     with os_errors(GONE), open_folder(root, folders) as folder:
-        # Looked at first: merely opening a device may already do something.
+        # Checked before opening, because opening a device may have side effects.
         _regular(os.stat(last, dir_fd=folder, follow_symlinks=False))
         descriptor = os.open(last, READ, dir_fd=folder)
         try:
@@ -161,7 +161,7 @@ def open_file(root: Path, name: str) -> int:
 
 
 def stat_file(root: Path, name: str) -> Stamp:
-    """Return the state of a regular file; raises ObjectGone when there is none."""
+    """Return the state of a regular file; raises ObjectGone if there is none."""
     *folders, last = name.split("/")
     with os_errors(GONE), open_folder(root, folders) as folder:
         return _regular(os.stat(last, dir_fd=folder, follow_symlinks=False))
@@ -174,10 +174,10 @@ def _regular(found: os.stat_result) -> Stamp:
 
 
 def has_writer(descriptor: int) -> bool:
-    """Tell whether some process has the file open for writing, as far as the system can tell.
+    """Return whether any process has the file open for writing, as far as the system can tell.
 
-    Linux grants a read lease only while there is no writer. It is given back at once; a writer that comes
-    just then waits for that, and the signal about it must be one that does no harm.
+    Linux grants a read lease only while there is no writer. It is released at once. A writer that opens the
+    file in between waits for the release, and we get a signal, so a harmless one is chosen.
     """
     if not hasattr(fcntl, "F_SETLEASE"):
         return False
@@ -186,12 +186,12 @@ def has_writer(descriptor: int) -> bool:
         fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)
         fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)
     except OSError as exc:
-        return exc.errno == errno.EAGAIN  # any other: no leases here, or not for files of other users
+        return exc.errno == errno.EAGAIN  # others: no leases on this file system, or for other users' files
     return False
 
 
 def probe(root: Path, name: str) -> tuple[Stamp, bool]:
-    """Return the state of a file and whether somebody has it open for writing."""
+    """Return the state of a file, and whether any process has it open for writing."""
     descriptor = open_file(root, name)
     try:
         with os_errors():
@@ -203,11 +203,11 @@ def probe(root: Path, name: str) -> tuple[Stamp, bool]:
 def walk(
     root: Path, prefix: str = "", skip: Callable[[str, DicomlakeError], None] | None = None
 ) -> Iterator[tuple[str, Stamp]]:
-    """Yield path and state of the regular files whose paths begin with `prefix`, in order of path.
+    """Yield path and state of the regular files whose paths start with `prefix`, ordered by path.
 
-    Our temporary files are left out. What cannot be taken is given to `skip`, with the error: a folder that
-    cannot be read, one too deep for any name, and what is neither a folder nor a regular file. Without `skip`
-    they are left out, and a folder that cannot be read raises StorageUnavailable, as the root does anyway.
+    Our temporary files are left out. Other entries that are left out are passed to `skip`, with the error:
+    unreadable folders, folders too deep for a name, and entries that are neither folders nor regular files.
+    An unreadable root raises StorageUnavailable, as does any unreadable folder without `skip`.
     """
     start = prefix[: prefix.rfind("/") + 1]
     if start and not is_object_name(start[:-1]):
@@ -218,13 +218,13 @@ def walk(
         if found is not None:
             yield path, found
             continue
-        if len(os.fsencode(path)) > NAME_BYTES:  # somebody's endless chain of folders
+        if len(os.fsencode(path)) > NAME_BYTES:  # bounds an endless chain of folders
             if skip:
                 skip(path, BadName(f"the path is over {NAME_BYTES} bytes"))
             continue
         try:
             with os_errors(GONE), open_folder(root, path.split("/")[:-1]) as folder:
-                # A folder sorts as its files do: with the slash behind its name.
+                # A folder sorts with the trailing slash, because its files do.
                 pending += sorted(_entries(folder, path, prefix, skip), key=itemgetter(0), reverse=True)
         except ObjectGone:
             continue
@@ -259,21 +259,21 @@ def _entries(
 
 
 def write_file(root: Path, path: str, data: bytes) -> None:
-    """Put a file in its place whole or not at all, on the disk when this returns."""
+    """Write a file whole or not at all; it is durable when this returns."""
     *folders, last = path.split("/")
-    for attempt in range(RACES):
+    for attempt in range(MAX_RACES):
         try:
             with os_errors(), open_folder(root, folders, make=True) as folder:
                 _replace(folder, last, data)
             return
         except StorageUnavailable as error:
-            # Somebody pruned a folder while it was still empty: make it again.
-            if not isinstance(error.__cause__, FileNotFoundError) or attempt == RACES - 1:
+            # Another process pruned a folder that was still empty: create it again.
+            if not isinstance(error.__cause__, FileNotFoundError) or attempt == MAX_RACES - 1:
                 raise
 
 
 def copy_file(root: Path, path: str, stream: BinaryIO, replace: bool) -> bool:
-    """Put what a stream holds in its place whole or not at all; false where a file is there, to be kept."""
+    """Write a stream to a file whole or not at all; return false if a file exists and `replace` is off."""
     *folders, last = path.split("/")
     chunks = iter(partial(stream.read, COPY_BYTES), b"")
     try:
@@ -287,7 +287,7 @@ def copy_file(root: Path, path: str, stream: BinaryIO, replace: bool) -> bool:
 
 
 def folders_of(root: Path, prefix: str) -> tuple[str, ...]:
-    """Return the folders at the path `prefix`, sorted; none where that is no folder."""
+    """Return the folders directly below the path `prefix`, sorted; none if it is not a folder."""
     try:
         with os_errors(GONE), open_folder(root, prefix.split("/")[:-1]) as folder:
             return tuple(sorted(name[:-1] for name, found in _entries(folder, "", "", None) if found is None))
@@ -310,7 +310,7 @@ def _place(folder: int, name: str, chunks: Iterable[bytes], move: Callable[..., 
                     view = view[stream.write(view) :]
             os.fsync(descriptor)
         move(temp, name, src_dir_fd=folder, dst_dir_fd=folder)
-        if move is not os.rename:  # else the temporary name is gone with it
+        if move is not os.rename:  # a link leaves the temporary name behind
             os.unlink(temp, dir_fd=folder)
     except BaseException:
         with suppress(OSError):
@@ -323,12 +323,12 @@ def _sync_folder(folder: int) -> None:
     try:
         os.fsync(folder)
     except OSError as exc:
-        if exc.errno not in (errno.EINVAL, errno.ENOTSUP):  # some network file systems cannot
+        if exc.errno not in (errno.EINVAL, errno.ENOTSUP):  # not supported by some network file systems
             raise
 
 
 def delete_file(root: Path, path: str) -> None:
-    """Remove a file and the folders above it that are empty then; what is not there is no error."""
+    """Remove a file and the folders above it that become empty; a missing file is not an error."""
     *folders, last = path.split("/")
     with suppress(ObjectGone), os_errors(GONE):
         with open_folder(root, folders) as folder:
@@ -337,14 +337,14 @@ def delete_file(root: Path, path: str) -> None:
 
 
 def _prune(root: Path, folders: Sequence[str]) -> None:
-    with suppress(OSError):  # not empty, a mount point, somebody was faster: all fine
+    with suppress(OSError):  # not empty, a mount point, or already removed: all fine
         for depth in range(len(folders), 0, -1):
             with open_folder(root, folders[: depth - 1]) as folder:
                 os.rmdir(folders[depth - 1], dir_fd=folder)
 
 
 def sweep(root: Path, stop: Callable[[], bool]) -> None:
-    """Remove temporary files of writers that died."""
+    """Remove temporary files left by writers that died."""
     before = time.time() - TEMP_AGE_S
     for folder, _, names in os.walk(root):
         if stop():

@@ -11,16 +11,16 @@ import json
 import os
 import sqlite3
 import threading
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from app.model.errors import ConfigError, StorageUnavailable
+from app.model.errors import StorageUnavailable
 from app.plumbing.group_commit import GroupCommit
 from app.plumbing.makeable import looking
-from app.plumbing.sqlite import connect, may_pass, reason, transaction
+from app.plumbing.sqlite import connect, sqlite_errors, transaction
 
 LATEST = 2**63 - 2**32
 """Highest time used as a generation: it fits in 64 signed bits with room for increments."""
@@ -120,19 +120,14 @@ def generation(found: Stamp, seen: Seen | None) -> int:
     return max(found.mtime_ns, seen.generation + 1)
 
 
-@contextmanager
-def index_errors(path: Path | None = None) -> Iterator[None]:
-    """Translate errors of SQLite; `path` is that of a file being opened, which may be none to use at all."""
-    try:
-        yield
-    except sqlite3.Error as exc:
-        if path is not None and not may_pass(exc):
-            raise ConfigError(f"the index {path} cannot be opened ({reason(exc)})") from exc
-        raise StorageUnavailable(f"the index of the folder fails ({reason(exc)})") from exc
+def index_errors(path: Path | None = None) -> AbstractContextManager[None]:
+    """Translate errors of SQLite. `path`: a file being opened, for which permanent errors are ConfigError."""
+    unusable = f"the index {path} cannot be opened" if path else ""
+    return sqlite_errors(StorageUnavailable, "the index of the folder fails", unusable)
 
 
 def check_index(path: Path) -> None:
-    """Raise ConfigError for a file that can be no index; makes and changes nothing."""
+    """Raise ConfigError if the file cannot be an index. Creates and changes nothing."""
     with index_errors(path), looking(path):
         pass
 
@@ -165,11 +160,11 @@ class Index:
         return _seen(rows[0]) if rows else None
 
     def live(self, folder: str = "") -> dict[str, Seen]:
-        """Return the live names below `folder`, which is empty or ends in a slash."""
+        """Return the live names below `folder`, which is empty or ends with a slash."""
         if not folder:
             rows = self._select(LIVE, (self._root,))
         else:
-            # "0" follows "/", so this range is all that begins with the folder.
+            # "0" is the character after "/", so this range is every name that starts with the folder.
             rows = self._select(LIVE + BELOW, (self._root, folder, folder[:-1] + "0"))
         return {str(row[0]): _seen(row) for row in rows}
 

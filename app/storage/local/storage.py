@@ -1,4 +1,4 @@
-"""Objects as files below a folder, `file:./lake/landing`: names are paths, generations modification times."""
+"""A folder as storage, `file:./lake/landing`: names are paths, generations are modification times."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ MACHINE = "localhost"
 class LocalStorage:
     """A folder as a bucket; `bucket` is the last component of `root`, an absolute path without links.
 
-    The index tells the generations of files that were published or handled. Watching never changes a file.
+    The index holds the generations of files that were published or processed. Watching never changes a file.
     """
 
     prefix = ""
@@ -82,7 +82,7 @@ class LocalStorage:
     def check_settings(
         url: str, index: Path | None = None, buckets: tuple[str, ...] = (), watched: bool = False
     ) -> None:
-        """Raise ConfigError where opening, or then watching, would; makes and changes nothing."""
+        """Raise ConfigError if opening or watching this storage would. Creates and changes nothing."""
         root = _root(url, index, buckets)
         if watched:
             _check_watchable(root)
@@ -97,48 +97,45 @@ class LocalStorage:
             _check_rights(root, writable=index is None)
 
     def uri(self, name: str, bucket: str = "") -> str:
-        """Return `file://` and the absolute path as it is, not percent-encoded.
-
-        An object of another bucket is none of this folder's, whatever its name.
-        """
+        """Return `file://` and the absolute path, not percent-encoded; for another bucket, `gs://`."""
         if bucket not in ("", self.bucket, MACHINE):
             return f"gs://{bucket}/{name}"
         root = "/" if bucket == MACHINE != self.bucket else str(self.root)
         return f"file://{root.rstrip('/')}/{name}"
 
     def fetch(self, ref: ObjectRef, size: int | None = None, crc32c: str | None = None) -> Content:
-        """Return the checked bytes of exactly this generation; of a big file, a way to read it in ranges."""
+        """Return the verified bytes of exactly this generation; a large file is returned as by `locate`."""
         with self._open(ref) as stream:
             found = stream.stamp.size
             if size is not None and size != found:
-                raise ShortRead("the file has another size than announced")
+                raise ShortRead("the size of the file differs from the announced one")
             content = Content(ref, self.uri(ref.name), found)
             if found <= BIG_BYTES:
                 data = stream.readall()
                 if len(data) != found:
-                    raise ShortRead("the file ended before its size")
+                    raise ShortRead("the file is shorter than its size")
                 content = replace(content, data=data, crc32c=checksum(io.BytesIO(data)))
             else:
                 opener = partial(self._reopen, ref, stream.stamp)
                 checked = None if crc32c is None else checksum(stream)
                 content = replace(content, opener=opener, crc32c=checked)
         if crc32c is not None and crc32c != content.crc32c:
-            raise ShortRead("the file has another checksum than announced")
+            raise ShortRead("the checksum of the file differs from the announced one")
         return content
 
     def locate(self, ref: ObjectRef) -> Content:
-        """Return a way to read this generation in ranges; none of its bytes are read."""
+        """Return this generation for reading in ranges; none of its bytes are read yet."""
         with self._open(ref) as stream:
             opener = partial(open_version, self.root, ref.name, stream.stamp)
             return Content(ref, self.uri(ref.name), stream.stamp.size, opener=opener)
 
     def ref_of(self, uri: str, generation: int) -> ObjectRef | None:
-        """Return the version that an address names; None where it is not below the root."""
+        """Return the version for an address; None if it is not below the root."""
         name = uri.removeprefix(self.uri(""))
         return None if name == uri or not is_object_name(name) else ObjectRef(self.bucket, name, generation)
 
     def is_live(self, ref: ObjectRef, metageneration: int | None = None) -> bool:
-        """Tell whether the file still is this generation; files have no metageneration."""
+        """Return whether the file is still this generation; files have no metageneration."""
         try:
             return self.find(ref.name) == ref
         except ObjectGone:
@@ -146,10 +143,10 @@ class LocalStorage:
             return False
 
     def had(self, ref: ObjectRef, now: datetime) -> bool:
-        """Tell whether the index knows this version of a file, or a later one.
+        """Return whether the index knows this version of a file, or a later one.
 
-        Raises BadEvent when it is still there. The clock proves nothing: a file's generation is its
-        modification time, which may be in a far year.
+        Raises BadEvent if it still exists. The clock is no help: the generation of a file is its modification
+        time, which may be far in the future.
         """
         if self.is_live(ref):
             raise BadEvent("message.attributes.objectGeneration: names a version that is still there")
@@ -157,35 +154,35 @@ class LocalStorage:
         return seen is not None and ref.generation <= seen.generation
 
     def find(self, name: str) -> ObjectRef:
-        """Return the live version of one object; raises ObjectGone when there is none."""
+        """Return the live version of one object; raises ObjectGone if there is none."""
         _check_name(name)
         return ObjectRef(self.bucket, name, self._generation(name, stat_file(self.root, name)))
 
     def last(self, name: str) -> Seen | None:
-        """Return the version of a name that was last remembered, unless its removal was too."""
+        """Return the last recorded version of a name, None if its removal was recorded too."""
         seen = self._index.get(name) if self._index else None
         return seen if seen and seen.live else None
 
     def current(self, name: str) -> Seen:
-        """Return the version that a file is now: the last one or the next; raises ObjectGone without one."""
+        """Return the current version of a file, known or new; raises ObjectGone if there is no file."""
         found = stat_file(self.root, name)
         if self._index is None:
             return Seen(generation(found, None), found, told=False)
         return version(self.root, name, found, self._index)
 
     def remember(self, name: str, seen: Seen) -> Seen:
-        """Remember a version before it is handled, and as told once it was; returns as Index.put."""
+        """Record a version before it is processed, and again as `told` afterwards; returns as Index.put."""
         return self._index.put({name: seen})[name] if self._index else seen
 
     def write(self, name: str, data: bytes, content_type: str) -> str:
-        """Store an object whole or not at all and return its URI; a name that is no path is escaped."""
+        """Store an object whole or not at all and return its URI; a name that is not a path is escaped."""
         self._sweep()
         path = file_name(name)
         write_file(self.root, path, data)
         return self.uri(path)
 
     def read(self, uri: str) -> bytes:
-        """Return the whole of a file that `write` stored, by its URI."""
+        """Return a file that `write` stored, by its URI."""
         name = uri.removeprefix(self.uri(""))
         if name == uri or not is_object_name(name):
             raise ObjectGone("the address is of another storage")
@@ -193,19 +190,19 @@ class LocalStorage:
             return stream.readall()
 
     def delete(self, name: str) -> None:
-        """Remove an object that `write` stored, and the folders that are empty then."""
+        """Remove an object that `write` stored, and the folders that become empty."""
         delete_file(self.root, file_name(name))
 
     def list(self, prefix: str = "") -> Iterator[ObjectRef]:
-        """Yield the files whose paths begin with `prefix`, in order of path; no links, no temporaries."""
+        """Yield the files whose paths start with `prefix`, ordered by path; no links or temporary files."""
         for name, found in walk(self.root, prefix):
             if is_object_name(name):
                 yield ObjectRef(self.bucket, name, self._generation(name, found))
 
     def land(self, name: str, stream: BinaryIO, replace: bool = False) -> Landed | None:
-        """Put an upload there, whole or not at all; the same bytes under the same name are not written again.
+        """Store an upload, whole or not at all; the same bytes under the same name are not written again.
 
-        A watcher, here or in another process, takes it from there as any file.
+        A watcher, in this or another process, then publishes it like any file.
         """
         _check_name(name)
         self._sweep()
@@ -218,16 +215,25 @@ class LocalStorage:
                 return None
         stream.seek(0)
         if not copy_file(self.root, name, stream, replace):
-            return self.land(name, stream)  # somebody put a file there just now
+            return self.land(name, stream)  # another process has just created the file
         return Landed(self.find(name), written=True)
 
+    @property
+    def session_origin(self) -> str:
+        """Empty: only this service writes here."""
+        return ""
+
+    def begin_upload(self, name: str, size: int, origin: str = "", replace: bool = False) -> str | None:
+        """Raise BadEvent, for a folder is not written to over HTTP."""
+        raise BadEvent("this landing storage takes no uploads but through the service; use POST /upload")
+
     def folders(self, prefix: str = "") -> tuple[str, ...]:
-        """Return the folders at this path, sorted."""
+        """Return the folders directly below this path, sorted."""
         return folders_of(self.root, prefix)
 
     def watch(self, publish: Publish, options: WatchOptions = WATCH) -> None:
         """Publish what changed since the last run, then every change; each complete file once."""
-        from app.sources.folder_watcher import Watcher  # only a service that watches pays for its library
+        from app.sources.folder_watcher import Watcher  # its library is needed only for watching
 
         if self._index is None:
             raise ConfigError(f"{self.root} cannot be watched without an index")
@@ -236,9 +242,9 @@ class LocalStorage:
         self._watcher.start()
 
     def check(self) -> None:
-        """Raise StorageUnavailable unless the folder can be listed and its watcher, if any, lives.
+        """Raise StorageUnavailable unless the folder can be listed and its watcher, if any, is running.
 
-        One without an index is not a source, so it has to take what is written.
+        A storage without an index is not a source, so it must also be writable.
         """
         with os_errors(), os.scandir(self.root):
             pass
@@ -250,7 +256,7 @@ class LocalStorage:
             raise RemovalsHeld(f"{held} removals are held back; is a disk not mounted?")
 
     def close(self) -> None:
-        """Stop watching; the streams and contents given out stay usable."""
+        """Stop watching; streams and contents returned before stay usable."""
         self._closed.set()
         if self._watcher:
             self._watcher.close()
@@ -260,7 +266,7 @@ class LocalStorage:
             self._index.close()
 
     def _sweep(self) -> None:
-        """Start to remove temporary files that killed writers left behind, once."""
+        """Remove temporary files left by killed writers, in the background, once per process."""
         if self._sweeper is None:
             self._sweeper = threading.Thread(target=sweep, args=(self.root, self._closed.is_set), daemon=True)
             self._sweeper.start()
@@ -290,9 +296,9 @@ class LocalStorage:
             raise
 
     def _check_gone(self, ref: ObjectRef) -> None:
-        """Raise RemovalsHeld for a file that is known and may be on a disk that is not mounted.
+        """Raise RemovalsHeld if the missing file may be on a disk that is not mounted.
 
-        Its event would be acknowledged as superseded, and nothing would bring it again with the disk.
+        Otherwise its event would be acknowledged as superseded, and not repeated when the disk is back.
         """
         if self._watcher is None or os.path.lexists(self.root / ref.name):
             return
@@ -306,11 +312,11 @@ class LocalStorage:
 
 def _check_name(name: str) -> None:
     if not is_object_name(name):
-        raise BadEvent("the object name is no path below the root")
+        raise BadEvent("the object name is not a path below the root")
 
 
 def _root(url: str, index: Path | None, buckets: tuple[str, ...]) -> Path:
-    """Return the folder that a URL names; raises ConfigError where no settings could make a storage of it."""
+    """Return the folder of a URL; raises ConfigError if it cannot be a storage with these settings."""
     if buckets:
         raise ConfigError("source.buckets: a folder is the only bucket of its storage; leave it empty")
     path = url.partition(":")[2]
@@ -323,7 +329,7 @@ def _root(url: str, index: Path | None, buckets: tuple[str, ...]) -> Path:
         root = Path(path).resolve()
     except (OSError, ValueError, RuntimeError) as exc:
         raise ConfigError(f"{url!r} is no usable path ({type(exc).__name__})") from exc
-    if _NO_TEXT.search(str(root)):  # no row could name an object in it, nor an event its bucket
+    if _NO_TEXT.search(str(root)):  # neither a row nor an event could contain it
         raise ConfigError(f"{spelled(str(root))}: a storage needs a path of UTF-8 text in one line")
     if index is not None and root != Path("/") and index.resolve().is_relative_to(root):
         raise ConfigError(f"{index} lies in the watched folder {root}; keep it outside")
@@ -336,7 +342,7 @@ def _check_watchable(root: Path) -> None:
 
 
 def _check_there(root: Path, index: Path) -> None:
-    """Refuse a folder that is gone with objects in it: most likely its disk is not mounted."""
+    """Refuse a missing folder with known objects: most likely its disk is not mounted."""
     if os.path.exists(root):
         return
     if known := known_objects(index, root):
@@ -365,7 +371,7 @@ def _index_folder_errors(index: Path) -> Iterator[None]:
 
 
 def _check_rights(root: Path, writable: bool) -> None:
-    """Refuse a folder that this user may not use; a source may be read-only, for it is only read."""
+    """Refuse a folder without the necessary permissions; a source may be read-only."""
     if not os.access(root, os.R_OK | os.X_OK):
         raise ConfigError(f"{root} cannot be read; give this user the right to read the folder")
     if writable and root != Path("/") and not os.access(root, os.W_OK):

@@ -1,1 +1,1 @@
-"""The warehouse in a dataset of BigQuery."""
+"""BigQuery as the warehouse."""

@@ -1,62 +1,56 @@
-"""Pure but for `Writer.send`: rows become requests within BigQuery's limits, and a bad row fails alone."""
+"""Group rows into requests within BigQuery's limits, and isolate bad rows. Pure except for `Writer.send`."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Protocol
 
 from app.model.values import Row
-from app.warehouse.tables import TABLES, Column, check_row
+from app.warehouse.tables import check_row
 
-# BigQuery takes 10 MB a request, for a row as for many; what surrounds the rows needs room too.
+# BigQuery accepts 10 MB per request, whatever the number of rows; the frame around the rows counts too.
 MAX_BYTES = 9_000_000
-MAX_ROWS = 500  # a request, as insertAll advises
-
-Body = TypeVar("Body")
-
-
-@dataclass(frozen=True, slots=True)
-class Packed(Generic[Body]):
-    """One row as it is sent; `size` in bytes on the wire."""
-
-    body: Body
-    size: int
+MAX_ROWS = 500
+ROW_FRAME_BYTES = 8  # tag and length of a row in its request
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What became of the rows of one request, by their place in it: all that is not named is stored.
+    """The result of one request. Rows are given by their place in it; rows not listed are stored.
 
-    refused: place -> why BigQuery would not take the row. again: neither stored nor at fault. When rows are
-    to go again and none is refused, one of them is at fault and BigQuery does not say which.
+    refused: place -> reason of BigQuery. again: rows not stored although nothing is known to be wrong with
+    them. If there are such rows but none is refused, one of them is bad and BigQuery did not report which.
     """
 
     refused: Mapping[int, str] = field(default_factory=dict)
     again: Sequence[int] = ()
 
 
-class Writer(Protocol[Body]):
-    """One of BigQuery's ways to take rows."""
+class Writer(Protocol):
+    """The API that takes rows. A protocol, because its SDK is loaded on demand."""
 
-    def pack(self, table: str, row: Row) -> Packed[Body]:
-        """Return a row, which `check_row` has passed, as it is sent."""
+    def pack(self, table: str, row: Row) -> bytes:
+        """Encode a row that has passed `check_row`."""
         ...
 
-    def send(self, table: str, bodies: Sequence[Body]) -> Answer:
-        """Send one request; raises WarehouseUnavailable when nothing is known of its rows."""
+    def send(self, table: str, bodies: Sequence[bytes]) -> Answer:
+        """Send one request; raises WarehouseUnavailable if the fate of its rows is unknown."""
         ...
 
     def close(self) -> None:
-        """Let go of connections."""
+        """Close connections."""
         ...
 
 
-def append_rows(writer: Writer[Body], table: str, rows: Iterable[Row]) -> dict[int, str]:
-    """Store rows and return index -> reason of those that were refused."""
+def append_rows(writer: Writer, table: str, rows: Iterable[Row]) -> dict[int, str]:
+    """Store rows; return index -> reason for those that were refused.
+
+    If BigQuery does not report which row is bad, the request is split in halves until it is found.
+    """
     refused: dict[int, str] = {}
-    packed: dict[int, Packed[Body]] = {}
+    packed: dict[int, bytes] = {}
     for index, row in enumerate(rows):
         if why := check_row(table, row):
             refused[index] = why
@@ -67,7 +61,7 @@ def append_rows(writer: Writer[Body], table: str, rows: Iterable[Row]) -> dict[i
     todo = deque(_requests(packed))
     while todo:
         request = todo.popleft()
-        answer = writer.send(table, [packed[index].body for index in request])
+        answer = writer.send(table, [packed[index] for index in request])
         refused |= {request[place]: why for place, why in answer.refused.items()}
         again = [request[place] for place in answer.again]
         if answer.refused:
@@ -80,58 +74,29 @@ def append_rows(writer: Writer[Body], table: str, rows: Iterable[Row]) -> dict[i
 
 
 def spilled(row: Row) -> Row:
-    """Return a row without its metadata and with a warning that says so: `metadata_uri` names all of it."""
+    """Return a row without its metadata, with a warning; the full document is at `metadata_uri`."""
     warnings = row.get("warnings") or []
     return {**row, "metadata": None, "warnings": [*warnings, {"tag": "", "code": "metadata_spilled"}]}  # type: ignore[misc]
 
 
-def _fit(writer: Writer[Body], table: str, row: Row) -> Packed[Body] | None:
+def _fit(writer: Writer, table: str, row: Row) -> bytes | None:
     packed = writer.pack(table, row)
-    if packed.size > MAX_BYTES and row.get("metadata") is not None:
+    if _size(packed) > MAX_BYTES and row.get("metadata") is not None:
         packed = writer.pack(table, spilled(row))
-    return packed if packed.size <= MAX_BYTES else None
+    return packed if _size(packed) <= MAX_BYTES else None
 
 
-def _requests(packed: Mapping[int, Packed[Body]]) -> list[list[int]]:
+def _size(packed: bytes) -> int:
+    return len(packed) + ROW_FRAME_BYTES
+
+
+def _requests(packed: Mapping[int, bytes]) -> list[list[int]]:
     requests: list[list[int]] = []
     room = 0
     for index, row in packed.items():
-        if row.size > room or len(requests[-1]) == MAX_ROWS:
+        if _size(row) > room or len(requests[-1]) == MAX_ROWS:
             requests.append([])
             room = MAX_BYTES
         requests[-1].append(index)
-        room -= row.size
+        room -= _size(row)
     return requests
-
-
-Encoder = Callable[[Any], object]
-
-
-def row_encoder(table: str, encoders: Mapping[str, Encoder]) -> Callable[[Row], dict[str, object]]:
-    """Return a function that encodes the values of a row, leaving out those that are null.
-
-    `encoders` has the types whose values are sent otherwise than Python has them.
-    """
-    return _record_encoder(TABLES[table].columns, encoders)
-
-
-def _record_encoder(
-    columns: Sequence[Column], encoders: Mapping[str, Encoder]
-) -> Callable[[Row], dict[str, object]]:
-    by_name = {column.name: _column_encoder(column, encoders) for column in columns}
-
-    def encode(row: Row) -> dict[str, object]:
-        return {
-            name: one(value) if (one := by_name[name]) else value
-            for name, value in row.items()
-            if value is not None
-        }
-
-    return encode
-
-
-def _column_encoder(column: Column, encoders: Mapping[str, Encoder]) -> Encoder | None:
-    one = _record_encoder(column.fields, encoders) if column.fields else encoders.get(column.type)
-    if one is None or column.mode != "REPEATED":
-        return one
-    return lambda values: [one(value) for value in values]

@@ -1,4 +1,4 @@
-"""Reading from BigQuery, and removing dead letters, by google-cloud-bigquery."""
+"""Query BigQuery, and delete dead letters, with google-cloud-bigquery."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from google.cloud.bigquery.exceptions import BigQueryError
 from requests.exceptions import RequestException
 
 from app.model.errors import BadQuery, WarehouseUnavailable
-from app.warehouse.bigquery.named_parameters import Parameter, named_parameters
 from app.warehouse.bigquery.url import Place
+from app.warehouse.tables import check_statement
 
 _anonymous: Callable[[], Any] = AnonymousCredentials
 TIMEOUT_S = 60.0
@@ -32,8 +32,8 @@ RETRY = DEFAULT_RETRY.with_timeout(30.0)
 _CHECK_TIMEOUT_S = 10.0
 
 _VENDOR_ERRORS = (GoogleAPIError, GoogleAuthError, RequestException, BigQueryError, OSError)
-# Reasons that come with a status of 400 or 404 although nothing is wrong with what was asked.
-_PASSING = {
+# Transient faults that BigQuery reports with status 400 or 404.
+_TRANSIENT = {
     *("backendError", "internalError", "jobBackendError", "jobInternalError", "jobRateLimitExceeded"),
     *("rateLimitExceeded", "quotaExceeded", "resourceInUse", "tableUnavailable"),
 }
@@ -43,7 +43,7 @@ _REASON = re.compile(r"[a-z][A-Za-z]{1,40}")
 
 @contextmanager
 def bigquery_errors() -> Iterator[None]:
-    """Translate all that the SDK raises to WarehouseUnavailable, without its text: that may quote a value."""
+    """Translate all errors of the SDK to WarehouseUnavailable, without their text, which may quote values."""
     try:
         yield
     except _VENDOR_ERRORS as exc:
@@ -55,28 +55,28 @@ def _first(exc: Exception) -> Mapping[str, str]:
     return errors[0] if errors and isinstance(errors[0], Mapping) else {}
 
 
-def reason_word(reason: object) -> str:
-    """Return BigQuery's word for a fault; anything else that stands in its place could quote a value."""
+def _reason_word(reason: object) -> str:
+    """Return BigQuery's reason if it has the form of one, because anything else could quote a value."""
     return reason if isinstance(reason, str) and _REASON.fullmatch(reason) else ""
 
 
 def _name(exc: Exception) -> str:
-    return reason_word(_first(exc).get("reason")) or type(exc).__name__
+    return _reason_word(_first(exc).get("reason")) or type(exc).__name__
 
 
-def is_passing(exc: Exception) -> bool:
-    """Tell whether BigQuery's word for a 400 or 404 says that nothing is wrong with what it was asked."""
-    return _name(exc) in _PASSING
+def _is_passing(exc: Exception) -> bool:
+    """Return whether a 400 or 404 is a transient fault, by its reason."""
+    return _name(exc) in _TRANSIENT
 
 
 @contextmanager
 def _statement_errors() -> Iterator[None]:
-    """Translate what the SDK raises where a statement may be at fault, without the text."""
+    """Translate errors of a statement: BadQuery if the statement is at fault. The text is dropped."""
     with bigquery_errors():
         try:
             yield
         except (BadRequest, NotFound) as exc:
-            if is_passing(exc):
+            if _is_passing(exc):
                 raise
             raise BadQuery(f"BigQuery stopped at a row ({_name(exc)})") from None
         except TimeoutError:
@@ -84,7 +84,7 @@ def _statement_errors() -> Iterator[None]:
 
 
 def open_client(place: Place) -> Any:
-    """Return a client for the REST interface; raises WarehouseUnavailable without credentials."""
+    """Create a client for the REST API; raises WarehouseUnavailable without credentials."""
     emulated = urlsplit(place.endpoint).scheme == "http"
     with bigquery_errors():
         return Client(
@@ -95,27 +95,27 @@ def open_client(place: Place) -> Any:
 
 
 def deletion(table: str, column: str) -> str:
-    """Return the statement that removes the rows whose column is one of the array `values`."""
+    """Return the statement that deletes the rows whose column is in the array `values`."""
     return f"DELETE FROM `{table}` WHERE `{column}` IN UNNEST(@values)"
 
 
 class BigQueryReader:
-    """Statements on one dataset, whose tables need no prefix."""
+    """Runs statements; table names without a prefix are those of one dataset."""
 
     def __init__(self, place: Place) -> None:
         self._place = place
         self._client = open_client(place)
-        # The kind of a statement depends on its text and the types of its parameters alone.
+        # Cached, because the result depends only on the text and the types of the parameters.
         self._check_reads = lru_cache(maxsize=256)(self._dry_run)
 
     def stream(self, sql: str, parameters: Mapping[str, object]) -> Iterator[dict[str, object]]:
-        """Run one read-only statement; see Warehouse. Values are Python's own, JSON is parsed."""
-        text, named = named_parameters(sql, parameters)
-        self._check_reads(text, tuple((parameter.name, parameter.type) for parameter in named))
+        """Run one read-only statement; see Warehouse. Values are Python objects, JSON is parsed."""
+        types = check_statement(sql, parameters)
+        self._check_reads(sql, tuple(types.items()))
         with _statement_errors():
             rows = self._client.query_and_wait(
-                text,
-                job_config=self._config(named),
+                sql,
+                job_config=self._config(types, parameters),
                 api_timeout=TIMEOUT_S,
                 wait_timeout=TIMEOUT_S,
                 retry=RETRY,
@@ -125,42 +125,35 @@ class BigQueryReader:
                 yield dict(row.items())
 
     def _dry_run(self, sql: str, types: Sequence[tuple[str, str]]) -> None:
-        """Raise BadQuery unless a statement only reads. No value is sent, so the fault can be quoted."""
-        config = self._config([Parameter(name, type, None) for name, type in types])
+        """Raise BadQuery unless a statement only reads. No values are sent, so the error may be quoted."""
+        config = self._config(dict(types), {})
         config.dry_run = True
         with bigquery_errors():
             try:
                 job = self._client.query(sql, config, retry=RETRY, job_retry=None, timeout=TIMEOUT_S)
             except (BadRequest, NotFound) as exc:
-                if is_passing(exc):
+                if _is_passing(exc):
                     raise
                 raise BadQuery(f"BigQuery: {_first(exc).get('message', _name(exc))}") from None
         if job.statement_type != "SELECT":
             raise BadQuery("only a statement that reads tables is allowed")
 
-    def _config(self, parameters: Sequence[Parameter]) -> QueryJobConfig:
+    def _config(self, types: Mapping[str, str], parameters: Mapping[str, Any]) -> QueryJobConfig:
         return QueryJobConfig(
             default_dataset=self._place.name,
-            query_parameters=[ScalarQueryParameter(p.name, p.type, p.value) for p in parameters],
+            query_parameters=[
+                ScalarQueryParameter(name, word, parameters.get(name)) for name, word in types.items()
+            ],
         )
 
     def delete(self, table: str, column: str, values: Sequence[str]) -> int:
-        """Remove rows by the value of a column; both names are known to be good."""
+        """Delete rows by the value of a column; the caller has validated both names."""
         config = QueryJobConfig(query_parameters=[ArrayQueryParameter("values", "STRING", list(values))])
         sql = deletion(f"{self._place.name}.{table}", column)
         with bigquery_errors():
-            try:
-                job = self._client.query(sql, config, retry=RETRY, job_retry=None, timeout=TIMEOUT_S)
-                job.result(retry=RETRY, timeout=TIMEOUT_S, job_retry=None)
-                return int(job.num_dml_affected_rows or 0)
-            except BadRequest as exc:
-                if is_passing(exc):
-                    raise
-                # The statement is good, so this is its one other fault: rows in the buffer of insertAll.
-                # Those of the Storage Write API, which Pub/Sub uses too, can be removed at once:
-                # https://docs.cloud.google.com/bigquery/docs/data-manipulation-language#limitations
-                text = "rows that insertAll wrote in the last 90 minutes cannot be removed yet"
-                raise WarehouseUnavailable(text) from None
+            job = self._client.query(sql, config, retry=RETRY, job_retry=None, timeout=TIMEOUT_S)
+            job.result(retry=RETRY, timeout=TIMEOUT_S, job_retry=None)
+            return int(job.num_dml_affected_rows or 0)
 
     def clear(self, table: str) -> int:
         """Remove all rows of a table, whose name is known to be good."""
@@ -172,7 +165,7 @@ class BigQueryReader:
         return count
 
     def check(self) -> None:
-        """Raise WarehouseUnavailable unless `instances` can be seen, which whoever reads or writes it may."""
+        """Raise WarehouseUnavailable unless `instances` is visible; readers and writers may see it."""
         with bigquery_errors():
             self._client.get_table(f"{self._place.name}.instances", retry=None, timeout=_CHECK_TIMEOUT_S)
 

@@ -1,14 +1,14 @@
-"""Pure: rows as protocol buffers, in the forms that the Storage Write API converts to BigQuery's types."""
+"""Encode rows as protocol buffers, in the types that the Storage Write API converts to BigQuery's. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from datetime import UTC, date, datetime, time, timedelta
+from typing import Any
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory  # type: ignore[import-untyped]
 
 from app.model.values import Row
-from app.warehouse.bigquery.appending import Encoder, row_encoder
 from app.warehouse.tables import TABLES, Column
 
 _FIELD = descriptor_pb2.FieldDescriptorProto
@@ -38,14 +38,15 @@ def _micros(value: datetime) -> int:
 
 
 def _days(value: date) -> int:
-    return value.toordinal() - 719163  # of 1970-01-01
+    return value.toordinal() - 719163  # the ordinal of 1970-01-01
 
 
+Encoder = Callable[[Any], object]
 _ENCODERS: dict[str, Encoder] = {"TIMESTAMP": _micros, "DATE": _days, "TIME": time.isoformat}
 
 
 def descriptor(table: str) -> descriptor_pb2.DescriptorProto:
-    """Return the proto2 message of a table: a field a column, by name, with nothing outside of it."""
+    """Return the self-contained proto2 message of a table, with one field per column."""
     return _message(table, TABLES[table].columns)
 
 
@@ -62,9 +63,9 @@ def _message(name: str, columns: Sequence[Column]) -> descriptor_pb2.DescriptorP
 
 
 def serializer(table: str) -> Callable[[Row], bytes]:
-    """Return a function that writes one row, which `check_row` has passed, as bytes of that message.
+    """Return a function that encodes one row that has passed `check_row`.
 
-    TIMESTAMP is microseconds and DATE days since 1970, TIME a literal, JSON its text.
+    TIMESTAMP becomes microseconds since 1970, DATE days since 1970, TIME and JSON text.
     """
     file = descriptor_pb2.FileDescriptorProto(
         name=f"{table}.proto", syntax="proto2", message_type=[descriptor(table)]
@@ -72,10 +73,31 @@ def serializer(table: str) -> Callable[[Row], bytes]:
     pool = descriptor_pool.DescriptorPool()
     pool.Add(file)
     message = message_factory.GetMessageClass(pool.FindMessageTypeByName(table))
-    encode = row_encoder(table, _ENCODERS)
+    encode = _record_encoder(TABLES[table].columns)
 
     def serialize(row: Row) -> bytes:
         data: bytes = message(**encode(row)).SerializeToString()
         return data
 
     return serialize
+
+
+def _record_encoder(columns: Sequence[Column]) -> Callable[[Row], dict[str, object]]:
+    """Return a function that encodes the values of a row, leaving out those that are null."""
+    by_name = {column.name: _column_encoder(column) for column in columns}
+
+    def encode(row: Row) -> dict[str, object]:
+        return {
+            name: one(value) if (one := by_name[name]) else value
+            for name, value in row.items()
+            if value is not None
+        }
+
+    return encode
+
+
+def _column_encoder(column: Column) -> Encoder | None:
+    one = _record_encoder(column.fields) if column.fields else _ENCODERS.get(column.type)
+    if one is None or column.mode != "REPEATED":
+        return one
+    return lambda values: [one(value) for value in values]

@@ -1,4 +1,4 @@
-"""Pure: what the URL of a BigQuery warehouse says."""
+"""Parse the URL of a BigQuery warehouse. Pure."""
 
 from __future__ import annotations
 
@@ -9,26 +9,23 @@ from urllib.parse import parse_qsl, urlsplit
 from app.model.errors import ConfigError
 
 _NAME = re.compile(r"((?:[a-z][a-z0-9.-]*:)?[a-z][a-z0-9-]{4,28}[a-z0-9])\.(\w{1,1024})", re.ASCII)
-_WRITES = ("storage", "insertall")
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A dataset, how rows get into it, and other addresses of the two services where there are any.
+    """A dataset, and endpoints other than the default ones.
 
-    write: `storage` is the Storage Write API, `insertall` the older streaming. Endpoints are URLs; one that
-    begins with http: is an emulator, spoken to in plain text and without credentials.
+    Endpoints are URLs; an http: URL is an emulator, which is used in plain text and without credentials.
     """
 
     project: str
     dataset: str
-    write: str = "storage"
     endpoint: str = ""
     write_endpoint: str = ""
 
     @property
     def name(self) -> str:
-        """The dataset as SQL and the REST client name it."""
+        """The dataset as written in SQL and for the REST client."""
         return f"{self.project}.{self.dataset}"
 
     def stream(self, table: str) -> str:
@@ -40,11 +37,11 @@ _OPTIONS = [field.name for field in fields(Place)][2:]
 
 
 def read_url(url: str) -> Place:
-    """Read `bigquery:project.dataset?write=storage&endpoint=URL&write_endpoint=URL`, options optional.
+    """Parse `bigquery:project.dataset?endpoint=URL&write_endpoint=URL`, all options optional.
 
     Raises
     ------
-    ConfigError : the URL is not of that form
+    ConfigError : the URL does not have this form
     """
     name, _, text = url.partition(":")[2].partition("?")
     found = _NAME.fullmatch(name)
@@ -56,8 +53,6 @@ def read_url(url: str) -> Place:
             f"warehouse.url: no option {', '.join(sorted(unknown))}; known: {', '.join(_OPTIONS)}"
         )
     place = Place(*found.groups(), **options)
-    if place.write not in _WRITES:
-        raise ConfigError(f"warehouse.url: write={place.write} is none of {', '.join(_WRITES)}")
     for option in ("endpoint", "write_endpoint"):
         _check_endpoint(option, options.get(option))
     return place

@@ -1,7 +1,7 @@
-"""Rows into BigQuery by the Storage Write API: the default stream of each table, at least once.
+"""Write rows with the Storage Write API: the default stream of each table, at-least-once delivery.
 
-One call a table stays open and takes one request at a time, since group commit already makes few large ones.
-The SDK's own stream class is not used: it looks for an answer only about once a second.
+One call per table stays open and carries one request at a time, because group commit already merges rows into
+few large requests. The SDK's own stream class is not used: it polls for responses about once a second.
 """
 
 from __future__ import annotations
@@ -29,15 +29,14 @@ from google.cloud.bigquery_storage_v1.types import (
 
 from app.model.errors import WarehouseUnavailable
 from app.model.values import Row
-from app.warehouse.bigquery.appending import Answer, Packed
+from app.warehouse.bigquery.appending import Answer
 from app.warehouse.bigquery.proto_rows import descriptor, serializer
 from app.warehouse.bigquery.url import Place
 from app.warehouse.tables import TABLES
 
-_ROW_FRAME_BYTES = 8  # tag and length of a row in its request
 _PAUSES_S = (0.2, 1.0)
-# A connection that was forgotten on the way while nothing was sent, as when an instance is frozen between two
-# requests, looks alive for a quarter of an hour: unless it is asked.
+# Keep-alive pings: without them, a connection that a middlebox dropped while it was idle (such as while an
+# instance is frozen between two requests) looks alive for a quarter of an hour.
 CHANNEL = [
     *(("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)),
     *(("grpc.keepalive_time_ms", 30_000), ("grpc.keepalive_timeout_ms", 10_000)),
@@ -46,8 +45,8 @@ CHANNEL = [
 _sdk_error: Callable[[Any], Any] = from_grpc_error
 _REQUEST: Any = AppendRowsRequest.pb()
 _STATUS = {status.value[0]: status for status in grpc.StatusCode}
-# An attempt right after may pass; for the rest of the statuses the delivery is retried, much later.
-_PASSING = {
+# Worth an immediate retry; for all other statuses the event is delivered again, much later.
+_RETRIED = {
     grpc.StatusCode.UNAVAILABLE,
     grpc.StatusCode.ABORTED,
     grpc.StatusCode.CANCELLED,
@@ -58,14 +57,14 @@ _PASSING = {
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """Why a request failed. storage: BigQuery's own code for a fault of stream or table, never of a row."""
+    """Why a request failed. storage: BigQuery's code for a fault of the stream or table, never of a row."""
 
     status: grpc.StatusCode
     storage: str = ""
     rows: dict[int, str] = field(default_factory=dict)
 
     def answer(self, rows: int) -> Answer:
-        """Return which rows are refused; raises WarehouseUnavailable when it is not for their sake."""
+        """Return which rows are refused; raises WarehouseUnavailable if the rows are not the cause."""
         if self.rows:
             return Answer(self.rows, [place for place in range(rows) if place not in self.rows])
         if self.status is grpc.StatusCode.INVALID_ARGUMENT and not self.storage:
@@ -86,9 +85,9 @@ def _storage_code(details: Iterable[Any]) -> str:
 
 
 def fault_of(answer: AppendRowsResponse | grpc.RpcError | None) -> Fault | None:
-    """Return what an answer, or the end of the call in its place, says went wrong; None if nothing did.
+    """Return the fault in a response, or in the end of the call instead of one; None if there is none.
 
-    Texts are dropped: they may quote values of a row.
+    Texts are dropped, because they may quote values of a row.
     """
     if answer is None:
         return Fault(grpc.StatusCode.CANCELLED)
@@ -102,7 +101,7 @@ def fault_of(answer: AppendRowsResponse | grpc.RpcError | None) -> Fault | None:
 
 
 class _Call:
-    """One open call: a request in, its answer out. A thread waits for answers, so that waiting can end."""
+    """One open call: a request, then its response. A thread reads responses, so that waits can time out."""
 
     def __init__(self, transport: Any, stream: str) -> None:
         self._requests: SimpleQueue[AppendRowsRequest | None] = SimpleQueue()
@@ -136,7 +135,7 @@ class _Call:
 
 
 class _Table:
-    """The way into one table, for one caller at a time: its call is opened when needed and kept."""
+    """Writes to one table, for one caller at a time; its call is opened on demand and kept open."""
 
     def __init__(self, transport: Any, stream: str, table: str, timeout_s: float) -> None:
         self._transport = transport
@@ -152,7 +151,7 @@ class _Table:
         with self._lock:
             for pause_s in _PAUSES_S:
                 fault = self._try(bodies)
-                if fault is None or fault.status not in _PASSING:
+                if fault is None or fault.status not in _RETRIED:
                     return fault
                 time.sleep(pause_s * random.uniform(0.5, 1))
             return self._try(bodies)
@@ -160,16 +159,16 @@ class _Table:
     def _try(self, bodies: Sequence[bytes]) -> Fault | None:
         if self._closed:
             raise WarehouseUnavailable("the warehouse is closed")
-        # The plain message under the SDK's wrapper: built through the wrapper, rows are copied three times.
+        # Built as the raw protobuf message, because the SDK's wrapper would copy the rows three times.
         request = _REQUEST(write_stream=self._stream, trace_id="dicomlake")
         request.proto_rows.rows.serialized_rows.extend(bodies)
         if self._call is None or not self._call.is_open():
-            # BigQuery ends a call that was idle for ten minutes; only the first request names the fields.
+            # BigQuery ends a call after ten idle minutes. Only the first request of a call has the schema.
             self._call = _Call(self._transport, self._stream)
             request.proto_rows.writer_schema.proto_descriptor.CopyFrom(self._descriptor)
         fault = self._call.exchange(AppendRowsRequest.wrap(request), self._timeout_s)
         if fault is not None:
-            self._call.close()  # a late answer must not be taken for that of the next request
+            self._call.close()  # a late response must not be taken for that of the next request
         return fault
 
     def close(self) -> None:
@@ -190,24 +189,23 @@ def _open_transport(endpoint: str) -> Any:
     try:
         host = url.netloc or BigQueryWriteGrpcTransport.DEFAULT_HOST
         return BigQueryWriteGrpcTransport(host=host, channel=_open_channel)
-    except (GoogleAuthError, OSError) as exc:  # the second of a file of credentials
+    except (GoogleAuthError, OSError) as exc:  # OSError: an unreadable file of credentials
         raise WarehouseUnavailable(f"BigQuery ({type(exc).__name__})") from None
 
 
 class StorageWriter:
-    """Writer by the Storage Write API; bodies are serialized protocol buffers."""
+    """Writer for the Storage Write API; bodies are serialized protocol buffers."""
 
     def __init__(self, place: Place, timeout_s: float = 60.0) -> None:
         self._transport: Any = _open_transport(place.write_endpoint)
         self._tables = {name: _Table(self._transport, place.stream(name), name, timeout_s) for name in TABLES}
 
-    def pack(self, table: str, row: Row) -> Packed[bytes]:
-        """Return a row as a protocol buffer."""
-        body = self._tables[table].serialize(row)
-        return Packed(body, len(body) + _ROW_FRAME_BYTES)
+    def pack(self, table: str, row: Row) -> bytes:
+        """Encode a row as a protocol buffer."""
+        return self._tables[table].serialize(row)
 
     def send(self, table: str, bodies: Sequence[bytes]) -> Answer:
-        """Send one request; a request with a bad row stores none of its rows."""
+        """Send one request; if any row is bad, none is stored."""
         fault = self._tables[table].send(bodies)
         return Answer() if fault is None else fault.answer(len(bodies))
 

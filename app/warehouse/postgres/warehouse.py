@@ -25,13 +25,13 @@ from app.model.values import Row
 from app.warehouse.postgres import statements
 from app.warehouse.postgres.values import prepare, to_values
 from app.warehouse.row_values import distinct
-from app.warehouse.tables import TABLES, check_delete, check_row, check_table, type_of
+from app.warehouse.tables import TABLES, check_delete, check_row, check_statement, check_table
 from app.warehouse.views import column_ddl
 
 MAX_RESULT_BYTES = 256 << 20
 IDLE_READERS = 4
 CONNECT_TIMEOUT_S, QUERY_TIMEOUT_S, WRITE_TIMEOUT_S = 10, 60, 120
-_PARAMETER = re.compile(r"(?<![:\w]):([A-Za-z_]\w*)", re.ASCII)
+_PARAMETER = re.compile(r"@([A-Za-z_]\w*)", re.ASCII)
 
 
 @contextmanager
@@ -152,11 +152,7 @@ class PostgresWarehouse:
         yield from self._run(sql, parameters or {}, 0)
 
     def _run(self, sql: str, parameters: Mapping[str, object], timeout_s: int) -> Iterator[dict[str, object]]:
-        if type_of(sql) != "STRING" or "\0" in sql:
-            raise BadQuery("the statement is not text")
-        for name, value in parameters.items():
-            if value is not None and type_of(value) is None:
-                raise BadQuery(f"parameter {name} has a value that no column could hold")
+        check_statement(sql, parameters)
         text, given = _bound(sql, parameters)
         with self._reading() as reader:
             try:
@@ -305,7 +301,7 @@ def _check_url(url: str) -> None:
 
 
 def _bound(sql: str, parameters: Mapping[str, object]) -> tuple[str, Mapping[str, object] | None]:
-    """Return a statement in psycopg's words and its parameters; `:name` stands for one that is given."""
+    """Return a statement in psycopg's words and its parameters; `@name` stands for one that is given."""
     if not parameters:
         return sql, None
 

@@ -12,8 +12,8 @@ from contextlib import closing, suppress
 from app.model.errors import BadQuery, DicomlakeError, WarehouseUnavailable
 from app.plumbing.sqlite import code, may_pass, reason
 from app.warehouse.row_values import distinct
-from app.warehouse.sqlite.values import parameter
-from app.warehouse.tables import type_of
+from app.warehouse.sqlite.values import to_parameters
+from app.warehouse.tables import check_statement
 
 MAX_RESULT_BYTES = 256 << 20
 """Of a result as Python holds it, and of one value."""
@@ -70,9 +70,7 @@ def run(
     reader: sqlite3.Connection, sql: str, parameters: Mapping[str, object], time_limit_s: float = math.inf
 ) -> Iterator[dict[str, object]]:
     """Run a statement on a guarded connection and yield its rows; raises as `read`."""
-    if type_of(sql) != "STRING" or "\0" in sql:
-        raise BadQuery("the statement is not text")
-    values = {name: parameter(name, value) for name, value in parameters.items()}
+    values = to_parameters(parameters, check_statement(sql, parameters))
     end = time.monotonic() + time_limit_s
     reader.set_progress_handler(lambda: time.monotonic() > end, _STEPS_BETWEEN_CLOCKS)
     try:

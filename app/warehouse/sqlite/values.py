@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from datetime import date
 
-from app.model.errors import BadQuery
 from app.model.times import rfc3339
 from app.warehouse.row_values import Encoder, value_writer
-from app.warehouse.tables import type_of
 
 
 def _json(value: object) -> str:
@@ -26,12 +25,9 @@ _ENCODERS: dict[str, Encoder] = {
 to_values = value_writer(_ENCODERS, _json)
 
 
-def parameter(name: str, value: object) -> object:
-    """Return what a query parameter is compared as; raises BadQuery when no column could hold it."""
-    if value is None:
-        return None
-    word = type_of(value)
-    if word is None:
-        raise BadQuery(f"parameter {name} has a value that no column could hold")
-    encode = _ENCODERS.get(word)
-    return encode(value) if encode else value
+def to_parameters(parameters: Mapping[str, object], types: Mapping[str, str]) -> dict[str, object]:
+    """Return query parameters of these types as values of columns are stored."""
+    return {
+        name: encode(value) if (encode := _ENCODERS.get(types[name])) else value
+        for name, value in parameters.items()
+    }

@@ -7,7 +7,7 @@ import os
 import sqlite3
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from app.model.errors import BadQuery, ConfigError, RowsRejected, WarehouseUnava
 from app.model.values import Row
 from app.plumbing.makeable import check_makeable, looking
 from app.plumbing.private import make_folder
-from app.plumbing.sqlite import connect, may_pass, reason, transaction
+from app.plumbing.sqlite import connect, sqlite_errors, transaction
 from app.warehouse.sqlite.reader import guard, read, run
 from app.warehouse.sqlite.values import to_values
 from app.warehouse.tables import TABLES, Column, Table, check_delete, check_row, check_table
@@ -26,18 +26,10 @@ _IDLE_READERS = 4
 _READER_CACHE_KIB = 16_384  # SQLite's own 2 MB holds no index of a large lake: a list costs a third more
 
 
-@contextmanager
-def sqlite_errors(path: Path | None = None) -> Iterator[None]:
-    """Translate all that sqlite3 raises, without its own text: that may quote a value.
-
-    `path` is that of a file being opened, which may be none to use at all.
-    """
-    try:
-        yield
-    except (sqlite3.Error, sqlite3.Warning) as exc:
-        if path is not None and not may_pass(exc):
-            raise ConfigError(f"warehouse.url: {path} is no database to use ({reason(exc)})") from None
-        raise WarehouseUnavailable(f"SQLite ({reason(exc)})") from None
+def warehouse_errors(path: Path | None = None) -> AbstractContextManager[None]:
+    """Translate errors of SQLite; `path` is that of a file being opened, which may be none to use at all."""
+    unusable = f"warehouse.url: {path} is no database to use" if path else ""
+    return sqlite_errors(WarehouseUnavailable, "SQLite", unusable)
 
 
 @contextmanager
@@ -133,7 +125,7 @@ class SqliteWarehouse:
         path = Path(url.partition(":")[2]).absolute()
         with _folder_errors(path.parent):
             check_makeable(path.parent)
-        with sqlite_errors(path), looking(path) as connection:
+        with warehouse_errors(path), looking(path) as connection:
             for table in TABLES.values():
                 _missing_columns(connection, table)
 
@@ -141,7 +133,7 @@ class SqliteWarehouse:
         """Make or update the file, its tables and views; raises ConfigError when it cannot be used."""
         with _folder_errors(self._path.parent):
             make_folder(self._path.parent)
-        with self._lock, sqlite_errors(self._path):
+        with self._lock, warehouse_errors(self._path):
             writer = self._open_writer()
             with transaction(writer):
                 for table in TABLES.values():
@@ -191,7 +183,7 @@ class SqliteWarehouse:
         check_table(table)
         with self._writing() as writer:
             removed = writer.execute(f"DELETE FROM {table}").rowcount
-        with self._lock, sqlite_errors():
+        with self._lock, warehouse_errors():
             self._open_writer().execute("VACUUM")  # else free pages of the file would still hold them
             self._open_writer().execute("PRAGMA wal_checkpoint(TRUNCATE)")
         return removed
@@ -235,7 +227,7 @@ class SqliteWarehouse:
             self._idle.append(reader)
 
     def _take_reader(self) -> _Reader:
-        with sqlite_errors():
+        with warehouse_errors():
             self._check_file()
             file = self._identity()
             if self._file is None:
@@ -275,7 +267,7 @@ class SqliteWarehouse:
 
     @contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:
-        with self._lock, sqlite_errors():
+        with self._lock, warehouse_errors():
             writer = self._open_writer()
             with transaction(writer):
                 yield writer

@@ -13,7 +13,7 @@ import pytest
 from app.bus import DeliveryPolicy, open_bus
 from app.bus.local.bus import backoff_s
 from app.bus.local.pusher import Pump
-from app.bus.local.queue import QueueStats, sqlite_errors
+from app.bus.local.queue import QueueStats, queue_errors
 from app.model.errors import BusUnavailable, ConfigError
 from app.model.values import Message, Row
 from tests.bus.conftest import NOW, QUICK, Clock, Sink, look, unreachable, until
@@ -28,7 +28,7 @@ class TestLocalBus(BusContract):
 
     @pytest.fixture
     def vendor(self) -> tuple:
-        return [sqlite3], sqlite_errors
+        return [sqlite3], queue_errors
 
 
 def test_door_opens_it(path, sink):

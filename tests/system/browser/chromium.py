@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import threading
 from collections.abc import Callable, Iterator
@@ -48,8 +49,13 @@ def lake(services: Services) -> Iterator[str]:
 
 
 @contextmanager
-def page_of(browser: Browser, base: str, javascript: bool = True) -> Iterator[Page]:
-    """Open a page; whatever its console or a script complained of fails the test."""
+def page_of(
+    browser: Browser, base: str, javascript: bool = True, expected: str = "status of 400"
+) -> Iterator[Page]:
+    """Open a page; whatever its console or a script complained of fails the test.
+
+    expected: pattern of the errors that are none, by default that a request was refused.
+    """
     complaints: list[str] = []
     context = browser.new_context(
         base_url=base, java_script_enabled=javascript, viewport={"width": 1280, "height": 900}
@@ -58,8 +64,7 @@ def page_of(browser: Browser, base: str, javascript: bool = True) -> Iterator[Pa
     page.set_default_timeout(20_000)
 
     def heard(message: ConsoleMessage) -> None:
-        # That a request was answered with 400 is what a test of a refusal wants.
-        if message.type == "error" and "status of 400" not in message.text:
+        if message.type == "error" and not re.search(expected, message.text):
             complaints.append(message.text)
 
     page.on("console", heard)

@@ -84,7 +84,7 @@ class CanaryCloud:
         places = {
             "source__url": "gs://landing",
             "artifacts__url": "gs://artifacts",
-            "warehouse__url": front.url(f"{PROJECT}.{dataset}", write=str(further.pop("write", "storage"))),
+            "warehouse__url": front.url(f"{PROJECT}.{dataset}"),
             "bus__url": f"pubsub:{TOPIC}",
             "bus__dead_letter_topic": LETTERS,
         }

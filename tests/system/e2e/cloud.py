@@ -58,7 +58,7 @@ class Cloud:
 
     def rows(self, table: str, name: str = "", bucket: str = "landing") -> list[Row]:
         """Return the rows of a table or view, or those of one object, oldest generation first."""
-        chosen = " WHERE object_uri = :uri" if name else ""
+        chosen = " WHERE object_uri = @uri" if name else ""
         sql = f"SELECT * FROM {table}{chosen} ORDER BY generation, event_type"
         return self.warehouse.query(sql, {"uri": f"gs://{bucket}/{name}"} if name else {})
 

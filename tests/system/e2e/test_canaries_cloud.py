@@ -40,16 +40,6 @@ def fail_appends(cloud: CanaryCloud, said: Said):
         cloud.front.failures = []
 
 
-def fail_inserts(cloud: CanaryCloud, said: Said):
-    """Every status that comes to insertAll, as far as it is not tried again for half a minute."""
-    for failure, status in {"400": 422, "strange": 422, **dict.fromkeys(FATAL, 503)}.items():
-        cloud.front.failures = [failure]
-        assert cloud.push(said, "fail.dcm", WHOLE) == status, failure
-
-
-FATAL = ("401", "403", "404", "409", "412", "413", "501")
-
-
 def fail_objects(cloud: CanaryCloud, said: Said):
     """Every status of Cloud Storage, at each of its calls."""
     for status in (400, 401, 403, 404, 412, 429, 500, 503):
@@ -86,7 +76,7 @@ def refuse_credentials(said, folder, front):
     with refused_tokens(folder) as credentials, running_canaries(folder / "lake", front, **ONCE) as cloud:
         cloud.service.stop()
         del cloud.service.env["STORAGE_EMULATOR_HOST"]
-        url = f"bigquery:demo-project.lake?write=insertall&endpoint={nowhere}"
+        url = f"bigquery:demo-project.lake?endpoint={nowhere}"
         cloud.service.env |= credentials | {"DICOMLAKE__WAREHOUSE__URL": url}
         cloud.service.start()
         assert cloud.push(said, "token.dcm", WHOLE) == 503
@@ -108,11 +98,8 @@ def said(tmp_path_factory, session_front):
         fail_letters(cloud, found)
         cloud.keep(found)
         found.planted = list(session_front.said)
-    with running_canaries(
-        folder / "insertall", session_front, **ONCE, write="insertall", log__format="text"
-    ) as cloud:
+    with running_canaries(folder / "text", session_front, **ONCE, log__format="text") as cloud:
         refuse_rows(cloud, found)
-        fail_inserts(cloud, found)
         ask(cloud, found)
         cloud.keep(found)
         found.planted += session_front.said

@@ -70,7 +70,8 @@ def test_every_row_comes_from_a_clean_copy(lake):
     for row in rows(lake):
         copy = pydicom.dcmread(row["dicom_uri"].removeprefix("file://"))
         assert copy.PatientIdentityRemoved == "YES"
-        assert row["patient_id"] == copy.PatientID and row["sop_instance_uid"] == copy.SOPInstanceUID
+        assert row["patient_id"] == copy.PatientID
+        assert row["sop_instance_uid"] == copy.SOPInstanceUID
         assert row["size_bytes"] == Path(row["dicom_uri"].removeprefix("file://")).stat().st_size
         assert row["crc32c"] is None
 

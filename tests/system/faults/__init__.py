@@ -10,6 +10,7 @@ STEPS = {
     "read": ("source", "fetch"),
     "write": ("artifacts", "write"),
     "append": ("warehouse", "append"),
+    "announce": ("announcers", "announce"),
     "dead_letter": ("bus", "dead_letter"),
 }
 

@@ -10,6 +10,7 @@ there ever were; the invariants are
     I3  never both a row and an open dead letter
     I4  row, document and picture are of the same version, and named for it; no artifact without a row
     I5  what a row says is what was written, so no read was short, torn or of another version
+    I6  every current row and every removal was announced, and nothing that has no row
 """
 
 from __future__ import annotations
@@ -47,6 +48,8 @@ class Findings:
     unexplained: list[object] = field(default_factory=list)
     artifacts_missing: list[object] = field(default_factory=list)
     artifacts_left_over: list[object] = field(default_factory=list)
+    unannounced: list[object] = field(default_factory=list)
+    phantoms: list[object] = field(default_factory=list)
 
     def any(self) -> bool:
         """Tell whether anything was found."""
@@ -75,11 +78,14 @@ class Lake:
             self.intact = database.execute("PRAGMA integrity_check").fetchone()[0] == "ok"
             self.current = self._rows(database, "SELECT * FROM instances_current")
             self.rows = self._rows(
-                database, "SELECT object_uri, generation, event_type, member FROM instances"
+                database, "SELECT row_id, object_uri, generation, event_type, member FROM instances"
             )
             self.open = self._rows(database, "SELECT * FROM dead_letters")
             given_up = self._rows(database, "SELECT attributes FROM dead_letter")
             self.seen = {row["name"]: row for row in self._rows(database, "SELECT * FROM landing")}
+        with closing(sqlite3.connect(f"file:{lake / 'announced.db'}?mode=ro", uri=True)) as queue:
+            attributes = queue.execute("SELECT attributes FROM queue").fetchall()
+        self.announced = {json.loads(text)["ce-id"] for (text,) in attributes}
         self.given_up = [json.loads(str(row["attributes"])) for row in given_up]
         self.log = [line for line in map(_line, (lake / "service.log").open("rb")) if line]
 
@@ -114,6 +120,7 @@ def check(folder: Path) -> Findings:
     _check_letters(lake, findings)
     _check_events(lake, findings)
     _check_artifacts(lake, findings)
+    _check_announcements(lake, findings)
     return findings
 
 
@@ -213,6 +220,14 @@ def _check_artifacts(lake: Lake, findings: Findings) -> None:
         torn = path.name.startswith(".dicomlake-")  # a write that a kill has torn; swept after an hour
         if path.is_file() and path not in named and not torn:
             findings.artifacts_left_over.append(path.relative_to(lake.output).as_posix())
+
+
+def _check_announcements(lake: Lake, findings: Findings) -> None:
+    """What is there or was removed has been announced, under the id of its row."""
+    expected = {str(row["row_id"]) for row in lake.current}
+    expected |= {str(row["row_id"]) for row in lake.rows if row["event_type"] == "OBJECT_DELETE"}
+    findings.unannounced += expected - lake.announced
+    findings.phantoms += lake.announced - {str(row["row_id"]) for row in lake.rows}
 
 
 def main() -> None:

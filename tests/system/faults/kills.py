@@ -32,6 +32,7 @@ STEPS = {
     "png": "good",
     "append_instances": "good",
     "settle": "good",
+    "announce": "good",
     "ack": "good",
     "dead_letter": "text",
     "append_dead_letter": "text",

@@ -23,11 +23,19 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 from typing import Any
 
+from app.announce import Announcers
 from app.bus.local.bus import LocalBus
 from app.bus.local.queue import Queue
 from app.dicom import describe
-from app.model.errors import BusUnavailable, RowsRejected, ShortRead, StorageUnavailable, WarehouseUnavailable
-from app.model.values import Message, Row
+from app.model.errors import (
+    AnnounceUnavailable,
+    BusUnavailable,
+    RowsRejected,
+    ShortRead,
+    StorageUnavailable,
+    WarehouseUnavailable,
+)
+from app.model.values import Announcement, Message, Row
 from app.storage.local.storage import LocalStorage
 from app.warehouse.sqlite.warehouse import SqliteWarehouse
 from app.workers.pool import Workers
@@ -88,6 +96,14 @@ def _ref(step: str) -> Step:
 
 def _named(step: str) -> Step:
     return lambda _, name: (step, [name])
+
+
+def _announced(_: object, announcements: Sequence[Announcement]) -> tuple[str, Sequence[str]]:
+    return "announce", [one.key for one in announcements]
+
+
+announce = faulty(Announcers.announce, AnnounceUnavailable, FAILING, _announced)
+"""What stands for `Announcers.announce`: targets that fail."""
 
 
 class FaultyStorage(LocalStorage):

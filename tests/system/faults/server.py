@@ -1,5 +1,6 @@
 """`python -m tests.system.faults.server serve`: the real service over seams that fail on purpose."""
 
+import app.announce
 import app.bus
 import app.bus.local.bus
 import app.services
@@ -14,6 +15,7 @@ def main() -> None:
     app.storage.BACKENDS["file"] = (seams.__name__, "FaultyStorage", None)
     app.warehouse.BACKENDS["sqlite"] = (seams.__name__, "FaultyWarehouse", None)
     app.bus.BACKENDS["local"] = (seams.__name__, "FaultyBus", None)
+    app.announce.Announcers.announce = seams.announce  # type: ignore[method-assign]
     app.bus.local.bus.Queue = seams.FaultyQueue  # type: ignore[misc]
     app.services.Workers = seams.FaultyWorkers  # type: ignore[misc]
     commands.main()

@@ -17,7 +17,8 @@ class FaultyService(Service):
     """`dicomlake serve` whose seams fail by a plan; every life has a seed of its own."""
 
     def __init__(self, lake: Path, seed: int = 0, rate: float = 0.0, **settings: object) -> None:
-        super().__init__(lake, **settings)
+        targets = json.dumps([f"local:{lake / 'announced.db'}"])
+        super().__init__(lake, **{"announce__urls": targets, **settings})
         self.record = lake / "faults.jsonl"
         self.lives = 0
         self._seed, self._rate = seed, rate

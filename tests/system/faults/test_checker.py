@@ -39,8 +39,8 @@ def lake(good):
     shutil.copytree(good.with_name("copy"), good)
 
 
-def sql(lake, *statements):
-    with closing(sqlite3.connect(lake / "lake.db")) as database, database:
+def sql(lake, *statements, file="lake.db"):
+    with closing(sqlite3.connect(lake / file)) as database, database:
         for statement in statements:
             database.execute(statement)
 
@@ -84,6 +84,8 @@ SPOILT = {
     ),
     "unexplained": lambda lake: sql(lake, "DELETE FROM instances WHERE event_type = 'OBJECT_DELETE'"),
     "artifacts_missing": lambda lake: pictures(lake)[0].unlink(),
+    "unannounced": lambda lake: sql(lake, "DELETE FROM queue", file="announced.db"),
+    "phantoms": lambda lake: sql(lake, "DELETE FROM instances"),
     "artifacts_left_over": lambda lake: shutil.copy(pictures(lake)[0], lake / "output/images/x.dcm.1.png"),
 }
 

@@ -11,10 +11,9 @@ from app.warehouse.bigquery.url import Place, read_url
     [
         ("bigquery:my-project.lake", Place("my-project", "lake")),
         ("bigquery:example.com:my-project.Lake_2", Place("example.com:my-project", "Lake_2")),
-        ("bigquery:my-project.lake?write=insertall", Place("my-project", "lake", "insertall")),
         (
             "bigquery:my-project.lake?endpoint=http://127.0.0.1:9050&write_endpoint=https://example.com",
-            Place("my-project", "lake", "storage", "http://127.0.0.1:9050", "https://example.com"),
+            Place("my-project", "lake", "http://127.0.0.1:9050", "https://example.com"),
         ),
     ],
 )
@@ -34,8 +33,7 @@ def test_a_place_knows_the_default_stream_of_a_table():
         ("bigquery:my-project.lake.instances", "project.dataset"),
         ("bigquery:my-project.la`ke", "project.dataset"),
         ("bigquery:My_Project.lake", "project.dataset"),
-        ("bigquery:my-project.lake?wriet=insertall", "wriet"),
-        ("bigquery:my-project.lake?write=fast", "write=fast"),
+        ("bigquery:my-project.lake?write=insertall", "no option write; known: endpoint, write_endpoint"),
         ("bigquery:my-project.lake?endpoint=127.0.0.1:9050", "endpoint"),
         ("bigquery:my-project.lake?write_endpoint=", "write_endpoint"),
     ],

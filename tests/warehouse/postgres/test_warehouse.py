@@ -263,6 +263,6 @@ def test_any_history_shows_what_is_there_now(warehouse, events, data):
     for row in of_history:
         warehouse.append("instances", [row])
     shown = warehouse.query(
-        "SELECT row_id FROM instances_current WHERE row_id LIKE :of ORDER BY row_id", {"of": f"{number}:%"}
+        "SELECT row_id FROM instances_current WHERE row_id LIKE @of ORDER BY row_id", {"of": f"{number}:%"}
     )
     assert sorted(str(row["row_id"]).partition(":")[2] for row in shown) == expected

@@ -11,7 +11,7 @@ import pytest
 from app.model.errors import BadQuery, ConfigError, RowsRejected, WarehouseUnavailable
 from app.warehouse import open_warehouse
 from app.warehouse.queries import described
-from app.warehouse.sqlite.warehouse import SqliteWarehouse, sqlite_errors
+from app.warehouse.sqlite.warehouse import SqliteWarehouse, warehouse_errors
 from app.warehouse.views import VIEWS
 from tests.warehouse.contract import NOON, WarehouseContract, count, failure_row, instance_row, letter_row
 
@@ -48,7 +48,7 @@ class TestSqliteWarehouse(WarehouseContract):
 @pytest.mark.parametrize("kind", ERRORS, ids=lambda kind: kind.__name__)
 def test_no_exception_of_sqlite3_leaks(kind):
     assert len(ERRORS) >= 10
-    with pytest.raises(WarehouseUnavailable) as caught, sqlite_errors():
+    with pytest.raises(WarehouseUnavailable) as caught, warehouse_errors():
         raise kind("value of a patient")
     assert caught.value.text == f"SQLite ({kind.__name__})"
 
@@ -301,15 +301,15 @@ TAGS = '{"00100010": {"vr": "PN"}, "00400275": {"Value": [{"00400007": {"vr": "L
 @pytest.mark.parametrize(
     ("sql", "found"),
     [
-        ("SELECT key FROM json_each(:tags)", ["00100010", "00400275"]),
-        ("SELECT value FROM json_tree(:tags) WHERE key = 'vr'", ["PN", "LO"]),
+        ("SELECT key FROM json_each(@tags)", ["00100010", "00400275"]),
+        ("SELECT value FROM json_tree(@tags) WHERE key = 'vr'", ["PN", "LO"]),
         ("SELECT name FROM pragma_table_info('failures') LIMIT 1", ["message_id"]),
     ],
 )
 def test_functions_that_are_tables_are_read_at_their_first_use(tmp_path, sql, found):
     warehouse = SqliteWarehouse(f"sqlite:{tmp_path / 'lake.db'}")
     warehouse.create()
-    rows = warehouse.query(sql, {"tags": TAGS} if ":tags" in sql else {})
+    rows = warehouse.query(sql, {"tags": TAGS} if "@tags" in sql else {})
     assert [value for row in rows for value in row.values()] == found
     warehouse.close()
 

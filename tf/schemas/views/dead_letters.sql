@@ -44,9 +44,11 @@ FROM letter AS l LEFT JOIN failure AS f
   AND f.event_type = l.event_type
 LEFT JOIN seen AS s ON s.object_uri = l.object_uri
 WHERE l.place = 1
-AND COALESCE(s.last_generation <= l.generation, TRUE)
-AND COALESCE(s.removed_generation < l.generation, TRUE)
+AND ((COALESCE(s.last_generation <= l.generation, TRUE)
+    AND COALESCE(s.removed_generation < l.generation, TRUE))
+  OR (COALESCE(l.code, f.code) = 'announce_unavailable' AND l.event_type IN ('OBJECT_DELETE', 'OBJECT_ARCHIVE')))
 AND NOT EXISTS (
   SELECT 1 FROM `${dataset}.instances` AS i WHERE i.object_uri = l.object_uri AND i.generation = l.generation
   AND i.event_type = l.event_type AND i.member IS NULL
-  AND COALESCE(i.revision, 0) >= COALESCE(l.revision, 0))
+  AND COALESCE(i.revision, 0) >= COALESCE(l.revision, 0)
+  AND COALESCE(l.code, f.code, '') <> 'announce_unavailable')

@@ -1,4 +1,5 @@
 // One request a file, three at once, each with a bar and what became of it. Without JavaScript the form does all at once.
+// Where the landing storage takes them, files over `data-direct` bytes go straight to it.
 
 const form = document.querySelector("form.upload");
 const drop = form.querySelector(".drop");
@@ -6,6 +7,8 @@ const chosen = form.querySelector("[name=files]");
 const list = document.querySelector(".progress");
 const AT_ONCE = 3;
 const PATIENCE_S = 180;
+const HEAD_BYTES = 1 << 20;
+const TRIES = 6;
 const waiting = [];
 let busy = 0;
 
@@ -61,27 +64,70 @@ function next() {
   }
 }
 
-function send({ file, label, line, bar }) {
+async function send({ file, label, line, bar }) {
+  const end = (words, kind) => { line.cells[2].textContent = words; line.className = kind; };
+  const direct = Number(form.dataset.direct || Infinity);
+  line.cells[2].textContent = "sending";
+  const body = new FormData();
+  if (label) body.append("study", label);
+  const whole = file.size <= direct;
+  if (!whole) body.append("size", file.size);
+  body.append("files", whole ? file : file.slice(0, HEAD_BYTES), file.name);
+  const url = whole ? `${form.action}?detail=1` : `${form.action}/session?detail=1`;
+  const reply = await ask("POST", url, { Accept: "application/json" }, body, whole ? bar : null);
+  const answer = reply.json;
+  const failed = answer.files?.[0];
+  let stored = answer.stored?.[0];
+  if (!reply.status) return end("the service does not answer", "bad");
+  if (failed) return end(failed.words || failed.reason, failed.reason === "duplicate" ? "" : "bad");
+  if (!answer.success) return end(answer.error || answer.message || `refused (${reply.status})`, "bad");
+  if (!whole) {
+    const put = await toStore(answer.url, file, bar);
+    if (put.status === 412) return end("another file of this name came first", "");
+    if (!put.json.generation) return end(`the storage did not take it (${put.status || "no answer"})`, "bad");
+    stored = { object: answer.name, generation: put.json.generation };
+  }
+  bar.value = bar.max;
+  end("landed", "good");
+  follow(stored, line);
+}
+
+// The resumable upload of Cloud Storage: all in one request, and after a break the rest, from where the store has it.
+async function toStore(url, file, bar) {
+  let reply = { status: 0, json: {} };
+  for (let start = 0, tries = 0; tries < TRIES; ) {
+    const range = `bytes ${start}-${file.size - 1}/${file.size}`;
+    reply = await ask("PUT", url, { "Content-Range": range }, file.slice(start), bar, start, file.size);
+    if (final(reply.status)) return reply;
+    await pause(1000 * 2 ** tries);
+    reply = await ask("PUT", url, { "Content-Range": `bytes */${file.size}` });
+    if (final(reply.status)) return reply;
+    const next = reply.status === 308 && reply.range ? Number(reply.range.split("-")[1]) + 1 : 0;
+    tries = next > start ? 1 : tries + 1;
+    start = next;
+  }
+  return reply;
+}
+
+// Whether asking again would bring no other answer.
+function final(status) { return status >= 200 && status < 500 && status !== 308 && status !== 408 && status !== 429; }
+
+function pause(time_ms) { return new Promise((done) => setTimeout(done, time_ms)); }
+
+// One request: its status, 0 without an answer, and what it says; `bar` shows how far it is from `start` on.
+function ask(method, url, headers, body = null, bar = null, start = 0, size = 0) {
   return new Promise((done) => {
-    const end = (words, kind) => { line.cells[2].textContent = words; line.className = kind; done(); };
-    const body = new FormData();
-    if (label) body.append("study", label);
-    body.append("files", file, file.name);
     const request = new XMLHttpRequest();
-    request.open("POST", `${form.action}?detail=1`);
-    request.setRequestHeader("Accept", "application/json");
-    request.upload.onprogress = (event) => { bar.max = event.total; bar.value = event.loaded; };
-    request.onload = () => {
-      bar.value = bar.max;
-      let answer = {};
-      try { answer = JSON.parse(request.responseText); } catch { /* the status tells */ }
-      const failed = answer.files?.[0];
-      if (failed) end(failed.words || failed.reason, failed.reason === "duplicate" ? "" : "bad");
-      else if (answer.success) { follow(answer.stored?.[0], line); end("landed", "good"); }
-      else end(answer.error || answer.message || `refused (${request.status})`, "bad");
+    const end = () => {
+      let json = {};
+      try { json = JSON.parse(request.responseText); } catch { /* the status tells */ }
+      done({ status: request.status, json, range: request.status === 308 ? request.getResponseHeader("Range") : null });
     };
-    request.onerror = () => end("the service does not answer", "bad");
-    line.cells[2].textContent = "sending";
+    request.open(method, url);
+    for (const [name, value] of Object.entries(headers)) request.setRequestHeader(name, value);
+    if (bar) request.upload.onprogress = (event) => { bar.max = size || event.total; bar.value = start + event.loaded; };
+    request.onload = end;
+    request.onerror = end;
     request.send(body);
   });
 }
@@ -90,8 +136,8 @@ function send({ file, label, line, bar }) {
 async function follow(stored, line) {
   if (!stored) return;
   const until = Date.now() + PATIENCE_S * 1000;
-  for (let pause = 300; Date.now() < until; pause = Math.min(pause * 1.5, 4000)) {
-    await new Promise((done) => setTimeout(done, pause));
+  for (let wait = 300; Date.now() < until; wait = Math.min(wait * 1.5, 4000)) {
+    await pause(wait);
     const answer = await fetch(`${form.action}/outcome?object=${encodeURIComponent(stored.object)}&generation=${stored.generation}`);
     if (!answer.ok) return;
     const { outcome, reason, link } = await answer.json();
