@@ -121,8 +121,8 @@ def deidentify_dataset(
     names = [name for name in OPTIONS if name in profile.options and (name != "pixels" or looked)]
     kept |= stamps(profile, [BASIC, *(OPTIONS[name] for name in names)])
     instance = text_of(dataset, SOP_INSTANCE)
-    if instance and "uids" not in profile.options:
-        instance = keys.uid(instance)
+    if "uids" not in profile.options:
+        instance = cleaner.replaced_uid(SOP_INSTANCE, instance)
     meta = file_meta(sop_class, instance, syntax, IMPLEMENTATION)
     data = b"".join((meta, *(kept[tag] for tag in sorted(kept))))
     return CleanObject(data, known, dict(cleaner.counts))

@@ -298,3 +298,9 @@ def test_what_may_show_a_name_is_held_back(elements, reason):
 def test_uids_below_dicoms_own_root_that_name_an_object_are_replaced():
     made = clean(ct(SOPInstanceUID="1.2.840.10008.5.1.4.1.1.481.3.1563491295"))
     assert made.SOPInstanceUID.startswith("2.25.")
+
+
+def test_a_public_instance_stays_what_it_is_in_the_file_meta_too():
+    hot_iron = "1.2.840.10008.1.5.1"
+    made = clean(ct(SOPInstanceUID=hot_iron))
+    assert (made.SOPInstanceUID, made.file_meta.MediaStorageSOPInstanceUID) == (hot_iron, hot_iron)
