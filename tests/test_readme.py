@@ -134,4 +134,4 @@ def test_the_tables_of_profiles_are_generated():
     assert generate.deidentification_page(page) == page, "run `make schemas`"
     attributes = (ROOT / profile_tables.ATTRIBUTES).read_text()
     assert profile_tables.attributes_page() == attributes, "run `make schemas`"
-    assert attributes.count("\n| (") == 622 - 4 + 1
+    assert attributes.count("\n| (") == 621 - 4 + 1

@@ -45,8 +45,8 @@ def attributes_page() -> str:
     lines = [
         "# What each profile does to each attribute",
         "",
-        f"From table E.1-1 of PS3.15 {EDITION}; [deidentification.md](deidentification.md) explains it. X remove,",
-        "Z empty, D dummy, U new UID, K keep, C clean; several: the one that the type of the attribute asks for.",
+        f"From table E.1-1 of PS3.15 {EDITION}; [deidentification.md](deidentification.md) explains it.",
+        "X remove, Z empty, D dummy, U new UID, K keep, C clean; of several, the type chooses.",
         "Private attributes, curves (50xx) and overlays (60xx) are removed in each profile.",
         "",
         f"| tag | attribute | {' | '.join(PROFILES)} |",

@@ -6,6 +6,7 @@ not load pydicom and the codecs.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from time import perf_counter
 from typing import TYPE_CHECKING
@@ -15,6 +16,9 @@ from app.dicom.read.collector import collector_paused
 from app.model.errors import BadDataset, CannotDeidentify, PermanentError, Unrenderable, permanent
 from app.model.options import DatasetLimits, DescribeOptions, MetadataOptions, PreviewOptions
 from app.model.values import Content, DatasetWarning, Deidentified, Instance
+
+PIECE = 32 << 20
+"""Bytes of a clean copy in one answer."""
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
@@ -129,6 +133,15 @@ def clean_copy(content: Content, profile: Profile, secret: bytes, options: Descr
     if error := _undrawn(replace(content, data=clean.data, opener=None, decode=None), options):
         raise CannotDeidentify(f"the pixels of the copy cannot be decoded: {error}")
     return Deidentified(clean.data, clean.counts)
+
+
+def clean_pieces(
+    content: Content, profile: Profile, secret: bytes, options: DescribeOptions
+) -> Iterator[bytes]:
+    """Yield the file of `clean_copy` in pieces that fit in one answer of a worker; parameters as there."""
+    data = clean_copy(content, profile, secret, options).data
+    for start in range(0, len(data), PIECE):
+        yield data[start : start + PIECE]
 
 
 def check_clean(content: Content, profile: Profile, options: DescribeOptions) -> tuple[tuple[str, str], ...]:

@@ -169,7 +169,6 @@ def test_a_worker_that_says_nonsense_is_taken_for_dead_and_the_next_one_works(sa
 GOOD = {
     "Instance": [{"modality": "CT"}, "{}", b"{}", b"\x89PNG", None, [], {"parse": 3}, None, None],
     "DatasetWarning": ["00100010", "bad_value"],
-    "Deidentified": [b"x", {"removed": 7}],
     "Entry": ["a", 1, 2, 3, 4, 8, None, ""],
     "Listing": [{NAME: "Kind", VALUES: ["zip"]}, [], ""],
     "Refused": ["a", "bad_dataset", "limits.depth", False],
@@ -225,7 +224,6 @@ MAY = {
         {"bytes", "null"},
     ],
     "DatasetWarning": [{"tag"}, {"code"}],
-    "Deidentified": [{"bytes"}, {"map", "map of a number"}],
     "Entry": [TEXT, NUMBER, NUMBER, NUMBER, NUMBER, NUMBER, NUMBER | {"null"}, {"code", "none"}],
     "Listing": [{"kind"}, {"tuple", "tuple of entries"}, {"code", "none"}],
     "Refused": [TEXT, {"code"}, {"setting", "none"}, {"bool"}],

@@ -285,6 +285,8 @@ class Cleaner:
             return self._removed("private")
         vr = private_vr(tag, creator) if node.vr == "UN" else node.vr
         vr = settled_vr(vr, scope.signed)
+        if vr == "UN" and attribute in self.profile.private:
+            return self._binary(node, vr, scope)
         if vr == "UN" or (vr in SIZES and node.length % SIZES[vr]):
             return self._removed("private")
         plain = node._replace(vr=vr)
