@@ -11,7 +11,7 @@ from pathlib import Path
 
 from app.cli.one_file import content_of
 from app.config import Settings, loader_variables
-from app.dicom import check_clean, clean_copy
+from app.dicom import check_clean, clean_pieces
 from app.dicom.deidentify.profile import PROFILES, Profile, profile_of
 from app.jobs import deidentify as job
 from app.jobs.ingest import Emit, Progress
@@ -58,7 +58,7 @@ def run(work: Job, settings: Settings, emit: Emit, progress: Progress) -> dict[s
     with _workers(settings) as workers:
 
         def clean(file: Path) -> bytes:
-            return workers.run(clean_copy, _content(file), profile, work.secret, options).data
+            return b"".join(workers.stream(clean_pieces, _content(file), profile, work.secret, options))
 
         name = keys.name if settings.deidentify.names == "hash" else str
         key = keys.check(f"{profile.key} {settings.deidentify.names}")

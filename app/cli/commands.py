@@ -45,6 +45,8 @@ def _assignments(_: click.Context, __: click.Parameter, values: Iterable[str]) -
     return {key: value for key, _sign, value in pairs}
 
 
+PROFILE = "basic"
+"""Profile of a clean copy where none is named."""
 SHOWN = ("message_id", "publish_time", "object_uri", "code", "reason")
 """Columns of a dead letter in the table on a terminal."""
 
@@ -238,7 +240,7 @@ def render(ctx: click.Context, /, file: Path, output: Path, **options: Any) -> N
 @click.argument("target", required=False, type=click.Path(file_okay=False, path_type=Path))
 @click.option("--check", "folder", metavar="DIR", type=click.Path(exists=True, path_type=Path),
               help="Report what is left in files that should be clean.")  # fmt: skip
-@click.option("--profile", default="basic", show_default=True, metavar="NAME|FILE",
+@click.option("--profile", default=PROFILE, show_default=True, metavar="NAME|FILE",
               help="basic, research, internal, or a JSON file.")  # fmt: skip
 @click.option("--key-file", type=click.Path(exists=True, dir_okay=False, path_type=Path),
               help="File with the secret, instead of the setting deidentify.key.")  # fmt: skip

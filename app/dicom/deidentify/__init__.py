@@ -7,8 +7,8 @@ stream -> pixels                keys -> what replaces values       verify -> is 
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import BinaryIO, cast
 
 from app.dicom.deidentify.actions import (
@@ -28,6 +28,7 @@ from app.dicom.metadata.values import turned
 from app.dicom.pixels.attributes import text
 from app.dicom.pixels.fragments import read_fragments
 from app.dicom.pixels.frame_bytes import EXPLICIT_LITTLE, frame_layout
+from app.dicom.pixels.frames import NATIVE
 from app.dicom.pixels.image_header import ImageHeader, pixel_keyword, read_header
 from app.dicom.pixels.pixel_bytes import PixelBytes, has_fragments
 from app.dicom.read.byte_reader import Source
@@ -41,6 +42,25 @@ from app.model.errors import CannotDeidentify, Unrenderable
 from app.model.keys import Keys
 from app.model.options import DEFAULT_LIMITS, DatasetLimits
 
+BURNED_IN_ANNOTATION = 0x00280301
+FRAGMENTS_END = struct.pack("<HHI", SEQUENCE_END >> 16, SEQUENCE_END & 0xFFFF, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class CleanPixels:
+    """Pixel data whose burned-in text was looked for, as they will be written.
+
+    elements: tag -> VR and value of the pixel data and what describes them; a value of fragments lacks its
+    delimiter. Empty where no text was found, so that the frames stay as they are encoded.
+    """
+
+    transfer_syntax: str = ""
+    elements: Mapping[int, tuple[str, bytes]] = field(default_factory=dict)
+
+
+PixelCleaner = Callable[[ObjectDataset, DatasetLimits], CleanPixels]
+"""Looks for burned-in text and masks it; raises CannotDeidentify where some is left."""
+
 
 @dataclass(frozen=True, slots=True)
 class CleanObject:
@@ -52,7 +72,11 @@ class CleanObject:
 
 
 def deidentify_dataset(
-    dataset: ObjectDataset, profile: Profile, keys: Keys, limits: DatasetLimits = DEFAULT_LIMITS
+    dataset: ObjectDataset,
+    profile: Profile,
+    keys: Keys,
+    limits: DatasetLimits = DEFAULT_LIMITS,
+    pixel_cleaner: PixelCleaner | None = None,
 ) -> CleanObject:
     """Return a data set as a clean file in Explicit VR Little Endian; compressed frames keep their encoding.
 
@@ -64,6 +88,7 @@ def deidentify_dataset(
     dataset : as read, in any transfer syntax
     profile, keys : what to do, and with which secret
     limits : on frames and fragments
+    pixel_cleaner : what the option `pixels` uses; without it an object with pixel data is refused
 
     Raises
     ------
@@ -85,21 +110,38 @@ def deidentify_dataset(
     little = dataset.original_encoding[1] is not False
     scope = Scope(0, little, False, Charset(), b"")
     kept = dict(cleaner.elements(nodes, scope))
-    codes = [
-        BASIC,
-        *(OPTIONS[option] for option in OPTIONS if option in profile.options and option != "pixels"),
-    ]
-    kept |= stamps(profile, codes)
-    syntax = EXPLICIT_LITTLE
     if keyword is not None:
         syntax, pixels = _pixels(dataset, source, limits)
         kept |= pixels
+        if "pixels" in profile.options:
+            syntax = _without_text(dataset, pixel_cleaner, limits, kept) or syntax
+    else:
+        syntax = EXPLICIT_LITTLE
+    looked = keyword is not None and "pixels" in profile.options
+    names = [name for name in OPTIONS if name in profile.options and (name != "pixels" or looked)]
+    kept |= stamps(profile, [BASIC, *(OPTIONS[name] for name in names)])
     instance = text_of(dataset, SOP_INSTANCE)
-    if instance and "uids" not in profile.options:
-        instance = keys.uid(instance)
+    if "uids" not in profile.options:
+        instance = cleaner.replaced_uid(SOP_INSTANCE, instance)
     meta = file_meta(sop_class, instance, syntax, IMPLEMENTATION)
     data = b"".join((meta, *(kept[tag] for tag in sorted(kept))))
     return CleanObject(data, known, dict(cleaner.counts))
+
+
+def _without_text(
+    dataset: ObjectDataset, cleaner: PixelCleaner | None, limits: DatasetLimits, kept: dict[int, bytes]
+) -> str:
+    """Replace pixel data in which text was masked, and say that none is burned in; return their syntax."""
+    if cleaner is None:
+        raise CannotDeidentify("burned-in text cannot be looked for: the option pixels is not installed")
+    clean = cleaner(dataset, limits)
+    kept[BURNED_IN_ANNOTATION] = element(BURNED_IN_ANNOTATION, "CS", b"NO")
+    for tag, (vr, value) in clean.elements.items():
+        if tag in PIXELS and clean.transfer_syntax not in NATIVE:
+            kept[tag] = head(tag, vr, UNDEFINED) + value + FRAGMENTS_END
+        else:
+            kept[tag] = element(tag, vr, value)
+    return clean.transfer_syntax
 
 
 def _pixels(dataset: ObjectDataset, source: Source, limits: DatasetLimits) -> tuple[str, dict[int, bytes]]:
@@ -147,8 +189,7 @@ def _encapsulated(dataset: ObjectDataset, node: Node, limits: DatasetLimits) -> 
         return read_fragments(pixels, begin, end, limits)
 
     value = clean_frames(layout, read, layout.header).value()
-    end = struct.pack("<HHI", SEQUENCE_END >> 16, SEQUENCE_END & 0xFFFF, 0)
-    return layout.header.transfer_syntax, {node.tag: head(node.tag, "OB", UNDEFINED) + value + end}
+    return layout.header.transfer_syntax, {node.tag: head(node.tag, "OB", UNDEFINED) + value + FRAGMENTS_END}
 
 
-__all__ = ["CleanObject", "Profile", "deidentify_dataset", "hides_in_pixels"]
+__all__ = ["CleanObject", "CleanPixels", "PixelCleaner", "Profile", "deidentify_dataset", "hides_in_pixels"]

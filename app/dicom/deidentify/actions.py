@@ -285,6 +285,8 @@ class Cleaner:
             return self._removed("private")
         vr = private_vr(tag, creator) if node.vr == "UN" else node.vr
         vr = settled_vr(vr, scope.signed)
+        if vr == "UN" and attribute in self.profile.private:
+            return self._binary(node, vr, scope)
         if vr == "UN" or (vr in SIZES and node.length % SIZES[vr]):
             return self._removed("private")
         plain = node._replace(vr=vr)
@@ -359,16 +361,21 @@ class Cleaner:
         if node.tag == SOP_CLASS:
             return element(node.tag, "UI", values[0].encode("latin-1"))
         self.counts["uids"] += 1
-        others = [uid if self._is_public(node.tag, uid) else self.keys.uid(uid) for uid in values]
+        others = [self.replaced_uid(node.tag, uid) for uid in values]
         return element(node.tag, "UI", "\\".join(others).encode("latin-1", "replace"))
 
-    def _is_public(self, tag: int, uid: str) -> bool:
-        """Return whether a UID names no object; some writers make those of objects below DICOM's own root."""
-        if not uid or uid in UID_dictionary:
-            return True
-        if tag == CODING_SCHEME_UID and uid.startswith(HL7_SCHEMES):
-            return True
-        return uid.startswith(STANDARD_UIDS) and tag not in self._actions
+    def replaced_uid(self, tag: int, uid: str) -> str:
+        """Return the UID to write in the place of one; the same if it names no object.
+
+        DICOM's own root alone does not tell: some writers make UIDs of objects below it.
+        """
+        public = (
+            not uid
+            or uid in UID_dictionary
+            or (tag == CODING_SCHEME_UID and uid.startswith(HL7_SCHEMES))
+            or (tag not in self._actions and uid.startswith(STANDARD_UIDS))
+        )
+        return uid if public else self.keys.uid(uid)
 
     def _date(self, node: Node, vr: str, scope: Scope, action: str) -> bytes | None:
         """Keep (K), move (C) or remove (X) dates and times; None or nothing where one is no date."""

@@ -17,6 +17,8 @@ from pydicom.datadict import tag_for_keyword
 from app.dicom.deidentify.table import EDITION, ROWS
 from app.model.errors import ConfigError
 
+RULES_VERSION = 1
+"""Increase this when the same object, profile and secret give another copy."""
 OPTIONS = {
     "pixels": ("113101", "Clean Pixel Data Option"),
     "structured_content": ("113104", "Clean Structured Content Option"),
@@ -61,6 +63,7 @@ class Profile:
             json.dumps(
                 [
                     EDITION,
+                    RULES_VERSION,
                     sorted(self.options),
                     sorted(self.overrides.items()),
                     sorted([*tag, action] for tag, action in self.private.items()),

@@ -56,7 +56,7 @@ DAY = re.compile(
     re.IGNORECASE,
 )
 """A date in digits, with or without separators, or with the name of its month."""
-UID = re.compile(r"(?<![\d.])[0-2](?:\.\d+){4,}(?![\d.])")
+UID = re.compile(r"(?<![\d.])[0-2](?:\.\d+){4,}(?!\d|\.\d)")
 LEAST_UID = 14
 ADDRESS = re.compile(r"[\w.+-]+@[\w-]+\.[\w.-]+|(?:https?|ftp)://\S+", re.IGNORECASE)
 STANDARD_UIDS = "1.2.840.10008."
@@ -247,6 +247,6 @@ def _is_bound(text: str, place: int, name: str) -> bool:
     if not 0 < place < len(text):
         return True
     before, after = text[place - 1], text[place]
-    if not (before.isalnum() and after.isalnum()):
+    if not (before.isalnum() and after.isalnum()) or max(before, after) >= IDEOGRAPHS:
         return True
     return before.isdigit() != after.isdigit()
