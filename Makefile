@@ -19,7 +19,7 @@ $(1)/bin/pip check
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run test speed bench upgrade-test chaos soak fuzz emulators tools cloud-run gcs-run image-test tf-check \
+.PHONY: help demo run test speed bench deid-bench upgrade-test chaos soak fuzz emulators tools cloud-run gcs-run image-test tf-check \
     lint lock schemas clean
 
 help: ## list the targets
@@ -39,6 +39,9 @@ speed: $(VENV)/.test ## fail where a file costs more of pydicom's CPU than it di
 
 bench: $(VENV)/.test ## CPU beside dcmtk, Orthanc and pydicom, and growth, into docs/performance.*; a quarter of an hour
 	$(BIN)/python -m benchmarks.bench --write
+
+deid-bench: $(VENV)/.test ## how often de-identification acts as it should, in ten categories, and its CPU; half a minute
+	$(BIN)/python -m benchmarks.deid
 
 upgrade-test: $(VENV)/.test emulators ## a lake of an older version, in SQLite and the BigQuery emulator, upgraded in place
 	DICOMLAKE_TEST_REQUIRE=all $(BIN)/pytest -q tests/system/test_upgrade.py

@@ -17,6 +17,7 @@ from app.announce import Announcers, Options, check_announcers, open_announcers
 from app.announce.announcements import dead_lettered, object_uri
 from app.bus import Bus, Connect, DeliveryPolicy, check_bus, open_bus
 from app.config import SECTIONS, Settings, loader_variables
+from app.model.cleaning import OFF, Cleaning
 from app.model.errors import ConfigError, TransientError
 from app.model.values import Instance, Message, Reason, Row
 from app.plumbing.admission import Budget, Space
@@ -40,7 +41,9 @@ PATIENCE_S = 30.0
 CACHE = "cache/"
 """What the names of answers that are kept for browsers begin with, in the storage of artifacts."""
 STATE = "state/"
-"""The same for what ways into the lake remember."""
+"""What the names of our own records begin with, in the storage of artifacts."""
+COPIES = "dicom/"
+"""What the names of de-identified copies begin with, in the storage of artifacts."""
 
 
 def _now() -> datetime:
@@ -54,7 +57,7 @@ class Services:
     own_prefixes: for each source bucket, the prefixes of our own artifacts in it. index: the file that stores
     generations of files. letter_announcers: targets of dead letters. accept_removals: treat files missing at
     the start as removed, even if it looks like an unmounted disk. orthanc, dimse: further ways in, if they
-    are set.
+    are set. cleaning: how this lake de-identifies; None where it does not.
     """
 
     settings: Settings
@@ -74,6 +77,7 @@ class Services:
     accept_removals: bool = False
     orthanc: OrthancPoller | None = None
     dimse: Receiver | None = None
+    cleaning: Cleaning | None = None
 
     def start(self, connect: Connect) -> None:
         """Start the watcher, the embedded queue and the ways in, if any; the queue pushes over `connect`."""
@@ -88,6 +92,10 @@ class Services:
             self.orthanc.start()
         if self.dimse:
             self.dimse.start()
+
+    def shown_uri(self, name: str, bucket: str = "") -> str:
+        """Return the address that rows and answers show for an object of the source."""
+        return self.source.uri(self.cleaning.name(name) if self.cleaning else name, bucket)
 
     def close(self) -> None:
         """Close in the direction of the data: from the ways in to the artifacts."""
@@ -150,6 +158,7 @@ def open_services(settings: Settings) -> Services:
         letter_announcers=letters,
         orthanc=_open_orthanc(settings, source, artifacts) if settings.orthanc.url else None,
         dimse=_open_dimse(settings, source) if settings.dimse.port else None,
+        cleaning=_cleaning(settings, source.prefix),
     )
 
 
@@ -210,6 +219,32 @@ def _landing(settings: Settings, source: Storage) -> Landing:
     if settings.source.url.startswith("file:"):
         folders.append(Path(_place(settings.source.url).removeprefix("file:")))
     return Landing(source, settings.source.write_prefix, Space(folders, settings.delivery.min_free_bytes))
+
+
+def _cleaning(settings: Settings, prefix: str) -> Cleaning | None:
+    """Return how the lake de-identifies; the file of a profile is read once, at the start."""
+    clean = settings.deidentify
+    if clean.profile == OFF and set(clean.collections.values()) <= {OFF}:
+        return None
+    if OFF in (clean.profile, *clean.collections.values()):
+        raise ConfigError("deidentify.profile: off is for the whole lake; give every collection a profile")
+    profiles = {name: _profile(name) for name in {clean.profile, *clean.collections.values()}}
+    return Cleaning(
+        profile=profiles[clean.profile],
+        secret=clean.key.encode(),
+        collections={folder: profiles[name] for folder, name in clean.collections.items()},
+        pixels=clean.pixels,
+        keep_names=clean.names == "keep",
+        prefixes=(prefix + settings.source.write_prefix, prefix),
+    )
+
+
+def _profile(name: str) -> str:
+    """Return the name of a profile, or the text of the file that it names."""
+    try:
+        return Path(name).read_text() if name.endswith(".json") else name
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"deidentify.profile: {name} cannot be read ({type(error).__name__})") from None
 
 
 def faults(settings: Settings, serving: bool = False) -> Iterator[str]:
@@ -310,7 +345,8 @@ def own_prefixes(settings: Settings, bucket: str) -> dict[str, tuple[str, ...]]:
 def _outputs(settings: Settings) -> tuple[str, ...]:
     artifacts = settings.artifacts
     return tuple(
-        _place(artifacts.url) + prefix for prefix in (artifacts.images, artifacts.metadata, CACHE, STATE)
+        _place(artifacts.url) + prefix
+        for prefix in (artifacts.images, artifacts.metadata, COPIES, CACHE, STATE)
     )
 
 

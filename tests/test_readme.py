@@ -13,7 +13,7 @@ from PIL import Image
 from tests.checkout import copy_checkout
 from tests.parts import ROOT
 from tests.system.e2e.service import free_port, until
-from tools import contact_sheet, generate
+from tools import contact_sheet, generate, profile_tables
 
 README = (ROOT / "README.md").read_text()
 DEPLOY = (ROOT / "docs/deploy.md").read_text()
@@ -126,3 +126,12 @@ def same_everywhere(output: str) -> str:
 def test_the_table_of_settings_is_that_of_the_code():
     assert generate.markdown_table() in SETTINGS
     assert generate.settings_page(SETTINGS) == SETTINGS, "run `make schemas`"
+
+
+def test_the_tables_of_profiles_are_generated():
+    page = (ROOT / "docs/deidentification.md").read_text()
+    assert profile_tables.summary_table() in page
+    assert generate.deidentification_page(page) == page, "run `make schemas`"
+    attributes = (ROOT / profile_tables.ATTRIBUTES).read_text()
+    assert profile_tables.attributes_page() == attributes, "run `make schemas`"
+    assert attributes.count("\n| (") == 621 - 4 + 1

@@ -11,6 +11,7 @@ from typing import Any
 from app import config
 from app.config.sources import defaults
 from app.jobs import advice
+from tools import profile_tables
 from tools.table_files import files as tables
 
 ROOT = Path(__file__).parents[1]
@@ -61,6 +62,12 @@ def runbook(text: str) -> str:
     return _between("codes", advice.markdown_table(), text)
 
 
+def deidentification_page(text: str) -> str:
+    """Return docs/deidentification.md with its tables of options and actions as the code has them."""
+    text = _between("options", profile_tables.option_table(), text)
+    return _between("actions", profile_tables.summary_table(), text)
+
+
 def _between(name: str, table: str, text: str) -> str:
     marks = rf"(<!-- {name} -->\n).*(<!-- /{name} -->)"
     return re.sub(marks, lambda found: found[1] + table + found[2], text, flags=re.S)
@@ -71,6 +78,8 @@ def main() -> None:
     pages = {
         "docs/settings.md": settings_page((ROOT / "docs/settings.md").read_text()),
         "docs/runbook.md": runbook((ROOT / "docs/runbook.md").read_text()),
+        "docs/deidentification.md": deidentification_page((ROOT / "docs/deidentification.md").read_text()),
+        profile_tables.ATTRIBUTES: profile_tables.attributes_page(),
     }
     for name, text in {"app/config/schema.json": schema_text(), **pages, **tables()}.items():
         (ROOT / name).parent.mkdir(parents=True, exist_ok=True)

@@ -156,7 +156,7 @@ async def begin_upload(
 def labels(request: Request) -> dict[str, object]:
     """Name the folders of the landing storage, an upload's at once."""
     services: Services = request.app.state.services
-    found = services.source.folders(services.settings.source.write_prefix)
+    found = landed.labels(services)
     return {"studies": found, "studiesCount": len(found), "success": True}
 
 
@@ -232,9 +232,7 @@ def _not_found(words: str = "file not found") -> JSONResponse:
 def files_of(request: Request, study: str) -> JSONResponse:
     """Name the objects of a label; what is inside archives is not listed."""
     services: Services = request.app.state.services
-    prefix = f"{services.settings.source.write_prefix}{study}/"
-    begins = len(services.source.prefix + prefix)
-    found = [ref.name[begins:] for ref in services.source.list(prefix)]
+    found = landed.names(study, services)
     if not found:
         return _not_found("study not found")
     return JSONResponse({"files": found, "filesCount": len(found), "study": study, "success": True})

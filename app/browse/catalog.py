@@ -110,15 +110,16 @@ def document(services: Services, row: Mapping[str, Any]) -> dict[str, Any] | Non
 
 
 def letters(services: Services, limit: int, offset: int) -> Found:
-    """Return open dead letters, the newest first."""
-    return services.warehouse.query(*queries.letters_page(limit, offset))
+    """Return open dead letters, the newest first; names of objects as rows show them."""
+    found = services.warehouse.query(*queries.letters_page(limit, offset))
+    return [{**one, "object": one["object_uri"]} for one in found] if services.cleaning else found
 
 
 def outcome(
     services: Services, name: str, generation: int
 ) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
     """Return the row of a version in the landing storage and its dead letter, None for what there is not."""
-    uri = services.source.uri(name, services.source.bucket)
+    uri = services.shown_uri(name, services.source.bucket)
     rows, dead = (services.warehouse.query(*asked) for asked in queries.outcome_of(uri, generation))
     return (rows[0] if rows else None), (dead[0] if dead else None)
 

@@ -15,17 +15,43 @@ from app.browse.objects import WHOLE_BYTES, Originals
 from app.browse.tags import MAX_TAGS
 from app.model.errors import ObjectGone, PermanentError
 from app.model.options import RenderOptions
-from app.model.values import Content
+from app.model.values import Content, ObjectRef
+from app.services import Services
+from app.warehouse import queries
 
 MAX_SIDE = 4096
 CINE_FILES, CINE_SIDE = 300, 512
 """Pictures of one cine, and the longest side of each."""
 
 
+def labels(services: Services) -> list[str]:
+    """Return the folders of the landing storage; in a lake that de-identifies, those that rows show."""
+    if services.cleaning:
+        return [str(row["collection"]) for row in services.warehouse.query(*queries.collections())]
+    return list(services.source.folders(services.settings.source.write_prefix))
+
+
+def names(label: str, services: Services) -> list[str]:
+    """Return the names of the files of a label; in a lake that de-identifies, those that rows show."""
+    prefix = f"{services.settings.source.write_prefix}{label}/"
+    if services.cleaning:
+        folder = services.source.uri(prefix)
+        rows = services.warehouse.query(*queries.rows_below(folder, "instances_current", ["object_uri"]))
+        return sorted(str(row["object_uri"]).removeprefix(folder) for row in rows)
+    begins = len(services.source.prefix + prefix)
+    return [ref.name[begins:] for ref in services.source.list(prefix)]
+
+
 def content(label: str, name: str, originals: Originals) -> Content | None:
-    """Return the live version of a file, or how to read it in ranges; None where there is none."""
+    """Return the live version of a file, or how to read it in ranges; None where there is none.
+
+    In a lake that de-identifies it is the clean copy: what has none yet is not there.
+    """
     services = originals.services
     path = f"{services.settings.source.write_prefix}{label}/{name}"
+    if services.cleaning:
+        rows = services.warehouse.query(*queries.copies_of(services.source.uri(path)))
+        return _copy(rows[0], services) if rows else None
     full = services.source.prefix + path
     ref = next((one for one in services.source.list(path) if one.name == full), None)
     if ref is None:
@@ -34,6 +60,13 @@ def content(label: str, name: str, originals: Originals) -> Content | None:
         located = services.source.locate(ref)
         return located if located.size > WHOLE_BYTES else services.source.fetch(ref)
     return None
+
+
+def _copy(row: dict[str, object], services: Services) -> Content:
+    uri = str(row["dicom_uri"])
+    data = services.artifacts.read(uri)
+    ref = ObjectRef(services.artifacts.bucket, uri, int(str(row["generation"])))
+    return Content(ref, uri, len(data), data=data)
 
 
 def attributes(
@@ -58,15 +91,13 @@ def picture(
 def cine(label: str, originals: Originals) -> bytes:
     """Return the pictures of a label as one GIF, in the order of names; empty where it has none."""
     services = originals.services
-    prefix = f"{services.settings.source.write_prefix}{label}/"
-    begins = len(services.source.prefix + prefix)
     pictures: list[bytes] = []
     how = RenderOptions("image/png")
-    for ref in services.source.list(prefix):
+    for name in names(label, services):
         if len(pictures) == CINE_FILES:
             break
         with suppress(ObjectGone, PermanentError):  # a file without a picture has no place in a cine
-            found = content(label, ref.name[begins:], originals)
+            found = content(label, name, originals)
             if found is not None:
                 pictures.append(picture(found, how, None, CINE_SIDE, originals))
     return services.workers.run(tasks.animate, pictures) if pictures else b""

@@ -31,7 +31,9 @@ from app.cli.one_file import content_of, in_worker, picture_of
 from app.cli.text_table import table
 from app.jobs import dead_letters
 from app.jobs import ingest as ingesting
+from app.jobs.adopt import adopt, check_profile
 from app.jobs.prune import prune
+from app.model.errors import ConfigError, DicomlakeError
 from app.model.names import spelled
 from app.services import open_dimse, open_orthanc, open_services
 from app.warehouse import Warehouse
@@ -44,6 +46,8 @@ def _assignments(_: click.Context, __: click.Parameter, values: Iterable[str]) -
     return {key: value for key, _sign, value in pairs}
 
 
+PROFILE = "basic"
+"""Profile of a clean copy where none is named."""
 SHOWN = ("message_id", "publish_time", "object_uri", "code", "reason")
 """Columns of a dead letter in the table on a terminal."""
 
@@ -69,7 +73,13 @@ def serve(ctx: click.Context, host: str | None, port: int | None, accept_removal
 
     settings = settings_of(ctx, server.faults, api__host=host, api__port=port)
     with server.listen(settings.api.host, settings.api.port) as sock:
-        server.serve(replace(open_services(settings), accept_removals=accept_removals), sock)
+        services = open_services(settings)
+        try:
+            check_profile(services)
+        except DicomlakeError:
+            services.close()
+            raise
+        server.serve(replace(services, accept_removals=accept_removals), sock)
 
 
 @cli.command()
@@ -117,6 +127,9 @@ def ingest(
     summary: dict[str, object] = {}
     pruned: dict[str, object] = {}
     with opened(ctx) as services:
+        check_profile(services)
+        if folder is not None and services.cleaning and not services.cleaning.keep_names:
+            raise ConfigError("--prune: needs names of files in rows; deidentify.names is hash")
         if paths:
             with Bar("ingest", quiet) as bar:
                 tell = _wanted(bar.emit, quiet, failures)
@@ -221,6 +234,78 @@ def render(ctx: click.Context, /, file: Path, output: Path, **options: Any) -> N
     )
     _write(output, picture_of(settings, content_of(file), moving))
     emit({"preview": spelled(str(output))})
+
+
+@cli.command()
+@click.argument("source", required=False, type=click.Path(exists=True, path_type=Path))
+@click.argument("target", required=False, type=click.Path(file_okay=False, path_type=Path))
+@click.option("--check", "folder", metavar="DIR", type=click.Path(exists=True, path_type=Path),
+              help="Report what is left in files that should be clean.")  # fmt: skip
+@click.option("--profile", default=PROFILE, show_default=True, metavar="NAME|FILE",
+              help="basic, research, internal, or a JSON file.")  # fmt: skip
+@click.option("--key-file", type=click.Path(exists=True, dir_okay=False, path_type=Path),
+              help="File with the secret, instead of the setting deidentify.key.")  # fmt: skip
+@click.option("--names", type=click.Choice(["hash", "keep"]), help="Names of files and folders.")
+@click.option("--quiet", is_flag=True, help="No bar, and only the lines of what is not clean.")
+@click.option("--adopt", "adopting", is_flag=True,
+              help="Change the lake to the profile in the settings: describe everything anew.")  # fmt: skip
+@click.pass_context
+def deidentify(
+    ctx: click.Context,
+    /,
+    source: Path | None,
+    target: Path | None,
+    folder: Path | None,
+    adopting: bool,
+    **options: Any,
+) -> None:
+    """Write clean copies of files into a folder, check a folder of them, or change the lake's profile.
+
+    The copies keep the folders' shape under keyed names; deidentified.csv in TARGET says which is which. A
+    second run goes on where the first one ended.
+    """
+    from app.cli import cleaning  # late, with pydicom
+
+    if adopting and source is None and folder is None:
+        _adopt(ctx, options["quiet"])
+        return
+    if (folder is None) == (target is None) or adopting:
+        raise click.UsageError("name SOURCE and TARGET, or give --check DIR or --adopt alone")
+    settings = settings_of(ctx, deidentify__names=options["names"])
+    quiet = options["quiet"]
+    with Bar("check" if folder else "deidentify", quiet) as bar:
+        tell = _unclean(bar.emit) if quiet else bar.emit
+        if folder is not None:
+            summary = cleaning.check(folder, settings, options["profile"], tell, bar.show)
+        else:
+            assert source is not None
+            assert target is not None
+            secret = cleaning.secret_of(settings, options["key_file"])
+            job = cleaning.Job(source, target, options["profile"], secret)
+            summary = cleaning.run(job, settings, tell, bar.show)
+    emit({"summary": summary})
+    if cleaning.FAULTS & summary.keys():
+        ctx.exit(1)
+
+
+def _adopt(ctx: click.Context, quiet: bool) -> None:
+    with opened(ctx) as services, Bar("describe", quiet) as bar:
+        tell = _unclean(bar.emit) if quiet else bar.emit
+        summary = adopt(services, tell, bar.show)
+    emit({"summary": summary})
+    described = summary["described"]
+    if isinstance(described, dict) and ingesting.FAULTS & described.keys():
+        ctx.exit(1)
+
+
+def _unclean(tell: ingesting.Emit) -> Callable[[ingesting.Line], None]:
+    """Return a function that passes on only the lines of files that are not clean."""
+
+    def take(line: ingesting.Line) -> None:
+        if line["status"] not in ("clean", "stored", "unchanged"):
+            tell(line)
+
+    return take
 
 
 @cli.command()

@@ -106,7 +106,7 @@ def without_secrets(key: str, value: Any) -> Any:
         return {name: "***" if _SECRET.search(name) else one for name, one in value.items()}
     if key.endswith("urls"):
         return [re.sub(r"\?.*", "?***", masked(url)) for url in value]
-    if value and key.endswith(("_key", "_secret", "password")):
+    if value and f"_{key}".endswith(("_key", "_secret", "_password")):
         return "***"
     return masked(value) if isinstance(value, str) else value
 

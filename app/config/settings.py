@@ -309,6 +309,27 @@ class Dimse(Section):
     )
 
 
+class Deidentify(Section):
+    """De-identification: with a profile, everything that leaves the lake comes from clean copies."""
+
+    profile: str = Field(
+        description="off, basic (dates removed), research (dates shifted), internal, or the path of a JSON"
+        " file"
+    )
+    collections: dict[str, str] = Field(
+        description="profile of the objects below a first path segment, which keeps its name in rows"
+    )
+    key: str = Field(
+        description="secret that pseudonyms, UIDs and date shifts derive from, at least 32 bytes"
+    )
+    pixels: bool = Field(
+        description="also find and remove text burned into pictures; needs dicomlake[pixels]"
+    )
+    names: Literal["hash", "keep"] = Field(
+        description="what rows and artifacts show instead of names of objects: keyed hashes, or the names"
+    )
+
+
 class Log(Section):
     """Log lines on stderr."""
 
@@ -334,6 +355,7 @@ class Settings(Section):
     browse: Browse
     orthanc: Orthanc
     dimse: Dimse
+    deidentify: Deidentify
     log: Log
 
     def project(self) -> str:

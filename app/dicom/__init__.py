@@ -6,36 +6,54 @@ not load pydicom and the codecs.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from time import perf_counter
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from app.dicom.read.collector import collector_paused
-from app.model.errors import BadDataset, PermanentError, Unrenderable, permanent
-from app.model.options import DatasetLimits, DescribeOptions, MetadataOptions, PreviewOptions
-from app.model.values import Content, DatasetWarning, Instance
+from app.model.errors import BadDataset, CannotDeidentify, PermanentError, Unrenderable, permanent
+from app.model.keys import Keys
+from app.model.options import (
+    ANY_MEMBER,
+    CleanOptions,
+    DatasetLimits,
+    DescribeOptions,
+    MetadataOptions,
+    PreviewOptions,
+)
+from app.model.values import Content, DatasetWarning, Deidentified, Instance
+
+PIECE = 32 << 20
+"""Bytes of a clean copy in one answer."""
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
+    from app.dicom.deidentify import Profile
     from app.dicom.read.dataset import ObjectDataset
 
 
 @collector_paused()
 def describe(content: Content, options: DescribeOptions) -> Instance:
-    """Return the columns, metadata, document and preview of one object.
+    """Return the columns, metadata, document and preview of one object, or of its clean copy.
 
-    The result depends only on the bytes and the options, except for `took_ms`. `preview` is None if it cannot
-    be made (the reason is in `preview_error`) or if another process must draw it (`pdf` is set).
+    With `options.clean`, `content.uri` is the address that the copy will have; in that of a member of an
+    archive, ANY_MEMBER stands for its name. The result depends only on the bytes and the options, except for
+    `took_ms`. `preview` is None if it cannot be made (the reason is in `preview_error`) or if another process
+    must draw it (`pdf` is set).
 
     Raises
     ------
     NotDicom, BadDataset, LimitExceeded : as `read_dataset`
+    CannotDeidentify : no copy can be made that is certainly clean
     BadDataset : with code `invalid_value`, if `options.metadata.strict` and any value is not valid
     """
     from app.dicom.read.dataset import read_dataset
 
+    if options.clean is not None:
+        return _describe_copy(content, options.clean, replace(options, clean=None))
     began = perf_counter()
     dataset = read_dataset(content, options.limits)
     instance = _read(dataset, content, options.metadata)
@@ -46,6 +64,27 @@ def describe(content: Content, options: DescribeOptions) -> Instance:
     took = {"parse": _ms(parsed - began), "render": _ms(perf_counter() - parsed)}
     warnings = (*instance.warnings, *overruled)
     return replace(instance, preview=png, preview_error=error, warnings=warnings, took_ms=took, pdf=pdf)
+
+
+def _describe_copy(content: Content, clean: CleanOptions, options: DescribeOptions) -> Instance:
+    from app.dicom.deidentify.profile import read_profile
+
+    began = perf_counter()
+    profile = read_profile(clean.profile, clean.pixels)
+    copy = _cleaned(content, profile, clean.secret, options).data
+    took = _ms(perf_counter() - began)
+    member = content.member
+    if member is not None and not clean.keep_names:
+        member = Keys(clean.secret).name(member)
+    before, any_member, after = content.uri.rpartition(ANY_MEMBER)
+    uri = content.uri if member is None or not any_member else f"{before}{member}{after}"
+    of_copy = Content(content.ref, uri, len(copy), data=copy)
+    instance = describe(of_copy, options)
+    error = instance.preview_error if options.preview.enabled else _undrawn(of_copy, options)
+    if error in UNDECODABLE:
+        raise CannotDeidentify(f"the pixels of the copy cannot be decoded: {error}")
+    took_ms = {**instance.took_ms, "parse": instance.took_ms["parse"] + took}
+    return replace(instance, member=member, copy=copy, took_ms=took_ms)
 
 
 def draw_page(pdf: bytes, options: PreviewOptions) -> tuple[bytes, int]:
@@ -92,6 +131,95 @@ def read_identity(content: Content, limits: DatasetLimits) -> tuple[str, str, st
         text_of(dataset, tag) for tag in (0x0020000D, 0x0020000E, 0x00080018, 0x00080016)
     )
     return study, series, instance, sop_class, fault is not None
+
+
+def clean_copy(content: Content, profile: Profile, secret: bytes, options: DescribeOptions) -> Deidentified:
+    """Return a clean copy of an object, checked by another reader, parsed and drawn.
+
+    Parameters
+    ----------
+    profile : what is removed, replaced and kept
+    secret : key of all that replaces values, at least 32 bytes
+    options : how it is read and drawn for the check
+
+    Raises
+    ------
+    NotDicom, BadDataset, LimitExceeded : as `read_dataset`
+    CannotDeidentify : it cannot be made clean, or the copy fails its check
+
+    References
+    ----------
+    PS3.15 Annex E
+    """
+    clean = _cleaned(content, profile, secret, options)
+    if error := _undrawn(replace(content, data=clean.data, opener=None, decode=None), options):
+        raise CannotDeidentify(f"the pixels of the copy cannot be decoded: {error}")
+    return clean
+
+
+def _cleaned(content: Content, profile: Profile, secret: bytes, options: DescribeOptions) -> Deidentified:
+    """Return a clean copy that was checked by another reader, but not yet drawn."""
+    from app.dicom.deidentify import deidentify_dataset
+    from app.dicom.deidentify.verify import findings
+    from app.dicom.read.dataset import read_dataset
+
+    with permanent(CannotDeidentify), collector_paused():
+        dataset = read_dataset(content, options.limits)
+        clean = deidentify_dataset(dataset, profile, Keys(secret), options.limits)
+        left = findings(clean.data, profile, clean.known)
+    if left:
+        raise CannotDeidentify(f"the copy failed its check: {left[0].code} at {left[0].tag}")
+    return Deidentified(clean.data, clean.counts)
+
+
+def clean_pieces(
+    content: Content, profile: Profile, secret: bytes, options: DescribeOptions
+) -> Iterator[bytes]:
+    """Yield the file of `clean_copy` in pieces that fit in one answer of a worker; parameters as there."""
+    data = clean_copy(content, profile, secret, options).data
+    for start in range(0, len(data), PIECE):
+        yield data[start : start + PIECE]
+
+
+def check_clean(content: Content, profile: Profile, options: DescribeOptions) -> tuple[tuple[str, str], ...]:
+    """Return what is left in an object that should be clean: pairs of a tag and a code of `Finding`.
+
+    Parameters
+    ----------
+    profile : the one that it should be clean by
+
+    Raises
+    ------
+    NotDicom, BadDataset, LimitExceeded : as `read_dataset`
+    """
+    from app.dicom.deidentify import hides_in_pixels
+    from app.dicom.deidentify.verify import findings
+    from app.dicom.read.dataset import read_dataset
+
+    dataset = read_dataset(content, options.limits)
+    with content.open() as stream, permanent(BadDataset):
+        left = [(finding.tag, finding.code) for finding in findings(stream.read(), profile)]
+        if hides_in_pixels(dataset, options.limits):
+            left.append(("7FE00010", "hidden"))
+    if error := _undrawn(content, options):
+        left.append(("7FE00010", error))
+    return tuple(left)
+
+
+UNDECODABLE = frozenset(
+    (
+        *("bad_image_header", "unsupported_transfer_syntax", "image_too_large", "truncated_pixel_data"),
+        *("bad_encapsulation", "bad_codestream", "decode_failed", "limit_exceeded", "out_of_memory"),
+    )
+)
+"""Codes of PreviewError that say that nobody can look at the pixels."""
+
+
+def _undrawn(content: Content, options: DescribeOptions) -> str:
+    """Return why a frame of an object cannot be decoded, empty if it can or there is none."""
+    drawing = replace(options.preview, enabled=True, max_side=256, frame="representative", window="auto")
+    instance = describe(content, replace(options, preview=drawing))
+    return instance.preview_error or "" if instance.preview_error in UNDECODABLE else ""
 
 
 def _read(dataset: ObjectDataset, content: Content, options: MetadataOptions) -> Instance:

@@ -35,6 +35,11 @@ TABLE = (
         "ask the sender to correct the value, or turn `metadata.strict` off and try again",
     ),
     Advice(
+        ("cannot_deidentify",),
+        "no clean copy can be made of it, or the copy failed its check; nothing of it is written",
+        "see docs/deidentification.md for what each option releases; if it must stay out, leave it out",
+    ),
+    Advice(
         ("bad_archive",),
         "an archive, or members of it, cannot be read; the good members are stored",
         "send the members that the reason names again, alone or in a new archive",

@@ -67,16 +67,20 @@ class File:
         """The address of the object."""
         return self.source.uri(self.name)
 
+    @property
+    def shown_uri(self) -> str:
+        """The address that rows show."""
+        return self.services.shown_uri(self.name)
+
 
 @dataclass(frozen=True, slots=True)
 class Run:
     """The facts of a run that decide what to do with a file.
 
-    key: `describe_key` of the current settings. again: describe a file again even if its row has that key.
-    started: seconds since 1970. letters: the open dead letters.
+    again: describe a file again even if its row has the `describe_key` of the current settings. started:
+    seconds since 1970. letters: the open dead letters.
     """
 
-    key: str
     again: bool
     started: int
     letters: Letters
@@ -114,8 +118,7 @@ def ingest(
         found = {uri: what for path in paths for uri, what in _found(path.resolve(), services, machine, own)}
         files = [what for what in found.values() if isinstance(what, File)]
         passed_over = Counter(what.value for what in found.values() if isinstance(what, PassedOver))
-        key, started = services.settings.describe_options().key, int(services.now().timestamp())
-        run = Run(key, again, started, _open_letters(services))
+        run = Run(again, int(services.now().timestamp()), _open_letters(services))
         for what in found.values():
             if isinstance(what, dict):
                 tell(what)
@@ -226,7 +229,7 @@ def _begun(files: Iterable[File], run: Run, pool: ThreadPoolExecutor) -> Iterato
 
 def _rows(files: Sequence[File]) -> dict[object, Row]:
     """Return the current rows of some files, by URI."""
-    asked = described([file.uri for file in files])
+    asked = described([file.shown_uri for file in files])
     return {row["object_uri"]: row for row in files[0].services.warehouse.query(*asked)}
 
 
@@ -236,14 +239,15 @@ def _one(file: File, rows: Future[dict[object, Row]], run: Run) -> Line:
     The version is recorded before and after: before, so that its removal will be processed whatever happens
     meanwhile. This includes revisions, because replaced artifacts may still exist after their row is stored.
     """
-    line: Line = {"object_uri": file.uri}
+    line: Line = {"object_uri": file.shown_uri}
     try:
+        key = pipeline.describe_options(file.name, file.services).key
         now = file.source.current(file.name)
         row = rows.result().get(line["object_uri"])
         row = row if row and row["generation"] == now.generation else None
         letter = run.letters.get((file.source.bucket, file.name, now.generation))
         known = letter is not None
-        settled = row is not None and row["describe_key"] == run.key and not run.again
+        settled = row is not None and row["describe_key"] == key and not run.again
         if settled and now.told and not now.again and not known:
             return line | {"status": UNCHANGED}
         revision = _revision(row, settled, run)

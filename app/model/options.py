@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 
 BIG_BYTES = 64 * 2**20
 """Objects above this size are read in ranges instead of into memory."""
@@ -101,12 +101,36 @@ def window_values(text: str) -> tuple[float, float] | None:
     return found if all(map(math.isfinite, found)) and found[1] > 0 else None
 
 
+ANY_MEMBER = "*"
+"""Stands for the member in the address of the clean copies of an archive."""
+
+
+@dataclass(frozen=True, slots=True)
+class CleanOptions:
+    """How an object is de-identified before it is described.
+
+    profile: a name, or the JSON text of a profile. secret: what replacements are derived from. check: equal
+    for equal secrets and profiles, gives neither away. pixels: also remove burned-in text. keep_names: show
+    members of archives under their names instead of keyed hashes.
+    """
+
+    profile: str
+    secret: bytes = field(repr=False)
+    check: str
+    pixels: bool = False
+    keep_names: bool = False
+
+
 @dataclass(frozen=True, slots=True)
 class DescribeOptions:
-    """Everything that the result of `dicom.describe` depends on besides the bytes."""
+    """Everything that the result of `dicom.describe` depends on besides the bytes.
+
+    clean: describe a de-identified copy instead of the object.
+    """
 
     metadata: MetadataOptions = MetadataOptions()
     preview: PreviewOptions = PreviewOptions()
+    clean: CleanOptions | None = None
 
     @property
     def limits(self) -> DatasetLimits:
@@ -116,7 +140,10 @@ class DescribeOptions:
     @property
     def key(self) -> str:
         """A hash of these options and of DOCUMENT_VERSION: equal keys mean equal results."""
-        text = json.dumps({"document": DOCUMENT_VERSION, **asdict(self)}, sort_keys=True)
+        facts = {"metadata": asdict(self.metadata), "preview": asdict(self.preview)}
+        if self.clean is not None:
+            facts["clean"] = {"check": self.clean.check, "pixels": self.clean.pixels}
+        text = json.dumps({"document": DOCUMENT_VERSION, **facts}, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def without_preview(self) -> DescribeOptions:

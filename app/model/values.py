@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from enum import Enum, StrEnum
 from typing import Annotated, BinaryIO
@@ -117,6 +117,7 @@ class ObjectEvent:
     revision: set if the object did not change but is described again; the time of that request in seconds
     since 1970, so later revisions have higher numbers.
     overwritten_by: generation that replaced this version. overwrote: generation that this version replaced.
+    alias: name under which rows, artifacts and logs show the object; None for its own.
     """
 
     type: EventType
@@ -129,6 +130,12 @@ class ObjectEvent:
     overwritten_by: int | None = None
     revision: int | None = None
     overwrote: int | None = None
+    alias: str | None = None
+
+    @property
+    def shown(self) -> ObjectRef:
+        """The object version as rows, artifacts and logs name it; `ref` is where to read it."""
+        return self.ref if self.alias is None else replace(self.ref, name=self.alias)
 
     @property
     def generations_fall(self) -> bool:
@@ -188,7 +195,8 @@ class Instance:
     columns: the typed columns of the table `instances` that come from the data set.
     metadata: JSON text for the column `metadata`. document: the PS3.18 Annex F JSON, UTF-8.
     preview: PNG bytes, or None with a reason in `preview_error`. took_ms: milliseconds of `parse`, `render`.
-    pdf: an encapsulated PDF whose first page another process must still draw.
+    pdf: an encapsulated PDF whose first page another process must still draw. copy: the de-identified file
+    that all of this describes; None where it is the object itself.
     """
 
     columns: Row
@@ -200,11 +208,20 @@ class Instance:
     took_ms: Mapping[str, Count] = field(default_factory=dict)
     member: str | None = None
     pdf: bytes | None = None
+    copy: bytes | None = None
 
     @property
     def decoder_failed(self) -> bool:
         """Whether a decoder failed. Some decoders then leak memory, so the worker must be replaced."""
         return self.preview_error in ("decode_failed", "out_of_memory")
+
+
+@dataclass(frozen=True, slots=True)
+class Deidentified:
+    """A clean copy of one data set, as a file, and how many elements each action was applied to."""
+
+    data: bytes
+    counts: Mapping[str, Count] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

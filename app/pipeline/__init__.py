@@ -36,6 +36,7 @@ from app.model.errors import (
 )
 from app.model.listing import Refused
 from app.model.not_dicom import is_expected
+from app.model.options import ANY_MEMBER, DescribeOptions
 from app.model.values import (
     REMOVALS,
     REVISION,
@@ -52,7 +53,7 @@ from app.model.values import (
     Status,
 )
 from app.pipeline.archive_members import Members
-from app.pipeline.artifacts import AT_ONCE, remove_artifacts, rendered, write_artifacts
+from app.pipeline.artifacts import AT_ONCE, copy_uri, remove_artifacts, rendered, write_artifacts
 from app.pipeline.attempt import Attempt
 from app.pipeline.pdf_pages import MAX_WAIT_S, with_page
 from app.pipeline.rows import collection, event_row, failure_row, instance_row
@@ -77,7 +78,8 @@ def handle(message: Message, services: Services, how: GiveUp = GiveUp.WHEN_DUE) 
     try:
         with services.metrics.in_flight(), internal():
             with attempt.step(Stage.EVENT):
-                attempt.event = events.object_event(message)
+                event = events.object_event(message)
+                attempt.event = services.cleaning.shown(event) if services.cleaning else event
             outcome = ingest(attempt.event, attempt, services)
     except DicomlakeError as error:
         try:
@@ -96,13 +98,13 @@ def ingest(event: ObjectEvent, attempt: Attempt, services: Services) -> Outcome:
     """Store the artifacts and the row of one event, or return why the event is ignored."""
     if reason := unwanted(event, services):
         return Outcome(Status.IGNORED, reason)
-    uri = services.source.uri(event.ref.name, event.ref.bucket)
+    uri = services.shown_uri(event.ref.name, event.ref.bucket)
     prefix = services.source.prefix
     uploads = prefix + services.settings.source.write_prefix
     prefixes = (uploads, prefix) if event.ref.bucket == services.source.bucket else ()
     row = {
         **event_row(event, attempt.message, uri, services.now()),
-        "collection": collection(event.ref.name, prefixes),
+        "collection": collection(event.shown.name, prefixes),
     }
     if event.type in REMOVALS:
         check_removal(event, row, services)
@@ -130,38 +132,45 @@ def ingest_object(
             content = fetch(event, services)
             correct(cost(content))
             packed = looks_packed(content, attempt, services)
-        options = services.settings.describe_options()
+        options = describe_options(event.ref.name, services)
         row |= {"size_bytes": content.size, "crc32c": content.crc32c, "describe_key": options.key}
         if packed:
-            return ingest_members(content, event, row, attempt, services)
+            return ingest_members(content, options, event, row, attempt, services)
         with attempt.step(Stage.DESCRIBE):
-            instance = describe_safely(content, event, attempt, services)
+            instance = describe_safely(content, options, event, attempt, services)
             correct(cost(content) + len(instance.pdf or b""))
             instance = with_page(instance, options.preview, attempt, services.workers, MAX_WAIT_S)
         if instance.preview is None and instance.preview_error is None:
             # The existing picture was kept, and may have been made with other settings.
             row["describe_key"] = options.without_preview().key
     except ObjectGone as gone:
-        remove_artifacts(event.ref, services)  # an earlier delivery may have died before it cleaned up
+        remove_artifacts(event.shown, services)  # an earlier delivery may have died before it cleaned up
         return Outcome(Status.SUPERSEDED, gone.code)
     except NotDicom as error:
         if is_expected(event.ref.name, services.settings.source.expect, isinstance(error, PlainText)):
             raise
         return Outcome(Status.IGNORED, error.code)
     with attempt.step(Stage.WRITE):
-        written = write_artifacts(event.ref, event.revision, instance, services)
+        written = write_artifacts(event.shown, event.revision, instance, services)
     stored = instance_row(row, event, instance, written, attempt.took_ms)
     outcome = store(event, [[stored]], _refuse, attempt, services)
     return replace(outcome, instances=(stored,)) if outcome.status is Status.STORED else outcome
 
 
 def ingest_members(
-    content: Content, event: ObjectEvent, row: Row, attempt: Attempt, services: Services
+    content: Content,
+    options: DescribeOptions,
+    event: ObjectEvent,
+    row: Row,
+    attempt: Attempt,
+    services: Services,
 ) -> Outcome:
     """Store the good members of an archive in batches, then raise if any member was refused."""
-    members = Members(content, attempt, services)
+    if services.cleaning:
+        content = replace(content, uri=copy_uri(event, services, ANY_MEMBER))
+    members = Members(content, options, attempt, services)
     attempt.stored = 0
-    write = partial(write_artifacts, event.ref, event.revision, services=services)
+    write = partial(write_artifacts, event.shown, event.revision, services=services)
     pool = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="members")
 
     def written_rows(groups: Iterable[list[Instance]]) -> Iterator[list[Row]]:
@@ -216,6 +225,12 @@ def fetch(event: ObjectEvent, services: Services) -> Content:
     return content
 
 
+def describe_options(name: str, services: Services) -> DescribeOptions:
+    """Return how to describe an object by its name: de-identification may depend on its collection."""
+    options = services.settings.describe_options()
+    return replace(options, clean=services.cleaning.options(name)) if services.cleaning else options
+
+
 def looks_packed(content: Content, attempt: Attempt, services: Services) -> bool:
     """Return whether an object is an archive. An encoded object is inflated for this, so in a worker."""
     if content.decode is None:
@@ -223,12 +238,16 @@ def looks_packed(content: Content, attempt: Attempt, services: Services) -> bool
     return attempt.run(services.workers, is_archive, content)
 
 
-def describe_safely(content: Content, event: ObjectEvent, attempt: Attempt, services: Services) -> Instance:
+def describe_safely(
+    content: Content, options: DescribeOptions, event: ObjectEvent, attempt: Attempt, services: Services
+) -> Instance:
     """Describe a data set in a worker; if the worker dies while rendering, again without a preview."""
+    if services.cleaning:
+        content = replace(content, uri=copy_uri(event, services))
     run = partial(attempt.run, services.workers, describe, content)
-    options = services.settings.describe_options().leaving_pdf()
+    options = options.leaving_pdf()
     plain = options.without_preview()
-    if event.type is EventType.METADATA_UPDATE and rendered(event.ref, services):
+    if event.type is EventType.METADATA_UPDATE and rendered(event.shown, services):
         instance: Instance = run(plain)
         return replace(instance, preview_error=None)
     try:
@@ -262,7 +281,7 @@ def remove(event: ObjectEvent, row: Row, attempt: Attempt, services: Services) -
     with attempt.step(Stage.APPEND):
         services.warehouse.append("instances", [row])
     with attempt.step(Stage.WRITE):
-        remove_artifacts(event.ref, services)
+        remove_artifacts(event.shown, services)
     with attempt.step(Stage.ANNOUNCE):
         services.announcers.announce([announcements.removed(row)])
     return Outcome(Status.DELETED)
@@ -272,7 +291,7 @@ def give_up(error: DicomlakeError, attempt: Attempt, services: Services, how: Gi
     """Record a failed attempt; dead-letter a permanent failure that is due, else raise the error again."""
     message, event = attempt.message, attempt.event
     error.stage = attempt.stage
-    uri = services.source.uri(event.ref.name, event.ref.bucket) if event else ""
+    uri = services.shown_uri(event.ref.name, event.ref.bucket) if event else ""
     reason = Reason(error.code, f"{attempt.stage}: {error.text}", uri)
     permanent = isinstance(error, PermanentError)
     given_up = Outcome(Status.DEAD_LETTERED, error.code, stored=attempt.stored, reason=reason.text)

@@ -47,9 +47,11 @@ _ARCHIVE = re.compile(r"(?i)\.(zip|tar|t?gz|bz2|xz|7z|rar|zst)$")
 class Members:
     """First iterate over `groups` for the good members; then `check` raises for the bad ones."""
 
-    def __init__(self, content: Content, attempt: Attempt, services: Services) -> None:
+    def __init__(
+        self, content: Content, options: DescribeOptions, attempt: Attempt, services: Services
+    ) -> None:
         self._content, self._attempt, self._services = content, attempt, services
-        self._options = services.settings.describe_options().leaving_pdf()
+        self._options = options.leaving_pdf()
         self._limits = services.settings.archive_limits()
         self._kind = Kind.OTHER
         self._fault = ""
@@ -65,7 +67,8 @@ class Members:
         self._kind, self._fault = listing.kind, listing.fault
         for batch in archive.batches(listing):
             wanted = [entry for entry in batch if not _DIRECTORY_FILE.search(entry.label)]
-            self._passed_over += [entry.label for entry in batch if _DIRECTORY_FILE.search(entry.label)]
+            directories = [entry.label for entry in batch if _DIRECTORY_FILE.search(entry.label)]
+            self._passed_over += map(self._shown, directories)
             with closing(self._described(wanted)) as found:
                 while group := self._group(found):
                     self.refuse(one for one in group if isinstance(one, Refused))
@@ -78,9 +81,9 @@ class Members:
         """Record members that cannot be stored; ignore those whose names do not promise DICOM."""
         for one in refused:
             if self._matters(one):
-                self._refused.append(one)
+                self._refused.append(replace(one, label=self._shown(one.label)))
             else:
-                self._passed_over.append(one.label)
+                self._passed_over.append(self._shown(one.label))
 
     def check(self) -> None:
         """Log ignored members; raise BadArchive if any was refused, NotDicom if none was DICOM."""
@@ -174,6 +177,10 @@ class Members:
             expected = is_expected(label, self._services.settings.source.expect, refused.is_text)
             return expected and not _JUNK.search(label)
         return True
+
+    def _shown(self, label: str) -> str:
+        """Return the name under which a member appears in logs and reasons."""
+        return self._services.cleaning.member(label) if self._services.cleaning else label
 
     def _text(self) -> str:
         """Name the refused members in a sentence; labels are escaped, because the sender chose them."""

@@ -10,9 +10,9 @@ from collections.abc import Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 from app.model.names import digest
-from app.model.values import Instance, ObjectRef
+from app.model.values import Instance, ObjectEvent, ObjectRef
 from app.pipeline.rows import Written, artifact_path, artifact_stem, version_path
-from app.services import Services
+from app.services import COPIES, Services
 from app.warehouse.queries import rows_below, rows_of_version
 
 AT_ONCE = 8
@@ -28,13 +28,22 @@ _OF_ARCHIVE = re.compile(r"(\.[0-9]+|\^~[0-9a-f]{64})\^/")
 
 
 def write_artifacts(ref: ObjectRef, revision: int | None, instance: Instance, services: Services) -> Written:
-    """Write the JSON document and the PNG and return their URIs; an existing PNG is kept."""
-    document_name, preview_name = _names(artifact_stem(ref, instance.member, revision), services)
+    """Write the JSON document, the PNG and the clean copy, and return their URIs; an existing PNG is kept."""
+    stem = artifact_stem(ref, instance.member, revision)
+    document_name, preview_name = _names(stem, services)
     document_uri = services.artifacts.write(document_name, instance.document, "application/dicom+json")
+    preview_uri = None if instance.preview_error else services.artifacts.uri(preview_name)
     if instance.preview is not None:
         preview_uri = services.artifacts.write(preview_name, instance.preview, "image/png")
+    if instance.copy is None:
         return Written(document_uri, preview_uri)
-    return Written(document_uri, None if instance.preview_error else services.artifacts.uri(preview_name))
+    copy = services.artifacts.write(_copy_name(stem), instance.copy, "application/dicom")
+    return Written(document_uri, preview_uri, copy)
+
+
+def copy_uri(event: ObjectEvent, services: Services, member: str | None = None) -> str:
+    """Return the address of the clean copy of an object, or of a member of an archive."""
+    return services.artifacts.uri(_copy_name(artifact_stem(event.shown, member, event.revision)))
 
 
 def rendered(ref: ObjectRef, services: Services) -> bool:
@@ -83,9 +92,16 @@ def _names(stem: str, services: Services) -> tuple[str, str]:
     return f"{settings.metadata}{stem}.json", f"{settings.images}{stem}.png"
 
 
+def _copy_name(stem: str) -> str:
+    return f"{COPIES}{stem}.dcm"
+
+
 def _remove(stems: Iterable[str], services: Services) -> None:
+    stems = list(stems)
     pairs = [_names(stem, services) for stem in stems]
     with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="artifacts") as pool:
+        if services.cleaning:
+            list(pool.map(services.artifacts.delete, map(_copy_name, stems)))
         list(pool.map(services.artifacts.delete, [preview for _, preview in pairs]))
         list(pool.map(services.artifacts.delete, [document for document, _ in pairs]))
 

@@ -158,7 +158,7 @@ class Attempt:
         facts: dict[str, object] = {"message_id": message.message_id, "attempt": message.attempt}
         facts["correlation_id"] = message.correlation_id
         if event:
-            facts |= {"event_type": event.type.value, "bucket": event.ref.bucket, "object": event.ref.name}
+            facts |= {"event_type": event.type.value, "bucket": event.ref.bucket, "object": event.shown.name}
             facts["generation"] = event.ref.generation
         if self.stored is not None:
             facts["stored"] = self.stored

@@ -28,11 +28,12 @@ class Written:
 
     metadata_uri: str
     preview_uri: str | None
+    dicom_uri: str | None = None
 
 
 def row_id(event: ObjectEvent, member: str | None = None) -> str:
     """Return the key of a row: SHA-256 over the event's identity, so a repeated event has the same key."""
-    ref = event.ref
+    ref = event.shown
     parts = [ref.bucket, ref.name, ref.generation, event.metageneration, member, event.type.value]
     if event.revision is not None:
         parts.append(event.revision)
@@ -122,14 +123,18 @@ def instance_row(
 ) -> Row:
     """Return the row of one stored instance: the event's `row`, the data set's columns, the artifacts."""
     took = {**took_ms, **instance.took_ms}
+    # Of a clean copy: the checksum of the original would tell who has it that this is the same picture.
+    bytes_of = {} if instance.copy is None else {"size_bytes": len(instance.copy), "crc32c": None}
     return {
         **instance.columns,  # first, so that the data set cannot override columns of the event
         **row,
+        **bytes_of,
         "row_id": row_id(event, instance.member),
         "member": instance.member,
         "metadata": instance.metadata,
         "metadata_uri": written.metadata_uri,
         "preview_uri": written.preview_uri,
+        "dicom_uri": written.dicom_uri,
         "preview_error": instance.preview_error,
         "warnings": [{"tag": warning.tag, "code": warning.code} for warning in instance.warnings],
         "took_ms": {stage: took.get(stage, 0) for stage in ("read", "parse", "render", "write")},

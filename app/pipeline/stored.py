@@ -51,11 +51,11 @@ def store(
             with attempt.step(Stage.ANNOUNCE):
                 services.announcers.announce([announcements.stored(row) for row in stored])
     if _is_gone(event, services) if gone is None else gone:
-        remove_artifacts(event.ref, services)
+        remove_artifacts(event.shown, services)
         return Outcome(Status.SUPERSEDED, ObjectGone.code)
     if event.revision is not None and services.source.is_live(event.ref, event.metageneration):
         # Unless a metadata update of the object has made the earlier description current again.
-        remove_earlier(event.ref, event.revision, members, services)
+        remove_earlier(event.shown, event.revision, members, services)
     return Outcome(Status.STORED, stored=attempt.stored)
 
 
@@ -78,7 +78,7 @@ def _append(event: ObjectEvent, rows: list[Row], services: Services) -> Mapping[
         for index in error.rejected:
             member = _member(rows[index])
             if (member, event.revision) not in stored:
-                remove_written(event.ref, member, event.revision, services)
+                remove_written(event.shown, member, event.revision, services)
         return error.rejected
     return {}
 

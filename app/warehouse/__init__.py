@@ -46,6 +46,10 @@ class Warehouse(Protocol):
         """Remove the rows whose `column` is in `values` and return their number; only for dead letters."""
         ...
 
+    def clear(self, table: str) -> int:
+        """Remove all rows of a table for good and return their number; for a change of profile alone."""
+        ...
+
     def check(self) -> None:
         """Raise WarehouseUnavailable unless the warehouse answers."""
         ...

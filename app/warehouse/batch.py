@@ -95,6 +95,10 @@ class BatchedWarehouse:
         """Remove dead letters."""
         return self._inner.delete(table, column, values)
 
+    def clear(self, table: str) -> int:
+        """Remove all rows of a table."""
+        return self._inner.clear(table)
+
     def check(self) -> None:
         """Raise WarehouseUnavailable unless the warehouse answers."""
         self._inner.check()

@@ -136,6 +136,33 @@ def rows_of_version(object_uri: str, generation: int, current: bool = False) -> 
     return _OF_VERSION.format(table=table), {"object_uri": object_uri, "generation": generation}
 
 
+def any_row(table: str) -> Query:
+    """Ask for one row of a table, to know whether it has any."""
+    return f"SELECT 1 AS n FROM {table} LIMIT 1", {}
+
+
+def object_uris() -> Query:
+    """Ask for the addresses of all objects that are there now."""
+    return "SELECT DISTINCT object_uri FROM instances_current", {}
+
+
+def collections() -> Query:
+    """Ask for the names of all collections that have something now."""
+    return (
+        "SELECT DISTINCT collection FROM instances_current WHERE collection IS NOT NULL ORDER BY collection",
+        {},
+    )
+
+
+def copies_of(uri: str) -> Query:
+    """Ask for the current de-identified copy of an object that is no archive."""
+    return (
+        "SELECT object_uri, generation, dicom_uri FROM instances_current"
+        " WHERE object_uri = @uri AND member IS NULL AND dicom_uri IS NOT NULL",
+        {"uri": uri},
+    )
+
+
 _LAST_FAILURE = "SELECT code, message FROM failures WHERE {known} ORDER BY failed_at DESC LIMIT 1"
 
 

@@ -359,3 +359,9 @@ def check_delete(table: str, column: str) -> None:
     """Raise BadQuery unless rows of this table may be removed by this column. History is never removed."""
     if TABLES[table].kept or column not in _COLUMNS[table]:
         raise BadQuery(f"rows of {table} cannot be removed by {column}")
+
+
+def check_table(table: str) -> None:
+    """Raise BadQuery unless there is a table of this name."""
+    if table not in TABLES:
+        raise BadQuery(f"there is no table {table}")

@@ -463,3 +463,43 @@ def test_dead_letters_are_a_table_in_a_terminal_and_json_lines_in_a_pipe(lake, h
     assert head.split() == ["message_id", "publish_time", "object_uri", "code", "reason"]
     assert line.split()[0] == letter["message_id"]
     assert line.split()[2:4] == [letter["object_uri"], "not_dicom"]
+
+
+def test_deidentify_writes_clean_copies_and_checks_them(say):
+    Path("in").mkdir()
+    Path("in/ct.dcm").write_bytes(Path(CT).read_bytes())
+    Path("key").write_text("k" * 40)
+    code, out, _ = say("deidentify", "in", "out", "--key-file", "key")
+    assert code == 0
+    line, summary = map(json.loads, out.splitlines())
+    assert (line["source"], line["status"]) == ("ct.dcm", "clean")
+    assert summary == {"summary": {"files": 1, "clean": 1}}
+    code, out, _ = say("deidentify", "--check", "out", "--quiet")
+    assert code == 0
+    assert json.loads(out)["summary"]["clean"] == 1
+    code, out, _ = say("deidentify", "--check", "in")
+    assert code == 1
+    assert json.loads(out.splitlines()[0])["status"] == "left"
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (("deidentify", ".", "out"), "there is no key"),
+        (("deidentify", "."), "name SOURCE and TARGET"),
+        (("deidentify", ".", "out", "--check", "."), "name SOURCE and TARGET"),
+        (("--set", "deidentify.key=short", "deidentify", ".", "out"), "fewer than 32 bytes"),
+        (("deidentify", "--check", ".", "--profile", "nobody"), "nobody is no profile"),
+    ],
+)
+def test_deidentify_says_what_is_missing(say, words, text):
+    code, _, err = say(*words)
+    assert code == 2
+    assert text in err
+    assert not Path("out").exists()
+
+
+def test_the_key_of_deidentification_is_masked(say):
+    _, out, _ = say("--set", "deidentify.key=" + "k" * 40, "config", "show")
+    (line,) = (json.loads(line) for line in out.splitlines() if '"deidentify.key"' in line)
+    assert line["value"] == "***"

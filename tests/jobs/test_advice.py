@@ -11,7 +11,7 @@ from tools import generate
 
 CODE = re.compile(r'(?:\bcode|fault) ?= ?"([a-z_]+)"')
 ROOTS = {"error", "permanent", "transient"}  # classes that nothing is raised as
-OF_COMMANDS = {"bad_query", "cannot_deidentify", "config", "no_such_letter"}  # fail a command, not a file
+OF_COMMANDS = {"bad_query", "config", "no_such_letter"}  # fail a command, not a file
 OF_PICTURES = {"unrenderable"}  # the row is stored, `preview_error` has a code of its own
 OF_REQUESTS = {"bad_search", "no_such_value"}  # of what a browser or viewer asks for
 RUNBOOK = (ROOT / "docs/runbook.md").read_text()

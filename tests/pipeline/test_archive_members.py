@@ -342,7 +342,8 @@ def large_tgz(services, deadly_ones=()):
     content = Content(ref, services.source.uri(ref.name), len(packed), opener=lambda: stream_again(stream))
     attempt = Attempt(Message(b"", {}, "1"), 500, services.metrics)
     attempt.stored = 0
-    found = Members(content, attempt, deadly(services, deadly_ones) if deadly_ones else services)
+    used = deadly(services, deadly_ones) if deadly_ones else services
+    found = Members(content, services.settings.describe_options(), attempt, used)
     with closing(found.groups()) as groups:
         labels = [instance.member for group in groups for instance in group]
     return labels, sum(count for _, count in stream.reads) / len(packed)

@@ -26,6 +26,7 @@ from app.dicom.read.byte_reader import Source
 from app.dicom.read.dataset import ObjectDataset
 from app.dicom.read.nesting import Node
 from app.dicom.read.vr import EXTENDED_OFFSET_TABLE, ITEM, ITEM_END, LONG, PIXEL_DATA, SEQUENCE_END, UNDEFINED
+from app.dicom.write.elements import element, head, settled_vr
 from app.model.names import IMPLEMENTATION_UID
 from app.model.options import DatasetLimits
 
@@ -114,14 +115,14 @@ def _parts(dataset: ObjectDataset, decoded: DecodedPixels | None) -> Iterator[by
     changed: dict[int, bytes] = {}
     if decoded is not None:
         changed = dict.fromkeys(OFFSETS, b"")
-        changed[PHOTOMETRIC] = _element(PHOTOMETRIC, "CS", decoded.photometric.encode())
+        changed[PHOTOMETRIC] = element(PHOTOMETRIC, "CS", decoded.photometric.encode())
         if decoded.header.samples > 1:
-            changed[PLANAR] = _element(PLANAR, "US", b"\0\0")
+            changed[PLANAR] = element(PLANAR, "US", b"\0\0")
     for tag in sorted({*dataset.nodes, *changed}):
         if tag in changed:
             yield changed[tag]
         elif tag == PIXEL_DATA and decoded is not None:
-            yield _head(
+            yield head(
                 tag, "OW" if decoded.header.bits_allocated > 8 else "OB", decoded.size + decoded.size % 2
             )
             yield from decoded.frames()
@@ -133,18 +134,18 @@ def _parts(dataset: ObjectDataset, decoded: DecodedPixels | None) -> Iterator[by
 def _file_meta(dataset: ObjectDataset) -> bytes:
     """Return group 0002: new elements for this file, the other elements as they were."""
     elements = {
-        0x00020001: _element(0x00020001, "OB", b"\0\1"),
-        0x00020002: _element(0x00020002, "UI", text(dataset, "SOPClassUID").encode("latin-1")),
-        0x00020003: _element(0x00020003, "UI", text(dataset, "SOPInstanceUID").encode("latin-1")),
-        0x00020010: _element(0x00020010, "UI", EXPLICIT_LITTLE.encode()),
-        0x00020012: _element(0x00020012, "UI", IMPLEMENTATION_UID.encode()),
-        0x00020013: _element(0x00020013, "SH", b"DICOMLAKE"),
+        0x00020001: element(0x00020001, "OB", b"\0\1"),
+        0x00020002: element(0x00020002, "UI", text(dataset, "SOPClassUID").encode("latin-1")),
+        0x00020003: element(0x00020003, "UI", text(dataset, "SOPInstanceUID").encode("latin-1")),
+        0x00020010: element(0x00020010, "UI", EXPLICIT_LITTLE.encode()),
+        0x00020012: element(0x00020012, "UI", IMPLEMENTATION_UID.encode()),
+        0x00020013: element(0x00020013, "SH", b"DICOMLAKE"),
     }
     for tag, kept in (dataset.file_meta or {}).items():
         if tag not in REPLACED and isinstance(kept.value, bytes) and kept.VR:
-            elements[int(tag)] = _element(int(tag), kept.VR, kept.value)
+            elements[int(tag)] = element(int(tag), kept.VR, kept.value)
     body = b"".join(elements[tag] for tag in sorted(elements))
-    return _element(0x00020000, "UL", struct.pack("<I", len(body))) + body
+    return element(0x00020000, "UL", struct.pack("<I", len(body))) + body
 
 
 def _decoded(dataset: ObjectDataset, limits: DatasetLimits) -> DecodedPixels:
@@ -192,18 +193,18 @@ class _Writer:
             return
         little = self.little or node.swapped
         if node.vr == "SQ":
-            yield _head(node.tag, "SQ", UNDEFINED)
+            yield head(node.tag, "SQ", UNDEFINED)
             for item in node.items:
                 yield from self.item(item, little)
             yield struct.pack("<HHI", SEQUENCE_END >> 16, SEQUENCE_END & 0xFFFF, 0)
             return
         if node.undefined:  # compressed pixel data of an icon: Explicit VR Little Endian cannot hold them
             return
-        vr = self.one_of(node)
+        vr = settled_vr(node.vr, self.signed)
         length = node.length + node.length % 2
         if length > 0xFFFF and vr not in LONG:
             vr = "UN"  # PS3.5 6.2.2 note: too long for its own VR
-        yield _head(node.tag, vr, length)
+        yield head(node.tag, vr, length)
         size = 1 if little else self.cell if (node.tag, vr) == (PIXEL_DATA, "OW") else WORD.get(vr, 1)
         for position in range(node.offset, node.offset + node.length, PIECE):
             value = self.source.value(position, min(PIECE, node.offset + node.length - position))
@@ -224,23 +225,3 @@ class _Writer:
             yield from self.element(elements[tag])
         yield struct.pack("<HHI", ITEM_END >> 16, ITEM_END & 0xFFFF, 0)
         self.little, self.signed, self.cell = outer
-
-    def one_of(self, node: Node) -> str:
-        """Return the VR of an element, one of those that the dictionary leaves open (PS3.5 A.1, A.2)."""
-        vr = node.vr
-        if len(vr) == 2:
-            return vr
-        if "OW" in vr:
-            return "OW"
-        return "OB" if "OB" in vr else "SS" if self.signed else "US"
-
-
-def _head(tag: int, vr: str, length: int) -> bytes:
-    head = struct.pack("<HH2s", tag >> 16, tag & 0xFFFF, vr.encode())
-    return head + (struct.pack("<HI", 0, length) if vr in LONG else struct.pack("<H", length))
-
-
-def _element(tag: int, vr: str, value: bytes) -> bytes:
-    pad = b"\0" if vr in ("UI", "OB", "UN") else b" "
-    value += pad * (len(value) % 2)
-    return _head(tag, vr, len(value)) + value

@@ -155,6 +155,15 @@ class BigQueryReader:
             job.result(retry=RETRY, timeout=TIMEOUT_S, job_retry=None)
             return int(job.num_dml_affected_rows or 0)
 
+    def clear(self, table: str) -> int:
+        """Remove all rows of a table, whose name is known to be good."""
+        name = f"`{self._place.name}.{table}`"
+        with bigquery_errors():
+            rows = self._client.query(f"SELECT COUNT(*) AS n FROM {name}", timeout=TIMEOUT_S).result()
+            count = int(next(iter(rows))["n"])
+            self._client.query(f"TRUNCATE TABLE {name}", timeout=TIMEOUT_S).result(timeout=TIMEOUT_S)
+        return count
+
     def check(self) -> None:
         """Raise WarehouseUnavailable unless `instances` is visible; readers and writers may see it."""
         with bigquery_errors():

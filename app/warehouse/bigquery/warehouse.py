@@ -14,7 +14,7 @@ from app.model.errors import RowsRejected, WarehouseUnavailable
 from app.model.values import Row
 from app.warehouse.bigquery.appending import Writer, append_rows
 from app.warehouse.bigquery.url import read_url
-from app.warehouse.tables import check_delete
+from app.warehouse.tables import check_delete, check_table
 
 if TYPE_CHECKING:
     from app.warehouse.bigquery.client import BigQueryReader
@@ -62,6 +62,11 @@ class BigQueryWarehouse:
         """Delete rows by the value of a column; see Warehouse."""
         check_delete(table, column)
         return self._reading().delete(table, column, values) if values else 0
+
+    def clear(self, table: str) -> int:
+        """Remove all rows of a table; see Warehouse. Time travel keeps them for some days."""
+        check_table(table)
+        return self._reading().clear(table)
 
     def check(self) -> None:
         """Raise WarehouseUnavailable unless the table `instances` is visible."""

@@ -25,7 +25,7 @@ from app.model.values import Row
 from app.warehouse.postgres import statements
 from app.warehouse.postgres.values import prepare, to_values
 from app.warehouse.row_values import distinct
-from app.warehouse.tables import TABLES, check_delete, check_row, check_statement
+from app.warehouse.tables import TABLES, check_delete, check_row, check_statement, check_table
 from app.warehouse.views import column_ddl
 
 MAX_RESULT_BYTES = 256 << 20
@@ -179,6 +179,15 @@ class PostgresWarehouse:
         with self._writing() as writer:
             sql = f'DELETE FROM {table} WHERE CAST("{column}" AS TEXT) = ANY(%s)'
             return writer.execute(sql, [list(values)]).rowcount
+
+    def clear(self, table: str) -> int:
+        """Remove all rows of a table; see Warehouse."""
+        check_table(table)
+        with self._writing() as writer:
+            removed: int = writer.execute(f"DELETE FROM {table}").rowcount
+            if table == "instances":
+                writer.execute("DELETE FROM study")
+            return removed
 
     def check(self) -> None:
         """Raise WarehouseUnavailable unless the tables can be read."""

@@ -47,7 +47,7 @@ INJECTED = {
     "PermanentError": "a branch: everything raised is below it",
     "TransientError": "no worker process can be forked",
     "Unrenderable": "raised with a code of PreviewError, or as DecodeFailed",
-    "CannotDeidentify": "not raised by this version",
+    "CannotDeidentify": "a delivery is not de-identified by this version",
     "DeadlineExceeded": "a delivery of nine minutes",
     "Overloaded": "the memory of all objects in hand is used up",
 }
@@ -196,6 +196,8 @@ def commands(folder):
     yield "dlq", "list"
     yield "dlq", "purge"
     yield "--set", "api.port=many", "config", "check"
+    yield "--set", f"deidentify.key={'k' * 40}", "deidentify", str(folder), str(folder.with_name("clean"))
+    yield "deidentify", "--check", str(folder)
 
 
 def run_commands(said, lake, service, folder):

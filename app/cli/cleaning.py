@@ -1,0 +1,117 @@
+"""`deidentify`: the profile, the secret and the worker processes for the job of the same name."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from app.cli.one_file import content_of
+from app.config import Settings, loader_variables
+from app.dicom import check_clean, clean_pieces
+from app.dicom.deidentify.profile import PROFILES, Profile, profile_of
+from app.jobs import deidentify as job
+from app.jobs.ingest import Emit, Progress
+from app.model.errors import ConfigError
+from app.model.keys import Keys
+from app.model.options import BIG_BYTES
+from app.model.values import Content
+from app.workers.pool import PRELOAD, Workers
+
+FAULTS = frozenset((job.REFUSED, job.LEFT, job.UNREADABLE))
+CLEANERS = ("app.dicom.deidentify", "app.dicom.deidentify.verify")
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What to clean, where to write it, by which profile (a name or a file) and with which secret."""
+
+    source: Path
+    target: Path
+    profile: str
+    secret: bytes
+
+
+def secret_of(settings: Settings, file: Path | None) -> bytes:
+    """Return the secret from a file, or else from the settings.
+
+    Raises
+    ------
+    ConfigError : there is none
+    """
+    secret = file.read_bytes().strip() if file is not None else settings.deidentify.key.encode()
+    if not secret:
+        raise ConfigError(
+            "there is no key: make one with `openssl rand -base64 48`, keep it, and give it as"
+            " deidentify.key or --key-file"
+        )
+    return secret
+
+
+def run(work: Job, settings: Settings, emit: Emit, progress: Progress) -> dict[str, object]:
+    """Clean a file or folder in worker processes, one per core."""
+    profile, keys = load_profile(work.profile), Keys(work.secret)
+    options = settings.describe_options()
+    with _workers(settings) as workers:
+
+        def clean(file: Path) -> bytes:
+            return b"".join(workers.stream(clean_pieces, _content(file), profile, work.secret, options))
+
+        name = keys.name if settings.deidentify.names == "hash" else str
+        key = keys.check(f"{profile.key} {settings.deidentify.names}")
+        return job.deidentify(work.source, work.target, job.Cleaning(clean, name, key), emit, progress)
+
+
+def check(
+    folder: Path, settings: Settings, profile_name: str, emit: Emit, progress: Progress
+) -> dict[str, object]:
+    """Check a file or folder in worker processes, one per core."""
+    profile = load_profile(profile_name)
+    options = settings.describe_options()
+    with _workers(settings) as workers:
+        return job.check(
+            folder, lambda file: workers.run(check_clean, _content(file), profile, options), emit, progress
+        )
+
+
+def load_profile(name: str) -> Profile:
+    """Return a profile by its name, or from a JSON file.
+
+    Raises
+    ------
+    ConfigError : there is no such profile, or the file is not one
+    """
+    if name in PROFILES:
+        return PROFILES[name]
+    path = Path(name)
+    if not path.is_file():
+        raise ConfigError(f"{name} is no profile: give {', '.join(PROFILES)} or a JSON file")
+    try:
+        return profile_of(path.stem, json.loads(path.read_bytes()))
+    except ValueError as error:
+        raise ConfigError(f"the profile {name} is not JSON: {error}") from None
+
+
+def _content(file: Path) -> Content:
+    """Return a file for a worker: small ones in memory, since ranges are asked for one by one."""
+    content = content_of(file)
+    if content.size > BIG_BYTES:
+        return content
+    return replace(content, data=file.read_bytes(), size=os.stat(file).st_size, opener=None)
+
+
+@contextmanager
+def _workers(settings: Settings) -> Iterator[Workers]:
+    limits = settings.workers
+    workers = Workers(
+        limits.count,
+        limits.memory_bytes,
+        limits.timeout_s,
+        preload=(*PRELOAD, *CLEANERS),
+        environment=loader_variables(),
+    )
+    with closing(workers):
+        yield workers

@@ -1,0 +1,181 @@
+"""Is a file clean? An independent reader, pydicom, goes through what was written and reports what is left.
+
+Nothing here comes from the code that cleaned: not the scanner, not the walk. Findings name places, no values.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from pydicom import dcmread
+from pydicom._uid_dict import UID_dictionary
+from pydicom.dataelem import DataElement
+from pydicom.dataset import Dataset
+from pydicom.multival import MultiValue
+
+from app.dicom.deidentify.actions import (
+    BINARY,
+    CODE,
+    DATES,
+    DUMMIES,
+    DUMMY_OF,
+    PATIENT_ID,
+    PATIENT_NAME,
+    SCHEME,
+    STAMPED,
+    STRINGS,
+)
+from app.dicom.deidentify.profile import Profile
+from app.dicom.deidentify.sweep import GLUED, STANDARD_UIDS, Known
+from app.dicom.deidentify.table import SAFE_PRIVATE, VOCABULARY, is_plane
+from app.model.errors import BadDataset, permanent
+from app.model.keys import is_replacement
+
+PSEUDONYM_LENGTH = 16
+MAX_SEARCHED = 1 << 20
+"""Bytes of a binary value that are searched for text; pixel data are checked as pictures."""
+STAMPS = (0x00120062, 0x00120063, 0x00120064)
+FILE_META = frozenset((0x00020000, 0x00020001, 0x00020002, 0x00020003, 0x00020010, 0x00020012, 0x00020013))
+PIXEL_DATA = (0x7FE00008, 0x7FE00009, 0x7FE00010)
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something that a clean file would not have. tag: eight hex digits; code: what is wrong with it.
+
+    known_identifier   an identifier or date of the original stands in a text, or in the file's bytes
+    to_remove          an attribute that the profile removes
+    to_empty           an attribute that the profile empties has a value
+    to_replace         an attribute whose value the profile replaces has one that is no dummy
+    original_uid       a UID that was not made from a key
+    private            a private attribute that the profile does not keep
+    hidden             a preamble, file meta information, overlay or padding that may hold anything
+    not_stamped        the object does not say that it was de-identified
+    """
+
+    tag: str
+    code: str
+
+
+def findings(data: bytes, profile: Profile, known: Known | None = None) -> tuple[Finding, ...]:
+    """Return what is left in a file that should be clean by a profile, in the order of the file.
+
+    Parameters
+    ----------
+    known : identifiers of the original, where it is at hand
+
+    Raises
+    ------
+    BadDataset : pydicom cannot read it
+    """
+    with permanent(BadDataset):
+        dataset = dcmread(io.BytesIO(data), force=True)
+        return tuple(dict.fromkeys(_Checker(profile, known or Known()).file(dataset, data)))
+
+
+class _Checker:
+    def __init__(self, profile: Profile, known: Known) -> None:
+        self.profile, self.known = profile, known
+        self.actions = profile.actions()
+        self.keeps_uids = "uids" in profile.options
+        self.in_binary = [name.encode() for name in self.known.names if len(name) >= GLUED]
+        self.in_file = [name.encode() for name in self.known.names if _is_distinct(name)]
+
+    def file(self, dataset: Dataset, data: bytes) -> Iterator[Finding]:
+        if getattr(dataset, "preamble", None) and dataset.preamble.strip(b"\0"):
+            yield Finding("00000000", "hidden")
+        for element in getattr(dataset, "file_meta", None) or ():
+            if element.tag not in FILE_META:
+                yield Finding(f"{element.tag:08X}", "hidden")
+        for tag in STAMPS:
+            if tag not in dataset or not dataset[tag].value:
+                yield Finding(f"{tag:08X}", "not_stamped")
+        yield from self.elements(dataset, nested=False)
+        start = dataset[PIXEL_DATA[2]].file_tell if PIXEL_DATA[2] in dataset else None
+        head = data[:start].lower() if start else data.lower()
+        if any(name in head for name in self.in_file):
+            yield Finding("00000000", "known_identifier")
+
+    def elements(self, dataset: Dataset, nested: bool) -> Iterator[Finding]:
+        code = nested and SCHEME in dataset
+        for element in dataset:
+            place = f"{element.tag:08X}"
+            if element.tag in PIXEL_DATA or element.tag in STAMPED:
+                continue
+            yield from (Finding(place, fault) for fault in self.faults(element, code))
+            if element.VR == "SQ":
+                for item in element.value or ():
+                    yield from self.elements(item, nested=True)
+
+    def faults(self, element: DataElement, code: bool) -> Iterator[str]:
+        tag = int(element.tag)
+        if element.tag.is_private:
+            if not element.tag.is_private_creator and not self.keeps(element):
+                yield "private"
+        elif is_plane(tag) or element.tag.group == 0xFFFC or element.tag.group < 8:
+            yield "hidden"
+        elif element.VR == "UI":
+            if (
+                not self.keeps_uids
+                and self.actions.get(tag) != "K"
+                and not all(map(_is_fresh, _values(element)))
+            ):
+                yield "original_uid"
+        elif element.VR != "SQ" and element.value not in (None, "", b"") and not element.is_empty:
+            yield from self.listed(element, self.actions.get(tag, ""))
+        if element.VR in STRINGS or element.VR == "CS":
+            as_code = element.VR == "CS" or (code and tag in CODE)
+            if any(self.known.spans(str(value), as_code) for value in _values(element)):
+                yield "known_identifier"
+        elif element.VR in BINARY and isinstance(element.value, bytes) and len(element.value) <= MAX_SEARCHED:
+            lower = element.value.lower()
+            if any(name in lower for name in self.in_binary):
+                yield "known_identifier"
+
+    def listed(self, element: DataElement, action: str) -> Iterator[str]:
+        """Yield the fault of an element with a value, by the action for it."""
+        tag = int(element.tag)
+        if tag in (PATIENT_ID, PATIENT_NAME) and action not in ("K", "C"):
+            if not _is_pseudonym(str(element.value)):
+                yield "to_replace"
+        elif action in ("K", "C") or (not action and (element.VR not in DATES or self.profile.dates != "X")):
+            return
+        elif not action or not self.is_dummy(element):
+            yield {"X": "to_remove", "Z": "to_empty"}.get(action, "to_replace" if action else "to_remove")
+
+    def is_dummy(self, element: DataElement) -> bool:
+        """Return whether a value is the one that stands for any, which every action may leave."""
+        dummy = DUMMY_OF.get(int(element.tag)) or DUMMIES.get(element.VR, b"")
+        if isinstance(element.value, bytes):
+            return element.value.strip(b"\0") == dummy.strip(b"\0")
+        if isinstance(element.value, int | float):
+            return not element.value or str(element.value).encode() == dummy
+        return all(str(value).encode() in (dummy, b"") for value in _values(element))
+
+    def keeps(self, element: DataElement) -> bool:
+        attribute = (element.private_creator or "", element.tag.group, element.tag.element & 0xFF)
+        safe = "safe_private" in self.profile.options and attribute in SAFE_PRIVATE
+        return self.profile.private.get(attribute, "K" if safe else "X") == "K"
+
+
+def _values(element: DataElement) -> list[object]:
+    if isinstance(element.value, MultiValue | list | tuple):
+        return list(element.value)
+    return [] if element.value is None else [element.value]
+
+
+def _is_fresh(uid: object) -> bool:
+    text = str(uid)
+    return not text or text in UID_dictionary or text.startswith(STANDARD_UIDS) or is_replacement(text)
+
+
+def _is_pseudonym(text: str) -> bool:
+    rest = text[1:]
+    return len(text) == PSEUDONYM_LENGTH and text[0] == "P" and rest.isalnum() and rest == rest.upper()
+
+
+def _is_distinct(name: str) -> bool:
+    """Return whether an identifier in the bytes of a file can be nothing else: no number, no usual word."""
+    return len(name) > GLUED and not name.isdigit() and name not in VOCABULARY
