@@ -221,8 +221,8 @@ variable "settings" {
   validation {
     condition = alltrue([
       for key in keys(var.settings) :
-      !can(regex("^(API__(HOST|PORT|SERVE|AUTH|AUDIENCE|SERVICE_ACCOUNTS)|SOURCE__(URL|BUCKETS|EVENTS)|ARTIFACTS__.*|BUS__.*|WAREHOUSE__URL)$", key))
+      !can(regex("^(API__(HOST|PORT|SERVE|AUTH|AUDIENCE|SERVICE_ACCOUNTS)|SOURCE__(URL|BUCKETS|EVENTS)|ANNOUNCE__.*|ARTIFACTS__.*|BUS__.*|WAREHOUSE__URL)$", key))
     ])
-    error_message = "Addresses and callers (API__*, SOURCE__*, ARTIFACTS__*, BUS__*, WAREHOUSE__URL) follow from other variables."
+    error_message = "Addresses and callers (API__*, SOURCE__*, ANNOUNCE__*, ARTIFACTS__*, BUS__*, WAREHOUSE__URL) follow from other variables."
   }
 }

@@ -48,6 +48,7 @@ INJECTED = {
     "TransientError": "no worker process can be forked",
     "Unrenderable": "raised with a code of PreviewError, or as DecodeFailed",
     "CannotDeidentify": "not raised by this version",
+    "AnnounceUnavailable": "a target of announcements is down",
     "DeadlineExceeded": "a delivery of nine minutes",
     "Overloaded": "the memory of all objects in hand is used up",
 }
