@@ -4,6 +4,8 @@ resource "google_project_service" "api" {
       "bigquery.googleapis.com", "bigquerystorage.googleapis.com", "iam.googleapis.com", "monitoring.googleapis.com",
       "pubsub.googleapis.com", "run.googleapis.com", "storage.googleapis.com"
     ],
+    local.announces_settled ? ["cloudscheduler.googleapis.com"] : [],
+    length(local.announce_secrets) > 0 ? ["secretmanager.googleapis.com"] : [],
     var.registry ? ["artifactregistry.googleapis.com"] : [],
     var.trigger == "eventarc" ? ["eventarc.googleapis.com"] : [],
     local.iap ? ["iap.googleapis.com"] : [],

@@ -143,6 +143,7 @@ resource "google_cloud_run_v2_service" "service" {
           var.settings,
           local.wired,
           local.auth[each.key],
+          each.key == "ingest" ? local.announce_settings : {},
           { API__SERVE = each.key },
         )
         content {
@@ -152,7 +153,7 @@ resource "google_cloud_run_v2_service" "service" {
       }
 
       dynamic "env" {
-        for_each = each.key == "browse" ? local.secrets : {}
+        for_each = each.key == "browse" ? local.secrets : local.announce_secrets
         content {
           name = "DICOMLAKE__${env.key}"
           value_source {
@@ -188,8 +189,10 @@ resource "google_cloud_run_v2_service" "service" {
     google_bigquery_table_iam_member.appends,
     google_kms_crypto_key_iam_member.agent,
     google_project_service.api,
+    google_pubsub_topic_iam_member.announces,
     google_pubsub_topic_iam_member.dead_letters,
     google_secret_manager_secret_iam_member.browse_reads,
+    google_secret_manager_secret_iam_member.announces,
     google_storage_bucket_iam_member.names,
   ]
 }

@@ -1,5 +1,58 @@
 # What flows where: landing bucket, notifications, delivery, artifacts, tables.
 
+variable "announce_dead_letter_urls" {
+  description = "Targets of dead letters, written like announce_urls."
+  type        = list(string)
+  default     = []
+
+  validation {
+    condition = alltrue([
+      for url in var.announce_dead_letter_urls : can(regex("^(kafka://.+/.+|pubsub:projects/[^/]+/topics/[^/]+|https://.+)$", url))
+    ])
+    error_message = "URLs are kafka://host:port/topic, pubsub:projects/P/topics/T or https://host/path."
+  }
+}
+
+variable "announce_secrets" {
+  description = "Secrets of Secret Manager, projects/P/secrets/S, whose latest versions are the settings announce.kafka and announce.headers as JSON."
+  type = object({
+    kafka   = optional(string)
+    headers = optional(string)
+  })
+  default = {}
+
+  validation {
+    condition = alltrue([
+      for secret in values(var.announce_secrets) : secret == null || can(regex("^projects/[^/]+/secrets/[^/]+$", secret))
+    ])
+    error_message = "Secrets are projects/P/secrets/S."
+  }
+}
+
+variable "announce_settle_s" {
+  description = "Announce a study as settled when none of its instances has arrived for so many seconds, looked at every 15 minutes; 0 = never."
+  type        = number
+  default     = 300
+
+  validation {
+    condition     = var.announce_settle_s >= 0 && var.announce_settle_s <= 604800
+    error_message = "announce_settle_s is 0 to 604800, a week."
+  }
+}
+
+variable "announce_urls" {
+  description = "Who is told of every object that was stored or removed: kafka://host:port/topic, pubsub:projects/P/topics/T or https://host/path."
+  type        = list(string)
+  default     = []
+
+  validation {
+    condition = alltrue([
+      for url in var.announce_urls : can(regex("^(kafka://.+/.+|pubsub:projects/[^/]+/topics/[^/]+|https://.+)$", url))
+    ])
+    error_message = "URLs are kafka://host:port/topic, pubsub:projects/P/topics/T or https://host/path."
+  }
+}
+
 variable "artifacts" {
   description = "Where previews and DICOM JSON go."
   type = object({

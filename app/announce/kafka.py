@@ -27,7 +27,7 @@ DEFAULTS: dict[str, str | int | bool] = {
     "socket.keepalive.enable": True,
     "allow.auto.create.topics": True,
 }
-POLL_S, CHECK_S, SLACK_S = 0.5, 4.0, 10.0
+POLL_S, CHECK_S, CLOSE_S, SLACK_S = 0.5, 4.0, 2.0, 10.0
 _URL = re.compile(r"kafka://([^/?#@\s]+)/([A-Za-z0-9._-]{1,249})")
 # It logs every attempt to connect; what matters is in our errors.
 _quiet = logging.getLogger("dicomlake.announce.librdkafka")
@@ -83,7 +83,7 @@ class KafkaAnnouncer:
             self._connected().producer.list_topics(self._topic, timeout=CHECK_S)
 
     def close(self) -> None:
-        """Close the connection once pending messages are delivered or have timed out."""
+        """Close the connection."""
         with self._lock:
             self._closed = True
             connection, self._connection = self._connection, None
@@ -121,8 +121,9 @@ class _Connection:
         self._retired.set()
 
     def close(self) -> None:
+        """End the thread; nobody waits for what is still pending, and its event comes again."""
         self.retire()
-        self._thread.join(SLACK_S)
+        self._thread.join(CLOSE_S)
 
     def _serve(self) -> None:
         while not self._retired.is_set() or len(self.producer):

@@ -28,7 +28,7 @@ ANSWERS: dict[int | str, dict[str, str]] = {
     429: {"description": "No room now"},
     431: {"description": "More headers than an event has"},
     500: {"description": "A bug of the service"},
-    503: {"description": "Storage, warehouse or bus does not answer"},
+    503: {"description": "Storage, warehouse, bus or a target of announcements does not answer"},
     507: {"description": "A disk is almost full"},
 }
 

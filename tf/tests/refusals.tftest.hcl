@@ -334,3 +334,16 @@ run "a_filter_of_256_bytes_is_fine" {
     error_message = "The longest filter is taken."
   }
 }
+
+run "targets_of_announcements_that_are_none" {
+  command = plan
+
+  variables {
+    announce_urls             = ["http://example.org/hook"]
+    announce_dead_letter_urls = ["kafka://host"]
+    announce_secrets          = { kafka = "secret" }
+    announce_settle_s         = -1
+  }
+
+  expect_failures = [var.announce_urls, var.announce_dead_letter_urls, var.announce_secrets, var.announce_settle_s]
+}

@@ -334,7 +334,7 @@ run "browse_reads_and_keeps_answers" {
   }
 
   assert {
-    condition     = toset([for one in google_bigquery_table_iam_member.browses : one.table_id]) == toset(["dead_letter", "dead_letters", "failures", "instances", "instances_current", "removed", "series", "studies"]) && [for one in google_bigquery_routine_iam_member.browses : "${one.routine_id} ${one.role}"] == ["current_of_study roles/bigquery.dataViewer"]
+    condition     = toset([for one in google_bigquery_table_iam_member.browses : one.table_id]) == toset(["announced", "dead_letter", "dead_letters", "failures", "instances", "instances_current", "removed", "series", "studies"]) && [for one in google_bigquery_routine_iam_member.browses : "${one.routine_id} ${one.role}"] == ["current_of_study roles/bigquery.dataViewer"]
     error_message = "It reads every table that a view reads."
   }
 
@@ -553,5 +553,62 @@ run "settings_reach_the_service" {
       contains([for env in google_cloud_run_v2_service.service["ingest"].template[0].containers[0].env : "${env.name}=${env.value}"], "DICOMLAKE__${name}=${value}")
     ])
     error_message = "Settings are passed on, and win over what is derived from the size of the instance."
+  }
+}
+
+run "announcements" {
+  variables {
+    announce_urls             = ["kafka://kafka.example:9092/dicom.metadata.v1", "pubsub:projects/demo/topics/dicom"]
+    announce_dead_letter_urls = ["pubsub:projects/other/topics/dicom-dlq"]
+    announce_secrets          = { kafka = "projects/demo/secrets/kafka" }
+  }
+
+  assert {
+    condition = alltrue([
+      for name, value in {
+        ANNOUNCE__URLS             = jsonencode(var.announce_urls)
+        ANNOUNCE__DEAD_LETTER_URLS = jsonencode(var.announce_dead_letter_urls)
+        ANNOUNCE__SETTLE_S         = "300"
+      } :
+      contains([for env in google_cloud_run_v2_service.service["ingest"].template[0].containers[0].env : "${env.name}=${env.value}" if env.value != null], "DICOMLAKE__${name}=${value}")
+    ])
+    error_message = "The service knows its targets."
+  }
+
+  assert {
+    condition     = [for env in google_cloud_run_v2_service.service["ingest"].template[0].containers[0].env : env.value_source[0].secret_key_ref[0].secret if env.name == "DICOMLAKE__ANNOUNCE__KAFKA"] == ["projects/demo/secrets/kafka"]
+    error_message = "Passwords come from Secret Manager."
+  }
+
+  assert {
+    condition = { for one in google_pubsub_topic_iam_member.announces : one.topic => "${one.project} ${one.role} ${one.member}" } == {
+      "projects/demo/topics/dicom"      = "demo roles/pubsub.publisher serviceAccount:${google_service_account.job["ingest"].email}"
+      "projects/other/topics/dicom-dlq" = "other roles/pubsub.publisher serviceAccount:${google_service_account.job["ingest"].email}"
+    }
+    error_message = "The service may publish to the topics, and to no other."
+  }
+
+  assert {
+    condition     = [for one in google_secret_manager_secret_iam_member.announces : [one.secret_id, one.role, one.member]] == [["projects/demo/secrets/kafka", "roles/secretmanager.secretAccessor", "serviceAccount:${google_service_account.job["ingest"].email}"]]
+    error_message = "The service may read that secret."
+  }
+
+  assert {
+    condition = (
+      google_pubsub_subscription.dead_letter_push[0].topic == google_pubsub_topic.topic["dead-letter"].id &&
+      google_pubsub_subscription.dead_letter_push[0].push_config[0].push_endpoint == "https://ingest.example/dead-letters" &&
+      google_pubsub_subscription.dead_letter_push[0].push_config[0].oidc_token[0].audience == "dicomlake-ingest.demo" &&
+      google_pubsub_subscription.dead_letter_push[0].push_config[0].oidc_token[0].service_account_email == google_service_account.job["push"].email
+    )
+    error_message = "What Pub/Sub gave up is pushed to the service, as the push account."
+  }
+
+  assert {
+    condition = (
+      google_cloud_scheduler_job.settled[0].schedule == "*/15 * * * *" &&
+      google_cloud_scheduler_job.settled[0].http_target[0].uri == "https://ingest.example/settled" &&
+      google_cloud_scheduler_job.settled[0].http_target[0].oidc_token[0].audience == "dicomlake-ingest.demo"
+    )
+    error_message = "Settled studies are looked for every 15 minutes."
   }
 }

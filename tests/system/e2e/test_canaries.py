@@ -47,7 +47,8 @@ INJECTED = {
     "PermanentError": "a branch: everything raised is below it",
     "TransientError": "no worker process can be forked",
     "Unrenderable": "raised with a code of PreviewError, or as DecodeFailed",
-    "CannotDeidentify": "a delivery is not de-identified by this version",
+    "CannotDeidentify": "a lake with a profile: tests/system/e2e/test_deidentify.py",
+    "AnnounceUnavailable": "a target of announcements is down",
     "DeadlineExceeded": "a delivery of nine minutes",
     "Overloaded": "the memory of all objects in hand is used up",
 }
