@@ -31,7 +31,7 @@ from tests.parts import ROOT, need
 from tests.processes import wait_until
 from tests.system.e2e.service import Service, free_port
 
-need("pynetdicom", find_spec("pynetdicom") is not None, "pip install dicomlake[dimse]")
+need("pynetdicom", find_spec("pynetdicom") is not None, "make .venv/.test")
 
 from pynetdicom import AE  # noqa: E402 - not before it is known to be there
 from pynetdicom.dimse_primitives import C_STORE  # noqa: E402
