@@ -151,7 +151,8 @@ def _begun(
 def _one(file: Path, root: Path, target: Path, cleaning: Cleaning, before: dict[str, str] | None) -> Line:
     """Write the clean copy of one file; nothing of it if that is refused."""
     *folders, name = file.relative_to(root).parts
-    output = Path(*map(cleaning.name, folders), f"{cleaning.name(name)}.dcm")
+    kept = cleaning.name(name)
+    output = Path(*map(cleaning.name, folders), kept if kept.lower().endswith(".dcm") else f"{kept}.dcm")
     line: Line = {"source": _relative(file, root)}
     copy = target / output
     try:

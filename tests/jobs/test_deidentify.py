@@ -97,7 +97,8 @@ def test_a_target_inside_the_source_is_refused(source):
 
 def test_names_can_be_kept(source, tmp_path):
     run(source, tmp_path / "clean", names="keep")
-    assert (tmp_path / "clean" / "CT 2024" / "slice1.dcm.dcm").exists()
+    assert (tmp_path / "clean" / "CT 2024" / "slice2.dcm").exists()
+    assert (tmp_path / "clean" / "CT 2024" / "slice1.dcm").exists()
 
 
 def test_a_file_that_turned_bad_loses_its_copy(source, tmp_path):

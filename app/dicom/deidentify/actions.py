@@ -18,7 +18,7 @@ from app.dicom.deidentify import sweep
 from app.dicom.deidentify.profile import Profile
 from app.dicom.deidentify.stream import clean_icc
 from app.dicom.deidentify.sweep import STANDARD_UIDS, Known
-from app.dicom.deidentify.table import SAFE_PRIVATE, attribute_type, is_plane, resolved
+from app.dicom.deidentify.table import ROWS, SAFE_PRIVATE, attribute_type, is_plane, resolved
 from app.dicom.metadata.values import SIZES, WORDS, turned
 from app.dicom.read.byte_reader import Source
 from app.dicom.read.charset import Charset, charset
@@ -191,7 +191,7 @@ class Cleaner:
         if action in ("K", "C"):
             if (kept := self._retained(node, scope, action)) is not None:
                 return kept
-            action = "D" if action == "C" else "X"
+            action = ROWS[tag].action if tag in ROWS else "X"
         return self._listed(node, scope, resolved(action, attribute_type(self.sop_class, scope.parent, tag)))
 
     def _listed(self, node: Node, scope: Scope, action: str) -> bytes:
@@ -330,7 +330,7 @@ class Cleaner:
                 if text.strip(" \0")
                 else head(node.tag, vr, 0)
             )
-        if node.tag in CODE:  # an identifier in a code is that of whoever is coded
+        if node.tag in CODE or (scope.coded and node.tag == MEANING):
             spans = self.known.spans(text, code=True)
             return self._changed(node, vr, scope, text, sweep.without(text, spans))
         if words is Words.CLEANED and not scope.coded:

@@ -21,9 +21,11 @@ from app.dicom.deidentify.actions import (
     DATES,
     DUMMIES,
     DUMMY_OF,
+    MEANING,
     PATIENT_ID,
     PATIENT_NAME,
     SCHEME,
+    SCHEMES,
     STAMPED,
     STRINGS,
 )
@@ -99,17 +101,18 @@ class _Checker:
             yield Finding("00000000", "known_identifier")
 
     def elements(self, dataset: Dataset, nested: bool) -> Iterator[Finding]:
-        code = nested and SCHEME in dataset
+        public = nested and SCHEME in dataset and str(dataset[SCHEME].value).upper() in SCHEMES
+        codes = CODE | {MEANING} if public else CODE
         for element in dataset:
             place = f"{element.tag:08X}"
             if element.tag in PIXEL_DATA or element.tag in STAMPED:
                 continue
-            yield from (Finding(place, fault) for fault in self.faults(element, code))
+            yield from (Finding(place, fault) for fault in self.faults(element, codes))
             if element.VR == "SQ":
                 for item in element.value or ():
                     yield from self.elements(item, nested=True)
 
-    def faults(self, element: DataElement, code: bool) -> Iterator[str]:
+    def faults(self, element: DataElement, codes: frozenset[int]) -> Iterator[str]:
         tag = int(element.tag)
         if element.tag.is_private:
             if not element.tag.is_private_creator and not self.keeps(element):
@@ -126,7 +129,7 @@ class _Checker:
         elif element.VR != "SQ" and element.value not in (None, "", b"") and not element.is_empty:
             yield from self.listed(element, self.actions.get(tag, ""))
         if element.VR in STRINGS or element.VR == "CS":
-            as_code = element.VR == "CS" or (code and tag in CODE)
+            as_code = element.VR == "CS" or tag in codes
             if any(self.known.spans(str(value), as_code) for value in _values(element)):
                 yield "known_identifier"
         elif element.VR in BINARY and isinstance(element.value, bytes) and len(element.value) <= MAX_SEARCHED:

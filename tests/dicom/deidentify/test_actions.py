@@ -304,3 +304,23 @@ def test_a_public_instance_stays_what_it_is_in_the_file_meta_too():
     hot_iron = "1.2.840.10008.1.5.1"
     made = clean(ct(SOPInstanceUID=hot_iron))
     assert (made.SOPInstanceUID, made.file_meta.MediaStorageSOPInstanceUID) == (hot_iron, hot_iron)
+
+
+def test_a_description_without_a_known_word_is_treated_as_without_the_option():
+    made = clean(ct(SeriesDescription="ZQ8K7X2", ProtocolName="ZQ8K7X2"), "research")
+    assert "SeriesDescription" not in made
+    assert "ProtocolName" not in made
+
+
+def test_a_date_that_is_none_is_treated_as_without_the_option():
+    data = ct(ContentDate="20240131").replace(b"20240131", b"31 Jan24")
+    assert clean(data, "research").ContentDate == ""
+
+
+def test_the_meaning_of_a_public_code_stays_when_somebody_is_called_like_it():
+    region = code("51185008", "SCT", "Chest")
+    made = clean(ct(PatientName="Chest^Doe", AnatomicRegionSequence=Sequence([region])))
+    assert made.AnatomicRegionSequence[0].CodeMeaning == "Chest"
+    region.CodeMeaning = "Chest of Doe"
+    made = clean(ct(PatientName="Chest^Doe", AnatomicRegionSequence=Sequence([region])))
+    assert made.AnatomicRegionSequence[0].CodeMeaning == "Chest of"
