@@ -93,6 +93,14 @@ def test_a_study_has_all_its_attributes(lake):
     }
 
 
+def test_ohif_which_asks_for_the_modality_of_studies_can_read_one_without_any(client, services):
+    put(services, "1.dcm", data.ct(Modality=None))
+    (as_the_standard_says,) = search(client, "/studies")
+    assert as_the_standard_says["00080061"] == {"vr": "CS"}
+    (for_ohif,) = search(client, "/studies?includefield=00081030%2C00080060")
+    assert "00080061" not in for_ohif
+
+
 def test_a_series_has_what_is_known_of_it(lake):
     first, second = search(lake, f"/studies/{STUDY}/series")
     known = {"0008103E", "00080201", "00400244", "00400245", "00400275"}
