@@ -85,7 +85,7 @@ schemas: $(VENV)/.test ## write again what is generated: settings schema, table 
 lock: tools ## pin every dependency again, with hashes; with UPGRADE=--upgrade the newest
 	$(LOCK) pyproject.toml requirements.build.in -o requirements.lock
 	$(LOCK) --extra gcp pyproject.toml -c requirements.lock -o requirements.gcp.lock
-	$(LOCK) --extra test --extra gcp --extra postgres pyproject.toml requirements.build.in -c requirements.lock \
+	$(LOCK) --extra test --extra gcp --extra pixels --extra postgres pyproject.toml requirements.build.in -c requirements.lock \
 	    -c requirements.gcp.lock -o requirements.test.lock
 	$(LOCK) requirements.build.in -c requirements.lock -o requirements.build.lock
 	$(LOCK) requirements.tools.in -o requirements.tools.lock

@@ -1,0 +1,1 @@
+"""De-identification of data sets (PS3.15 Annex E)."""

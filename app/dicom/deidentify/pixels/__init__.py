@@ -1,0 +1,1 @@
+"""Text burned into pixels: where it stands, and frames without it."""
