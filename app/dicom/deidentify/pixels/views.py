@@ -10,7 +10,7 @@ from pydicom.dataset import Dataset
 from app.dicom.pixels.frames import Frame
 from app.dicom.pixels.image_header import read_header
 from app.dicom.render.color import rgb
-from app.dicom.render.grayscale import automatic_window, common_window
+from app.dicom.render.grayscale import automatic_window, common_window, look_up
 from app.dicom.render.modality_lut import modality_transform
 from app.dicom.render.window import Window
 
@@ -64,7 +64,15 @@ def _in_grey(values: np.ndarray, photometric: str, dataset: Dataset) -> np.ndarr
     window = common_window(dataset, [frame], "auto")
     if not isinstance(window, Window):  # a curve has no ends, a segmentation no window
         window = automatic_window(dataset, [frame])
-    shown = modality_transform(dataset, frame.header, 0).apply(values)
+    modality = modality_transform(dataset, frame.header, 0)
+    if values.dtype.kind == "f" or values.dtype.itemsize > 2:
+        return _shades(modality.apply(values), window)
+    first = int(values.min())
+    return look_up(_shades(modality.apply(np.arange(first, int(values.max()) + 1)), window), values, first)
+
+
+def _shades(shown: np.ndarray, window: Window) -> np.ndarray:
+    """Return the colours of modality values of any shape: (..., 3) uint8."""
     least, most = float(shown.min()), float(shown.max())
     low, high = max(least, window.center - window.width / 2), min(most, window.center + window.width / 2)
     if low >= high:
@@ -73,4 +81,4 @@ def _in_grey(values: np.ndarray, photometric: str, dataset: Dataset) -> np.ndarr
     ends = [least, low, high, most]
     grey = np.interp(shown, ends, [0, BELOW if below else 0, ABOVE if above else 255, 255])
     beyond = np.interp(shown, ends, [0, 255 if below else 0, 0, 255]) if below or above else grey
-    return np.stack([grey, grey, beyond], axis=2).astype(np.uint8)
+    return np.stack([grey, grey, beyond], axis=-1).astype(np.uint8)

@@ -1,5 +1,6 @@
 """Frames without the text that was burned into them."""
 
+from contextlib import closing
 from importlib.util import find_spec
 
 import numpy as np
@@ -10,6 +11,9 @@ from pydicom.sequence import Sequence
 
 from app.dicom.deidentify.pixels.boxes import Box, cover
 from app.dicom.deidentify.pixels.clean import PixelOptions, clean_frames, fill_value, hidden
+from app.workers.pool import PRELOAD, Workers
+from tests.data import part10
+from tests.dicom.deidentify.pixels import tasks
 from tests.dicom.pictures import bundled, picture
 from tests.parts import need
 
@@ -20,7 +24,7 @@ LINES = ("ANDERSON, ANNA", "ID: 48151623", "DOB 12/11/1962")
 @pytest.fixture
 def rapidocr() -> None:
     here = find_spec("rapidocr") is not None and find_spec("onnxruntime") is not None
-    need("rapidocr", here, "pip install 'dicomlake[pixels]'")
+    need("rapidocr", here, "install the extra `pixels`")
 
 
 def burned(
@@ -183,6 +187,14 @@ class TestText:
         burned(frames[0], 255)
         dataset = described(frames)
         assert clean_frames(frames, dataset).boxes == clean_frames(frames, dataset).boxes
+
+    def test_a_confined_worker_finds_text(self):
+        frames = noise((1, 200, 300), 40)
+        burned(frames[0], 255)
+        data = part10(described(frames))
+        preload = (*PRELOAD, "tests.dicom.deidentify.pixels.tasks")
+        with closing(Workers(1, 1 << 30, 120.0, preload=preload)) as workers:
+            assert len(workers.run(tasks.masked, data)) == 3
 
     def test_calculated_frames_are_not_looked_at(self):
         frames = noise((1, 200, 300), 40)
