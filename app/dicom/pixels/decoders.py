@@ -119,6 +119,31 @@ def encode_jpeg(image: np.ndarray, quality: int) -> bytes:
     return bytes(imagecodecs.jpeg8_encode(np.ascontiguousarray(image), level=quality))
 
 
+def encode_rle(cells: np.ndarray) -> bytes:
+    """Return one frame compressed by RLE: a segment a byte of a sample, most significant first, row by row.
+
+    Parameters
+    ----------
+    cells : (rows, columns[, 3]) of 8 or 16 bits
+
+    References
+    ----------
+    PS3.5 G
+    """
+    width = cells.dtype.itemsize
+    planes = cells[None] if cells.ndim == 2 else cells.transpose(2, 0, 1)
+    octets = np.ascontiguousarray(planes).astype(cells.dtype.newbyteorder(">")).view(np.uint8)
+    segments = []
+    for plane in octets.reshape(*planes.shape, width):
+        for place in range(width):
+            segment = bytes(imagecodecs.packbits_encode(np.ascontiguousarray(plane[..., place]), axis=-1))
+            segments.append(segment + b"\0" * (len(segment) % 2))
+    offsets = np.zeros(16, "<u4")
+    offsets[0] = len(segments)
+    offsets[1 : len(segments) + 1] = 64 + np.cumsum([0, *map(len, segments[:-1])])
+    return offsets.tobytes() + b"".join(segments)
+
+
 def _parsed(data: bytes, header: ImageHeader, limits: DatasetLimits) -> tuple[Codec, Codestream]:
     codec = CODECS.get(header.transfer_syntax)
     if codec is None:
