@@ -159,13 +159,13 @@ def clean_copy(content: Content, profile: Profile, secret: bytes, options: Descr
 
 def _cleaned(content: Content, profile: Profile, secret: bytes, options: DescribeOptions) -> Deidentified:
     """Return a clean copy that was checked by another reader, but not yet drawn."""
-    from app.dicom.deidentify import deidentify_dataset
+    from app.dicom.deidentify import clean_pixels, deidentify_dataset
     from app.dicom.deidentify.verify import findings
     from app.dicom.read.dataset import read_dataset
 
     with permanent(CannotDeidentify), collector_paused():
         dataset = read_dataset(content, options.limits)
-        clean = deidentify_dataset(dataset, profile, Keys(secret), options.limits)
+        clean = deidentify_dataset(dataset, profile, Keys(secret), options.limits, clean_pixels)
         left = findings(clean.data, profile, clean.known)
     if left:
         raise CannotDeidentify(f"the copy failed its check: {left[0].code} at {left[0].tag}")

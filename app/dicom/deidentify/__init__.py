@@ -129,6 +129,33 @@ def deidentify_dataset(
     return CleanObject(data, known, dict(cleaner.counts))
 
 
+def clean_pixels(dataset: ObjectDataset, limits: DatasetLimits) -> CleanPixels:
+    """Look for burned-in text and mask it.
+
+    Raises
+    ------
+    CannotDeidentify : text is still there after all, or the frames cannot be looked at
+    ConfigError : the extra `pixels` is not installed
+
+    References
+    ----------
+    PS3.15 E.3.1 (Clean Pixel Data Option)
+    """
+    from app.dicom.deidentify import pixels  # late: it loads a library of 100 MB
+
+    try:
+        frames = pixels.read_frames(dataset, limits)
+        clean = pixels.clean_frames(frames.pixels, dataset, photometric=frames.photometric)
+    except Unrenderable as error:
+        raise CannotDeidentify(f"burned-in text cannot be looked for: {error.code}") from None
+    if clean.residual:
+        raise CannotDeidentify("text is still burned in where it was masked")
+    if not clean.boxes:
+        return CleanPixels()
+    encoded = pixels.encode(dataset, pixels.Frames(clean.frames, frames.photometric))
+    return CleanPixels(encoded.transfer_syntax, encoded.elements)
+
+
 def _without_text(
     dataset: ObjectDataset, cleaner: PixelCleaner | None, limits: DatasetLimits, kept: dict[int, bytes]
 ) -> str:
@@ -193,4 +220,12 @@ def _encapsulated(dataset: ObjectDataset, node: Node, limits: DatasetLimits) -> 
     return layout.header.transfer_syntax, {node.tag: head(node.tag, "OB", UNDEFINED) + value + FRAGMENTS_END}
 
 
-__all__ = ["CleanObject", "CleanPixels", "PixelCleaner", "Profile", "deidentify_dataset", "hides_in_pixels"]
+__all__ = [
+    "CleanObject",
+    "CleanPixels",
+    "PixelCleaner",
+    "Profile",
+    "clean_pixels",
+    "deidentify_dataset",
+    "hides_in_pixels",
+]
