@@ -83,7 +83,7 @@ class _Checker:
         self.actions = profile.actions()
         self.keeps_uids = "uids" in profile.options
         self.in_binary = [name.encode() for name in self.known.names if len(name) >= GLUED]
-        self.in_file = [name.encode() for name in self.known.names if _is_distinct(name)]
+        self.in_file = [name.encode() for name in self.known.patient if _is_distinct(name)]
 
     def file(self, dataset: Dataset, data: bytes) -> Iterator[Finding]:
         if getattr(dataset, "preamble", None) and dataset.preamble.strip(b"\0"):

@@ -88,3 +88,10 @@ def test_bytes_hidden_behind_the_pixels_are_found():
 def test_an_object_whose_pixels_cannot_be_decoded_is_refused():
     with pytest.raises(CannotDeidentify, match="pixel"):
         clean_copy(content(ct(BitsAllocated=24)), BASIC, SECRET, DescribeOptions())
+
+
+def test_a_code_that_a_device_is_called_like_does_not_fail_the_check():
+    made = clean_copy(
+        content(ct(StationName="SPECIALSCAN", ScanOptions="SPECIALSCAN")), BASIC, SECRET, DescribeOptions()
+    )
+    assert dcmread(io.BytesIO(made.data)).ScanOptions == "SPECIALSCAN"
