@@ -144,6 +144,7 @@ resource "google_cloud_run_v2_service" "service" {
           local.wired,
           local.auth[each.key],
           each.key == "ingest" ? local.announce_settings : {},
+          local.deidentify_settings,
           { API__SERVE = each.key },
         )
         content {
@@ -153,7 +154,7 @@ resource "google_cloud_run_v2_service" "service" {
       }
 
       dynamic "env" {
-        for_each = each.key == "browse" ? local.secrets : local.announce_secrets
+        for_each = merge(each.key == "browse" ? local.secrets : local.announce_secrets, local.deidentify_secrets)
         content {
           name = "DICOMLAKE__${env.key}"
           value_source {
@@ -179,6 +180,10 @@ resource "google_cloud_run_v2_service" "service" {
     }
 
     precondition {
+      condition     = each.key != "ingest" || local.memory_mib[each.key] >= 2048 || !try(var.deidentify.pixels, false)
+      error_message = "deidentify.pixels needs ingest.memory of at least 2Gi: finding text takes up to 1 GiB a worker."
+    }
+    precondition {
       condition     = local.memory_mib[each.key] >= 512 && local.worker_mib[each.key] >= 128
       error_message = "memory is at least 512Mi, what gen2 needs, and leaves 128Mi a CPU beside the server (192Mi and an eighth)."
     }
@@ -193,6 +198,7 @@ resource "google_cloud_run_v2_service" "service" {
     google_pubsub_topic_iam_member.dead_letters,
     google_secret_manager_secret_iam_member.browse_reads,
     google_secret_manager_secret_iam_member.announces,
+    google_secret_manager_secret_iam_member.deidentifies,
     google_storage_bucket_iam_member.names,
   ]
 }

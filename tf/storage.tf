@@ -35,7 +35,7 @@ locals {
   # In a bucket that holds other things too, a grant is for the names under our prefixes. Such a grant lists
   # nothing, and to who may not list, Cloud Storage answers 403 and not 404 for an object that is gone: so `listed`.
   artifacts_names = { for job, further in { ingest = [], browse = [local.cache] } : job =>
-    var.artifacts.bucket == null ? [] : concat([var.artifacts.images, var.artifacts.metadata], further)
+    var.artifacts.bucket == null ? [] : concat([var.artifacts.images, var.artifacts.metadata], local.deidentify_names, further)
   }
   cache = "cache/"
   # Answers kept for browsers; nothing names an old one, so only age removes them.
@@ -44,7 +44,7 @@ locals {
     {
       for pair in setproduct(local.wanted_jobs, local.landing_buckets) : "${pair[0]}-reads-${pair[1]}" => {
         job = pair[0], bucket = pair[1], role = "roles/storage.objectViewer", names = var.landing.prefixes
-      } if pair[0] != "push"
+      } if pair[0] == "ingest" || (pair[0] == "browse" && var.deidentify == null)
     },
     {
       for job in local.wanted_jobs : "${job}-uses-${local.artifacts_bucket}" => {

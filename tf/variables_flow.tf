@@ -29,6 +29,26 @@ variable "announce_secrets" {
   }
 }
 
+variable "deidentify" {
+  description = "De-identify everything that leaves the lake: profile basic, research or internal; collections: first path segment -> profile; key: the secret projects/P/secrets/S of at least 32 bytes; pixels: also remove burned-in text, with an image that has dicomlake[pixels]; names: hash or keep. null = off. A lake with rows changes its profile by `dicomlake deidentify --adopt`."
+  type = object({
+    profile     = optional(string, "basic")
+    collections = optional(map(string), {})
+    key         = string
+    pixels      = optional(bool, false)
+    names       = optional(string, "hash")
+  })
+  default = null
+
+  validation {
+    condition = var.deidentify == null ? true : alltrue([
+      for profile in concat([var.deidentify.profile], values(var.deidentify.collections)) :
+      contains(["basic", "research", "internal"], profile)
+    ]) && can(regex("^projects/[^/]+/secrets/[^/]+$", var.deidentify.key)) && contains(["hash", "keep"], var.deidentify.names)
+    error_message = "Profiles are basic, research or internal; key is projects/P/secrets/S; names is hash or keep."
+  }
+}
+
 variable "announce_settle_s" {
   description = "Announce a study as settled when none of its instances has arrived for so many seconds, looked at every 15 minutes; 0 = never."
   type        = number
@@ -88,10 +108,10 @@ variable "artifacts" {
   validation {
     condition = !contains(local.landing_buckets, coalesce(var.artifacts.bucket, "-")) || (
       length(var.landing.prefixes) > 0 && alltrue([
-        for pair in setproduct(var.landing.prefixes, [var.artifacts.images, var.artifacts.metadata, "cache/", "state/"]) :
+        for pair in setproduct(var.landing.prefixes, [var.artifacts.images, var.artifacts.metadata, "dicom/", "cache/", "state/"]) :
         !startswith(pair[0], pair[1]) && !startswith(pair[1], pair[0])
     ]))
-    error_message = "In the landing bucket, landing.prefixes must be given and be apart from images, metadata, cache/ and state/."
+    error_message = "In the landing bucket, landing.prefixes must be given and be apart from images, metadata, dicom/, cache/ and state/."
   }
 }
 

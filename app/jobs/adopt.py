@@ -30,13 +30,14 @@ AT_ONCE = 16
 def check_profile(services: Services) -> None:
     """Raise ConfigError if the lake was made with another profile, key or names than the settings have.
 
-    A lake without rows takes over the settings.
+    A lake without rows takes over the settings; the browse service leaves that to the service that writes.
     """
     wanted, recorded = _identity(services), _recorded(services)
     if recorded == wanted:
         return
     if recorded is None and not _has_rows(services):
-        _record(services, wanted)
+        if services.settings.api.serve != "browse":
+            _record(services, wanted)
         return
     raise ConfigError(
         "deidentify.profile: this lake was made with another profile, key or names; run"

@@ -347,3 +347,13 @@ run "targets_of_announcements_that_are_none" {
 
   expect_failures = [var.announce_urls, var.announce_dead_letter_urls, var.announce_secrets, var.announce_settle_s]
 }
+
+run "text_in_pictures_needs_memory" {
+  command = plan
+
+  variables {
+    deidentify = { key = "projects/demo/secrets/deidentify", pixels = true }
+  }
+
+  expect_failures = [google_cloud_run_v2_service.service]
+}

@@ -612,3 +612,43 @@ run "announcements" {
     error_message = "Settled studies are looked for every 15 minutes."
   }
 }
+
+run "deidentify" {
+  variables {
+    browse     = { invokers = ["user:jane@example.org"] }
+    deidentify = { key = "projects/demo/secrets/deidentify", collections = { trial = "research" } }
+  }
+
+  assert {
+    condition = alltrue([
+      for service in values(google_cloud_run_v2_service.service) : alltrue([
+        for name, value in {
+          DEIDENTIFY__PROFILE     = "basic"
+          DEIDENTIFY__COLLECTIONS = jsonencode({ trial = "research" })
+          DEIDENTIFY__PIXELS      = "false"
+          DEIDENTIFY__NAMES       = "hash"
+        } :
+        contains([for env in service.template[0].containers[0].env : "${env.name}=${env.value}" if env.value != null], "DICOMLAKE__${name}=${value}")
+      ])
+    ])
+    error_message = "Both services know the profile."
+  }
+
+  assert {
+    condition = alltrue([
+      for service in values(google_cloud_run_v2_service.service) :
+      [for env in service.template[0].containers[0].env : env.value_source[0].secret_key_ref[0].secret if env.name == "DICOMLAKE__DEIDENTIFY__KEY"] == ["projects/demo/secrets/deidentify"]
+    ])
+    error_message = "The key comes from Secret Manager."
+  }
+
+  assert {
+    condition     = toset(keys(google_secret_manager_secret_iam_member.deidentifies)) == toset(["ingest", "browse"])
+    error_message = "Both accounts may read the key, and no other does."
+  }
+
+  assert {
+    condition     = length([for key, one in google_storage_bucket_iam_member.names : key if startswith(key, "browse-reads-")]) == 0
+    error_message = "The browse account cannot read originals."
+  }
+}
