@@ -21,7 +21,6 @@ from app.cli.context import (
     emit,
     masked,
     opened,
-    readable,
     reading,
     settings_of,
     start,
@@ -233,8 +232,6 @@ def query(ctx: click.Context, sql: str, as_json: bool) -> None:
     if as_json:
         emit(rows)
         return
-    for row in rows:
-        row |= {name: readable(value) for name, value in row.items() if isinstance(value, bytes)}
     click.echo(table(rows))
 
 
