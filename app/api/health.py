@@ -67,15 +67,11 @@ class Probes:
 
     def __init__(self, services: Services) -> None:
         self.parts = {part: Probe(partial(_check, services, part), READY_TIMEOUT_S) for part in PARTS}
-        self.depth = Probe(partial(_depth, services), DEPTH_TIMEOUT_S)
+        self.depth = Probe(lambda: services.bus.depth() or 0, DEPTH_TIMEOUT_S)
 
 
 def _check(services: Services, part: str) -> None:
     getattr(services, part).check()
-
-
-def _depth(services: Services) -> int:
-    return services.bus.depth() or 0
 
 
 @router.get("/health", summary="The process answers")
