@@ -73,15 +73,11 @@ class Probes:
         self.parts = {
             part: Probe(partial(_check, services, seam), READY_TIMEOUT_S) for part, seam in parts.items()
         }
-        self.depth = Probe(partial(_depth, services), DEPTH_TIMEOUT_S)
+        self.depth = Probe(lambda: services.bus.depth() or 0, DEPTH_TIMEOUT_S)
 
 
 def _check(services: Services, seam: str) -> None:
     getattr(services, seam).check()
-
-
-def _depth(services: Services) -> int:
-    return services.bus.depth() or 0
 
 
 @router.get("/health", summary="The process answers")

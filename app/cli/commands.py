@@ -20,7 +20,6 @@ from app.cli.context import (
     Failure,
     emit,
     opened,
-    readable,
     reading,
     settings_of,
     start,
@@ -319,8 +318,6 @@ def query(ctx: click.Context, sql: str, as_json: bool) -> None:
     if as_json:
         emit(rows)
         return
-    for row in rows:
-        row |= {name: readable(value) for name, value in row.items() if isinstance(value, bytes)}
     click.echo(table(rows))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import os
 import re
 import shutil
@@ -18,6 +17,7 @@ import click
 import orjson
 
 from app import config
+from app.cli.text_table import readable
 from app.model.errors import ConfigError, DicomlakeError
 from app.services import Services, open_services
 from app.telemetry import log
@@ -84,13 +84,8 @@ def run(commands: click.Group) -> NoReturn:
 
 
 def emit(value: object) -> None:
-    """Print one JSON line; bytes are base64."""
-    click.echo(orjson.dumps(value, default=readable).decode())
-
-
-def readable(value: object) -> object:
-    """Return the value of a column in a form that people and JSON can read: bytes in base64."""
-    return base64.b64encode(value).decode() if isinstance(value, bytes) else str(value)
+    """Print one JSON line; bytes are base64, times RFC 3339."""
+    click.echo(orjson.dumps(value, default=readable, option=orjson.OPT_PASSTHROUGH_DATETIME).decode())
 
 
 def masked(text: str) -> str:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import unicodedata
 from collections.abc import Mapping, Sequence
+from datetime import datetime
+
+from app.model.times import rfc3339
 
 
 def table(rows: Sequence[Mapping[str, object]]) -> str:
@@ -17,11 +21,21 @@ def table(rows: Sequence[Mapping[str, object]]) -> str:
     return "\n".join([lines[0], "  ".join("-" * width for width in widths), *lines[1:]])
 
 
+def readable(value: object) -> str:
+    """Return a value as text: JSON for what has parts, bytes in base64, times in RFC 3339."""
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode()
+    if isinstance(value, bool | list | dict):
+        return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return rfc3339(value) if isinstance(value, datetime) else str(value)
+
+
 def _cell(value: object) -> str:
     """Return a value as a cell: nothing for null, two quotes for the empty text."""
     if value is None:
         return ""
-    return "''" if value == "" else _plain(str(value))
+    text = value if isinstance(value, str) else readable(value)
+    return _plain(text) or "''"
 
 
 def _plain(text: str) -> str:

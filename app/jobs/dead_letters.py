@@ -43,9 +43,6 @@ def letter(warehouse: Warehouse, message_id: str) -> dict[str, object]:
     event = found[0]["object_uri"], found[0]["generation"], found[0]["event_type"]
     # A message that names no event has no attempts.
     attempts = warehouse.query(*queries.attempts(*event)) if None not in event else []
-    for attempt in attempts:
-        if attempt["permanent"] is not None:
-            attempt["permanent"] = bool(attempt["permanent"])  # SQLite has no booleans
     return {**found[0], "attributes": _attributes(stored[-1]), "attempts": attempts}
 
 

@@ -33,6 +33,8 @@ class Warehouse(Protocol):
     def query(self, sql: str, parameters: Mapping[str, object] | None = None) -> list[dict[str, object]]:
         """Run one read-only statement and return its rows.
 
+        Columns of the tables and views come in Python's types, the same from every warehouse: bool, datetime
+        in UTC, date and time, list and dict for repeated columns, records and JSON.
         Parameters are named, `@name` in the statement, and none is null: nothing equals a null.
         Raises BadQuery if the statement is refused, WarehouseUnavailable if the warehouse fails.
         """

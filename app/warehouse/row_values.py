@@ -1,12 +1,15 @@
-"""What the row stores share: a row as a list of values in the order of its columns, and names of columns."""
+"""What the row stores share: a row as a list of values in the order of its columns, and back as a dict."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from datetime import date, datetime, time
 from typing import Any
 
+import orjson
+
 from app.model.values import Row
-from app.warehouse.tables import TABLES
+from app.warehouse.tables import TABLES, Column
 
 Encoder = Callable[[Any], object]
 
@@ -37,6 +40,30 @@ def value_writer(encoders: Mapping[str, Encoder], encode_list: Encoder) -> Calla
         ]
 
     return to_values
+
+
+def to_python(column: Column, value: Any) -> Any:
+    """Return a value of a column in Python's own type, from the numbers and texts that a warehouse keeps.
+
+    Raises
+    ------
+    ValueError : a text is not of that type
+    """
+    if column.type == "BOOL" and isinstance(value, int):
+        return bool(value)
+    if not isinstance(value, str):
+        return value
+    if column.mode == "REPEATED" or column.type in ("RECORD", "JSON"):
+        return orjson.loads(value)
+    parse = _PARSERS.get(column.type)
+    return parse(value) if parse else value
+
+
+_PARSERS: dict[str, Any] = {
+    "DATE": date.fromisoformat,
+    "TIME": time.fromisoformat,
+    "TIMESTAMP": datetime.fromisoformat,
+}
 
 
 def distinct(names: Iterable[str]) -> list[str]:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime, time
 from typing import Any, Literal
 
 import orjson
@@ -19,6 +18,7 @@ import orjson
 from app.model.values import Attribute
 from app.warehouse.dialects import DIALECTS, Dialect
 from app.warehouse.matching import Match, Parameters, conditions, day_range, has_creator, json_paths
+from app.warehouse.row_values import to_python
 from app.warehouse.tables import TABLES, Column
 from app.warehouse.views import VIEWS, group_columns
 
@@ -139,23 +139,6 @@ def found(search: Search, rows: Iterable[Mapping[str, Any]]) -> Found:
             }
         shown.append(one)
     return Found(shown, max(0, counted - len(shown)))
-
-
-def to_python(column: Column, value: Any) -> Any:
-    """Return a value of a column in Python's own type, whichever warehouse it comes from."""
-    if not isinstance(value, str):
-        return value
-    if column.mode == "REPEATED" or column.type in ("RECORD", "JSON"):
-        return orjson.loads(value)
-    parse = _PARSERS.get(column.type)
-    return parse(value) if parse else value
-
-
-_PARSERS: dict[str, Any] = {
-    "DATE": date.fromisoformat,
-    "TIME": time.fromisoformat,
-    "TIMESTAMP": datetime.fromisoformat,
-}
 
 
 def _columns(search: Search) -> dict[str, Column]:

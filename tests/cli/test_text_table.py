@@ -1,5 +1,7 @@
 """Rows for people: in columns, and unable to steer the terminal they are shown on."""
 
+from datetime import date, datetime, time, timedelta, timezone
+
 import pytest
 
 from app.cli.text_table import table
@@ -43,3 +45,19 @@ def test_a_column_may_be_called_anything():
 
 def test_null_and_the_empty_text_differ():
     assert table([{"null": None, "empty": "", "end": 1}]).splitlines()[2] == "      ''     1"
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (b"\x00\xff", "AP8="),
+        (datetime(2026, 3, 1, 13, tzinfo=timezone(timedelta(hours=1))), "2026-03-01T12:00:00.000000Z"),
+        (date(2026, 3, 1), "2026-03-01"),
+        (time(23, 59, 58, 500000), "23:59:58.500000"),
+        ({"Value": ["Müller", 1.5]}, '{"Value":["Müller",1.5]}'),
+        ([], "[]"),
+        (True, "true"),
+    ],
+)
+def test_values_that_are_no_text_are_shown_as_json_does(value, shown):
+    assert table([{"name": value}]).splitlines()[2] == shown

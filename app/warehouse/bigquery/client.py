@@ -55,13 +55,10 @@ def _first(exc: Exception) -> Mapping[str, str]:
     return errors[0] if errors and isinstance(errors[0], Mapping) else {}
 
 
-def _reason_word(reason: object) -> str:
-    """Return BigQuery's reason if it has the form of one, because anything else could quote a value."""
-    return reason if isinstance(reason, str) and _REASON.fullmatch(reason) else ""
-
-
 def _name(exc: Exception) -> str:
-    return _reason_word(_first(exc).get("reason")) or type(exc).__name__
+    """Return BigQuery's word for a fault, else the class: any other text could quote a value."""
+    reason = _first(exc).get("reason")
+    return reason if isinstance(reason, str) and _REASON.fullmatch(reason) else type(exc).__name__
 
 
 def _is_passing(exc: Exception) -> bool:

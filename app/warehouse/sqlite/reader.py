@@ -12,7 +12,7 @@ from contextlib import closing, suppress
 from app.model.errors import BadQuery, DicomlakeError, WarehouseUnavailable
 from app.plumbing.sqlite import code, may_pass, reason
 from app.warehouse.row_values import distinct
-from app.warehouse.sqlite.values import to_parameters
+from app.warehouse.sqlite.values import from_values, to_parameters
 from app.warehouse.tables import check_statement
 
 MAX_RESULT_BYTES = 256 << 20
@@ -49,7 +49,7 @@ def guard(reader: sqlite3.Connection) -> None:
 def read(
     reader: sqlite3.Connection, sql: str, parameters: Mapping[str, object], time_limit_s: float
 ) -> list[dict[str, object]]:
-    """Run a statement on a guarded connection and return its rows.
+    """Run a statement on a guarded connection and return its rows in Python's types.
 
     Raises BadQuery when it is wrong, not read-only or over a limit, WarehouseUnavailable when the file fails.
     """
@@ -60,7 +60,7 @@ def read(
             if held > MAX_RESULT_BYTES:
                 text = f"the result is over {MAX_RESULT_BYTES >> 20} MiB; add LIMIT, or ask for fewer columns"
                 raise BadQuery(text)
-            rows.append(row)
+            rows.append(from_values(row))
     except MemoryError:
         raise BadQuery("the result does not fit in memory; add LIMIT") from None
     return rows
@@ -69,7 +69,7 @@ def read(
 def run(
     reader: sqlite3.Connection, sql: str, parameters: Mapping[str, object], time_limit_s: float = math.inf
 ) -> Iterator[dict[str, object]]:
-    """Run a statement on a guarded connection and yield its rows; raises as `read`."""
+    """Run a statement on a guarded connection and yield its rows as SQLite has them; raises as `read`."""
     values = to_parameters(parameters, check_statement(sql, parameters))
     end = time.monotonic() + time_limit_s
     reader.set_progress_handler(lambda: time.monotonic() > end, _STEPS_BETWEEN_CLOCKS)

@@ -17,7 +17,7 @@ from app.plumbing.makeable import check_makeable, looking
 from app.plumbing.private import make_folder
 from app.plumbing.sqlite import connect, sqlite_errors, transaction
 from app.warehouse.sqlite.reader import guard, read, run
-from app.warehouse.sqlite.values import to_values
+from app.warehouse.sqlite.values import from_values, to_values
 from app.warehouse.tables import TABLES, Column, Table, check_delete, check_row, check_table
 from app.warehouse.views import column_ddl, ddl, views
 
@@ -157,9 +157,10 @@ class SqliteWarehouse:
     def query(
         self, sql: str, parameters: Mapping[str, object] | None = None, time_limit_s: float = 60.0
     ) -> list[dict[str, object]]:
-        """Run one read-only statement; see Warehouse. Times are text in UTC, lists and records JSON text.
+        """Run one read-only statement; see Warehouse.
 
-        Of columns with the same name each but the first gets a number. Raises ConfigError before the first
+        Types are those of the columns of that name, so the result of an expression is as SQLite has it. Of
+        columns with the same name each but the first gets a number. Raises ConfigError before the first
         `create`.
         """
         with self._reading() as reader:
@@ -168,7 +169,7 @@ class SqliteWarehouse:
     def stream(self, sql: str, parameters: Mapping[str, object] | None = None) -> Iterator[dict[str, object]]:
         """Yield the rows of one read-only statement; see Warehouse. They are those of one moment."""
         with self._reading() as reader:
-            yield from run(reader, sql, parameters or {})
+            yield from map(from_values, run(reader, sql, parameters or {}))
 
     def delete(self, table: str, column: str, values: Sequence[str]) -> int:
         """Remove rows by the value of a column; see Warehouse."""

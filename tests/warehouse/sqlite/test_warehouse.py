@@ -169,9 +169,15 @@ def test_an_append_that_fails_stores_none_of_its_rows_and_the_next_one_passes(wa
 def test_times_are_text_that_sqlite_reads(warehouse):
     warehouse.append("instances", [instance_row("r1", event_time=NOON)])
     (row,) = warehouse.query(
-        "SELECT event_time, strftime('%s', event_time) AS unix, typeof(slice_thickness) AS t FROM instances"
+        "SELECT event_time || '' AS text, strftime('%s', event_time) AS unix, typeof(slice_thickness) AS t"
+        " FROM instances"
     )
-    assert row == {"event_time": "2026-03-01T12:00:00.250000Z", "unix": "1772366400", "t": "null"}
+    assert row == {"text": "2026-03-01T12:00:00.250000Z", "unix": "1772366400", "t": "null"}
+
+
+def test_a_value_that_only_has_the_name_of_a_column_stays_as_it_is(warehouse):
+    (row,) = warehouse.query("SELECT 'CT' AS metadata, 'soon' AS event_time, 2 AS rows, NULL AS permanent")
+    assert row == {"metadata": "CT", "event_time": "soon", "rows": 2, "permanent": None}
 
 
 def test_the_same_row_is_stored_once(warehouse):
@@ -189,7 +195,7 @@ def test_a_database_of_an_older_version_is_brought_up_to_date(warehouse, raw, pa
     raw.execute("ALTER TABLE instances DROP COLUMN metadata")
     warehouse.create()
     (row,) = warehouse.query("SELECT patient_id, image_type, metadata FROM instances_current")
-    assert row == {"patient_id": "P", "image_type": "[]", "metadata": None}
+    assert row == {"patient_id": "P", "image_type": [], "metadata": None}
     assert warehouse.query("SELECT * FROM studies") == []
 
 
