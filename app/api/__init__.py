@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
@@ -51,6 +52,17 @@ STATUS: tuple[tuple[type[DicomlakeError], int], ...] = (
     (DicomlakeError, 500),
 )
 """HTTP status by error class, first match wins. Each of them is a nack."""
+
+GUARDED: dict[int | str, dict[str, str]] = {
+    400: {"description": "A parameter or the body cannot be understood"},
+    401: {"description": "No valid token, where api.users asks for one"},
+    403: {"description": "A role that may not do this, a page of another site, or a foreign Host"},
+    422: {"description": "The object cannot be read"},
+    429: {"description": "No room now"},
+    500: {"description": "A bug of the service"},
+    503: {"description": "Storage or warehouse does not answer"},
+}
+"""What every route that shows or changes data may answer with."""
 
 
 class Api(FastAPI):
@@ -102,17 +114,21 @@ def create_app(services: Services) -> FastAPI:
         app.state.pages = pages.Pages(services)
         app.state.users = Users(services.settings.api, lambda: services.now().timestamp())
         app.include_router(login.router)
-        app.include_router(files.router)
-        app.include_router(capabilities.router)
-        app.include_router(qido.router)
-        app.include_router(wado.router)
-        app.include_router(stow.router)
-        app.include_router(search.router)
-        app.include_router(ingestion.router)
+        for room in (files, capabilities, qido, wado, stow, search, ingestion):
+            app.include_router(room.router, responses=GUARDED)
         app.include_router(pages.router)
         app.mount("/static", pages.static_files())
     app.add_exception_handler(DicomlakeError, _nack)
+    app.add_exception_handler(RequestValidationError, _bad_parameter)
     return app
+
+
+async def _bad_parameter(_: Request, error: Exception) -> JSONResponse:
+    """Name the first parameter that has a wrong type or is out of range; the message quotes no value."""
+    assert isinstance(error, RequestValidationError)
+    first = error.errors()[0]
+    text = f"{first['loc'][-1]}: {first['msg'][:1].lower()}{first['msg'][1:]}"
+    return JSONResponse({"error": text, "success": False}, 400)
 
 
 async def _nack(request: Request, error: Exception) -> JSONResponse:

@@ -90,7 +90,17 @@ async def read_form(request: Request) -> AsyncGenerator[FormData, None]:
         await form.close()
 
 
-@router.post("/upload", summary="Upload DICOM files", dependencies=[Depends(check_uploads)])
+UPLOADED: dict[int | str, dict[str, Any]] = {
+    400: {"description": "A file was not taken, each with its reason; or the form cannot be read"},
+    413: {"description": "The body is over browse.max_upload_bytes"},
+    415: {"description": "The body is no multipart/form-data"},
+    507: {"description": "A disk is almost full"},
+}
+
+
+@router.post(
+    "/upload", summary="Upload DICOM files", dependencies=[Depends(check_uploads)], responses=UPLOADED
+)
 async def upload(request: Request, form: Annotated[FormData, Depends(read_form)]) -> Response:
     """Put each file into the landing storage, as `<study>/<file name>`, or without a label by its UIDs."""
     services: Services = request.app.state.services
@@ -164,7 +174,12 @@ FOUND: dict[int | str, dict[str, Any]] = {404: {"description": "No such file"}}
 NAME = "/files/{study}/{file:path}"
 
 
-@router.get("/files/{study}/gif", summary="All images of a label as one cine", responses=FOUND)
+@router.get(
+    "/files/{study}/gif",
+    summary="All images of a label as one cine",
+    response_class=Response,
+    responses=FOUND,
+)
 def cine_of(request: Request, study: str) -> Response:
     """Show the pictures of a label one after the other, in the order of their names."""
     browser: Browser = request.app.state.browser

@@ -106,7 +106,7 @@ async def _state(probe: Probe[None]) -> str:
     return "ok"
 
 
-@router.get("/metrics", summary="Prometheus metrics")
+@router.get("/metrics", summary="Prometheus metrics", response_class=Response)
 async def metrics(request: Request) -> Response:
     """Counters and histograms in Prometheus' text format."""
     services: Services = request.app.state.services

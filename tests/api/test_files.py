@@ -88,3 +88,16 @@ def test_the_last_segment_decides(client, tmp_path):
     answer = client.get("/files/a/deep/png/tag?tag=Modality")
     assert answer.json()["file"] == "deep/png"
     assert answer.json()["tags"][0]["value"] == "CT"
+
+
+@pytest.mark.parametrize(
+    ("query", "error"),
+    [
+        ("frame=x", "frame: input should be a valid integer, unable to parse string as an integer"),
+        ("frame=0", "frame: input should be greater than or equal to 1"),
+        ("max_side=99999", "max_side: input should be less than or equal to 4096"),
+    ],
+)
+def test_a_parameter_of_a_wrong_kind_is_named_in_the_form_of_every_other_fault(lake, query, error):
+    answer = lake.get(f"/files/iraj-x-ray/cine.dcm/png?{query}")
+    assert (answer.status_code, answer.json()) == (400, {"error": error, "success": False})

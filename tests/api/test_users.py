@@ -14,14 +14,14 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from fastapi.testclient import TestClient
 
-from app.api import create_app, files, pages
-from app.api.dicomweb import stow as stow_routes
+from app.api import create_app
 from app.api.server import faults
-from app.api.users import Tokens, role_of
+from app.api.users import ROLES, Tokens, role_of
 from app.model.errors import ConfigError
 from app.services import open_services
 from tests import data
 from tests.conftest import lake_settings
+from tests.parts import ROOT
 
 KEY = "k" * 32
 GETS = ("/studies", "/overview", "/dead-letters", "/upload", "/files", "/files/a")
@@ -83,19 +83,85 @@ def test_each_role_may_do_what_it_says_and_no_token_nothing(tmp_path):
         } == {200}
 
 
-def test_every_route_that_is_not_named_open_is_closed(tmp_path):
+SERIES_PATH = "/dicomweb/studies/{study}/series/{series}"
+INSTANCE_PATH = f"{SERIES_PATH}/instances/{{instance}}"
+PAGE_PATH = "/studies/{study}/series/{series}"
+OF_EACH = ("", "/metadata", "/rendered", "/thumbnail")
+FRAMES = f"{INSTANCE_PATH}/frames/{{numbers}}"
+NEEDS = {
+    "nobody": {
+        *("GET /health", "GET /ready", "GET /metrics", "GET /version", "GET /docs", "GET /openapi.json"),
+        *("GET /login", "POST /login", "GET /login/start", "GET /login/callback", "POST /logout"),
+        *("GET /", "GET /static"),  # to a browser, / is the page of studies
+    },
+    "the gate of events": {"POST /"},
+    "read-only": {
+        *("GET /studies", "GET /studies/{study}", f"GET {PAGE_PATH}", "GET /overview", "GET /dead-letters"),
+        *(f"GET {PAGE_PATH}/instances/{{instance}}", "GET /upload", "GET /upload/outcome", "GET /search"),
+        *("GET /files", "GET /files/{study}", "GET /files/{study}/gif", "GET /dicomweb/"),
+        *(f"GET /files/{{study}}/{{file:path}}/{kind}" for kind in ("tag", "png", "jpg", "gif")),
+        *(f"GET /dicomweb/{level}" for level in ("studies", "series", "instances")),
+        *(f"GET /dicomweb/studies/{{study}}/{level}" for level in ("series", "instances")),
+        f"GET {SERIES_PATH}/instances",
+        *(f"GET /dicomweb/studies/{{study}}{what}" for what in OF_EACH),
+        *(f"GET {SERIES_PATH}{what}" for what in OF_EACH),
+        *(f"GET {INSTANCE_PATH}{what}" for what in OF_EACH),
+        *(f"GET {FRAMES}{what}" for what in ("", "/rendered", "/thumbnail")),
+        *(f"GET {INSTANCE_PATH}/{what}" for what in ("pixeldata", "bulkdata/{tag}")),
+        f"GET {INSTANCE_PATH}/bulkdata/{{tag}}/{{number}}",
+        "OPTIONS /dicomweb/",
+    },
+    "user": {"POST /upload", "POST /dicomweb/studies", "POST /dicomweb/studies/{study}"},
+    "admin": {"POST /dead-letters"},
+}
+"""Every route of the service by what it needs; a new one has to be entered here."""
+
+
+def routes_of(app):
+    """Yield method and path of every route, HEAD left out where GET is there."""
+    for route in app.routes:
+        for one in (
+            getattr(route, "original_router", app).routes if hasattr(route, "original_router") else [route]
+        ):
+            methods = getattr(one, "methods", None) or {"GET"}
+            yield from (f"{method} {one.path}" for method in methods - {"HEAD"})
+
+
+def test_every_route_needs_the_role_that_is_entered_for_it(tmp_path):
     with lake(tmp_path, api__users="token", api__users_key=KEY) as client:
-        known_open = {"/health", "/ready", "/metrics", "/version", "/", "/docs", "/openapi.json"}
-        closed = 0
-        for router, prefix in ((pages.router, ""), (files.router, ""), (stow_routes.router, "")):
-            for route in router.routes:
-                for method in route.methods - {"HEAD"}:
-                    path = prefix + re.sub(r"[{}]|:path", "", route.path)
-                    assert path not in known_open
-                    assert client.request(method, path).status_code == 401, (method, path)
-                    closed += 1
-        assert closed > 10
+        entered = {route: role for role, routes in NEEDS.items() for route in routes}
+        assert sorted(set(routes_of(client.app))) == sorted(entered)
+        senders = {"": {}, **{role: bearer(token(role)) for role in ROLES}}
+        for route, needed in entered.items():
+            method, path = re.sub(r"[{}]|:path", "", route).split()
+            path = {"/static": "/static/style.css"}.get(path, path)
+            for sent in [method, "HEAD"] if method == "GET" else [method]:
+                got = {
+                    role: client.request(sent, path, headers=senders[role]).status_code for role in senders
+                }
+                refused = refusals(needed)
+                assert got == got | refused, (sent, path)
+                let_in = {status for role, status in got.items() if role not in refused}
+                if needed in ROLES:
+                    assert not let_in & {401, 403}, (sent, path)
+                else:
+                    assert len(let_in) == 1, (sent, path)  # whoever asks
         assert client.get("/no/such/route").status_code == 401
+
+
+def refusals(needed):
+    """Return who is refused how by a route: no token 401, too low a role 403."""
+    return {"": 401} | dict.fromkeys(ROLES[: ROLES.index(needed)], 403) if needed in ROLES else {}
+
+
+def test_the_page_on_roles_names_each_route_that_changes_data():
+    table = (ROOT / "docs/browse.md").read_text()
+    (row,) = re.findall(r"^\| `user` \|.*$", table, re.M)
+    assert set(re.findall(r"`(POST /[^`]*)`", row)) == NEEDS["user"]
+    (row,) = re.findall(r"^\| `admin` \|.*$", table, re.M)
+    assert set(re.findall(r"`(POST /[^`]*)`", row)) == NEEDS["admin"]
+    (row,) = re.findall(r"^\| nobody \|.*$", table, re.M)
+    assert set(re.findall(r"`([A-Z]+ /[^`]*)`", row)) == NEEDS["nobody"]
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
+from functools import partial
 from io import SEEK_END
 from tempfile import SpooledTemporaryFile
 from typing import Any, BinaryIO, cast
@@ -185,10 +186,21 @@ async def instances(request: Request) -> AsyncIterator[BinaryIO | None]:
         raise BadEvent("the body has no closing boundary")
 
 
-@router.post("/studies", summary="Store instances", dependencies=[Depends(check_uploads)])
-@router.post(
-    "/studies/{study}", summary="Store instances of one study", dependencies=[Depends(check_uploads)]
-)
+STORED: dict[int | str, dict[str, Any]] = {
+    200: {"description": "All instances are stored"},
+    202: {"description": "Some are stored; each other one is named with its reason"},
+    400: {"description": "The body cannot be read, or holds no instance"},
+    406: {"description": "Neither application/dicom+json nor application/json is accepted"},
+    409: {"description": "None is stored; each is named with its reason"},
+    413: {"description": "The body is over browse.max_upload_bytes"},
+    415: {"description": "The body is no DICOM"},
+    507: {"description": "A disk is almost full"},
+}
+_post = partial(router.post, dependencies=[Depends(check_uploads)], response_class=Response, responses=STORED)
+
+
+@_post("/studies", summary="Store instances")
+@_post("/studies/{study}", summary="Store instances of one study")
 async def stow(request: Request, study: str | None = None) -> Response:
     """Store the instances of a multipart or single-part body; PS3.18 10.5."""
     media = choose(ANSWERS, request.headers.getlist("accept")).media_type
