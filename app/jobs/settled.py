@@ -9,7 +9,8 @@ instance makes another last row, and so another announcement.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
+from typing import cast
 
 from app.announce import announcements
 from app.model.values import Row
@@ -33,15 +34,21 @@ def announce_settled(services: Services) -> int:
         return 0
     now = services.now()
     (last,) = services.warehouse.query(*last_settled())
-    since = _time(last["arrived_at"]) - LATE if last["arrived_at"] else now - FIRST
+    since = cast(datetime, last["arrived_at"]) - LATE if last["arrived_at"] else now - FIRST
     asked = settled(announcements.STUDY_COLUMNS, since, now - timedelta(seconds=settle_s))
     studies = services.warehouse.query(*asked)
     for some in _chunks(studies):
-        services.announcers.announce([announcements.settled(row, _time(row["arrived_at"])) for row in some])
+        services.announcers.announce(
+            [announcements.settled(row, cast(datetime, row["arrived_at"])) for row in some]
+        )
         services.warehouse.append(
             "announced",
             [
-                {"id": announcements.settled_id(row), "at": now, "arrived_at": _time(row["arrived_at"])}
+                {
+                    "id": announcements.settled_id(row),
+                    "at": now,
+                    "arrived_at": cast(datetime, row["arrived_at"]),
+                }
                 for row in some
             ],
         )
@@ -50,9 +57,3 @@ def announce_settled(services: Services) -> int:
 
 def _chunks(rows: Sequence[Row]) -> Iterator[Sequence[Row]]:
     yield from (rows[start : start + AT_ONCE] for start in range(0, len(rows), AT_ONCE))
-
-
-def _time(value: object) -> datetime:
-    """Return a timestamp, which SQLite has as text."""
-    time = value if isinstance(value, datetime) else datetime.fromisoformat(str(value))
-    return time.astimezone(UTC)

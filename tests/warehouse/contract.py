@@ -23,11 +23,6 @@ from app.warehouse.queries import (
 NOON = datetime(2026, 3, 1, 12, 0, 0, 250000, tzinfo=UTC)
 
 
-def moment(value):
-    """Return a computed timestamp, which SQLite has as text: only a column of a table has a type there."""
-    return value if isinstance(value, datetime) else datetime.fromisoformat(value)
-
-
 def instance_row(row_id, object_uri="gs://b/ct.dcm", generation=1, **columns):
     """Return a row of `instances`; what is not given is left out."""
     return {
@@ -370,9 +365,9 @@ class WarehouseContract:
             ("1.6", "i"),
             ("1.3", "e"),
         ]
-        assert moment(found[0]["arrived_at"]) == NOON + timedelta(minutes=1)
-        (last,) = warehouse.query(last_settled())
-        assert moment(last["arrived_at"]) == NOON + timedelta(minutes=4)
+        assert found[0]["arrived_at"] == NOON + timedelta(minutes=1)
+        (last,) = warehouse.query(*last_settled())
+        assert last["arrived_at"] == NOON + timedelta(minutes=4)
 
     def test_a_stream_gives_the_rows_of_a_query_one_by_one(self, warehouse: Warehouse):
         warehouse.append("dead_letter", [letter_row(f"m{i}", "{}") for i in range(5)])
