@@ -34,20 +34,18 @@ def announce_settled(services: Services) -> int:
         return 0
     now = services.now()
     (last,) = services.warehouse.query(*last_settled())
-    since = cast(datetime, last["arrived_at"]) - LATE if last["arrived_at"] else now - FIRST
+    since = _arrived(last) - LATE if last["arrived_at"] else now - FIRST
     asked = settled(announcements.STUDY_COLUMNS, since, now - timedelta(seconds=settle_s))
     studies = services.warehouse.query(*asked)
     for some in _chunks(studies):
-        services.announcers.announce(
-            [announcements.settled(row, cast(datetime, row["arrived_at"])) for row in some]
-        )
+        services.announcers.announce([announcements.settled(row, _arrived(row)) for row in some])
         services.warehouse.append(
             "announced",
             [
                 {
                     "id": announcements.settled_id(row),
                     "at": now,
-                    "arrived_at": cast(datetime, row["arrived_at"]),
+                    "arrived_at": _arrived(row),
                 }
                 for row in some
             ],
@@ -57,3 +55,7 @@ def announce_settled(services: Services) -> int:
 
 def _chunks(rows: Sequence[Row]) -> Iterator[Sequence[Row]]:
     yield from (rows[start : start + AT_ONCE] for start in range(0, len(rows), AT_ONCE))
+
+
+def _arrived(row: Row) -> datetime:
+    return cast(datetime, row["arrived_at"])
