@@ -392,24 +392,26 @@ def _decoder_failed(result: object) -> bool:
     return isinstance(result, Instance) and result.decoder_failed
 
 
-def announce_letter(letter: Message, warehouse: Warehouse, announcers: Announcers) -> None:
+def announce_letter(letter: Message, warehouse: Warehouse, announcers: Announcers, is_verbatim: bool) -> None:
     """Announce a letter that the bus itself has given up, with the reason of its last failed attempt.
 
-    A letter that already has a reason comes from the pipeline, which has announced it.
+    A letter that already has a reason comes from the pipeline, which has announced it. In a lake that
+    de-identifies it is not verbatim, and its failures are found by the id of the message alone.
     """
     attributes = letter.attributes
     if not announcers or "dicomlakeCode" in attributes:
         return
     generation = attributes.get("objectGeneration", "")
+    uri = object_uri(attributes) if is_verbatim else ""
     asked = last_failure(
         letter.message_id,
-        object_uri(attributes),
+        uri,
         int(generation) if generation.isascii() and generation.isdecimal() and len(generation) < 19 else None,
         attributes.get("eventType", ""),
     )
     found = warehouse.query(*asked)
     code, text = (str(found[0]["code"]), str(found[0]["message"])) if found else ("", "")
-    announcers.announce([dead_lettered(letter, Reason(code, text, object_uri(attributes)))])
+    announcers.announce([dead_lettered(letter, Reason(code, text, uri), is_verbatim)])
 
 
 def _announce_options(settings: Settings) -> Options:
@@ -444,6 +446,6 @@ def _open_bus(settings: Settings, warehouse: Warehouse, letters: Announcers, wor
         letter = Message(data, json.loads(str(row["attributes"])), str(row["message_id"]))
         if not warehouse.query(*stored_letter(letter.message_id)):
             warehouse.append("dead_letter", [row])
-        announce_letter(letter, warehouse, letters)
+        announce_letter(letter, warehouse, letters, settings.deidentify.profile == OFF)
 
     return open_bus(settings.bus.url, policy, sink, settings.bus.dead_letter_topic)

@@ -70,22 +70,23 @@ def settled_id(row: Row) -> str:
     return f"{row['study_instance_uid']}/{row['row_id']}"
 
 
-def dead_lettered(message: Message, reason: Reason | None = None) -> Announcement:
+def dead_lettered(message: Message, reason: Reason | None = None, is_verbatim: bool = True) -> Announcement:
     """Return the announcement of a message that was given up.
 
     Parameters
     ----------
     message : the message, or its copy on the dead-letter topic
     reason : why it was given up; None reads it from the attributes that the copy gained
+    is_verbatim : false leaves out attributes and data, which name the object
     """
     given = message.attributes
     if reason is None:
         reason = Reason(
             given.get("dicomlakeCode", ""), given.get("dicomlakeReason", ""), given.get("objectUri", "")
         )
-    uri = reason.object_uri or object_uri(given)
+    uri = reason.object_uri or (object_uri(given) if is_verbatim else "")
     message_id = given.get("dicomlakeMessageId") or message.message_id
-    data = message.data if len(message.data) <= MAX_DATA_BYTES else None
+    data = message.data if is_verbatim and len(message.data) <= MAX_DATA_BYTES else None
     value = {
         "message_id": message_id,
         "delivery_attempt": _attempt(message),
@@ -94,7 +95,7 @@ def dead_lettered(message: Message, reason: Reason | None = None) -> Announcemen
         "event_type": given.get("eventType"),
         "code": reason.code or None,
         "reason": reason.text or None,
-        "attributes": own_attributes(given),
+        "attributes": own_attributes(given) if is_verbatim else {},
         "data": None if data is None else base64.b64encode(data).decode(),
         "correlation_id": given.get("correlationId") or message.correlation_id or message_id,
     }

@@ -38,7 +38,8 @@ def dead_letter(request: Request, body: Annotated[bytes, Depends(admitted_body)]
     services: Services = request.app.state.services
     with internal():
         letter = events.message_from_request(request.headers, body)
-        announce_letter(letter, services.warehouse, services.letter_announcers)
+        is_verbatim = services.cleaning is None
+        announce_letter(letter, services.warehouse, services.letter_announcers, is_verbatim)
 
 
 @router.post("/settled", summary="Announce the studies that have settled", responses=ANSWERS)

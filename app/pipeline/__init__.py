@@ -306,7 +306,9 @@ def give_up(error: DicomlakeError, attempt: Attempt, services: Services, how: Gi
         raise error
     services.bus.dead_letter(message, reason)
     if services.letter_announcers:
-        services.letter_announcers.announce([announcements.dead_lettered(message, reason)])
+        is_verbatim = services.cleaning is None  # else names of objects would leave the lake
+        letter = announcements.dead_lettered(message, reason, is_verbatim)
+        services.letter_announcers.announce([letter])
     return given_up
 
 

@@ -8,8 +8,9 @@ import pytest
 
 from app import pipeline
 from app.announce import Announcers, announcements
+from app.model.cleaning import Cleaning
 from app.model.errors import AnnounceUnavailable, BadArchive, WarehouseUnavailable
-from app.model.values import EventType, Message, Reason, Status
+from app.model.values import EventType, GiveUp, Message, Reason, Status
 from app.sources.notifications import described_again, notification
 from tests import data
 from tests.announce.contract import Received, check_message
@@ -260,3 +261,24 @@ def test_a_huge_body_is_left_out_of_the_announcement():
     message = Message(b"x" * 2_000_000, {}, "7")
     value = json.loads(announcements.dead_lettered(message, Reason("bad_event", "no")).data)
     assert (value["data"], value["message_id"]) == (None, "7")
+
+
+def test_a_lake_that_de_identifies_announces_no_name(services, target):
+    clean = replace(
+        services,
+        announcers=Announcers([("kafka://b/t", target)]),
+        letter_announcers=Announcers([("kafka://b/l", target)]),
+        cleaning=Cleaning("basic", b"k" * 32),
+    )
+    report = data.ct(PatientName="DOE^JANE", BurnedInAnnotation="YES")
+    for name, content in (("DOE/JANE.dcm", data.ct(PatientName="DOE^JANE")), ("DOE/JANE-2.dcm", report)):
+        ref = put(clean, name, content)
+        told = notification(EventType.FINALIZE, ref, clean.source.uri(ref.name), NOON)
+        pipeline.handle(told, clean, GiveUp.NOW)
+    pipeline.handle(Message(b"JANE", {"bucketId": "landing", "objectId": "JANE"}, "m1"), clean, GiveUp.NOW)
+    assert kinds(target) == ["stored", "dead_lettered", "dead_lettered"]
+    for message in target.received:
+        whole = repr((message.attributes, message.key)).encode() + message.data
+        assert b"JANE" not in whole
+        assert b"DOE" not in whole
+        assert base64.b64encode(b"JANE") not in whole
