@@ -38,6 +38,8 @@ PATIENCE_S = 30.0
 """Seconds an event waits for memory (`workers.inflight_bytes`) before it gets 429."""
 
 
+GIVEN_UP_BY_US = "dicomlakeCode"
+"""Attribute of a dead letter that the pipeline gave up, and has announced."""
 CACHE = "cache/"
 """What the names of answers that are kept for browsers begin with, in the storage of artifacts."""
 STATE = "state/"
@@ -392,6 +394,33 @@ def _decoder_failed(result: object) -> bool:
     return isinstance(result, Instance) and result.decoder_failed
 
 
+class LetterSink:
+    """Stores dead letters of the embedded bus as rows, and announces those that the bus itself gave up.
+
+    The bus repeats a call until it succeeds. A letter whose row is stored but not announced is remembered:
+    somebody may requeue it meanwhile, which removes the row, and the next call must not bring it back.
+    """
+
+    def __init__(self, warehouse: Warehouse, announcers: Announcers, is_verbatim: bool = True) -> None:
+        self._warehouse, self._announcers, self._is_verbatim = warehouse, announcers, is_verbatim
+        self._unannounced: set[str] = set()
+
+    def __call__(self, row: Row) -> None:
+        """Store a letter once, then announce it."""
+        data, attributes = row["data"], json.loads(str(row["attributes"]))
+        assert isinstance(data, bytes)
+        letter = Message(data, attributes, str(row["message_id"]))
+        if not self._announcers or GIVEN_UP_BY_US in attributes:
+            self._warehouse.append("dead_letter", [row])
+            return
+        known = letter.message_id in self._unannounced
+        if not known and not self._warehouse.query(*stored_letter(letter.message_id)):
+            self._warehouse.append("dead_letter", [row])
+        self._unannounced.add(letter.message_id)
+        announce_letter(letter, self._warehouse, self._announcers, self._is_verbatim)
+        self._unannounced.discard(letter.message_id)
+
+
 def announce_letter(letter: Message, warehouse: Warehouse, announcers: Announcers, is_verbatim: bool) -> None:
     """Announce a letter that the bus itself has given up, with the reason of its last failed attempt.
 
@@ -399,7 +428,7 @@ def announce_letter(letter: Message, warehouse: Warehouse, announcers: Announcer
     de-identifies it is not verbatim, and its failures are found by the id of the message alone.
     """
     attributes = letter.attributes
-    if not announcers or "dicomlakeCode" in attributes:
+    if not announcers or GIVEN_UP_BY_US in attributes:
         return
     generation = attributes.get("objectGeneration", "")
     uri = object_uri(attributes) if is_verbatim else ""
@@ -436,16 +465,5 @@ def _open_bus(settings: Settings, warehouse: Warehouse, letters: Announcers, wor
         min_free_bytes=delivery.min_free_bytes,
     )
 
-    def sink(row: Row) -> None:
-        """Store a letter once, then announce it; the bus repeats this until both have succeeded."""
-        if not letters:
-            warehouse.append("dead_letter", [row])
-            return
-        data = row["data"]
-        assert isinstance(data, bytes)
-        letter = Message(data, json.loads(str(row["attributes"])), str(row["message_id"]))
-        if not warehouse.query(*stored_letter(letter.message_id)):
-            warehouse.append("dead_letter", [row])
-        announce_letter(letter, warehouse, letters, settings.deidentify.profile == OFF)
-
+    sink = LetterSink(warehouse, letters, settings.deidentify.profile == OFF)
     return open_bus(settings.bus.url, policy, sink, settings.bus.dead_letter_topic)

@@ -24,6 +24,7 @@ GUARANTEES: dict[str, str | int | bool] = {"acks": "all", "enable.idempotence": 
 DEFAULTS: dict[str, str | int | bool] = {
     "client.id": "dicomlake",
     "message.timeout.ms": 10_000,
+    "reconnect.backoff.max.ms": 1000,  # a broker that is back must be noticed within a delivery
     "socket.keepalive.enable": True,
     "allow.auto.create.topics": True,
 }

@@ -13,7 +13,7 @@ from app.jobs import dead_letters
 from app.jobs.ingest import ingest
 from app.model.errors import AnnounceUnavailable
 from app.model.values import EventType, Message
-from app.services import announce_letter
+from app.services import LetterSink, announce_letter
 from app.sources.notifications import notification
 from tests import data
 from tests.pipeline.test_announcing import Target, kinds
@@ -192,3 +192,33 @@ def test_the_reason_of_a_letter_that_names_no_event_is_found_by_its_message(lake
     announce_letter(Message(b"", {}, "9"), lake.warehouse, lake.letter_announcers)
     (message,) = target.received
     assert (message.value["code"], message.key) == ("bad_event", "9")
+
+
+def letter_row(message_id="m", **attributes):
+    given = dead_letters.json.dumps(GIVEN_UP | attributes)
+    return {"message_id": message_id, "publish_time": NOON, "data": b"{}", "attributes": given}
+
+
+def test_a_letter_that_is_requeued_before_it_could_be_announced_does_not_come_back(lake, target):
+    sink = LetterSink(lake.warehouse, lake.letter_announcers)
+    target.down = True
+    for _ in range(2):
+        with pytest.raises(AnnounceUnavailable):
+            sink(letter_row())
+    assert len(rows(lake, "dead_letter")) == 1
+    lake.warehouse.delete("dead_letter", "message_id", ["m"])  # as `requeue` does
+    target.down = False
+    sink(letter_row())
+    assert (kinds(target), rows(lake, "dead_letter")) == (["dead_lettered"], [])
+
+
+def test_a_letter_that_a_killed_process_has_stored_is_announced_and_not_doubled(lake, target):
+    lake.warehouse.append("dead_letter", [letter_row()])
+    LetterSink(lake.warehouse, lake.letter_announcers)(letter_row())
+    assert (kinds(target), len(rows(lake, "dead_letter"))) == (["dead_lettered"], 1)
+
+
+def test_a_letter_of_the_pipeline_is_stored_while_the_target_is_down(lake, target):
+    target.down = True
+    LetterSink(lake.warehouse, lake.letter_announcers)(letter_row(dicomlakeCode="not_dicom"))
+    assert len(rows(lake, "dead_letter")) == 1
