@@ -421,7 +421,9 @@ class LetterSink:
         self._unannounced.discard(letter.message_id)
 
 
-def announce_letter(letter: Message, warehouse: Warehouse, announcers: Announcers, is_verbatim: bool) -> None:
+def announce_letter(
+    letter: Message, warehouse: Warehouse, announcers: Announcers, is_verbatim: bool = True
+) -> None:
     """Announce a letter that the bus itself has given up, with the reason of its last failed attempt.
 
     A letter that already has a reason comes from the pipeline, which has announced it. In a lake that
