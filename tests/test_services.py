@@ -52,8 +52,8 @@ def settings(tmp_path, source, artifacts, **more):
     return lake_settings(tmp_path, source__url=source, artifacts__url=artifacts, **more)
 
 
-BOTH = ("images/", "metadata/", "cache/", "state/")
-BELOW = ("out/images/", "out/metadata/", "out/cache/", "out/state/")
+BOTH = ("images/", "metadata/", "dicom/", "cache/", "state/")
+BELOW = ("out/images/", "out/metadata/", "out/dicom/", "out/cache/", "out/state/")
 
 
 @pytest.mark.parametrize(
