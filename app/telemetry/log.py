@@ -56,11 +56,8 @@ ALLOWED = frozenset(
 """Keys of `extra` that are logged: ids, codes, sizes, times and places; nothing from a data set."""
 
 OURS = ("dicomlake", "app")
-MUTED = (
-    "pydicom",
-    "pynetdicom",
-    "py.warnings",
-)  # they quote values in the text itself, not only as arguments
+MUTED = ("pydicom", "pynetdicom", "py.warnings", "python_multipart")
+"""They quote values, or bytes of bodies, in the text itself, not only as arguments."""
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 MAX_TEXT = 2048
 PERIOD_S = 1.0

@@ -270,6 +270,9 @@ def test_pydicom_and_warnings_are_silent(lines, capfd):
     assert capfd.readouterr().err == ""
     logging.getLogger("pydicom").critical("value DOE^JANE")
     logging.getLogger("pydicom.charset").error("value DOE^JANE")
+    logging.getLogger("python_multipart.multipart").warning(
+        "Expected boundary character 45, got 68 at index 2"
+    )
     assert read() == []
 
 
