@@ -1,4 +1,4 @@
-# The service for Google Cloud. Build: `docker build -t dicomlake .`; what is in it and why: docs/deploy.md.
+# The service with all its backends. Build: `docker build -t dicomlake .`; what is in it and why: docs/deploy.md.
 #
 # Pin the base by digest, so that a rebuild is the same image:
 #   docker buildx imagetools inspect docker.io/library/python:3.12-slim-bookworm

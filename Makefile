@@ -24,7 +24,7 @@ endef
 
 .DEFAULT_GOAL := help
 .PHONY: help demo run test speed bench deid-bench upgrade-test chaos soak fuzz emulators viewers tools cloud-run gcs-run \
-    image-test tf-check lint lock schemas clean
+    onprem-run image-test tf-check lint lock schemas clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -72,6 +72,9 @@ cloud-run: $(VENV)/.test emulators ## 1,000 objects through the emulators: rows,
 
 gcs-run: $(VENV)/.test emulators ## 500 objects through fake-gcs-server and Pub/Sub: rows, tombstones, dead letters
 	$(BIN)/python -m tests.system.e2e.announced --objects 500
+
+onprem-run: $(VENV)/.test ## Orthanc, PostgreSQL, Kafka and the service here: all counts equal; with KILLS=25 under kills
+	$(BIN)/python -m tests.system.onprem$(if $(KILLS), --kills $(KILLS))
 
 tf-check: ## check the Terraform of tf/, with the providers of the registry and no account
 	terraform -chdir=tf fmt -check -recursive

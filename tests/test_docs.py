@@ -30,7 +30,7 @@ from tests.conftest import lake_settings
 from tests.parts import ROOT
 
 DOCS = sorted((ROOT / "docs").glob("*.md"))
-PAGES = [ROOT / "README.md", ROOT / "tf/README.md", *DOCS]
+PAGES = [ROOT / "README.md", ROOT / "tf/README.md", *DOCS, *sorted((ROOT / "docs/adr").glob("*.md"))]
 TEXT = "\n".join(page.read_text() for page in DOCS)
 TF = "\n".join(file.read_text() for file in sorted((ROOT / "tf").glob("*.tf")))
 RUNBOOK = (ROOT / "docs/runbook.md").read_text()

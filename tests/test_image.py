@@ -1,6 +1,7 @@
 """What the files around the container image promise; test_image_run builds it, serves and stops it."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -19,7 +20,7 @@ from app.model.errors import ConfigError
 from tests.parts import ROOT, need
 
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
-COMPOSE = (ROOT / "docker-compose.yml").read_text()
+COMPOSE = {name: (ROOT / f"docker-compose.{name}.yml").read_text() for name in ("gcs", "onprem")}
 WORKFLOWS = sorted((ROOT / ".github/workflows").glob("*.yml"))
 
 
@@ -79,7 +80,9 @@ def test_packages_come_by_hash_and_only_as_wheels():
 
 def test_the_locks_hold_what_the_project_asks_for():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    asked = project["dependencies"] + project["optional-dependencies"]["gcp"]
+    extras = project["optional-dependencies"]
+    doors = {extra for extra in extras if extra not in ("test", "pixels", "load")}
+    asked = project["dependencies"] + [one for extra in doors for one in extras[extra]]
     names = {re.match(r"[a-z0-9-]+", one).group() for one in asked}
     assert names - requirements("requirements.gcp.lock").keys() == set()
     assert requirements("requirements.build.lock").keys() == {"flit-core"}
@@ -114,7 +117,7 @@ def test_the_builder_gets_what_is_copied_and_nothing_else():
     assert "*" in lines
 
 
-@pytest.mark.parametrize("text", [DOCKERFILE, COMPOSE], ids=["Dockerfile", "docker-compose.yml"])
+@pytest.mark.parametrize("text", [DOCKERFILE, *COMPOSE.values()], ids=["Dockerfile", *COMPOSE])
 def test_every_setting_named_exists(text):
     known = {f"{section}__{key}".upper() for section, keys in defaults().items() for key in keys}
     named = set(re.findall(r"DICOMLAKE__([A-Z_]+)", text))
@@ -122,15 +125,72 @@ def test_every_setting_named_exists(text):
     assert named - known == set()
 
 
-def test_the_service_of_the_compose_file_starts_and_the_image_alone_lets_nobody_in():
+def composed(name: str, **given: str) -> dict[str, dict]:
+    """Return the services of a compose file with the variables of .env.example and those `given` put in."""
     need("PyYAML", find_spec("yaml") is not None, "make .venv/.test")
     import yaml
 
+    lines = (ROOT / ".env.example").read_text().splitlines()
+    variables = dict(line.split("=", 1) for line in lines if re.match(r"[A-Z_]+=", line)) | given
+
+    def put_in(found: re.Match) -> str:
+        value = variables.get(found[1], "")
+        assert value or found[2] == ":-", found[0]
+        return value or found[3]
+
+    def filled(value: object) -> object:
+        if isinstance(value, dict):
+            return {key: filled(one) for key, one in value.items()}
+        if isinstance(value, list):
+            return [filled(one) for one in value]
+        return re.sub(r"\$\{(\w+)(:[-?])([^}]*)\}", put_in, value) if isinstance(value, str) else value
+
+    return filled(yaml.safe_load(COMPOSE[name])["services"])
+
+
+PASSWORDS = {"POSTGRES_PASSWORD": "a" * 32, "ORTHANC_PASSWORD": "b" * 32}
+
+
+@pytest.mark.parametrize("given", [PASSWORDS, PASSWORDS | {"API_USERS": "token", "API_USERS_KEY": "k" * 40}])
+@pytest.mark.parametrize("name", COMPOSE)
+def test_the_services_of_the_compose_files_start_and_the_image_alone_lets_nobody_in(name, given):
     (host,) = re.findall(r"(DICOMLAKE__API__HOST)=(\S+)", DOCKERFILE)
     with pytest.raises(ConfigError, match=r"api\.auth none"):
         open_gate(load(dict([host])).settings.api)
-    service = yaml.safe_load(COMPOSE)["services"]["dicomlake"]
-    assert open_gate(load(dict([host]) | service["environment"]).settings.api) is None
+    (service,) = [one for one in composed(name, **given).values() if "build" in one]
+    environment = dict([host]) | service["environment"]
+    assert open_gate(load(environment).settings.api) is None
+    clean = {key: value for key, value in os.environ.items() if not key.startswith("DICOMLAKE_")}
+    command = [sys.executable, "-m", "app", "config", "check"]
+    ran = subprocess.run(
+        command, cwd=ROOT, env=clean | environment, capture_output=True, text=True, check=False
+    )
+    assert ran.returncode == 0, ran.stderr
+
+
+def test_a_site_without_passwords_does_not_start():
+    with pytest.raises(AssertionError, match="POSTGRES_PASSWORD"):
+        composed("onprem")
+    variables = set(re.findall(r"\$\{(\w+)", COMPOSE["onprem"]))
+    assert variables == set(re.findall(r"^([A-Z_]+)=", (ROOT / ".env.example").read_text(), re.M))
+
+
+@pytest.mark.parametrize("name", COMPOSE)
+def test_compose_files_pin_images_and_publish_on_this_machine_only(name):
+    services = composed(name, **PASSWORDS)
+    assert {other for one in services.values() for other in one.get("depends_on", {})} <= services.keys()
+    images = {key: one["image"] for key, one in services.items() if "build" not in one}
+    assert all(re.search(r":[\w.-]*\d[\w.-]*$|:emulators$", image) for image in images.values()), images
+    published = [port for one in services.values() for port in one.get("ports", [])]
+    assert published
+    assert all(port.startswith("127.0.0.1:") for port in published)
+    waited = [
+        other
+        for one in services.values()
+        for other, how in (one["depends_on"].items() if isinstance(one.get("depends_on"), dict) else ())
+        if how["condition"] == "service_healthy"
+    ]
+    assert [other for other in waited if "healthcheck" not in services[other]] == []
 
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
@@ -146,8 +206,8 @@ def test_every_yaml_file_can_be_read():
     need("PyYAML", find_spec("yaml") is not None, "make .venv/.test")
     import yaml
 
-    named = ["docker-compose.yml", ".cloudbuild/cloudbuild.yaml", ".github/dependabot.yml"]
+    named = ["docker-compose.yml", *(f"docker-compose.{name}.yml" for name in COMPOSE)]
+    named += [".cloudbuild/cloudbuild.yaml", ".github/dependabot.yml"]
     read = {path: yaml.safe_load(path.read_text()) for path in [*(ROOT / name for name in named), *WORKFLOWS]}
     assert all(isinstance(value, dict) for value in read.values())
-    services = read[ROOT / "docker-compose.yml"]["services"]
-    assert {other for one in services.values() for other in one.get("depends_on", {})} <= services.keys()
+    assert [name for name in read[ROOT / "docker-compose.yml"]["include"] if not (ROOT / name).exists()] == []

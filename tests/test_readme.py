@@ -13,7 +13,7 @@ from PIL import Image
 from tests.checkout import copy_checkout
 from tests.parts import ROOT
 from tests.system.e2e.service import free_port, until
-from tools import contact_sheet, generate, profile_tables
+from tools import contact_sheet, generate, profile_tables, reference
 
 README = (ROOT / "README.md").read_text()
 DEPLOY = (ROOT / "docs/deploy.md").read_text()
@@ -121,6 +121,11 @@ def test_every_command_runs(checkout):
 def same_everywhere(output: str) -> str:
     """Return what the demo prints without the folder of the checkout and the times of files."""
     return re.sub(r"file://[^ ]*?/lake/", "file:///lake/", re.sub(r"\.\d{19}\.", ".1.", output))
+
+
+def test_the_pages_of_routes_and_commands_are_those_of_the_code():
+    assert (ROOT / reference.API).read_text() == reference.api_page(), "run `make schemas`"
+    assert (ROOT / reference.COMMANDS).read_text() == reference.commands_page(), "run `make schemas`"
 
 
 def test_the_table_of_settings_is_that_of_the_code():

@@ -11,7 +11,7 @@ from typing import Any
 from app import config
 from app.config.sources import defaults
 from app.jobs import advice
-from tools import profile_tables
+from tools import profile_tables, reference
 from tools.table_files import files as tables
 
 ROOT = Path(__file__).parents[1]
@@ -80,6 +80,8 @@ def main() -> None:
         "docs/runbook.md": runbook((ROOT / "docs/runbook.md").read_text()),
         "docs/deidentification.md": deidentification_page((ROOT / "docs/deidentification.md").read_text()),
         profile_tables.ATTRIBUTES: profile_tables.attributes_page(),
+        reference.API: reference.api_page(),
+        reference.COMMANDS: reference.commands_page(),
     }
     for name, text in {"app/config/schema.json": schema_text(), **pages, **tables()}.items():
         (ROOT / name).parent.mkdir(parents=True, exist_ok=True)

@@ -7,7 +7,7 @@ from importlib.util import find_spec
 import pytest
 
 if find_spec("confluent_kafka") is None and os.environ.get("DICOMLAKE_TEST_REQUIRE") != "all":
-    pytest.skip("the library of Kafka is not on this machine: it is in requirements.test.lock", True)
+    pytest.skip("the library of Kafka is not on this machine: make .venv/.test", True)
 
 import confluent_kafka
 
