@@ -163,6 +163,23 @@ def open_services(settings: Settings) -> Services:
 
 
 @contextmanager
+def open_workers(settings: Settings) -> Iterator[Workers]:
+    """Open only worker processes, for what reads files and keeps nothing."""
+    limits = settings.workers
+    workers = Workers(
+        limits.count,
+        limits.memory_bytes,
+        limits.timeout_s,
+        retire_if=_decoder_failed,
+        environment=loader_variables(),
+    )
+    try:
+        yield workers
+    finally:
+        workers.close()
+
+
+@contextmanager
 def open_dimse(settings: Settings) -> Iterator[Receiver]:
     """Open only what receiving needs: the landing storage; raises ConfigError if it cannot be used."""
     if not settings.dimse.port:
