@@ -163,6 +163,20 @@ def open_services(settings: Settings) -> Services:
 
 
 @contextmanager
+def open_lane(services: Services) -> Iterator[Bus]:
+    """Open the bus that jobs publish to: one of their own if `backfill.topic` is set, else that of events."""
+    topic = services.settings.backfill.topic
+    if not topic:
+        yield services.bus
+        return
+    bus = open_bus(f"pubsub:{topic}", DeliveryPolicy(), lambda _: None)
+    try:
+        yield bus
+    finally:
+        bus.close()
+
+
+@contextmanager
 def open_workers(settings: Settings) -> Iterator[Workers]:
     """Open only worker processes, for what reads files and keeps nothing."""
     limits = settings.workers
@@ -281,6 +295,9 @@ def faults(settings: Settings, serving: bool = False) -> Iterator[str]:
     yield from no_storage or broken([("artifacts.url", partial(check_apart, settings))])
     yield from broken([("warehouse.url", partial(check_warehouse, settings.warehouse.url))])
     yield from no_bus
+    if settings.backfill.topic:
+        rule = partial(check_bus, f"pubsub:{settings.backfill.topic}")
+        yield from (text.replace("bus.url", "backfill.topic") for text in broken([("backfill.topic", rule)]))
     options = _announce_options(settings)
     yield from broken(
         (setting, partial(check_announcers, setting, [url], options))

@@ -5,7 +5,9 @@ locals {
 
   # Columns are in schemas/, made by `make schemas`; layout as in app/warehouse/tables.py.
   tables = {
+    announced   = { partition_by = "arrived_at", partition_unit = "MONTH", cluster_by = null }
     dead_letter = { partition_by = null, partition_unit = null, cluster_by = null }
+    jobs        = { partition_by = "recorded_at", partition_unit = "MONTH", cluster_by = null }
     failures    = { partition_by = "failed_at", partition_unit = "DAY", cluster_by = null }
     instances = {
       partition_by   = "ingested_at"
@@ -34,6 +36,7 @@ locals {
   ]
 
   appends = {
+    announced   = local.members.ingest
     instances   = local.members.ingest
     failures    = local.members.ingest
     dead_letter = local.agents.pubsub

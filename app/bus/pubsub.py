@@ -29,6 +29,7 @@ if find_spec("google.pubsub_v1") is None:  # a missing package is reported on op
     raise ModuleNotFoundError("No module named 'google.pubsub_v1'", name="google.pubsub_v1")
 
 MAX_REQUEST_BYTES = 10_000_000
+MAX_REQUEST_MESSAGES = 1000
 MAX_ATTRIBUTES = 100
 MAX_NAME_BYTES, MAX_VALUE_BYTES = 256, 1024
 # No attempt starts after RETRY_S, and none lasts longer than ATTEMPT_S, so a publish ends within 40 s.
@@ -83,9 +84,10 @@ class PubSubBus:
         return self._publish(self._topic, message)
 
     def publish_all(self, messages: Sequence[Message]) -> None:
-        """Publish one after the other; raises as `publish`."""
-        for message in messages:
-            self.publish(message)
+        """Publish in requests of up to 1,000 messages; raises as `publish`."""
+        for request in _requests(self._topic, messages):
+            with pubsub_errors(self._topic):
+                self._connected().publish(request, retry=_retry(), timeout=ATTEMPT_S)
 
     def dead_letter(self, message: Message, reason: Reason) -> None:
         """Publish a message as a dead letter with its reason; return when that is durable.
@@ -193,6 +195,23 @@ def _retry() -> Retry:
         api.Unknown,
     )
     return Retry(passing, initial=0.1, maximum=5.0, multiplier=2.0, timeout=RETRY_S)
+
+
+def _requests(topic: str, messages: Sequence[Message]) -> Iterator[PublishRequest]:
+    """Yield the publish requests of some messages; raises as `_request`, before it yields any."""
+    from google.pubsub_v1 import PublishRequest
+
+    gathered: list[PublishRequest] = []
+    room = count = 0
+    for message in messages:
+        one = _request(topic, message)
+        size = PublishRequest.pb(one).ByteSize()
+        if size > room or count == MAX_REQUEST_MESSAGES:
+            gathered.append(PublishRequest(topic=topic))
+            room, count = MAX_REQUEST_BYTES, 0
+        gathered[-1].messages.extend(one.messages)
+        room, count = room - size, count + 1
+    yield from gathered
 
 
 def _request(topic: str, message: Message) -> PublishRequest:

@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from app import __version__, config
+from app.cli import fleet
 from app.cli.context import (
     LONG,
     Bar,
@@ -484,6 +485,10 @@ def config_check(ctx: click.Context) -> None:
 
     config.load(arguments=ctx.obj, rules=server.faults)
     click.echo("the configuration is valid", err=True)
+
+
+for command in fleet.COMMANDS:
+    cli.add_command(command)
 
 
 def main() -> None:

@@ -42,6 +42,18 @@ class Landed:
     written: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """One live object of a listing. written_s: when this version was written, in seconds since 1970."""
+
+    ref: ObjectRef
+    size: int
+    written_s: float
+    metageneration: int | None = None
+    crc32c: str | None = None
+    storage_class: str | None = None
+
+
 class Storage(Protocol):
     """Reads and writes whole objects, and reads large ones in ranges. Safe to call from several threads."""
 
@@ -112,6 +124,14 @@ class Storage(Protocol):
 
     def list(self, prefix: str = "") -> Iterator[ObjectRef]:
         """Yield the live objects whose names start with `prefix`, ordered by name."""
+        ...
+
+    def listing(self, prefix: str = "", after: str = "", bucket: str = "") -> Iterator[Listed]:
+        """Yield the live objects as `list`, with what the store tells of each; in the order of UTF-8 bytes.
+
+        after: names up to this one are left out, as of a listing that goes on. bucket: another one that may
+        be read; then `prefix` and `after` are relative to it.
+        """
         ...
 
     def land(self, name: str, stream: BinaryIO, replace: bool = False) -> Landed | None:

@@ -97,7 +97,7 @@ run "buckets_are_closed" {
 
 run "tables_are_as_the_code_says" {
   assert {
-    condition     = keys(google_bigquery_table.table) == ["dead_letter", "failures", "instances"]
+    condition     = keys(google_bigquery_table.table) == ["announced", "dead_letter", "failures", "instances", "jobs"]
     error_message = "Three tables."
   }
 
@@ -251,11 +251,12 @@ run "each_account_may_do_its_job_and_no_more" {
 
   assert {
     condition = { for one in google_bigquery_table_iam_member.appends : one.table_id => "${one.role} ${one.member}" } == {
+      announced   = "roles/bigquery.dataEditor serviceAccount:${google_service_account.job["ingest"].email}"
       instances   = "roles/bigquery.dataEditor serviceAccount:${google_service_account.job["ingest"].email}"
       failures    = "roles/bigquery.dataEditor serviceAccount:${google_service_account.job["ingest"].email}"
       dead_letter = "roles/bigquery.dataEditor serviceAccount:service-123456789012@gcp-sa-pubsub.iam.gserviceaccount.com"
     }
-    error_message = "The ingest account appends to two tables, Pub/Sub to the one of dead letters."
+    error_message = "The ingest account appends to three tables, Pub/Sub to the one of dead letters."
   }
 
   assert {

@@ -28,7 +28,7 @@ from app.model.options import BIG_BYTES
 from app.model.values import Content, ObjectRef
 from app.plumbing.makeable import check_makeable
 from app.plumbing.private import make_folder
-from app.storage import WATCH, Landed, Publish, WatchOptions
+from app.storage import WATCH, Landed, Listed, Publish, WatchOptions
 from app.storage.checksum import checksum
 from app.storage.local.file_version import VersionStream, open_version, version
 from app.storage.local.files import (
@@ -198,6 +198,15 @@ class LocalStorage:
         for name, found in walk(self.root, prefix):
             if is_object_name(name):
                 yield ObjectRef(self.bucket, name, self._generation(name, found))
+
+    def listing(self, prefix: str = "", after: str = "", bucket: str = "") -> Iterator[Listed]:
+        """Yield the files as `list`; one counts as written when its state last changed."""
+        if bucket not in ("", self.bucket):
+            raise BadEvent("the listing is of another bucket")
+        for name, found in walk(self.root, prefix):
+            if name > after and is_object_name(name):
+                ref = ObjectRef(self.bucket, name, self._generation(name, found))
+                yield Listed(ref, found.size, found.ctime_ns / 1e9)
 
     def land(self, name: str, stream: BinaryIO, replace: bool = False) -> Landed | None:
         """Store an upload, whole or not at all; the same bytes under the same name are not written again.
