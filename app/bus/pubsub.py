@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.util import find_spec
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from app.bus import Connect, DeadLetterSink, DeliveryPolicy
 from app.bus.dead_letter import added_attributes, kept_attributes
@@ -112,6 +112,34 @@ class PubSubBus:
     def depth(self) -> None:
         """Return None: only Cloud Monitoring has this number, some minutes later."""
 
+    def setup(self) -> dict[str, Any]:
+        """Return topics, subscriptions and who may publish; needs rights that the service has not."""
+        found: dict[str, Any] = {"topic": self._topic, "dead_letter_topic": self._dead_letter_topic}
+        found |= {"subscriptions": self._subscriptions(self._topic), "publishers": self._members(self._topic)}
+        if self._dead_letter_topic:
+            found["dead_letter_subscriptions"] = self._subscriptions(self._dead_letter_topic)
+            found["dead_letter_publishers"] = self._members(self._dead_letter_topic)
+        return found
+
+    def _subscriptions(self, topic: str) -> list[dict[str, Any]]:
+        from google.pubsub_v1 import SubscriberClient
+
+        client = SubscriberClient()
+        try:
+            with pubsub_errors(topic):
+                names = list(self._connected().list_topic_subscriptions({"topic": topic}, timeout=CHECK_S))
+                return [
+                    _subscription_facts(client.get_subscription({"subscription": name}, timeout=CHECK_S))
+                    | {"subscribers": _members(client, name, "roles/pubsub.subscriber")}
+                    for name in names
+                ]
+        finally:
+            client.transport.close()  # type: ignore[no-untyped-call]
+
+    def _members(self, topic: str) -> list[str]:
+        with pubsub_errors(topic):
+            return _members(self._connected(), topic, "roles/pubsub.publisher")
+
     def check(self) -> None:
         """Raise BusUnavailable unless Pub/Sub answers and accepts our dead letters, if a topic is configured.
 
@@ -152,6 +180,36 @@ class PubSubBus:
             if self._client is None:
                 self._client = PublisherClient()
             return self._client
+
+
+def _subscription_facts(made: Any) -> dict[str, Any]:
+    """Return what decides how a subscription delivers."""
+    push, letters = made.push_config, made.dead_letter_policy
+    return {
+        "name": made.name,
+        "active": made.state.name in ("ACTIVE", "STATE_UNSPECIFIED"),
+        "endpoint": push.push_endpoint,
+        "account": push.oidc_token.service_account_email,
+        "audience": push.oidc_token.audience,
+        "ack_deadline_s": made.ack_deadline_seconds,
+        "retries": "retry_policy" in made,
+        "expires": "expiration_policy" not in made or bool(made.expiration_policy.ttl),
+        "dead_letter_topic": letters.dead_letter_topic,
+        "max_attempts": letters.max_delivery_attempts,
+        "table": made.bigquery_config.table,
+        "table_active": made.bigquery_config.state.name == "ACTIVE",
+    }
+
+
+def _members(client: Any, resource: str, role: str) -> list[str]:
+    """Return who has a role on a topic or subscription itself; nobody where policies are not known."""
+    from google.api_core.exceptions import MethodNotImplemented
+
+    try:
+        policy = client.get_iam_policy({"resource": resource}, timeout=CHECK_S)
+    except MethodNotImplemented:  # the emulator
+        return []
+    return [str(member) for binding in policy.bindings if binding.role == role for member in binding.members]
 
 
 @contextmanager

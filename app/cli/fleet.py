@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 import click
 
-from app.cli.context import Bar, emit, opened, reading
+from app.cli.context import Bar, emit, masked, opened, reading, settings_of
 from app.jobs import backfill as backfilling
+from app.jobs import doctor as doctoring
 from app.jobs import lane
 from app.jobs.compare import places
 from app.jobs.reconcile import AGE_S, Wanted, differences
 from app.jobs.reconcile import reconcile as reconcile_lake
+from app.model.errors import DicomlakeError
 from app.services import Services, open_lane
+from app.warehouse import open_warehouse
 
 JSON = click.option("--json", "as_json", is_flag=True, help="JSON lines instead of text.")
 RATE = click.option("--rate", type=click.FloatRange(min=1), default=lane.RATE, show_default=True,
@@ -173,4 +176,46 @@ def status(ctx: click.Context, job_id: str | None, as_json: bool) -> None:
         show(row, as_json)
 
 
-COMMANDS: tuple[click.Command, ...] = (reconcile, backfill, reprocess, status)
+@click.command()
+@click.option("--probe", "probing", is_flag=True, help="Send one small object through, and remove it.")
+@JSON
+@click.pass_context
+def doctor(ctx: click.Context, probing: bool, as_json: bool) -> None:
+    """Check settings, folders or buckets, queue, tables and views, one line each; exit 1 if a check fails.
+
+    Each fault comes with the command that mends it.
+    """
+    failed = 0
+    for check in _checks(ctx, probing):
+        failed += bool(check.fault)
+        if as_json:
+            emit(check.line)
+        else:
+            click.echo(f"ok    {check.name}" if not check.fault else f"FAIL  {check.name}: {check.fault}")
+            if check.fault:
+                click.echo(f"      do: {check.mend}")
+    if failed:
+        ctx.exit(1)
+
+
+def _checks(ctx: click.Context, probing: bool) -> Iterator[doctoring.Check]:
+    settings = settings_of(ctx)
+    first = doctoring.settings_check(settings)
+    yield first
+    if first.fault:
+        return
+    with closing(open_warehouse(settings.warehouse.url)) as warehouse:
+        try:  # before it is opened for writing, which updates the tables of a laptop
+            yield doctoring.tables_check(warehouse.outdated(), warehouse.dialect)
+        except DicomlakeError as error:
+            yield doctoring.Check(
+                "tables and views", masked(error.text), "run `dicomlake serve`: it makes them"
+            )
+            return
+    with opened(ctx) as services:
+        yield from doctoring.examine(services)
+        if probing:
+            yield from doctoring.probe(services)
+
+
+COMMANDS: tuple[click.Command, ...] = (reconcile, backfill, reprocess, status, doctor)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import Any, BinaryIO, Protocol
 
 from app.model.values import Content, Message, ObjectRef
 from app.plumbing.backends import load_backend
@@ -166,6 +166,14 @@ class Storage(Protocol):
 
     def watch(self, publish: Publish, options: WatchOptions = WATCH) -> None:
         """Start to publish notifications of changes if the store does not do so itself; return at once."""
+        ...
+
+    def setup(self) -> dict[str, Any]:
+        """Return how the store sends notifications: facts for `doctor`; empty where the service watches it.
+
+        notifications: of the bucket, each with topic, events, payload and prefix. versioning: whether it
+        keeps versions. agent: the account that publishes.
+        """
         ...
 
     def check(self) -> None:

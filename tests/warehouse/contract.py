@@ -417,6 +417,9 @@ class WarehouseContract:
         assert asked(["0.1.0"], "", "gs://b/a") == [("c", None, None)]
         assert asked(None, "modality = 'MR' OR modality = 'PT'") == [("b", None, 5), ("c", None, None)]
 
+    def test_what_was_just_made_is_as_the_code_has_it(self, warehouse: Warehouse):
+        assert warehouse.outdated() == []
+
     def test_the_last_row_of_a_job_is_where_it_stands(self, warehouse: Warehouse):
         def row(job, minutes, **columns):
             at = NOON + timedelta(minutes=minutes)

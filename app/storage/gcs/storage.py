@@ -223,6 +223,26 @@ class GcsStorage:
     def watch(self, publish: Publish, options: WatchOptions = WATCH) -> None:
         """Do nothing: the bucket publishes its notifications itself."""
 
+    def setup(self) -> dict[str, Any]:
+        """Return how Cloud Storage tells of changes of the bucket; needs rights that the service has not."""
+        return tried(self._setup)
+
+    def _setup(self) -> dict[str, Any]:
+        client = self._client()
+        bucket = client.get_bucket(self.bucket, **_ONCE)
+        project = str(bucket.project_number)
+        notifications = [
+            {
+                "topic": f"projects/{one.topic_project}/topics/{one.topic_name}",
+                "events": list(one.event_types or ()),
+                "payload": one.payload_format,
+                "prefix": one.blob_name_prefix or "",
+            }
+            for one in bucket.list_notifications(**_ONCE)
+        ]
+        agent = client.get_service_account_email(project=project, **_ONCE)
+        return {"notifications": notifications, "versioning": bucket.versioning_enabled, "agent": agent}
+
     def check(self) -> None:
         """Raise StorageUnavailable unless the bucket can be listed.
 

@@ -12,7 +12,7 @@ from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from app.model.errors import (
     BadEvent,
@@ -249,6 +249,10 @@ class LocalStorage:
         _check_watchable(self.root)
         self._watcher = Watcher(self, self._index, publish, options)
         self._watcher.start()
+
+    def setup(self) -> dict[str, Any]:
+        """Return nothing: the service watches the folder itself."""
+        return {}
 
     def check(self) -> None:
         """Raise StorageUnavailable unless the folder can be listed and its watcher, if any, is running.
