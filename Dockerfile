@@ -23,7 +23,7 @@ RUN /opt/dicomlake/bin/python slim.py decoders.py \
 
 # ---- the app, apart: a new version moves some hundred kilobytes, not the dependencies -----------------------
 FROM dependencies AS app
-COPY pyproject.toml README.md LICENSE ./
+COPY pyproject.toml README.md LICENSE dicomlake.py dicomlake_build.py ./
 COPY app app
 RUN tools/bin/pip install --no-deps --require-hashes --only-binary :all: -r requirements.build.lock \
     && tools/bin/pip check \

@@ -165,6 +165,37 @@ def open_services(settings: Settings) -> Services:
 
 
 @contextmanager
+def open_lane(services: Services) -> Iterator[Bus]:
+    """Open the bus that jobs publish to: one of their own if `backfill.topic` is set, else that of events."""
+    topic = services.settings.backfill.topic
+    if not topic:
+        yield services.bus
+        return
+    bus = open_bus(f"pubsub:{topic}", DeliveryPolicy(), lambda _: None)
+    try:
+        yield bus
+    finally:
+        bus.close()
+
+
+@contextmanager
+def open_workers(settings: Settings) -> Iterator[Workers]:
+    """Open only worker processes, for what reads files and keeps nothing."""
+    limits = settings.workers
+    workers = Workers(
+        limits.count,
+        limits.memory_bytes,
+        limits.timeout_s,
+        retire_if=_decoder_failed,
+        environment=loader_variables(),
+    )
+    try:
+        yield workers
+    finally:
+        workers.close()
+
+
+@contextmanager
 def open_dimse(settings: Settings) -> Iterator[Receiver]:
     """Open only what receiving needs: the landing storage; raises ConfigError if it cannot be used."""
     if not settings.dimse.port:
@@ -266,6 +297,9 @@ def faults(settings: Settings, serving: bool = False) -> Iterator[str]:
     yield from no_storage or broken([("artifacts.url", partial(check_apart, settings))])
     yield from broken([("warehouse.url", partial(check_warehouse, settings.warehouse.url))])
     yield from no_bus
+    if settings.backfill.topic:
+        rule = partial(check_bus, f"pubsub:{settings.backfill.topic}")
+        yield from (text.replace("bus.url", "backfill.topic") for text in broken([("backfill.topic", rule)]))
     options = _announce_options(settings)
     yield from broken(
         (setting, partial(check_announcers, setting, [url], options))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from app.model.values import Message, Reason, Row
 from app.plumbing.backends import load_backend
@@ -52,6 +52,14 @@ class Bus(Protocol):
 
     def depth(self) -> int | None:
         """Return the number of waiting messages, or None if the bus cannot count them."""
+        ...
+
+    def setup(self) -> dict[str, Any]:
+        """Return how messages are delivered: facts for `doctor`.
+
+        topic, subscriptions, publishers of the topic; of dead letters the same; or, of an embedded bus,
+        waiting and oldest_age_s.
+        """
         ...
 
     def check(self) -> None:

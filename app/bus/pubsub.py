@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.util import find_spec
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from app.bus import Connect, DeadLetterSink, DeliveryPolicy
 from app.bus.dead_letter import added_attributes, kept_attributes
@@ -29,6 +29,7 @@ if find_spec("google.pubsub_v1") is None:  # a missing package is reported on op
     raise ModuleNotFoundError("No module named 'google.pubsub_v1'", name="google.pubsub_v1")
 
 MAX_REQUEST_BYTES = 10_000_000
+MAX_REQUEST_MESSAGES = 1000
 MAX_ATTRIBUTES = 100
 MAX_NAME_BYTES, MAX_VALUE_BYTES = 256, 1024
 # No attempt starts after RETRY_S, and none lasts longer than ATTEMPT_S, so a publish ends within 40 s.
@@ -83,9 +84,10 @@ class PubSubBus:
         return self._publish(self._topic, message)
 
     def publish_all(self, messages: Sequence[Message]) -> None:
-        """Publish one after the other; raises as `publish`."""
-        for message in messages:
-            self.publish(message)
+        """Publish in requests of up to 1,000 messages; raises as `publish`."""
+        for request in _requests(self._topic, messages):
+            with pubsub_errors(self._topic):
+                self._connected().publish(request, retry=_retry(), timeout=ATTEMPT_S)
 
     def dead_letter(self, message: Message, reason: Reason) -> None:
         """Publish a message as a dead letter with its reason; return when that is durable.
@@ -109,6 +111,34 @@ class PubSubBus:
 
     def depth(self) -> None:
         """Return None: only Cloud Monitoring has this number, some minutes later."""
+
+    def setup(self) -> dict[str, Any]:
+        """Return topics, subscriptions and who may publish; needs rights that the service has not."""
+        found: dict[str, Any] = {"topic": self._topic, "dead_letter_topic": self._dead_letter_topic}
+        found |= {"subscriptions": self._subscriptions(self._topic), "publishers": self._members(self._topic)}
+        if self._dead_letter_topic:
+            found["dead_letter_subscriptions"] = self._subscriptions(self._dead_letter_topic)
+            found["dead_letter_publishers"] = self._members(self._dead_letter_topic)
+        return found
+
+    def _subscriptions(self, topic: str) -> list[dict[str, Any]]:
+        from google.pubsub_v1 import SubscriberClient
+
+        client = SubscriberClient()
+        try:
+            with pubsub_errors(topic):
+                names = list(self._connected().list_topic_subscriptions({"topic": topic}, timeout=CHECK_S))
+                return [
+                    _subscription_facts(client.get_subscription({"subscription": name}, timeout=CHECK_S))
+                    | {"subscribers": _members(client, name, "roles/pubsub.subscriber")}
+                    for name in names
+                ]
+        finally:
+            client.transport.close()  # type: ignore[no-untyped-call]
+
+    def _members(self, topic: str) -> list[str]:
+        with pubsub_errors(topic):
+            return _members(self._connected(), topic, "roles/pubsub.publisher")
 
     def check(self) -> None:
         """Raise BusUnavailable unless Pub/Sub answers and accepts our dead letters, if a topic is configured.
@@ -152,6 +182,36 @@ class PubSubBus:
             return self._client
 
 
+def _subscription_facts(made: Any) -> dict[str, Any]:
+    """Return what decides how a subscription delivers."""
+    push, letters = made.push_config, made.dead_letter_policy
+    return {
+        "name": made.name,
+        "active": made.state.name in ("ACTIVE", "STATE_UNSPECIFIED"),
+        "endpoint": push.push_endpoint,
+        "account": push.oidc_token.service_account_email,
+        "audience": push.oidc_token.audience,
+        "ack_deadline_s": made.ack_deadline_seconds,
+        "retries": "retry_policy" in made,
+        "expires": "expiration_policy" not in made or bool(made.expiration_policy.ttl),
+        "dead_letter_topic": letters.dead_letter_topic,
+        "max_attempts": letters.max_delivery_attempts,
+        "table": made.bigquery_config.table,
+        "table_active": made.bigquery_config.state.name == "ACTIVE",
+    }
+
+
+def _members(client: Any, resource: str, role: str) -> list[str]:
+    """Return who has a role on a topic or subscription itself; nobody where policies are not known."""
+    from google.api_core.exceptions import MethodNotImplemented
+
+    try:
+        policy = client.get_iam_policy({"resource": resource}, timeout=CHECK_S)
+    except MethodNotImplemented:  # the emulator
+        return []
+    return [str(member) for binding in policy.bindings if binding.role == role for member in binding.members]
+
+
 @contextmanager
 def pubsub_errors(topic: str) -> Iterator[None]:
     """Translate errors of the SDK. All are transient: a missing topic or grant can be created."""
@@ -193,6 +253,23 @@ def _retry() -> Retry:
         api.Unknown,
     )
     return Retry(passing, initial=0.1, maximum=5.0, multiplier=2.0, timeout=RETRY_S)
+
+
+def _requests(topic: str, messages: Sequence[Message]) -> Iterator[PublishRequest]:
+    """Yield the publish requests of some messages; raises as `_request`, before it yields any."""
+    from google.pubsub_v1 import PublishRequest
+
+    gathered: list[PublishRequest] = []
+    room = count = 0
+    for message in messages:
+        one = _request(topic, message)
+        size = PublishRequest.pb(one).ByteSize()
+        if size > room or count == MAX_REQUEST_MESSAGES:
+            gathered.append(PublishRequest(topic=topic))
+            room, count = MAX_REQUEST_BYTES, 0
+        gathered[-1].messages.extend(one.messages)
+        room, count = room - size, count + 1
+    yield from gathered
 
 
 def _request(topic: str, message: Message) -> PublishRequest:

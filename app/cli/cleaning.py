@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
-from app.cli.one_file import content_of
 from app.config import Settings, loader_variables
 from app.dicom import check_clean, clean_pieces
 from app.dicom.deidentify.profile import PROFILES, Profile, profile_of
 from app.jobs import deidentify as job
+from app.jobs.file_content import content_at_hand
 from app.jobs.ingest import Emit, Progress
 from app.model.errors import ConfigError
 from app.model.keys import Keys
-from app.model.options import BIG_BYTES
-from app.model.values import Content
 from app.workers.pool import PRELOAD, Workers
 
 FAULTS = frozenset((job.REFUSED, job.LEFT, job.UNREADABLE))
@@ -58,7 +55,8 @@ def run(work: Job, settings: Settings, emit: Emit, progress: Progress) -> dict[s
     with _workers(settings) as workers:
 
         def clean(file: Path) -> bytes:
-            return b"".join(workers.stream(clean_pieces, _content(file), profile, work.secret, options))
+            content = content_at_hand(file)
+            return b"".join(workers.stream(clean_pieces, content, profile, work.secret, options))
 
         name = keys.name if settings.deidentify.names == "hash" else str
         key = keys.check(f"{profile.key} {settings.deidentify.names}")
@@ -72,9 +70,11 @@ def check(
     profile = load_profile(profile_name)
     options = settings.describe_options()
     with _workers(settings) as workers:
-        return job.check(
-            folder, lambda file: workers.run(check_clean, _content(file), profile, options), emit, progress
-        )
+
+        def examine(file: Path) -> tuple[tuple[str, str], ...]:
+            return workers.run(check_clean, content_at_hand(file), profile, options)
+
+        return job.check(folder, examine, emit, progress)
 
 
 def load_profile(name: str) -> Profile:
@@ -93,14 +93,6 @@ def load_profile(name: str) -> Profile:
         return profile_of(path.stem, json.loads(path.read_bytes()))
     except ValueError as error:
         raise ConfigError(f"the profile {name} is not JSON: {error}") from None
-
-
-def _content(file: Path) -> Content:
-    """Return a file for a worker: small ones in memory, since ranges are asked for one by one."""
-    content = content_of(file)
-    if content.size > BIG_BYTES:
-        return content
-    return replace(content, data=file.read_bytes(), size=os.stat(file).st_size, opener=None)
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from app import __version__, config
+from app.cli import fleet
 from app.cli.context import (
     LONG,
     Bar,
@@ -26,15 +27,17 @@ from app.cli.context import (
     until_stopped,
     without_secrets,
 )
-from app.cli.one_file import content_of, in_worker, picture_of
+from app.cli.one_file import in_worker, picture_of
 from app.cli.text_table import table
 from app.jobs import dead_letters
 from app.jobs import ingest as ingesting
 from app.jobs.adopt import adopt, check_profile
+from app.jobs.file_content import content_of
 from app.jobs.prune import prune
+from app.jobs.scan import Reading, check_output, scan_to
 from app.model.errors import ConfigError, DicomlakeError
 from app.model.names import spelled
-from app.services import open_dimse, open_orthanc, open_services
+from app.services import open_dimse, open_orthanc, open_services, open_workers
 from app.warehouse import Warehouse
 
 
@@ -155,6 +158,25 @@ def _wanted(tell: ingesting.Emit, quiet: bool, failures: bool) -> Callable[[inge
             tell(line)
 
     return take
+
+
+@cli.command()
+@click.argument("paths", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
+@click.option("-o", "--output", required=True, type=click.Path(dir_okay=False, path_type=Path),
+              help="File to write: .parquet, .csv or .jsonl.")  # fmt: skip
+@click.pass_context
+def scan(ctx: click.Context, paths: tuple[Path, ...], output: Path) -> None:
+    """Write the columns of `instances` for files anywhere, without a lake, on all cores.
+
+    What is not DICOM has a row with its `error`. OUTPUT appears when it is complete; run the same command
+    again to go on with an interrupted scan.
+    """
+    settings = settings_of(ctx)
+    check_output(output)
+    with open_workers(settings) as workers, Bar("scan") as bar:
+        reading = Reading(workers, settings.describe_options().without_preview(), settings.archive_limits())
+        summary = scan_to(output, paths, reading, bar.show)
+    emit({"summary": summary})
 
 
 def _regular(_: click.Context, __: click.Parameter, file: Path) -> Path:
@@ -460,6 +482,10 @@ def config_check(ctx: click.Context) -> None:
 
     config.load(arguments=ctx.obj, rules=server.faults)
     click.echo("the configuration is valid", err=True)
+
+
+for command in fleet.COMMANDS:
+    cli.add_command(command)
 
 
 def main() -> None:

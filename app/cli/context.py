@@ -144,6 +144,15 @@ class Bar:
         self._clear()
         self._draw()
 
+    def count(self, done: int) -> None:
+        """Show the number done, where the total is not known."""
+        now = time.monotonic()
+        if self._hidden or now < self._last + DRAW_S:
+            return
+        self._last, self._text = now, f"{self._label}: {done}"
+        self._clear()
+        self._draw()
+
     def advance(self, steps: int, total: int) -> None:
         """Add to the number done."""
         self._done += steps
@@ -151,9 +160,13 @@ class Bar:
 
     def emit(self, value: object) -> None:
         """Print one JSON line; clear the bar first, which may be on the same terminal."""
+        self.print(orjson.dumps(value, default=readable).decode())
+
+    def print(self, line: str) -> None:
+        """Print one line; clear the bar first."""
         if self._shared:
             self._clear()
-        emit(value)
+        click.echo(line)
         if self._shared:
             self._draw()
 

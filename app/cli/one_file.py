@@ -2,26 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from contextlib import closing
-from pathlib import Path
 from typing import TypeVar
 
 from app.config import Settings, loader_variables
 from app.model.options import PreviewOptions
-from app.model.values import Content, ObjectRef
+from app.model.values import Content
 from app.workers.pool import Workers
 
 T = TypeVar("T")
-
-
-def content_of(path: Path) -> Content:
-    """Return a file as the pipeline's Content; it is read when opened."""
-    found, whole = os.stat(path), path.resolve()
-    ref = ObjectRef("", path.name, found.st_mtime_ns)
-    uri = f"file://{os.fsencode(whole).decode(errors='backslashreplace')}"  # a name may contain any bytes
-    return Content(ref, uri, found.st_size, opener=lambda: whole.open("rb", buffering=0))
 
 
 def in_worker(settings: Settings, function: Callable[..., T], *args: object) -> T:
@@ -36,16 +26,21 @@ def in_worker(settings: Settings, function: Callable[..., T], *args: object) -> 
 
 def picture_of(settings: Settings, content: Content, moving: bool) -> bytes:
     """Return the preview of a file as PNG, or all its frames as GIF; a PDF is drawn within PAGE_LIMITS."""
-    from app.pipeline.pdf_pages import PAGE_LIMITS  # late: a worker imports this module to draw
-
-    options, limits = settings.describe_options(), settings.workers
-    left = options.leaving_pdf()
+    limits = settings.workers
     with closing(
         Workers(1, limits.memory_bytes, limits.timeout_s, environment=loader_variables())
     ) as workers:
-        drawn = workers.run(draw, content, left.preview, moving)
-        if drawn is None:
-            drawn = workers.run_confined(PAGE_LIMITS, draw, content, options.preview, moving)
+        return drawn_in(workers, settings, content, moving)
+
+
+def drawn_in(workers: Workers, settings: Settings, content: Content, moving: bool = False) -> bytes:
+    """As `picture_of`, in workers that are open."""
+    from app.pipeline.pdf_pages import PAGE_LIMITS  # late: a worker imports this module to draw
+
+    options = settings.describe_options()
+    drawn = workers.run(draw, content, options.leaving_pdf().preview, moving)
+    if drawn is None:
+        drawn = workers.run_confined(PAGE_LIMITS, draw, content, options.preview, moving)
     assert drawn is not None
     return drawn
 

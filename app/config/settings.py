@@ -101,8 +101,19 @@ class Bus(Section):
     """How notifications travel."""
 
     url: str = Field(description="local:./file or pubsub:projects/P/topics/T")
-    subscription: str = Field(description="projects/P/subscriptions/S whose pushes are accepted; empty = any")
+    subscription: str = Field(
+        description="projects/P/subscriptions/S whose pushes are accepted, several with commas; empty = any"
+    )
     dead_letter_topic: str = Field(description="projects/P/topics/T for dead letters; local: does not use it")
+
+
+class Backfill(Section):
+    """Where `backfill`, `reprocess` and `reconcile --fix` publish."""
+
+    topic: str = Field(
+        description="projects/P/topics/T of their own, so that live events do not queue behind them;"
+        " empty = that of bus.url"
+    )
 
 
 class Announce(Section):
@@ -344,6 +355,7 @@ class Settings(Section):
     artifacts: Artifacts
     warehouse: Warehouse
     bus: Bus
+    backfill: Backfill
     announce: Announce
     metadata: Metadata
     preview: Preview

@@ -13,6 +13,7 @@ from enum import Enum
 from functools import partial
 from itertools import islice
 from pathlib import Path
+from typing import TypeVar
 
 from app import pipeline
 from app.jobs.advice import what_to_do
@@ -29,6 +30,7 @@ from app.storage.local.storage import LocalStorage
 from app.warehouse import Warehouse
 from app.warehouse.queries import described, letters_by_event, open_letter_versions
 
+T = TypeVar("T")
 Line = dict[str, object]
 Emit = Callable[[Line], object]
 Progress = Callable[[int, int], object]
@@ -204,9 +206,9 @@ def _close_letter(message_id: str, warehouse: Warehouse) -> None:
     warehouse.delete("dead_letter", "message_id", [str(row["message_id"]) for row in letters])
 
 
-def at_once(begun: Callable[[ThreadPoolExecutor], Iterator[Future[Line]]]) -> Iterator[Line]:
-    """Yield the lines of work in threads, in order; at most AHEAD files are in progress."""
-    running: deque[Future[Line]] = deque()
+def at_once(begun: Callable[[ThreadPoolExecutor], Iterator[Future[T]]]) -> Iterator[T]:
+    """Yield the results of work in threads, in order; at most AHEAD files are in progress."""
+    running: deque[Future[T]] = deque()
     pool = ThreadPoolExecutor(AHEAD // 2, thread_name_prefix="ingest")
     try:
         for future in begun(pool):

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import Any, BinaryIO, Protocol
 
 from app.model.values import Content, Message, ObjectRef
 from app.plumbing.backends import load_backend
@@ -40,6 +40,18 @@ class Landed:
 
     ref: ObjectRef
     written: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """One live object of a listing. written_s: when this version was written, in seconds since 1970."""
+
+    ref: ObjectRef
+    size: int
+    written_s: float
+    metageneration: int | None = None
+    crc32c: str | None = None
+    storage_class: str | None = None
 
 
 class Storage(Protocol):
@@ -114,6 +126,14 @@ class Storage(Protocol):
         """Yield the live objects whose names start with `prefix`, ordered by name."""
         ...
 
+    def listing(self, prefix: str = "", after: str = "", bucket: str = "") -> Iterator[Listed]:
+        """Yield the live objects as `list`, with what the store tells of each; in the order of UTF-8 bytes.
+
+        after: names up to this one are left out, as of a listing that goes on. bucket: another one that may
+        be read; then `prefix` and `after` are relative to it.
+        """
+        ...
+
     def land(self, name: str, stream: BinaryIO, replace: bool = False) -> Landed | None:
         """Store an upload, whole or not at all; the same bytes under the same name are not written again.
 
@@ -146,6 +166,14 @@ class Storage(Protocol):
 
     def watch(self, publish: Publish, options: WatchOptions = WATCH) -> None:
         """Start to publish notifications of changes if the store does not do so itself; return at once."""
+        ...
+
+    def setup(self) -> dict[str, Any]:
+        """Return how the store sends notifications: facts for `doctor`; empty where the service watches it.
+
+        notifications: of the bucket, each with topic, events, payload and prefix. versioning: whether it
+        keeps versions. agent: the account that publishes.
+        """
         ...
 
     def check(self) -> None:

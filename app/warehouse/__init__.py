@@ -52,6 +52,10 @@ class Warehouse(Protocol):
         """Remove all rows of a table for good and return their number; for a change of profile alone."""
         ...
 
+    def outdated(self) -> list[str]:
+        """Return the names of tables and views that are missing or not as the code has them."""
+        ...
+
     def check(self) -> None:
         """Raise WarehouseUnavailable unless the warehouse answers."""
         ...

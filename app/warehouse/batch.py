@@ -99,6 +99,10 @@ class BatchedWarehouse:
         """Remove all rows of a table."""
         return self._inner.clear(table)
 
+    def outdated(self) -> list[str]:
+        """Return the names of tables and views that are not as the code has them."""
+        return self._inner.outdated()
+
     def check(self) -> None:
         """Raise WarehouseUnavailable unless the warehouse answers."""
         self._inner.check()

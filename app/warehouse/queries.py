@@ -141,6 +141,74 @@ def any_row(table: str) -> Query:
     return f"SELECT 1 AS n FROM {table} LIMIT 1", {}
 
 
+_VERSIONS = """SELECT object_uri, generation, MAX(ingested_at) AS ingested_at FROM instances_current
+WHERE object_uri > @after AND object_uri < @high GROUP BY object_uri, generation
+ORDER BY object_uri, generation"""
+
+
+def versions_below(uri: str, after: str = "") -> Query:
+    """Ask which object versions have current rows, in the order of the bytes of their addresses.
+
+    Parameters
+    ----------
+    uri : what the addresses begin with
+    after : leave out addresses up to this one
+
+    Returns
+    -------
+    Statement and parameters; it answers with object_uri, generation and when its last row was made
+    """
+    high = f"{uri[:-1]}{chr(ord(uri[-1]) + 1)}"
+    return _VERSIONS, {"after": max(uri, after), "high": high}
+
+
+def artifact_uris(column: str) -> Query:
+    """Ask for the addresses in `metadata_uri`, `preview_uri` or `dicom_uri` of current rows, in order."""
+    sql = f"SELECT DISTINCT {column} AS uri FROM instances_current WHERE {column} IS NOT NULL ORDER BY 1"
+    return sql, {}
+
+
+_TO_REPROCESS = """SELECT object_uri, generation, MAX(metageneration) AS metageneration,
+  MAX(revision) AS revision
+FROM instances_current WHERE object_uri > @after AND ({condition}) GROUP BY object_uri, generation
+ORDER BY object_uri, generation"""
+
+
+def made_by() -> Query:
+    """Ask which versions of the software made current rows."""
+    return "SELECT DISTINCT app_version FROM instances_current WHERE app_version IS NOT NULL", {}
+
+
+def to_reprocess(versions: Sequence[str] | None, condition: str = "", after: str = "") -> Query:
+    """Ask which object versions have current rows by some versions of the software, or by a condition in SQL.
+
+    Returns
+    -------
+    Statement and parameters; it answers with object_uri, generation and the highest metageneration and
+    revision of these rows, in the order of the addresses
+    """
+    if versions is not None:
+        listed, parameters = _listed(versions)
+        condition = f"app_version IN ({listed})"
+    else:
+        parameters = {}
+    return _TO_REPROCESS.format(condition=condition), {**parameters, "after": after}
+
+
+def last_of_job(job_id: str) -> Query:
+    """Ask for the last row of a job."""
+    return "SELECT * FROM jobs WHERE id = @id ORDER BY recorded_at DESC LIMIT 1", {"id": job_id}
+
+
+def last_jobs(limit: int) -> Query:
+    """Ask for the last row of each job, the latest first."""
+    sql = (
+        "SELECT * FROM (SELECT *, ROW_NUMBER() OVER (PARTITION BY id ORDER BY recorded_at DESC) AS place"
+        " FROM jobs) AS ranked WHERE place = 1 ORDER BY started_at DESC, id LIMIT @limit"
+    )
+    return sql, {"limit": limit}
+
+
 def object_uris() -> Query:
     """Ask for the addresses of all objects that are there now."""
     return "SELECT DISTINCT object_uri FROM instances_current", {}

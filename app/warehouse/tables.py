@@ -249,6 +249,23 @@ TABLES: dict[str, Table] = {
             partition_by="arrived_at",
             partition_unit="MONTH",
         ),
+        Table(
+            "jobs",
+            "Append-only progress of `backfill` and `reprocess`: the last row of a job is where it stands.",
+            (
+                Column("id", "STRING", "REQUIRED", "Id of the job, as `status` and `--resume` take it"),
+                Column("recorded_at", "TIMESTAMP", "REQUIRED", "When this row was made"),
+                Column("command", "STRING", "REQUIRED", "backfill or reprocess"),
+                Column("arguments", "JSON", "NULLABLE", "What it was started with"),
+                Column("counts", "JSON", "NULLABLE", "How many objects it has compared, published, left out"),
+                Column("cursor", "STRING", "NULLABLE", "Address of the last object whose event is durable"),
+                Column("started_at", "TIMESTAMP", "REQUIRED", "When the job was started first"),
+                Column("ended_at", "TIMESTAMP", "NULLABLE", "When it was complete; null until then"),
+                Column("who", "STRING", "NULLABLE", "Account and machine that run it"),
+            ),
+            partition_by="recorded_at",
+            partition_unit="MONTH",
+        ),
     )
 }
 

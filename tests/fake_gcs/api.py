@@ -123,7 +123,8 @@ def test_permissions(api: Api, request: Request) -> Response:
 
 
 @route(
-    "GET", BUCKET + "/o", "prefix", "delimiter", "pageToken", "maxResults", "versions", "projection", "fields"
+    *("GET", BUCKET + "/o", "prefix", "delimiter", "pageToken", "maxResults", "versions", "projection"),
+    *("fields", "startOffset"),
 )
 def list_objects(api: Api, request: Request) -> Response:
     api.require("storage.objects.list")
@@ -131,6 +132,7 @@ def list_objects(api: Api, request: Request) -> Response:
     found = api.bucket(request.names[0]).listing(
         query.get("prefix", ""), query.get("versions", "").lower() == "true"
     )
+    found = [v for v in found if v.name.encode() >= query.get("startOffset", "").encode()]
     if "pageToken" in query:
         name, generation = json.loads(base64.urlsafe_b64decode(query["pageToken"]))
         found = [v for v in found if (v.name.encode(), v.generation) > (name.encode(), generation)]

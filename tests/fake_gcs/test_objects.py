@@ -192,6 +192,7 @@ def test_soft_deleted_object_can_be_restored(gcs: FakeGcs, client: Any) -> None:
 def test_list_is_by_prefix_in_pages_and_partial(gcs: FakeGcs, client: Any) -> None:
     for name in ("b/1", "a/2", "a/1", "a/3"):
         gcs.put("landing", name, b"x")
+    assert [blob.name for blob in client.list_blobs("landing", start_offset="a/2")] == ["a/2", "a/3", "b/1"]
     pages = client.list_blobs("landing", prefix="a/", page_size=2).pages
     assert [[blob.name for blob in page] for page in pages] == [["a/1", "a/2"], ["a/3"]]
     found = get(gcs, "", fields="x")
@@ -212,7 +213,7 @@ def test_names_that_are_not_legal_are_refused(gcs: FakeGcs, client: Any, name: s
 @pytest.mark.parametrize(
     "path",
     [
-        "/storage/v1/b/landing/o?startOffset=a",
+        "/storage/v1/b/landing/o?endOffset=a",
         "/storage/v1/b/landing/o/a?userProject=p",
         "/storage/v1/b/landing/acl",
         "/batch/storage/v1",

@@ -201,6 +201,23 @@ class StorageContract:
         assert list(storage.list("../")) == []
         assert set(storage.list()) == set(refs.values())
 
+    def test_a_listing_tells_what_the_store_knows_and_goes_on_after_a_name(
+        self, storage: Storage, put: Put
+    ) -> None:
+        names = ["a-b", "a.txt", "a/x", "ab", "aé", "b"]
+        refs = {name: put(name, name.encode()) for name in names}
+        before = len(storage.prefix)
+        listed = list(storage.listing())
+        assert [one.ref.name[before:] for one in listed] == names
+        assert [one.ref for one in listed] == [refs[name] for name in names]
+        assert [one.size for one in listed] == [3, 5, 3, 2, 3, 1]
+        assert all(one.ref == refs[one.ref.name[before:]] and one.written_s > 1.5e9 for one in listed)
+        assert [one.ref.name[before:] for one in storage.listing("a", after="a/x")] == ["ab", "aé"]
+        assert [one.ref.name[before:] for one in storage.listing(after="a0")] == ["ab", "aé", "b"]
+        assert list(storage.listing(after="b")) == []
+        with pytest.raises(BadEvent):
+            list(storage.listing(bucket="another"))
+
     def test_threads_do_not_disturb_each_other(self, storage: Storage) -> None:
         def work(number: int) -> bool:
             name, data = f"dir{number % 3}/{number}", str(number).encode() * 1000

@@ -10,14 +10,20 @@ import pytest
 from app.model.errors import BadQuery, RowsRejected
 from app.warehouse import Warehouse
 from app.warehouse.queries import (
+    artifact_uris,
     current_below,
     described,
     last_failure,
+    last_jobs,
+    last_of_job,
     last_settled,
     letters_below,
     letters_by_event,
+    made_by,
     settled,
     stored_letter,
+    to_reprocess,
+    versions_below,
 )
 
 NOON = datetime(2026, 3, 1, 12, 0, 0, 250000, tzinfo=UTC)
@@ -368,6 +374,64 @@ class WarehouseContract:
         assert found[0]["arrived_at"] == NOON + timedelta(minutes=1)
         (last,) = warehouse.query(*last_settled())
         assert last["arrived_at"] == NOON + timedelta(minutes=4)
+
+    def test_versions_come_in_the_order_of_bytes_after_an_address(self, warehouse: Warehouse):
+        names = ["aé", "ab", "a/x", "a.t", "a-b", "A"]
+        rows = [instance_row(name, f"gs://b/{name}", generation=7) for name in names]
+        rows += [instance_row("other", "gs://bb/a"), instance_row("gone", "gs://b/gone")]
+        rows += [instance_row("removed", "gs://b/gone", event_type="OBJECT_DELETE")]
+        rows += [instance_row(f"m{n}", "gs://b/zip", member=f"{n}") for n in range(2)]
+        warehouse.append("instances", rows)
+        found = list(warehouse.stream(*versions_below("gs://b/")))
+        ordered = ["A", "a-b", "a.t", "a/x", "ab", "aé", "zip"]
+        assert [one["object_uri"] for one in found] == [f"gs://b/{name}" for name in ordered]
+        assert [one["generation"] for one in found] == [7] * 6 + [1]
+        assert to_time(found[0]["ingested_at"]) == NOON
+        rest = warehouse.query(*versions_below("gs://b/a", "gs://b/a/x"))
+        assert [one["object_uri"] for one in rest] == ["gs://b/ab", "gs://b/aé"]
+
+    def test_artifacts_come_once_and_in_order(self, warehouse: Warehouse):
+        rows = [
+            instance_row("a", "gs://b/a", metadata_uri="gs://o/b.json"),
+            instance_row("b", "gs://b/b", metadata_uri="gs://o/a.json"),
+            instance_row("c", "gs://b/c", metadata_uri="gs://o/a.json"),
+            instance_row("d", "gs://b/d"),
+        ]
+        warehouse.append("instances", rows)
+        found = warehouse.query(*artifact_uris("metadata_uri"))
+        assert [one["uri"] for one in found] == ["gs://o/a.json", "gs://o/b.json"]
+
+    def test_rows_to_be_made_anew_by_version_and_by_condition(self, warehouse: Warehouse):
+        rows = [
+            instance_row("a", "gs://b/a", app_version="0.1.0", modality="CT", metageneration=3),
+            instance_row("b", "gs://b/b", app_version="0.2.0", modality="MR", revision=5),
+            instance_row("c", "gs://b/c", app_version="0.1.0", modality="MR"),
+        ]
+        warehouse.append("instances", rows)
+        assert {one["app_version"] for one in warehouse.query(*made_by())} == {"0.1.0", "0.2.0"}
+
+        def asked(*arguments):
+            found = warehouse.query(*to_reprocess(*arguments))
+            return [(one["object_uri"][-1], one["metageneration"], one["revision"]) for one in found]
+
+        assert asked(["0.1.0", "0.0.9"]) == [("a", 3, None), ("c", None, None)]
+        assert asked(["0.1.0"], "", "gs://b/a") == [("c", None, None)]
+        assert asked(None, "modality = 'MR' OR modality = 'PT'") == [("b", None, 5), ("c", None, None)]
+
+    def test_what_was_just_made_is_as_the_code_has_it(self, warehouse: Warehouse):
+        assert warehouse.outdated() == []
+
+    def test_the_last_row_of_a_job_is_where_it_stands(self, warehouse: Warehouse):
+        def row(job, minutes, **columns):
+            at = NOON + timedelta(minutes=minutes)
+            return {"id": job, "recorded_at": at, "command": "backfill", "started_at": NOON, **columns}
+
+        counts = json.dumps({"objects": 2})
+        warehouse.append("jobs", [row("a", 1), row("b", 0), row("a", 2, cursor="gs://b/é", counts=counts)])
+        (last,) = warehouse.query(*last_of_job("a"))
+        assert (last["cursor"], from_json(last["counts"])) == ("gs://b/é", {"objects": 2})
+        assert [one["id"] for one in warehouse.query(*last_jobs(5))] == ["a", "b"]
+        assert warehouse.query(*last_of_job("c")) == []
 
     def test_a_stream_gives_the_rows_of_a_query_one_by_one(self, warehouse: Warehouse):
         warehouse.append("dead_letter", [letter_row(f"m{i}", "{}") for i in range(5)])

@@ -20,6 +20,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from app.bus import Connect, DeadLetterSink, DeliveryPolicy
 from app.bus.dead_letter import dead_letter
@@ -121,6 +122,11 @@ class LocalBus:
     def depth(self) -> int:
         """Return the number of waiting messages."""
         return self.stats().waiting
+
+    def setup(self) -> dict[str, Any]:
+        """Return how many messages wait, and for how many seconds the oldest one has."""
+        stats = self.stats()
+        return {"waiting": stats.waiting, "oldest_age_s": stats.oldest_age_s}
 
     def check(self) -> None:
         """Raise BusUnavailable unless the queue works and delivers, OutOfSpace while delivery is paused."""

@@ -11,7 +11,7 @@ import re
 import threading
 from collections.abc import Collection, Iterator
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
 from importlib.util import find_spec
@@ -23,7 +23,7 @@ from app.model.errors import BadEvent, ConfigError, ObjectGone, ShortRead, Stora
 from app.model.names import digest, suffix
 from app.model.options import BIG_BYTES
 from app.model.values import Content, ObjectRef
-from app.storage import WATCH, Landed, Publish, WatchOptions
+from app.storage import WATCH, Landed, Listed, Publish, WatchOptions
 from app.storage.checksum import checksum
 from app.storage.gcs.client import TIMEOUT_S, gcs_errors, new_client, tried
 from app.storage.gcs.stream import download, stream_version, version
@@ -44,6 +44,7 @@ ESCAPED = "%~"
 MAX_CLOCK_SKEW = timedelta(days=1)
 """Maximum difference between the clocks of Cloud Storage and this machine."""
 LIST_FIELDS = "items(name,generation),nextPageToken"
+LISTED_FIELDS = "items(name,generation,metageneration,size,crc32c,storageClass),nextPageToken"
 
 _ONCE = {"timeout": TIMEOUT_S, "retry": None}  # `tried` does the retries
 _URL = re.compile(r"gs://([a-z0-9][a-z0-9._-]{1,220}[a-z0-9])(?:/(.*))?", re.DOTALL)
@@ -146,6 +147,20 @@ class GcsStorage:
             if not token:
                 return
 
+    def listing(self, prefix: str = "", after: str = "", bucket: str = "") -> Iterator[Listed]:
+        """Yield the live objects as `list`; a generation is the time at which it was written."""
+        bucket = bucket or self.bucket
+        if bucket not in self._buckets:
+            raise BadEvent("the listing is of a bucket that this storage may not read")
+        base = self.prefix if bucket == self.bucket else ""
+        token = None
+        while True:
+            asked = _ListRequest(bucket, base + prefix, base + after if after else "", token)
+            page, token = tried(partial(_listed_page, self._client(), asked))
+            yield from page
+            if not token:
+                return
+
     def land(self, name: str, stream: BinaryIO, replace: bool = False) -> Landed | None:
         """Store an upload, whole or not at all; the same bytes under the same name are not written again.
 
@@ -207,6 +222,26 @@ class GcsStorage:
 
     def watch(self, publish: Publish, options: WatchOptions = WATCH) -> None:
         """Do nothing: the bucket publishes its notifications itself."""
+
+    def setup(self) -> dict[str, Any]:
+        """Return how Cloud Storage tells of changes of the bucket; needs rights that the service has not."""
+        return tried(self._setup)
+
+    def _setup(self) -> dict[str, Any]:
+        client = self._client()
+        bucket = client.get_bucket(self.bucket, **_ONCE)
+        project = str(bucket.project_number)
+        notifications = [
+            {
+                "topic": f"projects/{one.topic_project}/topics/{one.topic_name}",
+                "events": list(one.event_types or ()),
+                "payload": one.payload_format,
+                "prefix": one.blob_name_prefix or "",
+            }
+            for one in bucket.list_notifications(**_ONCE)
+        ]
+        agent = client.get_service_account_email(project=project, **_ONCE)
+        return {"notifications": notifications, "versioning": bucket.versioning_enabled, "agent": agent}
 
     def check(self) -> None:
         """Raise StorageUnavailable unless the bucket can be listed.
@@ -302,6 +337,35 @@ def _page(client: Any, bucket: str, prefix: str, token: str | None) -> tuple[lis
     )
     return [
         ObjectRef(bucket, blob.name, blob.generation) for blob in next(found.pages)
+    ], found.next_page_token
+
+
+@dataclass(frozen=True, slots=True)
+class _ListRequest:
+    """One page of a listing with the facts of each object; names up to `after` are left out."""
+
+    bucket: str
+    prefix: str
+    after: str
+    token: str | None
+
+
+def _listed_page(client: Any, asked: _ListRequest) -> tuple[list[Listed], str | None]:
+    found = client.list_blobs(
+        asked.bucket, prefix=asked.prefix, start_offset=asked.after or None, page_token=asked.token,
+        page_size=PAGE_OBJECTS, fields=LISTED_FIELDS, **_ONCE,
+    )  # fmt: skip
+    return [
+        Listed(
+            ObjectRef(asked.bucket, blob.name, blob.generation),
+            blob.size,
+            blob.generation / 1e6,
+            blob.metageneration,
+            blob.crc32c,
+            blob.storage_class,
+        )
+        for blob in next(found.pages)
+        if blob.name != asked.after  # the offset itself is listed, too
     ], found.next_page_token
 
 

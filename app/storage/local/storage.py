@@ -12,7 +12,7 @@ from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from app.model.errors import (
     BadEvent,
@@ -28,7 +28,7 @@ from app.model.options import BIG_BYTES
 from app.model.values import Content, ObjectRef
 from app.plumbing.makeable import check_makeable
 from app.plumbing.private import make_folder
-from app.storage import WATCH, Landed, Publish, WatchOptions
+from app.storage import WATCH, Landed, Listed, Publish, WatchOptions
 from app.storage.checksum import checksum
 from app.storage.local.file_version import VersionStream, open_version, version
 from app.storage.local.files import (
@@ -199,6 +199,15 @@ class LocalStorage:
             if is_object_name(name):
                 yield ObjectRef(self.bucket, name, self._generation(name, found))
 
+    def listing(self, prefix: str = "", after: str = "", bucket: str = "") -> Iterator[Listed]:
+        """Yield the files as `list`; one counts as written when its state last changed."""
+        if bucket not in ("", self.bucket):
+            raise BadEvent("the listing is of another bucket")
+        for name, found in walk(self.root, prefix):
+            if name > after and is_object_name(name):
+                ref = ObjectRef(self.bucket, name, self._generation(name, found))
+                yield Listed(ref, found.size, found.ctime_ns / 1e9)
+
     def land(self, name: str, stream: BinaryIO, replace: bool = False) -> Landed | None:
         """Store an upload, whole or not at all; the same bytes under the same name are not written again.
 
@@ -240,6 +249,10 @@ class LocalStorage:
         _check_watchable(self.root)
         self._watcher = Watcher(self, self._index, publish, options)
         self._watcher.start()
+
+    def setup(self) -> dict[str, Any]:
+        """Return nothing: the service watches the folder itself."""
+        return {}
 
     def check(self) -> None:
         """Raise StorageUnavailable unless the folder can be listed and its watcher, if any, is running.

@@ -24,7 +24,8 @@ from requests.exceptions import RequestException
 
 from app.model.errors import BadQuery, WarehouseUnavailable
 from app.warehouse.bigquery.url import Place
-from app.warehouse.tables import check_statement
+from app.warehouse.tables import TABLES, Table, check_statement
+from app.warehouse.views import VIEWS, views
 
 _anonymous: Callable[[], Any] = AnonymousCredentials
 TIMEOUT_S = 60.0
@@ -96,6 +97,11 @@ def deletion(table: str, column: str) -> str:
     return f"DELETE FROM `{table}` WHERE `{column}` IN UNNEST(@values)"
 
 
+def _words(sql: str) -> list[str]:
+    """Return a statement without its layout and the quotes of names."""
+    return sql.replace("`", "").split()
+
+
 class BigQueryReader:
     """Runs statements; table names without a prefix are those of one dataset."""
 
@@ -160,6 +166,31 @@ class BigQueryReader:
             count = int(next(iter(rows))["n"])
             self._client.query(f"TRUNCATE TABLE {name}", timeout=TIMEOUT_S).result(timeout=TIMEOUT_S)
         return count
+
+    def outdated(self) -> list[str]:
+        """Return the names of tables without all columns, and of views of another text than the code's."""
+        prefix = f"{self._place.name}."
+        selects = [views("bigquery", prefix, removals=one) for one in (True, False)]
+        found = [name for name, table in TABLES.items() if self._lacks(name, table)]
+        for name in VIEWS:
+            made = self._found(name)
+            text = _words(getattr(made, "view_query", None) or "")
+            if text not in [_words(one[name]) for one in selects]:
+                found.append(name)
+        return found
+
+    def _lacks(self, name: str, table: Table) -> bool:
+        made = self._found(name)
+        columns = {field.name for field in made.schema} if made is not None else set()
+        return not {column.name for column in table.columns} <= columns
+
+    def _found(self, name: str) -> Any:
+        """Return a table or view, None if there is none."""
+        with bigquery_errors():
+            try:
+                return self._client.get_table(f"{self._place.name}.{name}", retry=RETRY, timeout=TIMEOUT_S)
+            except NotFound:
+                return None
 
     def check(self) -> None:
         """Raise WarehouseUnavailable unless `instances` is visible; readers and writers may see it."""

@@ -68,6 +68,10 @@ class BigQueryWarehouse:
         check_table(table)
         return self._reading().clear(table)
 
+    def outdated(self) -> list[str]:
+        """Return what Terraform would make or change; see Warehouse."""
+        return self._reading().outdated()
+
     def check(self) -> None:
         """Raise WarehouseUnavailable unless the table `instances` is visible."""
         self._reading().check()

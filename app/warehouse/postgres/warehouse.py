@@ -99,6 +99,17 @@ class PostgresWarehouse:
         for statement in statements.table_ddl(name):
             writer.execute(statement)
 
+    def outdated(self) -> list[str]:
+        """Return what `create` would make or change; see Warehouse."""
+        with self._reading() as reader:
+            columns = {
+                name: {column for (column,) in reader.execute(statements.COLUMNS_OF, [name])}
+                for name in TABLES
+            }
+            marks = {name: _mark(reader, name) for name in statements.marked_views()}
+        tables = [name for name, spec in TABLES.items() if {one.name for one in spec.columns} - columns[name]]
+        return tables + [name for name, (_, mark) in statements.marked_views().items() if marks[name] != mark]
+
     def append(self, table: str, rows: Sequence[Row]) -> None:
         """Add rows in one transaction; see Warehouse."""
         rejected = {index: why for index, row in enumerate(rows) if (why := check_row(table, row))}

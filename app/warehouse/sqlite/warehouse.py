@@ -189,6 +189,16 @@ class SqliteWarehouse:
             self._open_writer().execute("PRAGMA wal_checkpoint(TRUNCATE)")
         return removed
 
+    def outdated(self) -> list[str]:
+        """Return what `create` would make or change; see Warehouse."""
+        with self._reading() as reader, warehouse_errors():
+            have = dict(reader.execute("SELECT name, sql FROM sqlite_master WHERE type IN ('table', 'view')"))
+            tables = [
+                name for name, table in TABLES.items() if name not in have or _missing_columns(reader, table)
+            ]
+        selects = views("sqlite").items()
+        return tables + [name for name, sql in selects if have.get(name) != f"CREATE VIEW {name} AS {sql}"]
+
     def check(self) -> None:
         """Raise WarehouseUnavailable unless the tables can be read and the file be written."""
         try:

@@ -1,0 +1,316 @@
+"""`doctor`: a check a line, each fault with the command that mends it.
+
+The checks are pure: the backends tell facts, and here is what must be true of them.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+from app.model.errors import DicomlakeError
+from app.model.values import REMOVALS, EventType
+from app.services import Services, faults
+from app.warehouse.queries import outcome_of
+
+if TYPE_CHECKING:
+    from app.config import Settings
+
+GCP_AGENT = "gcp-sa-pubsub.iam.gserviceaccount.com"
+PUBLISHER, SUBSCRIBER = "roles/pubsub.publisher", "roles/pubsub.subscriber"
+ACK_S = 600
+PROBE_S, POLL_S = 120.0, 0.5
+OLD_S = 3600.0
+"""Age of the oldest waiting message from which the queue counts as stuck."""
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One fact. fault: empty if it is as it must be. mend: what to do about the fault."""
+
+    name: str
+    fault: str = ""
+    mend: str = ""
+
+    @property
+    def line(self) -> dict[str, object]:
+        """The check as one JSON line."""
+        found: dict[str, object] = {"check": self.name, "ok": not self.fault}
+        return found | ({"fault": self.fault, "do": self.mend} if self.fault else {})
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """How long the probe waits. clock, sleep: seconds, for tests."""
+
+    limit_s: float = PROBE_S
+    clock: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], None] = time.sleep
+
+
+def settings_check(settings: Settings) -> Check:
+    """Return whether the settings could be served."""
+    return Check("settings", "; ".join(faults(settings)), "dicomlake config check")
+
+
+def tables_check(outdated: list[str], dialect: str) -> Check:
+    """Return whether tables and views are those of the code."""
+    fault = f"not as this version has them: {', '.join(outdated)}" if outdated else ""
+    mend = (
+        "terraform -chdir=tf apply" if dialect == "bigquery" else "restart `dicomlake serve`: it updates them"
+    )
+    return Check("tables and views", fault, mend)
+
+
+def examine(services: Services) -> Iterator[Check]:
+    """Yield the checks of open services: first whether each part answers, then what is set up around it."""
+    yield answers(
+        "source", services.source.check, "check source.url, the folder's rights or the bucket's grants"
+    )
+    yield answers("artifacts", services.artifacts.check, "check artifacts.url and the rights to write there")
+    yield answers(
+        "warehouse", services.warehouse.check, "check warehouse.url and the rights to read and write"
+    )
+    yield answers("bus", services.bus.check, "check bus.url, bus.dead_letter_topic and the grants on it")
+    yield answers("disk space", services.space.check, "free space, or lower delivery.min_free_bytes")
+    storage, fault = _told(services.source.setup)
+    yield from [fault] if fault else storage_checks(storage, services.settings, services.source.prefix)
+    bus, fault = _told(services.bus.setup)
+    yield from [fault] if fault else bus_checks(bus, services.settings)
+    if storage and "publishers" in bus:
+        yield agent_check(storage, bus)
+
+
+def answers(name: str, check: Callable[[], None], mend: str) -> Check:
+    """Return whether a part answers."""
+    try:
+        check()
+    except DicomlakeError as error:
+        return Check(name, f"{error.code}: {error.text}", mend)
+    return Check(name)
+
+
+def _told(setup: Callable[[], dict[str, Any]]) -> tuple[dict[str, Any], Check | None]:
+    try:
+        return setup(), None
+    except DicomlakeError as error:
+        mend = "run the doctor as somebody who may see buckets, topics and subscriptions (roles/viewer)"
+        return {}, Check("cloud setup", f"cannot be seen: {error.text}", mend)
+
+
+def storage_checks(facts: Mapping[str, Any], settings: Settings, prefix: str) -> Iterator[Check]:
+    """Check how the store tells of changes; `facts` as from `Storage.setup`."""
+    if not facts:
+        return
+    url, topic = settings.source.url, settings.bus.url.partition(":")[2]
+    bucket = url.split("/")[2]
+    create = (
+        f"gcloud storage buckets notifications create gs://{bucket} --topic={topic} --payload-format=json"
+    )
+    listed = f"gcloud storage buckets notifications list gs://{bucket}"
+    ours = [
+        one
+        for one in facts["notifications"]
+        if one["topic"] == topic and (prefix.startswith(one["prefix"]) or one["prefix"].startswith(prefix))
+    ]
+    if not ours:
+        yield Check("notification", f"the bucket {bucket} sends none to {topic} for {url}", create)
+        return
+    prefixes = sorted(one["prefix"] for one in ours)
+    twice = any(later.startswith(first) for first, later in pairwise(prefixes))
+    yield Check(
+        "notification",
+        "two of the bucket tell of the same objects, so that each is processed twice" if twice else "",
+        f"{listed}; gcloud storage buckets notifications delete ID",
+    )
+    wanted = {EventType.FINALIZE.value, EventType.DELETE.value} & set(settings.source.events)
+    if facts["versioning"]:
+        wanted |= {EventType.ARCHIVE.value} & set(settings.source.events)
+    missing = sorted({kind for one in ours for kind in wanted - set(one["events"] or wanted)})
+    yield Check("events", f"not sent: {', '.join(missing)}" if missing else "", create)
+    odd = any(one["payload"] not in ("JSON_API_V1", None) for one in ours)
+    yield Check(
+        "payload",
+        "a notification has no JSON payload: sizes and checksums are missing" if odd else "",
+        create,
+    )
+    blind = facts["versioning"] and EventType.ARCHIVE.value not in settings.source.events
+    yield Check(
+        "versions",
+        "the bucket keeps versions, but OBJECT_ARCHIVE is not among source.events: removals are missed"
+        if blind
+        else "",
+        f"add {', '.join(REMOVALS)} to source.events",
+    )
+
+
+def agent_check(storage: Mapping[str, Any], bus: Mapping[str, Any]) -> Check:
+    """Check that the account of Cloud Storage may publish to the topic."""
+    agent = f"serviceAccount:{storage['agent']}"
+    fault = "" if agent in bus["publishers"] else f"{storage['agent']} may not publish to {bus['topic']}"
+    grant = f"gcloud pubsub topics add-iam-policy-binding {bus['topic']} --member={agent} --role={PUBLISHER}"
+    return Check("storage agent", fault, grant)
+
+
+def bus_checks(facts: Mapping[str, Any], settings: Settings) -> Iterator[Check]:
+    """Check how messages are delivered and given up; `facts` as from `Bus.setup`."""
+    if "waiting" in facts:
+        stuck = facts["waiting"] and facts["oldest_age_s"] > OLD_S
+        fault = (
+            f"{facts['waiting']} messages wait, the oldest for {facts['oldest_age_s']:.0f} s" if stuck else ""
+        )
+        yield Check("queue", fault, "run `dicomlake serve`; if it runs, see its log")
+        return
+    pushes = [one for one in facts["subscriptions"] if one["endpoint"]]
+    if not pushes:
+        yield Check("subscription", f"{facts['topic']} has no push subscription", "terraform -chdir=tf apply")
+    accepted = settings.bus.subscription.replace(" ", "")
+    for one in pushes:
+        yield from push_checks(one, facts, settings)
+        if accepted and one["name"] not in accepted.split(","):
+            yield Check(f"{one['name']}: accepted", "bus.subscription does not name it", "add it, by a comma")
+    topic = facts["dead_letter_topic"]
+    if not topic:
+        yield Check("dead letters", "bus.dead_letter_topic is not set", "terraform -chdir=tf apply")
+        return
+    tables = [one for one in facts["dead_letter_subscriptions"] if one["table"]]
+    asleep = [one["name"] for one in tables if not (one["active"] and one["table_active"])]
+    fault = "" if tables else f"{topic} has no subscription that writes to the table dead_letter"
+    if asleep:
+        fault = f"{asleep[0]} does not write: its table, or the right to append to it, is missing"
+    yield Check("dead-letter table", fault, "terraform -chdir=tf apply")
+    agent = any(member.endswith(GCP_AGENT) for member in facts["dead_letter_publishers"])
+    yield Check(
+        "dead letters of Pub/Sub",
+        "" if agent else f"the agent of Pub/Sub may not publish to {topic}: what it gives up is lost",
+        f"gcloud pubsub topics add-iam-policy-binding {topic}"
+        f" --member=serviceAccount:service-PROJECT_NUMBER@{GCP_AGENT} --role={PUBLISHER}",
+    )
+
+
+def push_checks(one: Mapping[str, Any], facts: Mapping[str, Any], settings: Settings) -> Iterator[Check]:
+    """Check one push subscription."""
+    name = one["name"]
+    update = f"gcloud pubsub subscriptions update {name}"
+    bind = f"gcloud pubsub subscriptions add-iam-policy-binding {name}"
+    agent = any(member.endswith(GCP_AGENT) for member in one["subscribers"])
+    audience = settings.api.audience
+    rules = [
+        ("state", one["active"], "it is not active: its endpoint or the topic is gone", f"{update} --help"),
+        (
+            "account",
+            bool(one["account"]),
+            "pushes carry no token, so that the service refuses them",
+            f"{update} --push-auth-service-account=ACCOUNT",
+        ),
+        (
+            "audience",
+            not audience or one["audience"] == audience,
+            "the audience of its tokens is not api.audience",
+            f"{update} --push-auth-token-audience={audience}",
+        ),
+        (
+            "ack deadline",
+            one["ack_deadline_s"] >= min(ACK_S, settings.delivery.ack_deadline_s),
+            f"{one['ack_deadline_s']} s: a large object is delivered again while it is processed",
+            f"{update} --ack-deadline={ACK_S}",
+        ),
+        (
+            "retries",
+            one["retries"],
+            "it retries at once: a failing object floods the service",
+            f"{update} --min-retry-delay=10s --max-retry-delay=600s",
+        ),
+        (
+            "expiration",
+            not one["expires"],
+            "it is deleted after idle days",
+            f"{update} --expiration-period=never",
+        ),
+        (
+            "dead-letter topic",
+            one["dead_letter_topic"] == facts["dead_letter_topic"],
+            "it gives up to another topic than bus.dead_letter_topic, or never",
+            f"{update} --dead-letter-topic={facts['dead_letter_topic']} --max-delivery-attempts=20",
+        ),
+        (
+            "attempts",
+            one["max_attempts"] >= settings.delivery.permanent_attempts,
+            "Pub/Sub gives up before the service does, so that letters have no reason",
+            f"{update} --max-delivery-attempts=20",
+        ),
+        (
+            "agent",
+            agent,
+            "the agent of Pub/Sub may not take messages off it: they are given up and stay",
+            f"{bind} --member=serviceAccount:service-PROJECT_NUMBER@{GCP_AGENT} --role={SUBSCRIBER}",
+        ),
+    ]
+    for what, good, fault, mend in rules:
+        yield Check(f"{name.rpartition('/')[2]}: {what}", "" if good else fault, mend)
+
+
+def probe(services: Services, waiting: Waiting = Waiting()) -> Iterator[Check]:
+    """Put one small object into the source, wait for its row, remove it and wait until the row is gone."""
+    stamp = services.now()
+    prefix = services.settings.source.write_prefix
+    name = f"{prefix}dicomlake-doctor/{stamp:%Y%m%dT%H%M%S%f}.dcm"
+    try:
+        landed = services.source.land(name, io.BytesIO(sample(f"2.25.{int(stamp.timestamp() * 1e6)}")))
+    except DicomlakeError as error:
+        yield Check(
+            "probe: write", f"{error.code}: {error.text}", "run it with the right to write to source.url"
+        )
+        return
+    assert landed is not None
+    ref = landed.ref
+    rows, letters = outcome_of(services.shown_uri(ref.name, ref.bucket), ref.generation)
+
+    def seen() -> bool:
+        return bool(services.warehouse.query(*rows))
+
+    stored = _until(lambda: seen() or bool(services.warehouse.query(*letters)), waiting)
+    fault = (
+        "" if seen() else "it became a dead letter" if stored else f"no row within {waiting.limit_s:.0f} s"
+    )
+    yield Check("probe: stored", fault, "see the log of the service, and `dicomlake dlq list`")
+    try:
+        services.source.delete(name)
+    except DicomlakeError as error:
+        yield Check("probe: removed", f"{error.code}: {error.text}", f"remove {name} by hand")
+        return
+    if not fault:
+        gone = _until(lambda: not seen(), waiting)
+        late = f"its row is still there after {waiting.limit_s:.0f} s"
+        yield Check("probe: removed", "" if gone else late, "are removals among source.events?")
+
+
+def _until(true: Callable[[], bool], waiting: Waiting) -> bool:
+    end = waiting.clock() + waiting.limit_s
+    while not true():
+        if waiting.clock() >= end:
+            return False
+        waiting.sleep(POLL_S)
+    return True
+
+
+def sample(uid: str) -> bytes:
+    """Return a DICOM file without pixels and without a patient (PS3.10 7.1, Explicit VR Little Endian)."""
+    sop_class = "1.2.840.10008.5.1.4.1.1.66"  # Raw Data Storage
+    meta = _element(2, 2, "UI", sop_class) + _element(2, 3, "UI", uid)
+    meta += _element(2, 0x10, "UI", "1.2.840.10008.1.2.1") + _element(2, 0x12, "UI", "2.25.1")
+    body = _element(8, 0x16, "UI", sop_class) + _element(8, 0x18, "UI", uid)
+    body += _element(8, 0x60, "CS", "OT") + _element(0x20, 0xD, "UI", f"{uid}.1")
+    body += _element(0x20, 0xE, "UI", f"{uid}.2")
+    length = struct.pack("<HH2sHI", 2, 0, b"UL", 4, len(meta))
+    return bytes(128) + b"DICM" + length + meta + body
+
+
+def _element(group: int, element: int, vr: str, text: str) -> bytes:
+    value = text.encode() + (b"\0" if vr == "UI" else b" ") * (len(text) % 2)
+    return struct.pack("<HH2sH", group, element, vr.encode(), len(value)) + value

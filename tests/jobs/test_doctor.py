@@ -1,0 +1,255 @@
+"""`doctor`: what it says of built answers, of a laptop's lake, and of one object sent through."""
+
+import io
+import json
+import sqlite3
+from contextlib import closing
+from dataclasses import replace
+
+import pytest
+from click.testing import CliRunner
+from pydicom import dcmread
+
+from app import pipeline
+from app.cli.commands import cli
+from app.config import load
+from app.jobs import doctor
+from app.model.values import EventType
+from app.sources.notifications import notification
+from app.warehouse import open_warehouse
+
+TOPIC, LETTERS = "projects/p/topics/lake-events", "projects/p/topics/lake-dead-letter"
+AGENT = "serviceAccount:service-1@gcp-sa-pubsub.iam.gserviceaccount.com"
+STORAGE_AGENT = "service-1@gs-project-accounts.iam.gserviceaccount.com"
+SUBSCRIPTION = "projects/p/subscriptions/lake-push"
+EVENTS = [kind.value for kind in EventType]
+
+
+@pytest.fixture
+def settings():
+    given = {
+        "source.url": "gs://landing/ct/",
+        "artifacts.url": "gs://artifacts/",
+        "warehouse.url": "bigquery:p.lake",
+        "bus.url": f"pubsub:{TOPIC}",
+        "bus.dead_letter_topic": LETTERS,
+        "bus.subscription": SUBSCRIPTION,
+        "api.audience": "https://lake",
+    }
+    return load({}, given).settings
+
+
+def notified(**changes):
+    return {"topic": TOPIC, "events": EVENTS, "payload": "JSON_API_V1", "prefix": "ct/", **changes}
+
+
+def stored(*notifications, versioning=False):
+    return {"notifications": list(notifications), "versioning": versioning, "agent": STORAGE_AGENT}
+
+
+def push(**changes):
+    return {
+        "name": SUBSCRIPTION,
+        "active": True,
+        "endpoint": "https://lake/",
+        "account": "push@p.iam.gserviceaccount.com",
+        "audience": "https://lake",
+        "ack_deadline_s": 600,
+        "retries": True,
+        "expires": False,
+        "dead_letter_topic": LETTERS,
+        "max_attempts": 20,
+        "table": "",
+        "table_active": False,
+        "subscribers": [AGENT],
+        **changes,
+    }
+
+
+def letters(**changes):
+    return push(name="projects/p/subscriptions/lake-dead-letter", endpoint="", table="p.lake.dead_letter",
+                table_active=True, **changes)  # fmt: skip
+
+
+def bus(*pushes, **changes):
+    return {
+        "topic": TOPIC,
+        "dead_letter_topic": LETTERS,
+        "subscriptions": list(pushes),
+        "publishers": [f"serviceAccount:{STORAGE_AGENT}"],
+        "dead_letter_subscriptions": [letters()],
+        "dead_letter_publishers": [AGENT, "serviceAccount:ingest@p.iam.gserviceaccount.com"],
+        **changes,
+    }
+
+
+def failed(checks):
+    """Return the names of the checks that failed; each has something to do."""
+    found = [check for check in checks if check.fault]
+    assert all(check.mend for check in found)
+    return [check.name for check in found]
+
+
+def test_what_terraform_makes_passes(settings):
+    assert failed(doctor.storage_checks(stored(notified()), settings, "ct/")) == []
+    assert failed(doctor.bus_checks(bus(push()), settings)) == []
+    assert doctor.agent_check(stored(), bus()).fault == ""
+
+
+@pytest.mark.parametrize(
+    ("notifications", "versioning", "expected"),
+    [
+        ([], False, ["notification"]),
+        ([notified(topic="projects/p/topics/other")], False, ["notification"]),
+        ([notified(prefix="mr/")], False, ["notification"]),
+        ([notified(prefix="")], False, []),
+        ([notified(prefix="ct/a/"), notified(prefix="ct/b/")], False, []),
+        ([notified(prefix="ct/"), notified(prefix="ct/b/")], False, ["notification"]),
+        ([notified(), notified()], False, ["notification"]),
+        ([notified(events=["OBJECT_FINALIZE"])], False, ["events"]),
+        ([notified(events=["OBJECT_FINALIZE", "OBJECT_DELETE"])], False, []),
+        ([notified(events=["OBJECT_FINALIZE", "OBJECT_DELETE"])], True, ["events"]),
+        ([notified(events=[])], True, []),  # all of them
+        ([notified(payload="NONE")], False, ["payload"]),
+    ],
+)
+def test_notifications(settings, notifications, versioning, expected):
+    found = doctor.storage_checks(stored(*notifications, versioning=versioning), settings, "ct/")
+    assert failed(found) == expected
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"active": False}, "state"),
+        ({"account": ""}, "account"),
+        ({"audience": "https://other"}, "audience"),
+        ({"ack_deadline_s": 10}, "ack deadline"),
+        ({"retries": False}, "retries"),
+        ({"expires": True}, "expiration"),
+        ({"dead_letter_topic": ""}, "dead-letter topic"),
+        ({"max_attempts": 4}, "attempts"),
+        ({"subscribers": []}, "agent"),
+    ],
+)
+def test_push_subscriptions(settings, changes, expected):
+    assert failed(doctor.bus_checks(bus(push(**changes)), settings)) == [f"lake-push: {expected}"]
+
+
+def test_a_second_lane_is_a_subscription_that_is_accepted(settings):
+    lane = push(name="projects/p/subscriptions/lake-backfill")
+    found = failed(doctor.bus_checks(bus(push(), lane), settings))
+    assert found == ["projects/p/subscriptions/lake-backfill: accepted"]
+    both = settings.bus.model_copy(update={"subscription": f"{SUBSCRIPTION}, {lane['name']}"})
+    assert failed(doctor.bus_checks(bus(push(), lane), settings.model_copy(update={"bus": both}))) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"subscriptions": []}, "subscription"),
+        ({"dead_letter_topic": ""}, "dead letters"),
+        ({"dead_letter_subscriptions": []}, "dead-letter table"),
+        ({"dead_letter_subscriptions": [letters() | {"table_active": False}]}, "dead-letter table"),
+        ({"dead_letter_publishers": []}, "dead letters of Pub/Sub"),
+    ],
+)
+def test_dead_letters(settings, changes, expected):
+    pushes = [push(dead_letter_topic=changes.get("dead_letter_topic", LETTERS))]
+    assert failed(doctor.bus_checks(bus(*pushes) | changes, settings)) == [expected]
+
+
+def test_the_account_of_the_store_publishes():
+    check = doctor.agent_check(stored(), bus(publishers=[]))
+    assert check.fault == f"{STORAGE_AGENT} may not publish to {TOPIC}"
+    assert check.mend == (
+        f"gcloud pubsub topics add-iam-policy-binding {TOPIC} --member=serviceAccount:{STORAGE_AGENT}"
+        " --role=roles/pubsub.publisher"
+    )
+
+
+def test_a_queue_that_nobody_empties(settings):
+    assert failed(doctor.bus_checks({"waiting": 3, "oldest_age_s": 10.0}, settings)) == []
+    (check,) = doctor.bus_checks({"waiting": 3, "oldest_age_s": 7200.0}, settings)
+    assert check.fault == "3 messages wait, the oldest for 7200 s"
+
+
+def test_tables_of_another_version():
+    check = doctor.tables_check(["studies"], "bigquery")
+    assert (check.fault, check.mend) == (
+        "not as this version has them: studies", "terraform -chdir=tf apply"
+    )  # fmt: skip
+
+
+def test_the_sample_is_dicom():
+    dataset = dcmread(io.BytesIO(doctor.sample("2.25.123")))
+    assert (dataset.SOPInstanceUID, dataset.Modality) == ("2.25.123", "OT")
+    assert dataset.file_meta.TransferSyntaxUID == "1.2.840.10008.1.2.1"
+
+
+class Service:
+    """A clock whose sleeper does what the service would: process what changed."""
+
+    def __init__(self, services, works=True):
+        self.services, self.works, self.now, self.last = services, works, 0.0, None
+
+    def __call__(self):
+        return self.now
+
+    def sleep(self, seconds):
+        self.now += seconds
+        listed = list(self.services.source.listing("dicomlake-doctor/"))
+        kind = EventType.FINALIZE if listed else EventType.DELETE
+        self.last = listed[0].ref if listed else self.last
+        if self.works:
+            message = notification(kind, self.last, "", self.services.now())
+            pipeline.handle(message, self.services)
+
+
+def test_one_object_goes_through(services):
+    service = Service(services)
+    checks = list(doctor.probe(services, doctor.Waiting(10.0, service, service.sleep)))
+    assert [(check.name, check.fault) for check in checks] == [("probe: stored", ""), ("probe: removed", "")]
+    assert list(services.source.listing()) == []
+
+
+def test_an_object_that_does_not_go_through(services):
+    service = Service(services, works=False)
+    checks = list(doctor.probe(services, doctor.Waiting(10.0, service, service.sleep)))
+    assert [check.fault for check in checks] == ["no row within 10 s"]
+    assert list(services.source.listing()) == []
+
+
+def test_the_doctor_of_a_laptop(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    none = CliRunner().invoke(cli, ["doctor"])
+    assert none.exit_code == 1
+    assert "FAIL  tables and views: there is no warehouse yet" in none.stdout
+    assert list(tmp_path.iterdir()) == []
+    with closing(open_warehouse(f"sqlite:{tmp_path}/lake/lake.db")) as warehouse:
+        warehouse.create()
+    good = CliRunner().invoke(cli, ["doctor", "--json"])
+    assert good.exit_code == 0
+    names = ["settings", "tables and views", "source", "artifacts", "warehouse", "bus", "disk space", "queue"]
+    assert [json.loads(line) for line in good.stdout.splitlines()] == [
+        {"check": name, "ok": True} for name in names
+    ]
+    with closing(sqlite3.connect(tmp_path / "lake/lake.db")) as database:
+        database.execute("DROP VIEW studies")
+        database.execute("DROP TABLE jobs")
+        database.commit()
+    bad = CliRunner().invoke(cli, ["doctor"])
+    assert bad.exit_code == 1
+    assert "FAIL  tables and views: not as this version has them: jobs, studies\n" in bad.stdout
+    wrong = CliRunner().invoke(cli, ["--set", "bus.url=nothing:x", "doctor"])
+    assert wrong.exit_code == 1
+    assert wrong.stdout.startswith("FAIL  settings: bus.url")
+
+
+def test_a_part_that_does_not_answer_is_named(services):
+    services.source.root.chmod(0)
+    gone = replace(services)
+    services.source.root.rename(services.source.root.with_name("moved"))
+    found = failed(doctor.examine(gone))
+    services.source.root.with_name("moved").chmod(0o700)
+    assert found == ["source"]
