@@ -17,6 +17,9 @@ from app.announce import Announcers, Options, check_announcers, open_announcers
 from app.announce.announcements import dead_lettered, object_uri
 from app.bus import Bus, Connect, DeliveryPolicy, check_bus, open_bus
 from app.config import SECTIONS, Settings, loader_variables
+from app.forward import Options as ForwardOptions
+from app.forward import Receiver as PictureReceiver
+from app.forward import check_distinct, check_receiver, open_receivers
 from app.model.cleaning import OFF, Cleaning
 from app.model.errors import ConfigError, TransientError
 from app.model.values import Instance, Message, Reason, Row
@@ -55,9 +58,10 @@ class Services:
     """Everything that a running dicomlake holds open.
 
     own_prefixes: for each source bucket, the prefixes of our own artifacts in it. index: the file that stores
-    generations of files. letter_announcers: targets of dead letters. accept_removals: treat files missing at
-    the start as removed, even if it looks like an unmounted disk. orthanc, dimse: further ways in, if they
-    are set. cleaning: how this lake de-identifies; None where it does not.
+    generations of files. letter_announcers: targets of dead letters. receivers: those of pictures, by the
+    names that rows show. accept_removals: treat files missing at the start as removed, even if it looks like
+    an unmounted disk. orthanc, dimse: further ways in, if they are set. cleaning: how this lake
+    de-identifies; None where it does not.
     """
 
     settings: Settings
@@ -73,6 +77,7 @@ class Services:
     index: Path | None = None
     announcers: Announcers = field(default_factory=Announcers)
     letter_announcers: Announcers = field(default_factory=Announcers)
+    receivers: Mapping[str, PictureReceiver] = field(default_factory=dict)
     now: Callable[[], datetime] = _now
     accept_removals: bool = False
     orthanc: OrthancPoller | None = None
@@ -103,6 +108,8 @@ class Services:
         targets = self.letter_announcers, self.announcers
         parts = self.artifacts, self.warehouse, *targets, self.workers, self.bus, self.source, *ways_in
         with ExitStack() as stack:
+            for receiver in self.receivers.values():
+                stack.callback(receiver.close)
             for part in parts:
                 stack.callback(part.close)
 
@@ -131,6 +138,9 @@ def open_services(settings: Settings) -> Services:
         opened.callback(announcers.close)
         letters = open_announcers("announce.dead_letter_urls", announce.dead_letter_urls, options)
         opened.callback(letters.close)
+        receivers = open_receivers(settings.forward.urls, _forward_options(settings))
+        for receiver in receivers.values():
+            opened.callback(receiver.close)
         limits = settings.workers
         workers = Workers(
             limits.count,
@@ -156,6 +166,7 @@ def open_services(settings: Settings) -> Services:
         index=index,
         announcers=announcers,
         letter_announcers=letters,
+        receivers=receivers,
         orthanc=_open_orthanc(settings, source, artifacts) if settings.orthanc.url else None,
         dimse=_open_dimse(settings, source) if settings.dimse.port else None,
         cleaning=_cleaning(settings, source.prefix),
@@ -273,10 +284,31 @@ def faults(settings: Settings, serving: bool = False) -> Iterator[str]:
         )
         for url in urls
     )
+    yield from broken(_forward_checks(settings))
     if settings.orthanc.url and not no_storage:
         yield from broken(_orthanc_checks(settings))
     if settings.dimse.port and not no_storage:
         yield from broken(_dimse_checks(settings))
+
+
+def _forward_checks(settings: Settings) -> Iterator[tuple[str, Callable[[], object]]]:
+    urls, options = settings.forward.urls, _forward_options(settings)
+    yield "forward.urls", partial(check_distinct, urls)
+    for url in urls:
+        yield "forward.urls", partial(check_receiver, url, options)
+        yield "forward.urls", partial(check_outside, "forward.urls", url, settings)
+
+
+def check_outside(setting: str, url: str, settings: Settings) -> None:
+    """Raise ConfigError if a place that we write to lies in the source: it would be read as new objects."""
+    if url.startswith(("file:", "gs:")) and _place(url).startswith(_place(settings.source.url)):
+        raise ConfigError(f"{setting}: {url} lies in the source {settings.source.url}; choose another place")
+
+
+def _forward_options(settings: Settings) -> ForwardOptions:
+    forward = settings.forward
+    bearer = {"Authorization": f"Bearer {forward.bearer_secret}"} if forward.bearer_secret else {}
+    return ForwardOptions({**forward.headers, **bearer}, forward.timeout_s, forward.format == "multipart")
 
 
 def _dimse_checks(settings: Settings) -> list[tuple[str, Callable[[], object]]]:

@@ -125,6 +125,20 @@ class Announce(Section):
     )
 
 
+class Forward(Section):
+    """Where previews are sent. Each is delivered at least once, and refused ones are dead letters."""
+
+    urls: tuple[str, ...] = Field(
+        description="receivers: https://host/path, or file:./folder for `<name>.png.txt` in base64"
+    )
+    format: Literal["json", "multipart"] = Field(
+        description="body of requests: JSON with the PNG in base64, or a form with the PNG as a file"
+    )
+    headers: dict[str, str] = Field(description="HTTP headers of every request")
+    bearer_secret: str = Field(description="token that every request bears in Authorization; empty = none")
+    timeout_s: Seconds = Field(description="time limit of each step of a request")
+
+
 class Metadata(Section):
     """Contents of the column `metadata` and of the JSON document."""
 
@@ -345,6 +359,7 @@ class Settings(Section):
     warehouse: Warehouse
     bus: Bus
     announce: Announce
+    forward: Forward
     metadata: Metadata
     preview: Preview
     delivery: Delivery

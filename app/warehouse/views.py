@@ -128,6 +128,7 @@ INDEXES: dict[str, tuple[tuple[str, ...], ...]] = {
     "failures": (("object_uri", "generation", "event_type"),),
     "dead_letter": (("message_id",),),
     "announced": (("arrived_at", "id"),),
+    "deliveries": (("row_id", "target", "status"),),
 }
 
 
