@@ -59,9 +59,9 @@ class Services:
 
     own_prefixes: for each source bucket, the prefixes of our own artifacts in it. index: the file that stores
     generations of files. letter_announcers: targets of dead letters. receivers: those of pictures, by the
-    names that rows show. accept_removals: treat files missing at the start as removed, even if it looks like
-    an unmounted disk. orthanc, dimse: further ways in, if they are set. cleaning: how this lake
-    de-identifies; None where it does not.
+    names that rows show. archive: where retention copies received files. accept_removals: treat files missing
+    at the start as removed, even if it looks like an unmounted disk. orthanc, dimse: further ways in, if they
+    are set. cleaning: how this lake de-identifies; None where it does not.
     """
 
     settings: Settings
@@ -78,6 +78,7 @@ class Services:
     announcers: Announcers = field(default_factory=Announcers)
     letter_announcers: Announcers = field(default_factory=Announcers)
     receivers: Mapping[str, PictureReceiver] = field(default_factory=dict)
+    archive: Storage | None = None
     now: Callable[[], datetime] = _now
     accept_removals: bool = False
     orthanc: OrthancPoller | None = None
@@ -110,6 +111,8 @@ class Services:
         with ExitStack() as stack:
             for receiver in self.receivers.values():
                 stack.callback(receiver.close)
+            if self.archive is not None:
+                stack.callback(self.archive.close)
             for part in parts:
                 stack.callback(part.close)
 
@@ -141,6 +144,10 @@ def open_services(settings: Settings) -> Services:
         receivers = open_receivers(settings.forward.urls, _forward_options(settings))
         for receiver in receivers.values():
             opened.callback(receiver.close)
+        archive_url = settings.retention.archive_url
+        archive = open_storage("retention", archive_url) if archive_url else None
+        if archive is not None:
+            opened.callback(archive.close)
         limits = settings.workers
         workers = Workers(
             limits.count,
@@ -167,6 +174,7 @@ def open_services(settings: Settings) -> Services:
         announcers=announcers,
         letter_announcers=letters,
         receivers=receivers,
+        archive=archive,
         orthanc=_open_orthanc(settings, source, artifacts) if settings.orthanc.url else None,
         dimse=_open_dimse(settings, source) if settings.dimse.port else None,
         cleaning=_cleaning(settings, source.prefix),
@@ -285,6 +293,7 @@ def faults(settings: Settings, serving: bool = False) -> Iterator[str]:
         for url in urls
     )
     yield from broken(_forward_checks(settings))
+    yield from broken(_retention_checks(settings))
     if settings.orthanc.url and not no_storage:
         yield from broken(_orthanc_checks(settings))
     if settings.dimse.port and not no_storage:
@@ -297,6 +306,34 @@ def _forward_checks(settings: Settings) -> Iterator[tuple[str, Callable[[], obje
     for url in urls:
         yield "forward.urls", partial(check_receiver, url, options)
         yield "forward.urls", partial(check_outside, "forward.urls", url, settings)
+
+
+def _retention_checks(settings: Settings) -> Iterator[tuple[str, Callable[[], object]]]:
+    retention = settings.retention
+    if retention.archive_url:
+        yield "retention.archive_url", partial(_check_archive, settings)
+    yield "retention", partial(_check_retention, settings)
+
+
+def _check_archive(settings: Settings) -> None:
+    url = settings.retention.archive_url
+    if not url.startswith(("file:", "gs:")):
+        raise ConfigError(f"retention.archive_url {url!r} has no known scheme; begin it with file: or gs:")
+    check_storage("retention", url)
+    check_outside("retention.archive_url", url, settings)
+
+
+def _check_retention(settings: Settings) -> None:
+    retention = settings.retention
+    if retention.archive_after_days and not retention.archive_url:
+        raise ConfigError("retention.archive_url: is empty; name the place that files are archived to")
+    if not (retention.archive_after_days or retention.delete_after_days):
+        return
+    if not (settings.source.url.startswith("file:") and settings.bus.url.startswith("local:")):
+        raise ConfigError(
+            "retention.delete_after_days and retention.archive_after_days are for a folder (source.url file:)"
+            " with the embedded queue (bus.url local:); give a bucket lifecycle rules"
+        )
 
 
 def check_outside(setting: str, url: str, settings: Settings) -> None:

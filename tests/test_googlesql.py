@@ -46,6 +46,7 @@ ASKED = {
     "open_letter_versions": [queries.open_letter_versions()],
     "outcome_of": queries.outcome_of(URI, 1),
     "overview": [(sql, {}) for sql in queries.overview("bigquery").values()],
+    "retained": [queries.retained(["a", "b"])],
     "rows_below": [queries.rows_below(URI, "dead_letters", ["object_uri", "code", "reason"])],
     "rows_of_version": [queries.rows_of_version(URI, 1), queries.rows_of_version(URI, 1, current=True)],
 }

@@ -139,6 +139,26 @@ class Forward(Section):
     timeout_s: Seconds = Field(description="time limit of each step of a request")
 
 
+Days = Annotated[float, Field(ge=0, le=36_500)]
+
+
+class Retention(Section):
+    """How long files are kept. For a folder as source only; buckets have lifecycle rules."""
+
+    archive_url: str = Field(
+        description="where received files are copied before they are deleted: file:./folder or"
+        " gs://bucket/prefix; empty = nowhere"
+    )
+    archive_after_days: Days = Field(description="age at which a received file is archived; 0 = never")
+    delete_after_days: Days = Field(
+        description="age at which a received file is deleted from the landing folder, which is no removal:"
+        " its row and artifacts stay; 0 = never"
+    )
+    outputs_after_days: Days = Field(
+        description="age at which de-identified copies and encoded pictures in folders are deleted; 0 = never"
+    )
+
+
 class Metadata(Section):
     """Contents of the column `metadata` and of the JSON document."""
 
@@ -360,6 +380,7 @@ class Settings(Section):
     bus: Bus
     announce: Announce
     forward: Forward
+    retention: Retention
     metadata: Metadata
     preview: Preview
     delivery: Delivery

@@ -27,6 +27,7 @@ from app.model.errors import (
     LimitExceeded,
     NotDicom,
     ObjectGone,
+    ObjectReleased,
     ObjectTooLarge,
     Overloaded,
     PermanentError,
@@ -149,6 +150,8 @@ def ingest_object(
         if instance.preview is None and instance.preview_error is None:
             # The existing picture was kept, and may have been made with other settings.
             row["describe_key"] = options.without_preview().key
+    except ObjectReleased as released:
+        return Outcome(Status.IGNORED, released.code)  # its row and artifacts stay
     except ObjectGone as gone:
         remove_artifacts(event.shown, services)  # an earlier delivery may have died before it cleaned up
         return Outcome(Status.SUPERSEDED, gone.code)

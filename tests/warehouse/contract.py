@@ -16,6 +16,7 @@ from app.warehouse.queries import (
     last_settled,
     letters_below,
     letters_by_event,
+    retained,
     settled,
     stored_letter,
 )
@@ -367,6 +368,29 @@ class WarehouseContract:
         assert to_time(found[0]["arrived_at"]) == NOON + timedelta(minutes=1)
         (last,) = warehouse.query(last_settled())
         assert to_time(last["arrived_at"]) == NOON + timedelta(minutes=4)
+
+    def test_what_is_unfinished_is_known_by_its_deliveries(self, warehouse: Warehouse):
+        uris = ["gs://b/a.dcm", "gs://b/b.zip", "gs://b/c.dcm"]
+        late = NOON + timedelta(minutes=1)
+        rows = [instance_row("a", uris[0], ingested_at=NOON)]
+        rows += [instance_row(f"b{i}", uris[1], member=f"{i}", ingested_at=late) for i in range(2)]
+        warehouse.append("instances", rows)
+        states = [
+            ("a", "x", "queued"),
+            ("a", "x", "refused"),
+            ("b0", "x", "queued"),
+            ("b0", "x", "delivered"),
+        ]
+        states += [("b0", "x", "queued"), ("b1", "x", "queued"), ("b1", "x", "dropped"), ("c", "x", "queued")]
+        keys = ("row_id", "target", "status", "at")
+        warehouse.append("deliveries", [dict(zip(keys, (*state, NOON), strict=True)) for state in states])
+        found = {row["object_uri"]: row for row in warehouse.query(*retained(uris))}
+        assert {uri: row["unfinished"] for uri, row in found.items()} == {uris[0]: 1, uris[1]: 0}
+        assert {uri: to_time(row["stored_at"]) for uri, row in found.items()} == {
+            uris[0]: NOON,
+            uris[1]: late,
+        }
+        assert found[uris[0]]["generation"] == 1
 
     def test_a_stream_gives_the_rows_of_a_query_one_by_one(self, warehouse: Warehouse):
         warehouse.append("dead_letter", [letter_row(f"m{i}", "{}") for i in range(5)])
