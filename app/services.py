@@ -17,6 +17,9 @@ from app.announce import Announcers, Options, check_announcers, open_announcers
 from app.announce.announcements import dead_lettered, object_uri
 from app.bus import Bus, Connect, DeliveryPolicy, check_bus, open_bus
 from app.config import SECTIONS, Settings, loader_variables
+from app.forward import Options as ForwardOptions
+from app.forward import Receiver as PictureReceiver
+from app.forward import check_distinct, check_receiver, open_receivers
 from app.model.cleaning import OFF, Cleaning
 from app.model.errors import ConfigError, TransientError
 from app.model.values import Instance, Message, Reason, Row
@@ -57,8 +60,9 @@ class Services:
     """Everything that a running dicomlake holds open.
 
     own_prefixes: for each source bucket, the prefixes of our own artifacts in it. index: the file that stores
-    generations of files. letter_announcers: targets of dead letters. accept_removals: treat files missing at
-    the start as removed, even if it looks like an unmounted disk. orthanc, dimse: further ways in, if they
+    generations of files. letter_announcers: targets of dead letters. receivers: those of pictures, by the
+    names that rows show. archive: where retention copies received files. accept_removals: treat files missing
+    at the start as removed, even if it looks like an unmounted disk. orthanc, dimse: further ways in, if they
     are set. cleaning: how this lake de-identifies; None where it does not.
     """
 
@@ -75,6 +79,8 @@ class Services:
     index: Path | None = None
     announcers: Announcers = field(default_factory=Announcers)
     letter_announcers: Announcers = field(default_factory=Announcers)
+    receivers: Mapping[str, PictureReceiver] = field(default_factory=dict)
+    archive: Storage | None = None
     now: Callable[[], datetime] = _now
     accept_removals: bool = False
     orthanc: OrthancPoller | None = None
@@ -105,6 +111,10 @@ class Services:
         targets = self.letter_announcers, self.announcers
         parts = self.artifacts, self.warehouse, *targets, self.workers, self.bus, self.source, *ways_in
         with ExitStack() as stack:
+            for receiver in self.receivers.values():
+                stack.callback(receiver.close)
+            if self.archive is not None:
+                stack.callback(self.archive.close)
             for part in parts:
                 stack.callback(part.close)
 
@@ -133,6 +143,13 @@ def open_services(settings: Settings) -> Services:
         opened.callback(announcers.close)
         letters = open_announcers("announce.dead_letter_urls", announce.dead_letter_urls, options)
         opened.callback(letters.close)
+        receivers = open_receivers(settings.forward.urls, _forward_options(settings))
+        for receiver in receivers.values():
+            opened.callback(receiver.close)
+        archive_url = settings.retention.archive_url
+        archive = open_storage("retention", archive_url) if archive_url else None
+        if archive is not None:
+            opened.callback(archive.close)
         limits = settings.workers
         workers = Workers(
             limits.count,
@@ -158,6 +175,8 @@ def open_services(settings: Settings) -> Services:
         index=index,
         announcers=announcers,
         letter_announcers=letters,
+        receivers=receivers,
+        archive=archive,
         orthanc=_open_orthanc(settings, source, artifacts) if settings.orthanc.url else None,
         dimse=_open_dimse(settings, source) if settings.dimse.port else None,
         cleaning=_cleaning(settings, source.prefix),
@@ -309,10 +328,60 @@ def faults(settings: Settings, serving: bool = False) -> Iterator[str]:
         )
         for url in urls
     )
+    yield from broken(_forward_checks(settings))
+    yield from broken(_retention_checks(settings))
     if settings.orthanc.url and not no_storage:
         yield from broken(_orthanc_checks(settings))
     if settings.dimse.port and not no_storage:
         yield from broken(_dimse_checks(settings))
+
+
+def _forward_checks(settings: Settings) -> Iterator[tuple[str, Callable[[], object]]]:
+    urls, options = settings.forward.urls, _forward_options(settings)
+    yield "forward.urls", partial(check_distinct, urls)
+    for url in urls:
+        yield "forward.urls", partial(check_receiver, url, options)
+        yield "forward.urls", partial(check_outside, "forward.urls", url, settings)
+
+
+def _retention_checks(settings: Settings) -> Iterator[tuple[str, Callable[[], object]]]:
+    retention = settings.retention
+    if retention.archive_url:
+        yield "retention.archive_url", partial(_check_archive, settings)
+    yield "retention", partial(_check_retention, settings)
+
+
+def _check_archive(settings: Settings) -> None:
+    url = settings.retention.archive_url
+    if not url.startswith(("file:", "gs:")):
+        raise ConfigError(f"retention.archive_url {url!r} has no known scheme; begin it with file: or gs:")
+    check_storage("retention", url)
+    check_outside("retention.archive_url", url, settings)
+
+
+def _check_retention(settings: Settings) -> None:
+    retention = settings.retention
+    if retention.archive_after_days and not retention.archive_url:
+        raise ConfigError("retention.archive_url: is empty; name the place that files are archived to")
+    if not (retention.archive_after_days or retention.delete_after_days):
+        return
+    if not (settings.source.url.startswith("file:") and settings.bus.url.startswith("local:")):
+        raise ConfigError(
+            "retention.delete_after_days and retention.archive_after_days are for a folder (source.url file:)"
+            " with the embedded queue (bus.url local:); give a bucket lifecycle rules"
+        )
+
+
+def check_outside(setting: str, url: str, settings: Settings) -> None:
+    """Raise ConfigError if a place that we write to lies in the source: it would be read as new objects."""
+    if url.startswith(("file:", "gs:")) and _place(url).startswith(_place(settings.source.url)):
+        raise ConfigError(f"{setting}: {url} lies in the source {settings.source.url}; choose another place")
+
+
+def _forward_options(settings: Settings) -> ForwardOptions:
+    forward = settings.forward
+    bearer = {"Authorization": f"Bearer {forward.bearer_secret}"} if forward.bearer_secret else {}
+    return ForwardOptions({**forward.headers, **bearer}, forward.timeout_s, forward.format == "multipart")
 
 
 def _dimse_checks(settings: Settings) -> list[tuple[str, Callable[[], object]]]:

@@ -52,6 +52,7 @@ ASKED = {
     "last_jobs": [queries.last_jobs(20)],
     "to_reprocess": [queries.to_reprocess(["1.0.0"]), queries.to_reprocess(None, "modality = 'CT'", URI)],
     "versions_below": [queries.versions_below(URI), queries.versions_below(URI, "gs://landing/a/b")],
+    "retained": [queries.retained(["a", "b"])],
     "rows_below": [queries.rows_below(URI, "dead_letters", ["object_uri", "code", "reason"])],
     "rows_of_version": [queries.rows_of_version(URI, 1), queries.rows_of_version(URI, 1, current=True)],
 }

@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Protocol
-from urllib.parse import urlsplit, urlunsplit
 
 from app.model.errors import AnnounceUnavailable, ConfigError
+from app.model.names import shown_url
 from app.model.values import Announcement
 from app.plumbing.backends import load_backend
 
@@ -103,19 +103,11 @@ def open_announcers(setting: str, urls: Iterable[str], options: Options) -> Anno
     try:
         for url in urls:
             backend = load_backend("announce", url, BACKENDS, setting)
-            targets.append((shown(url), backend(setting, url, options)))
+            targets.append((shown_url(url), backend(setting, url, options)))
     except ConfigError:
         Announcers(targets).close()
         raise
     return Announcers(targets)
-
-
-def shown(url: str) -> str:
-    """Return the URL of a target as errors show it: without user, password and query, which may be secret."""
-    parts = urlsplit(url)
-    if not parts.netloc:
-        return url
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
 def each_at_once(send: Callable[[Announcement], object], announcements: Sequence[Announcement]) -> None:

@@ -6,14 +6,14 @@ Nothing is retried here: a refusal nacks the event, and its redelivery announces
 from __future__ import annotations
 
 from collections.abc import Sequence
-from ipaddress import ip_address
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 import httpx
 
 from app.announce import Options, each_at_once
-from app.model.errors import AnnounceUnavailable, ConfigError
+from app.model.errors import AnnounceUnavailable
 from app.model.values import Announcement
+from app.plumbing.http_url import check_http_url
 
 TIMEOUT_S = 10.0
 _SAFE = "".join(chr(code) for code in range(0x21, 0x7F) if chr(code) not in '"%')
@@ -32,16 +32,7 @@ class WebhookAnnouncer:
     @staticmethod
     def check_settings(setting: str, url: str, options: Options) -> None:
         """Raise ConfigError for a wrong address or header, and for http: to another machine."""
-        try:
-            parts = urlsplit(url)
-            host, _ = parts.hostname, parts.port
-            httpx.Request("POST", url, headers=dict(options.headers))
-        except (ValueError, httpx.InvalidURL):
-            raise ConfigError(f"{setting}: an address or a header of announce.headers is not valid") from None
-        if not host:
-            raise ConfigError(f"{setting}: a receiver is written https://host/path")
-        if parts.scheme == "http" and not _is_loopback(host):
-            raise ConfigError(f"{setting}: http: is for receivers on this machine; write https:")
+        check_http_url(setting, url, options.headers)
 
     def announce(self, announcements: Sequence[Announcement]) -> None:
         """Post them; return once every one has a 2xx answer."""
@@ -67,10 +58,3 @@ class WebhookAnnouncer:
             raise AnnounceUnavailable(type(exc).__name__) from exc
         if not answer.is_success:
             raise AnnounceUnavailable(f"it answers {answer.status_code}")
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from math import ceil
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -24,6 +25,7 @@ from app.api.users import Users
 from app.model.errors import (
     BadEvent,
     DicomlakeError,
+    ForwardUnavailable,
     ObjectGone,
     OutOfSpace,
     Overloaded,
@@ -144,7 +146,9 @@ async def _nack(request: Request, error: Exception) -> JSONResponse:
         "message_id": getattr(request.state, "message_id", None) or events.given_id(request.headers, body),
         "permanent": isinstance(error, PermanentError),
     }
-    headers = {"WWW-Authenticate": "Bearer"} if status == 401 else None
+    headers = {"WWW-Authenticate": "Bearer"} if status == 401 else {}
+    if isinstance(error, ForwardUnavailable) and error.retry_after_s:
+        headers["Retry-After"] = str(ceil(error.retry_after_s))  # for the embedded queue
     if is_rest(request.url.path.removeprefix(request.scope.get("root_path", ""))):
         return JSONResponse({"error": error.text, "success": False}, status, headers)
     return JSONResponse(answer, status, headers)

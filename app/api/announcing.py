@@ -5,8 +5,6 @@ A service with a folder needs neither: its queue brings the letters, and a threa
 
 from __future__ import annotations
 
-import logging
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Annotated
@@ -15,11 +13,10 @@ from fastapi import APIRouter, Depends, Request, Response
 
 from app import events
 from app.api.push import ANSWERS, admitted_body
+from app.api.repeated import repeated
 from app.jobs.settled import announce_settled
-from app.model.errors import DicomlakeError, internal
+from app.model.errors import internal
 from app.services import Services, announce_letter
-
-log = logging.getLogger("dicomlake")
 
 router = APIRouter()
 
@@ -57,26 +54,7 @@ def looking_for_settled(services: Services) -> Iterator[None]:
     if not (wanted and settings.bus.url.startswith("local:")):
         yield
         return
-    ended = threading.Event()
     pause_s = min(MAX_PAUSE_S, settings.announce.settle_s / 2)
-    thread = threading.Thread(target=_look, args=(services, ended, pause_s), name="settled", daemon=True)
-    thread.start()
-    try:
+    failing = "settled studies not announced, will be tried again"
+    with repeated("settled", pause_s, lambda: announce_settled(services), failing):
         yield
-    finally:
-        ended.set()
-        thread.join(MAX_PAUSE_S)
-
-
-def _look(services: Services, ended: threading.Event, pause_s: float) -> None:
-    while not ended.wait(pause_s):
-        try:
-            with internal():
-                announce_settled(services)
-        except DicomlakeError as error:
-            bug = error.__cause__ if error.code == "internal_error" else None
-            log.warning(
-                "settled studies not announced, will be tried again",
-                extra={"code": error.code},
-                exc_info=bug,
-            )

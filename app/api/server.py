@@ -18,6 +18,7 @@ from app.api import create_app
 from app.api.announcing import looking_for_settled
 from app.api.auth import check_gate
 from app.api.connection_limits import Connection
+from app.api.repeated import retaining
 from app.api.users import check_users
 from app.config import Settings
 from app.model.errors import ConfigError
@@ -162,7 +163,7 @@ def run(server: Server, services: Services, sock: socket.socket) -> None:
     try:
         services.start(server.connect)
         log.info("serving", extra={"url": local_endpoint(sock), "sandbox": "+".join(offered()) or "none"})
-        with looking_for_settled(services):
+        with looking_for_settled(services), retaining(services):
             server.run(sockets=[sock])
     finally:
         services.close()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -48,6 +48,10 @@ class Bus(Protocol):
 
     def start(self, connect: Connect) -> None:
         """Start to push over connections from `connect`, if the bus is embedded in this service."""
+        ...
+
+    def unfinished(self) -> list[Mapping[str, str]] | None:
+        """Return the attributes of all messages not acknowledged and letters not stored; None if unknown."""
         ...
 
     def depth(self) -> int | None:

@@ -109,6 +109,9 @@ class PubSubBus:
     def start(self, connect: Connect) -> None:
         """Do nothing: the subscription pushes."""
 
+    def unfinished(self) -> None:
+        """Return None: nobody can look into a topic."""
+
     def depth(self) -> None:
         """Return None: only Cloud Monitoring has this number, some minutes later."""
 

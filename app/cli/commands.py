@@ -34,6 +34,7 @@ from app.jobs import ingest as ingesting
 from app.jobs.adopt import adopt, check_profile
 from app.jobs.file_content import content_of
 from app.jobs.prune import prune
+from app.jobs.retention import retain
 from app.jobs.scan import Reading, check_output, scan_to
 from app.model.errors import ConfigError, DicomlakeError
 from app.model.names import spelled
@@ -455,6 +456,21 @@ def token(ctx: click.Context, name: str, role: str, days: int) -> None:
     api = settings_of(ctx).api.model_copy(update={"users": "token"})
     check_users(api)
     click.echo(Tokens(api.users_key).issue(name, role, time.time(), days * 86_400))
+
+
+@cli.command()
+@click.option("--dry-run", is_flag=True, help="Print what would be done, and change nothing.")
+@click.pass_context
+def retention(ctx: click.Context, dry_run: bool) -> None:
+    """Archive and delete what is due by `retention`; `serve` does so every hour.
+
+    Prints a line for each file, and how many of each. Row and artifacts of a deleted file stay.
+    """
+    with opened(ctx) as services:
+        counts = retain(services, emit, dry_run)
+    emit(counts)
+    if counts["failed"]:
+        ctx.exit(1)
 
 
 @cli.group("config")

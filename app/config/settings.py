@@ -136,6 +136,40 @@ class Announce(Section):
     )
 
 
+class Forward(Section):
+    """Where previews are sent. Each is delivered at least once, and refused ones are dead letters."""
+
+    urls: tuple[str, ...] = Field(
+        description="receivers: https://host/path, or file:./folder for `<name>.png.txt` in base64"
+    )
+    format: Literal["json", "multipart"] = Field(
+        description="body of requests: JSON with the PNG in base64, or a form with the PNG as a file"
+    )
+    headers: dict[str, str] = Field(description="HTTP headers of every request")
+    bearer_secret: str = Field(description="token that every request bears in Authorization; empty = none")
+    timeout_s: Seconds = Field(description="time limit of each step of a request")
+
+
+Days = Annotated[float, Field(ge=0, le=36_500)]
+
+
+class Retention(Section):
+    """How long files are kept. For a folder as source only; buckets have lifecycle rules."""
+
+    archive_url: str = Field(
+        description="where received files are copied before they are deleted: file:./folder or"
+        " gs://bucket/prefix; empty = nowhere"
+    )
+    archive_after_days: Days = Field(description="age at which a received file is archived; 0 = never")
+    delete_after_days: Days = Field(
+        description="age at which a received file is deleted from the landing folder, which is no removal:"
+        " its row and artifacts stay; 0 = never"
+    )
+    outputs_after_days: Days = Field(
+        description="age at which de-identified copies and encoded pictures in folders are deleted; 0 = never"
+    )
+
+
 class Metadata(Section):
     """Contents of the column `metadata` and of the JSON document."""
 
@@ -357,6 +391,8 @@ class Settings(Section):
     bus: Bus
     backfill: Backfill
     announce: Announce
+    forward: Forward
+    retention: Retention
     metadata: Metadata
     preview: Preview
     delivery: Delivery

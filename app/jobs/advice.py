@@ -138,6 +138,22 @@ TABLE = (
         "check that target, `announce.kafka` and `announce.headers`, and try again once it answers",
     ),
     Advice(
+        ("forward_refused",),
+        "the row is stored, but a receiver in `forward.urls` refuses its picture for good; see the reason",
+        "mend the receiver, `forward.headers` or `forward.bearer_secret`, then try again; if it shall not"
+        " have the picture, drop the letter (`dicomlake dlq purge ID`)",
+    ),
+    Advice(
+        ("forward_unavailable",),
+        "a receiver in `forward.urls` does not accept pictures now; the reason names it",
+        "wait: it is tried again, and after `delivery.max_attempts` a dead letter `forward_refused`",
+    ),
+    Advice(
+        ("object_released",),
+        "retention has deleted the original, so it cannot be described again; row and artifacts stay",
+        "put the file back from the archive if it is needed: it is a new version then",
+    ),
+    Advice(
         ("overloaded",),
         "no memory left in `workers.inflight_bytes`",
         "try again when there is less load, or raise that setting",

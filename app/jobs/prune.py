@@ -74,7 +74,10 @@ def prune(
                 stat_file(file.source.root, file.name)
                 counts[KEPT] += 1
             except ObjectGone:
-                gone.append(one)
+                if file.source.is_released(file.name):
+                    counts[KEPT] += 1
+                else:
+                    gone.append(one)
             except DicomlakeError as error:  # it may be there
                 tell(failure({"object_uri": file.uri}, error))
         if gone and not sure:

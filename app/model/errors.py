@@ -16,12 +16,14 @@
         RowsRejected              the warehouse refused some rows of an append; the others are stored
         Unrenderable              no preview; caught in `dicom.describe`, the row is stored without a preview
         CannotDeidentify          refuse, write nothing
+        ForwardRefused            a receiver of pictures refuses one for good
       TransientError            a failing input or output may recover: nack, retried
         StorageUnavailable (RemovalsHeld) WarehouseUnavailable BusUnavailable AnnounceUnavailable ShortRead
-        Overloaded OutOfSpace DeadlineExceeded
+        ForwardUnavailable Overloaded OutOfSpace DeadlineExceeded
       InternalError             our bug: nack, retried as if transient
       ObjectGone                neither: this object version no longer exists, so the event is superseded
         NotAFile                  the name is that of a pipe, a device, a link or a folder
+        ObjectReleased            retention has deleted the original; its row stays
 
 Pure steps raise permanent errors. Input and output raise transient errors, unless the class of the vendor's
 error shows that it is permanent. Never classify an error by its text.
@@ -166,6 +168,12 @@ class CannotDeidentify(PermanentError):
     code = "cannot_deidentify"
 
 
+class ForwardRefused(PermanentError):
+    """A receiver refuses a picture, or has not accepted it in all its deliveries."""
+
+    code = "forward_refused"
+
+
 class TransientError(DicomlakeError):
     """May succeed later without any change."""
 
@@ -202,6 +210,18 @@ class AnnounceUnavailable(TransientError):
     code = "announce_unavailable"
 
 
+class ForwardUnavailable(TransientError):
+    """A receiver does not accept pictures now.
+
+    retry_after: what it has answered in the header of that name, seconds or a date; empty if nothing.
+    retry_after_s: the same in seconds, once it is known what time it is.
+    """
+
+    code = "forward_unavailable"
+    retry_after = ""
+    retry_after_s = 0.0
+
+
 class ShortRead(TransientError):
     """The bytes differ in number or checksum from what the store announced."""
 
@@ -236,6 +256,12 @@ class ObjectGone(DicomlakeError):
     """This version of the object was deleted or overwritten."""
 
     code = "object_gone"
+
+
+class ObjectReleased(ObjectGone):
+    """Retention has deleted the original of this version; its row and artifacts stay."""
+
+    code = "object_released"
 
 
 class NotAFile(ObjectGone):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from urllib.parse import urlsplit, urlunsplit
 
 IMPLEMENTATION_UID = "2.25.217204857296283746351902283516254790181"
 """Of the DICOM files that we write; PS3.7 D.3.3.2."""
@@ -41,3 +42,11 @@ def suffix(name: str) -> str:
     """Return what a name ends in, such as `.dcm`, if that is short and ASCII; else nothing."""
     found = _SUFFIX.search(name)
     return found.group() if found else ""
+
+
+def shown_url(url: str) -> str:
+    """Return the URL of a target as errors and rows show it: user, password and query may be secret."""
+    parts = urlsplit(url)
+    if not parts.netloc:
+        return url
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))

@@ -36,6 +36,10 @@ REVISION = "dicomlakeRevision"
 """Attribute of a notification that requests a new description of an object version: the revision number."""
 
 
+FORWARD_TO = "forwardTo"
+"""Attribute of a message that is no event but a picture to forward: the receiver, as its URL is shown."""
+
+
 @dataclass(frozen=True, slots=True)
 class Message:
     """One delivery of a published message; `attempt` counts from 1, None if the bus does not count.
@@ -79,6 +83,25 @@ class Announcement:
         if self.correlation_id:
             attributes["correlationid"] = self.correlation_id
         return attributes
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A preview for a receiver; `png` is the whole file.
+
+    row_id: the key by which a receiver folds repetitions. path: of the object below the source, of a member
+    with its path in the archive. facts: what else a receiver gets, by name.
+    """
+
+    row_id: str
+    path: str
+    facts: Mapping[str, str | None]
+    png: bytes
+
+    @property
+    def file_name(self) -> str:
+        """The last part of the path, with `.png`."""
+        return f"{self.path.rpartition('/')[2]}.png"
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,6 +278,7 @@ class Stage(StrEnum):
     WRITE = "write"
     APPEND = "append"
     ANNOUNCE = "announce"
+    FORWARD = "forward"
 
 
 class Status(StrEnum):
@@ -264,6 +288,7 @@ class Status(StrEnum):
     DELETED = "deleted"
     SUPERSEDED = "superseded"
     IGNORED = "ignored"
+    FORWARDED = "forwarded"
     DEAD_LETTERED = "dead_lettered"
 
 

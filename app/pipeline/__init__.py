@@ -1,6 +1,6 @@
 """Process one event: read this file first.
 
-    fetch -> describe (in a worker) -> write artifacts -> append the row -> announce -> ack
+    fetch -> describe (in a worker) -> write artifacts -> append the row -> announce -> forward -> ack
 
 The order is the design: artifacts, then the row that points at them, then its announcement, then the ack.
 Every name and key is derived from the event, so after a crash at any point a redelivery produces the same
@@ -23,9 +23,11 @@ from app.dicom import describe
 from app.model.errors import (
     BadEvent,
     DicomlakeError,
+    ForwardRefused,
     LimitExceeded,
     NotDicom,
     ObjectGone,
+    ObjectReleased,
     ObjectTooLarge,
     Overloaded,
     PermanentError,
@@ -38,6 +40,7 @@ from app.model.listing import Refused
 from app.model.not_dicom import is_expected
 from app.model.options import ANY_MEMBER, DescribeOptions
 from app.model.values import (
+    FORWARD_TO,
     REMOVALS,
     REVISION,
     Content,
@@ -55,6 +58,7 @@ from app.model.values import (
 from app.pipeline.archive_members import Members
 from app.pipeline.artifacts import AT_ONCE, copy_uri, remove_artifacts, rendered, write_artifacts
 from app.pipeline.attempt import Attempt
+from app.pipeline.forwarding import deliver
 from app.pipeline.pdf_pages import MAX_WAIT_S, with_page
 from app.pipeline.rows import collection, event_row, failure_row, instance_row
 from app.pipeline.stored import store
@@ -77,10 +81,13 @@ def handle(message: Message, services: Services, how: GiveUp = GiveUp.WHEN_DUE) 
     attempt = Attempt(message, services.settings.delivery.deadline_s, services.metrics, patient)
     try:
         with services.metrics.in_flight(), internal():
-            with attempt.step(Stage.EVENT):
-                event = events.object_event(message)
-                attempt.event = services.cleaning.shown(event) if services.cleaning else event
-            outcome = ingest(attempt.event, attempt, services)
+            if FORWARD_TO in message.attributes:
+                outcome = deliver(message, attempt, services)
+            else:
+                with attempt.step(Stage.EVENT):
+                    event = events.object_event(message)
+                    attempt.event = services.cleaning.shown(event) if services.cleaning else event
+                outcome = ingest(attempt.event, attempt, services)
     except DicomlakeError as error:
         try:
             with internal():
@@ -143,6 +150,8 @@ def ingest_object(
         if instance.preview is None and instance.preview_error is None:
             # The existing picture was kept, and may have been made with other settings.
             row["describe_key"] = options.without_preview().key
+    except ObjectReleased as released:
+        return Outcome(Status.IGNORED, released.code)  # its row and artifacts stay
     except ObjectGone as gone:
         remove_artifacts(event.shown, services)  # an earlier delivery may have died before it cleaned up
         return Outcome(Status.SUPERSEDED, gone.code)
@@ -292,6 +301,8 @@ def give_up(error: DicomlakeError, attempt: Attempt, services: Services, how: Gi
     message, event = attempt.message, attempt.event
     error.stage = attempt.stage
     uri = services.shown_uri(event.ref.name, event.ref.bucket) if event else ""
+    if FORWARD_TO in message.attributes:
+        uri = message.attributes.get("objectUri", "")
     reason = Reason(error.code, f"{attempt.stage}: {error.text}", uri)
     permanent = isinstance(error, PermanentError)
     given_up = Outcome(Status.DEAD_LETTERED, error.code, stored=attempt.stored, reason=reason.text)
@@ -302,7 +313,8 @@ def give_up(error: DicomlakeError, attempt: Attempt, services: Services, how: Gi
         with suppress(DicomlakeError):  # best effort: the redelivery is what matters
             row = failure_row(reason, permanent, attempt.facts(), services.now())
             services.warehouse.append("failures", [row])
-    if not (permanent and (how is GiveUp.NOW or _due(message, services))):
+    now = how is GiveUp.NOW or isinstance(error, ForwardRefused)  # asking a receiver again changes nothing
+    if not (permanent and (now or _due(message, services))):
         raise error
     services.bus.dead_letter(message, reason)
     if services.letter_announcers:

@@ -1,6 +1,6 @@
-"""The steps between writing the artifacts and the ack: append the rows, announce them, clean up.
+"""The steps between writing the artifacts and the ack: append the rows, announce and forward them, clean up.
 
-    groups of rows ─▶ append ─▶ is the object still there? ─▶ announce ─▶ clean up ─▶ Outcome
+    groups of rows ─▶ append ─▶ is the object still there? ─▶ announce ─▶ forward ─▶ clean up ─▶ Outcome
 
 Objects and archives both end here, so whatever must happen to every stored row stands once. The message is
 the outbox: if the process dies before the ack, the redelivery announces again, with the same ids.
@@ -15,6 +15,7 @@ from app.model.errors import ObjectGone, RowsRejected
 from app.model.values import REMOVALS, EventType, ObjectEvent, Outcome, Row, Stage, Status
 from app.pipeline.artifacts import remove_artifacts, remove_earlier, remove_written
 from app.pipeline.attempt import Attempt
+from app.pipeline.forwarding import expect_deliveries, publish_deliveries
 from app.services import Services
 from app.warehouse.queries import rows_of_version
 
@@ -38,6 +39,8 @@ def store(
     gone: bool | None = None
     for rows in groups:
         with attempt.step(Stage.APPEND):
+            if event.type is EventType.FINALIZE:
+                expect_deliveries(rows, services)
             refused = _append(event, rows, services)
         for index, reason in refused.items():
             refuse(rows[index], reason)
@@ -50,6 +53,8 @@ def store(
         if event.type is EventType.FINALIZE:
             with attempt.step(Stage.ANNOUNCE):
                 services.announcers.announce([announcements.stored(row) for row in stored])
+            with attempt.step(Stage.FORWARD):
+                publish_deliveries(event, stored, services)
     if _is_gone(event, services) if gone is None else gone:
         remove_artifacts(event.shown, services)
         return Outcome(Status.SUPERSEDED, ObjectGone.code)

@@ -32,9 +32,10 @@ MANY = 2
 """Fewer missing objects are held back only if their folder was replaced too. A folder with one file is
 common, and so is its removal while the service is down."""
 PAGE = 1000
-LIVE = """SELECT name FROM landing WHERE root = ? AND live AND name > ? AND name < ?
+LIVE = """SELECT name FROM landing WHERE root = ? AND live AND NOT released AND name > ? AND name < ?
 ORDER BY name LIMIT ?"""
-HELD = """SELECT name, folder FROM held_removal JOIN landing USING (root, name) WHERE root = ? AND live"""
+HELD = """SELECT name, folder FROM held_removal JOIN landing USING (root, name) WHERE root = ? AND live
+AND NOT released"""
 IDENTITIES = "SELECT folder, device, inode FROM folder_identity WHERE root = ?"
 IDENTIFY = "INSERT INTO folder_identity (root, folder, device, inode) VALUES (?, ?, ?, ?)"
 FORGET = "DELETE FROM folder_identity WHERE root = ? AND folder = ?"

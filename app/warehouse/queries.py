@@ -300,6 +300,32 @@ def current_below(uri: str) -> Query:
     return _BELOW.format(columns="MAX(size_bytes) AS size_bytes", view="instances_current"), _range(uri)
 
 
+_RETAINED = """SELECT i.object_uri, i.generation, MAX(i.ingested_at) AS stored_at,
+  COUNT(d.row_id) AS unfinished
+FROM instances_current AS i LEFT JOIN (
+  SELECT row_id, target FROM deliveries
+  WHERE row_id IN (SELECT row_id FROM instances WHERE object_uri IN ({uris}))
+  GROUP BY row_id, target
+  HAVING MAX(CASE WHEN status IN ('delivered', 'dropped') THEN 1 ELSE 0 END) = 0) AS d
+ON d.row_id = i.row_id WHERE i.object_uri IN ({uris}) GROUP BY i.object_uri, i.generation"""
+
+
+def retained(uris: Sequence[str]) -> Query:
+    """Ask which versions of objects have current rows, since when, and how many deliveries are not finished.
+
+    Parameters
+    ----------
+    uris : at least one, some hundreds in one statement
+
+    Returns
+    -------
+    Statement and parameters; it answers with object_uri, generation, stored_at (when the latest row was made)
+    and unfinished (deliveries that are queued or refused)
+    """
+    listed, parameters = _listed(uris)
+    return _RETAINED.format(uris=listed), parameters
+
+
 def letters_below(uri: str) -> Query:
     """Ask which versions in a folder are open dead letters; as `current_below`, with null for the size."""
     return _BELOW.format(columns="NULL AS size_bytes", view="dead_letters"), _range(uri)

@@ -266,6 +266,22 @@ TABLES: dict[str, Table] = {
             partition_by="recorded_at",
             partition_unit="MONTH",
         ),
+        Table(
+            "deliveries",
+            "History of forwarded pictures, one row per change; a delivery ends as delivered or dropped.",
+            (
+                Column("row_id", "STRING", "REQUIRED", "Row of `instances` whose preview is forwarded"),
+                Column("target", "STRING", "REQUIRED", "Receiver: its URL without user and query"),
+                Column(
+                    "status",
+                    "STRING",
+                    "REQUIRED",
+                    "queued, delivered, refused (a dead letter), or dropped: receiver or picture are gone",
+                ),
+                Column("at", "TIMESTAMP", "REQUIRED", "When that was so"),
+            ),
+            cluster_by=("row_id",),
+        ),
     )
 }
 

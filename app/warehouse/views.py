@@ -129,6 +129,7 @@ INDEXES: dict[str, tuple[tuple[str, ...], ...]] = {
     "dead_letter": (("message_id",),),
     "announced": (("arrived_at", "id"),),
     "jobs": (("id", "recorded_at"),),
+    "deliveries": (("row_id", "target", "status"),),
 }
 
 

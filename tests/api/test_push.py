@@ -377,7 +377,7 @@ def test_every_stage_that_the_metrics_list_is_a_step_that_events_take(client, se
     client.post("/", json=wrapped(landed))
     text = client.get("/metrics").text
     stages = set(re.findall(r'dicomlake_stage_seconds_count\{stage="(\w+)"\}', text))
-    assert stages == {"event", "read", "describe", "write", "append", "total"}
+    assert stages == {"event", "read", "describe", "write", "append", "announce", "forward", "total"}
     assert stages == {*Stage, TOTAL}
 
 

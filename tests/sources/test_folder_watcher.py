@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -520,3 +521,40 @@ def test_close_ends_the_threads(landing: Landing) -> None:
 def test_folder_without_an_index_cannot_be_watched(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="without an index"):
         LocalStorage(f"file:{tmp_path}/landing", None).watch(lambda messages: None)
+
+
+def test_a_file_that_retention_deletes_is_no_removal_not_even_after_a_restart(landing: Landing) -> None:
+    paths = [landing.put(f"acme/{number}.dcm", b"12345") for number in range(3)]
+    landing.settled(3)
+    assert landing.storage
+    until(lambda: len([*landing.storage.retained()]) == 3)
+    generation = mtime(paths[0])
+    for name, seen in [*landing.storage.retained()]:
+        assert landing.storage.release(name, seen)
+    assert not any(path.exists() for path in paths)
+    time.sleep(2 * QUIET)
+    assert landing.events() == []
+    landing.stop()
+    landing.start()
+    time.sleep(2 * QUIET)
+    assert landing.events() == []
+    assert answers(landing)
+    path = landing.put("acme/0.dcm", b"67890")
+    assert landing.settled(2) == [
+        ("finalize", "acme/0.dcm", mtime(path)),
+        ("delete", "acme/0.dcm", generation),
+    ]
+
+
+def test_a_restart_finishes_no_release_and_takes_none_for_a_new_file(landing: Landing) -> None:
+    landing.put("ct.dcm", b"12345")
+    landing.settled(1)
+    assert landing.storage
+    until(lambda: len([*landing.storage.retained()]) == 1)
+    ((name, seen),) = landing.storage.retained()
+    landing.storage.remember(name, replace(seen, released=True))  # and the process dies
+    landing.stop()
+    landing.start()
+    time.sleep(2 * QUIET)
+    assert landing.events() == []
+    assert landing.read("ct.dcm", seen.generation) == b"12345"

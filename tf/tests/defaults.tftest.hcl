@@ -97,8 +97,8 @@ run "buckets_are_closed" {
 
 run "tables_are_as_the_code_says" {
   assert {
-    condition     = keys(google_bigquery_table.table) == ["announced", "dead_letter", "failures", "instances", "jobs"]
-    error_message = "Five tables."
+    condition     = keys(google_bigquery_table.table) == ["announced", "dead_letter", "deliveries", "failures", "instances", "jobs"]
+    error_message = "Six tables."
   }
 
   assert {

@@ -1,9 +1,12 @@
 """The embedded bus: a durable queue in a SQLite file that pushes over HTTP like a Pub/Sub subscription.
 
 Differences from Pub/Sub, for machines that sleep, restart and fill up: a push to a service that is not
-listening does not count towards `max_attempts`; the backoff is exact (doubling, without jitter, because one
-process delivers a few messages at a time); a dead letter stays in the queue until the warehouse has stored
-it.
+listening does not count towards `max_attempts`; the backoff of events is exact (doubling, without jitter,
+because one process delivers a few messages at a time); a dead letter stays in the queue until the warehouse
+has stored it.
+
+Pictures to forward are a topic of their own, so that receivers that are slow or down hold up no event. Their
+backoff has jitter, and is at least what the receiver asks for.
 """
 
 from __future__ import annotations
@@ -14,20 +17,21 @@ import logging
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 from app.bus import Connect, DeadLetterSink, DeliveryPolicy
 from app.bus.dead_letter import dead_letter
 from app.bus.local.pusher import Pump, Pusher, Verdict, push_body
-from app.bus.local.queue import DEAD_LETTER, MAIN, Queue, QueueStats, check_file
+from app.bus.local.queue import DEAD_LETTER, FORWARD, MAIN, Queue, QueueStats, check_file
 from app.model.errors import BadEvent, BusUnavailable, ConfigError, DicomlakeError, OutOfSpace
-from app.model.values import Message, Reason, Row
+from app.model.values import FORWARD_TO, Message, Reason, Row
 from app.plumbing.admission import Space
 from app.plumbing.private import FILE_MODE
 
@@ -40,6 +44,7 @@ GRACE_S = 5.0  # a lease outlasts its push, so the answer ends it, not the clock
 CARRY_S = 120.0  # lease of a dead letter: longer than a warehouse takes for one row
 UNREACHED_PAUSE_S = 0.25
 RESERVE_BYTES = 4 * 2**20  # SQLite overwrites a write-ahead log of this size from its start
+FORWARDS_AT_ONCE = 4
 CLOSE_S = 8.0  # platforms kill a process 10 s after SIGTERM
 
 
@@ -81,16 +86,19 @@ class LocalBus:
         """
         if len(message.data) > MAX_DATA_BYTES:
             raise BadEvent("a message is limited to 10 MB")
-        message_id = self._queue.publish(message, self._clock())
-        self._wake(MAIN)
+        topic = _topic(message)
+        message_id = self._queue.publish(message, self._clock(), topic)
+        self._wake(topic)
         return message_id
 
     def publish_all(self, messages: Sequence[Message]) -> None:
-        """Publish several messages in one commit, all or none of them; raises as `publish`."""
+        """Publish several messages in one commit for each topic; raises as `publish`."""
         if any(len(message.data) > MAX_DATA_BYTES for message in messages):
             raise BadEvent("a message is limited to 10 MB")
-        self._queue.publish_all(messages, self._clock())
-        self._wake(MAIN)
+        for topic in (MAIN, FORWARD):
+            if own := [message for message in messages if _topic(message) == topic]:
+                self._queue.publish_all(own, self._clock(), topic)
+                self._wake(topic)
 
     def dead_letter(self, message: Message, reason: Reason) -> None:
         """Turn a message into a dead letter, durably; the sink may store it later."""
@@ -111,13 +119,23 @@ class LocalBus:
         self._pusher = pusher
         carry = partial(self._lease, DEAD_LETTER, CARRY_S)
         self._pumps = {
-            MAIN: Pump("push", self._policy.concurrency, self._next, partial(self._deliver, pusher)),
+            MAIN: Pump("push", self._policy.concurrency, self._next, partial(self._deliver, pusher, MAIN)),
+            FORWARD: Pump(
+                "forward",
+                FORWARDS_AT_ONCE,
+                partial(self._lease, FORWARD, self._lease_s),
+                partial(self._deliver, pusher, FORWARD),
+            ),
             DEAD_LETTER: Pump("dead-letter", 1, carry, self._carry),
         }
 
     def stats(self) -> QueueStats:
         """Return the number of messages and the age of the oldest."""
         return self._queue.stats(self._clock())
+
+    def unfinished(self) -> list[Mapping[str, str]]:
+        """Return the attributes of all messages that are not acknowledged, and of letters not stored yet."""
+        return self._queue.unfinished()
 
     def depth(self) -> int:
         """Return the number of waiting messages."""
@@ -144,7 +162,8 @@ class LocalBus:
             pump.join(deadline)
         if self._pusher is not None:
             self._pusher.close()
-            self._pumps[MAIN].join(time.monotonic() + 1)
+            for topic in (MAIN, FORWARD):
+                self._pumps[topic].join(time.monotonic() + 1)
         if self._lock is not None:
             with _best_effort("acknowledgements not stored, the messages will come again"):
                 self._next(0)
@@ -194,35 +213,42 @@ class LocalBus:
         with _best_effort("no reserve for a full disk"):
             self._queue.reserve(RESERVE_BYTES)
 
-    def _deliver(self, pusher: Pusher, message: Message) -> None:
+    def _deliver(self, pusher: Pusher, topic: str, message: Message) -> None:
         """Push one leased message and end its lease according to the answer."""
         attempt = message.attempt or 1
         if attempt > self._policy.max_attempts:  # the process died during the last attempt
-            self._give_up(replace(message, attempt=attempt - 1))
+            self._give_up(topic, replace(message, attempt=attempt - 1))
             return
-        verdict = pusher.push(push_body(replace(message, subscription=SUBSCRIPTION)))
-        if verdict is Verdict.ACK:
+        answer = pusher.push(push_body(replace(message, subscription=SUBSCRIPTION)))
+        verdict = answer.verdict
+        if verdict is Verdict.ACK and topic == MAIN:
             self._acked.append(message)  # removed by `_next`, which runs at once because a slot is free
+        elif verdict is Verdict.ACK:
+            with _best_effort("acknowledgement not stored, the message will come again", message):
+                self._queue.ack(topic, message)
         elif pusher.closed:  # we aborted the push, and close() ends the lease
             return
         elif verdict is Verdict.UNREACHED:
             time.sleep(UNREACHED_PAUSE_S)
             with _best_effort("refusal not stored, the lease ends by itself", message):
-                self._queue.nack(MAIN, message, self._clock(), counted=False)
+                self._queue.nack(topic, message, self._clock(), counted=False)
         elif attempt >= self._policy.max_attempts:
-            self._give_up(message)
+            self._give_up(topic, message)
         else:
-            self._put_off(MAIN, message)
+            self._put_off(topic, message, answer.retry_after_s)
 
-    def _put_off(self, topic: str, message: Message) -> None:
-        due_at = self._clock() + backoff_s(self._policy, message.attempt or 1)
+    def _put_off(self, topic: str, message: Message, retry_after_s: float = 0.0) -> None:
+        pause_s = backoff_s(self._policy, message.attempt or 1)
+        if topic == FORWARD:
+            pause_s = max(pause_s, min(retry_after_s, self._policy.backoff_max_s)) * jitter(message)
+        due_at = self._clock() + pause_s
         with _best_effort("refusal not stored, the lease ends by itself", message):
             self._queue.nack(topic, message, due_at)
 
-    def _give_up(self, message: Message) -> None:
+    def _give_up(self, topic: str, message: Message) -> None:
         now = self._clock()
         with _best_effort("dead letter not stored, the lease ends by itself", message):
-            self._queue.give_up(message, _dead_letter(message, now), now)
+            self._queue.give_up(topic, message, _dead_letter(message, now), now)
             log.warning("given up after the last attempt", extra=_extra(message))
             self._wake(DEAD_LETTER)
 
@@ -243,6 +269,15 @@ class LocalBus:
 def backoff_s(policy: DeliveryPolicy, attempt: int) -> float:
     """Return the seconds between the refusal of delivery number `attempt` and the next delivery."""
     return min(policy.backoff_max_s, policy.backoff_min_s * 2.0 ** min(attempt - 1, 60))
+
+
+def jitter(message: Message) -> float:
+    """Return a factor from 1 to 1.5, which differs from message to message and from attempt to attempt."""
+    return 1 + crc32(f"{message.message_id} {message.attempt}".encode()) % 1024 / 2048
+
+
+def _topic(message: Message) -> str:
+    return FORWARD if FORWARD_TO in message.attributes else MAIN
 
 
 def _dead_letter(message: Message, now: float, reason: Reason | None = None) -> Message:

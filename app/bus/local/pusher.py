@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import wait as wait_for
 from contextlib import suppress
+from dataclasses import dataclass
 from enum import Enum
 from http.client import HTTPConnection, HTTPException
 from socket import SHUT_RDWR
@@ -32,6 +33,14 @@ ACK_STATUS = frozenset({102, 200, 201, 202, 204})
 IDLE_S = 2.0
 ANSWER_BYTES = 65536
 TICK_S = 0.2  # maximum delay for messages of other processes, and for retries
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came of a push, and the seconds that the service asks to wait for the next."""
+
+    verdict: Verdict
+    retry_after_s: float = 0.0
 
 
 class Verdict(Enum):
@@ -70,20 +79,22 @@ class Pusher:
         self._busy: set[HTTPConnection] = set()
         self.closed = False
 
-    def push(self, body: bytes) -> Verdict:
+    def push(self, body: bytes) -> Answer:
         """Post one body; everything except a clear acknowledgement is a refusal."""
         try:
             connection = self._take()
         except OSError:
-            return Verdict.UNREACHED
+            return Answer(Verdict.UNREACHED)
         try:
-            status = self._post(connection, body)
+            status, retry_after = self._post(connection, body)
         except (OSError, HTTPException):
             connection.close()
-            return Verdict.NACK
+            return Answer(Verdict.NACK)
         finally:
             self._give_back(connection)
-        return Verdict.ACK if status in ACK_STATUS else Verdict.NACK
+        if status in ACK_STATUS:
+            return Answer(Verdict.ACK)
+        return Answer(Verdict.NACK, float(retry_after) if retry_after.isdecimal() else 0.0)
 
     def close(self) -> None:
         """Abort pushes in flight, which become a NACK; later ones are UNREACHED."""
@@ -116,13 +127,13 @@ class Pusher:
             self._busy.add(connection)
         return connection
 
-    def _post(self, connection: HTTPConnection, body: bytes) -> int:
+    def _post(self, connection: HTTPConnection, body: bytes) -> tuple[int, str]:
         connection.request("POST", "/", body, {"Content-Type": "application/json"})
         response = connection.getresponse()
         response.read(ANSWER_BYTES)
         if response.status < 200 or not response.isclosed():
             connection.close()  # the rest of this response must not be taken for that of the next push
-        return response.status
+        return response.status, response.headers.get("Retry-After", "")
 
     def _give_back(self, connection: HTTPConnection) -> None:
         with self._lock:

@@ -1,4 +1,4 @@
-"""A durable queue of two topics in one SQLite file, which several connections and processes may use.
+"""A durable queue of three topics in one SQLite file, which several connections and processes may use.
 
 A message is due at `due_at`. Leasing it counts a delivery and moves `due_at` to the end of the lease, so a
 message whose lease nobody ends becomes due again by itself. Times are arguments, in seconds since 1970.
@@ -26,6 +26,7 @@ from app.plumbing.private import make_folder
 from app.plumbing.sqlite import connect, sqlite_errors, transaction
 
 MAIN = "main"
+FORWARD = "forward"
 DEAD_LETTER = "dead_letter"
 
 SCHEMA = """
@@ -90,6 +91,8 @@ SELECT (SELECT count(*) FROM queue WHERE topic = 'main' AND leased = 0),
        (SELECT count(*) FROM queue WHERE topic = 'dead_letter'),
        (SELECT publish_time FROM queue WHERE +topic = 'main' ORDER BY id LIMIT 1)
 """
+
+UNFINISHED = "SELECT attributes FROM queue"
 
 # Existing messages are skipped, so that an interrupted move can be repeated.
 MOVED = "id, topic, message_id, data, attributes, publish_time, attempt, due_at, leased"
@@ -169,15 +172,18 @@ class Queue:
             self._writer, self._reader = connect(path), connect(path)
             self._writer.executescript(SCHEMA)
 
-    def publish(self, message: Message, now: float) -> str:
+    def publish(self, message: Message, now: float, topic: str = MAIN) -> str:
         """Store a new message, due at once; return its id when it is durable."""
-        values = _values(MAIN, replace(message, message_id="", attempt=None), now)
+        values = _values(topic, replace(message, message_id="", attempt=None), now)
         return str(self._write((INSERT, values))[0][0])
 
-    def publish_all(self, messages: Sequence[Message], now: float) -> None:
-        """Store new messages in one commit, due at once; they are durable when this returns."""
-        plain = (replace(message, message_id="", attempt=None) for message in messages)
-        self._write(*((INSERT, _values(MAIN, message, now)) for message in plain))
+    def publish_all(self, messages: Sequence[Message], now: float, topic: str = MAIN) -> None:
+        """Store new messages in one commit, due at once; they are durable when this returns.
+
+        A message with the id of one that still waits is dropped as a repetition.
+        """
+        new = (replace(message, attempt=None) for message in messages)
+        self._write(*((INSERT, _values(topic, message, now)) for message in new))
 
     def lease(
         self, topic: str, count: int, now: float, until: float, done: Sequence[Message] = ()
@@ -212,10 +218,14 @@ class Queue:
         rows = self._write((INSERT, _values(DEAD_LETTER, letter, now) | {"due_at": until, "leased": 1}))
         return replace(letter, message_id=rows[0][0]) if rows else None
 
-    def give_up(self, message: Message, letter: Message, now: float) -> None:
+    def give_up(self, topic: str, message: Message, letter: Message, now: float) -> None:
         """Replace a message by the dead letter `letter`, in one commit."""
         insert = (INSERT, _values(DEAD_LETTER, replace(letter, attempt=0), now))
-        self._write(insert, _ack(MAIN, message))
+        self._write(insert, _ack(topic, message))
+
+    def unfinished(self) -> list[Mapping[str, str]]:
+        """Return the attributes of all messages and dead letters that are in the queue."""
+        return [json.loads(attributes) for (attributes,) in self._read(UNFINISHED, {})]
 
     def release(self, now: float) -> None:
         """End all leases; attempts stay counted. Only the one process that serves the queue may call this."""

@@ -62,7 +62,8 @@ def version(root: Path, name: str, found: Stamp, index: Index) -> Seen:
     If only the change time differs, either owner, mode or links changed, which is not a new version, or bytes
     were written and the old modification time restored, which is one; the checksum decides. A large file has
     no stored checksum and counts as changed: that costs work, but the opposite error would lose an object.
-    Raises ObjectGone if the file has another state by now.
+    A file in the place of a released one is a new version that replaces it. Raises ObjectGone if the file has
+    another state by now.
     """
     seen = index.get(name)
     if seen and seen.live and seen.stamp == found:
@@ -70,7 +71,7 @@ def version(root: Path, name: str, found: Stamp, index: Index) -> Seen:
     crc32c = _checksum_of(root, name, found)
     if seen is None or not seen.live:
         return Seen(generation(found, seen), found, crc32c=crc32c, told=False)
-    if seen.stamp.same_content(found) and crc32c is not None and crc32c == seen.crc32c:
+    if not seen.released and seen.stamp.same_content(found) and crc32c is not None and crc32c == seen.crc32c:
         index.put({name: (seen := replace(seen, stamp=found))})
         return seen
     number = generation(found, replace(seen, live=False))

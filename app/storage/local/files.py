@@ -336,6 +336,33 @@ def delete_file(root: Path, path: str) -> None:
         _prune(root, folders)
 
 
+def delete_version(root: Path, path: str, version: Stamp) -> bool:
+    """Remove a file if it is in exactly this state; return false if it is not. Its folders stay.
+
+    It is renamed before its state is compared, so no file that another process puts in its place is lost.
+    """
+    *folders, last = path.split("/")
+    temp = f".dicomlake-{secrets.token_hex(8)}.part"
+    try:
+        with os_errors(GONE), open_folder(root, folders) as folder:
+            if stamp(os.stat(last, dir_fd=folder, follow_symlinks=False)) != version:
+                return False
+            os.rename(last, temp, src_dir_fd=folder, dst_dir_fd=folder)
+            same = version.same_content(stamp(os.stat(temp, dir_fd=folder, follow_symlinks=False)))
+            if not same:
+                with suppress(FileExistsError):  # or else another has replaced that one too
+                    os.link(temp, last, src_dir_fd=folder, dst_dir_fd=folder)
+            os.unlink(temp, dir_fd=folder)
+            descriptor = os.open(".", FOLDER, dir_fd=folder)
+            try:
+                _sync_folder(descriptor)
+            finally:
+                os.close(descriptor)
+            return same
+    except ObjectGone:
+        return False
+
+
 def _prune(root: Path, folders: Sequence[str]) -> None:
     with suppress(OSError):  # not empty, a mount point, or already removed: all fine
         for depth in range(len(folders), 0, -1):

@@ -47,20 +47,28 @@ ADDED = {
     "told": "INTEGER NOT NULL DEFAULT 1",
     "replaced": "TEXT NOT NULL DEFAULT '[]'",
     "again": "INTEGER NOT NULL DEFAULT 0",
+    "archived": "INTEGER NOT NULL DEFAULT 0",
+    "released": "INTEGER NOT NULL DEFAULT 0",
 }
 """Columns that the first release did not have."""
 TABLE_COLUMNS = "SELECT name FROM pragma_table_info('landing')"
-COLUMNS = "name, generation, mtime_ns, size, inode, ctime_ns, live, crc32c, told, replaced, again"
+COLUMNS = (
+    "name, generation, mtime_ns, size, inode, ctime_ns, live, crc32c, told, replaced, again,"
+    " archived, released"
+)
 GET = f"SELECT {COLUMNS} FROM landing WHERE root = ? AND name = ?"
-LIVE = f"SELECT {COLUMNS} FROM landing WHERE root = ? AND live"
+LIVE = f"SELECT {COLUMNS} FROM landing WHERE root = ? AND live AND NOT released"
 BELOW = " AND name >= ? AND name < ?"
-COUNT = "SELECT count(*) FROM landing WHERE root = ? AND live"
-# Two processes may handle the same folder; the slower one must not overwrite newer entries.
-PUT = f"""INSERT INTO landing (root, {COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+COUNT = "SELECT count(*) FROM landing WHERE root = ? AND live AND NOT released"
+# Two processes may handle the same folder; the slower one must not overwrite newer entries, nor what
+# retention has recorded of the same version.
+PUT = f"""INSERT INTO landing (root, {COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (root, name) DO UPDATE SET
     generation = excluded.generation, mtime_ns = excluded.mtime_ns, size = excluded.size,
     inode = excluded.inode, ctime_ns = excluded.ctime_ns, live = excluded.live, crc32c = excluded.crc32c,
-    told = excluded.told, replaced = excluded.replaced, again = excluded.again
+    told = excluded.told, replaced = excluded.replaced, again = excluded.again,
+    archived = excluded.archived OR (excluded.generation = landing.generation AND landing.archived),
+    released = excluded.released OR (excluded.generation = landing.generation AND landing.released)
 WHERE excluded.generation > landing.generation OR (excluded.generation = landing.generation AND landing.live)
 """
 
@@ -85,7 +93,8 @@ class Seen:
 
     told: its event was published or processed, and so were the removals of all versions it replaced.
     replaced: generation and size in bytes of replaced versions for which this is uncertain. again: a new
-    description was started and may be unfinished.
+    description was started and may be unfinished. archived: the archive of retention has it. released:
+    retention has deleted its file, or is about to; that is no removal.
     """
 
     generation: int
@@ -95,6 +104,8 @@ class Seen:
     told: bool = True
     replaced: tuple[tuple[int, int], ...] = ()
     again: bool = False
+    archived: bool = False
+    released: bool = False
 
     def versions(self) -> tuple[tuple[int, int], ...]:
         """Return generation and size of this version and of those it replaced, the oldest first."""
@@ -115,7 +126,8 @@ def generation(found: Stamp, seen: Seen | None) -> int:
     """
     if seen is None:
         return max(1, found.mtime_ns)
-    if seen.live and seen.stamp.same_content(found):
+    # A file like a released one, but for its change time, is another: that one was to be deleted.
+    if seen.live and (seen.stamp == found if seen.released else seen.stamp.same_content(found)):
         return seen.generation
     return max(found.mtime_ns, seen.generation + 1)
 
@@ -160,7 +172,7 @@ class Index:
         return _seen(rows[0]) if rows else None
 
     def live(self, folder: str = "") -> dict[str, Seen]:
-        """Return the live names below `folder`, which is empty or ends with a slash."""
+        """Return the live names below `folder`, empty or ending with a slash, but for the released ones."""
         if not folder:
             rows = self._select(LIVE, (self._root,))
         else:
@@ -240,12 +252,12 @@ def drop_index(connection: sqlite3.Connection) -> None:
 def _values(seen: Seen) -> tuple[object, ...]:
     found = seen.stamp
     state = (found.mtime_ns, found.size, found.inode, found.ctime_ns)
-    flags = (seen.told, json.dumps(seen.replaced), seen.again)
+    flags = (seen.told, json.dumps(seen.replaced), seen.again, seen.archived, seen.released)
     return (seen.generation, *state, seen.live, seen.crc32c, *flags)
 
 
 def _seen(row: Sequence[Any]) -> Seen:
-    _, number, mtime_ns, size, inode, ctime_ns, live, crc32c, told, replaced, again = row
+    _, number, mtime_ns, size, inode, ctime_ns, live, crc32c, told, replaced, *flags = row
     before = tuple((old, size) for old, size in json.loads(replaced))
     found = Stamp(mtime_ns, size, inode, ctime_ns)
-    return Seen(number, found, bool(live), crc32c, bool(told), before, bool(again))
+    return Seen(number, found, bool(live), crc32c, bool(told), before, *map(bool, flags))

@@ -19,6 +19,7 @@ from app.model.errors import (
     ConfigError,
     DicomlakeError,
     ObjectGone,
+    ObjectReleased,
     RemovalsHeld,
     ShortRead,
     StorageUnavailable,
@@ -34,6 +35,7 @@ from app.storage.local.file_version import VersionStream, open_version, version
 from app.storage.local.files import (
     copy_file,
     delete_file,
+    delete_version,
     file_name,
     folders_of,
     is_object_name,
@@ -135,10 +137,12 @@ class LocalStorage:
         return None if name == uri or not is_object_name(name) else ObjectRef(self.bucket, name, generation)
 
     def is_live(self, ref: ObjectRef, metageneration: int | None = None) -> bool:
-        """Return whether the file is still this generation; files have no metageneration."""
+        """Return whether the file is still this generation, or was when retention deleted it."""
         try:
             return self.find(ref.name) == ref
         except ObjectGone:
+            if self._is_released(ref):
+                return True
             self._check_gone(ref)
             return False
 
@@ -159,9 +163,29 @@ class LocalStorage:
         return ObjectRef(self.bucket, name, self._generation(name, stat_file(self.root, name)))
 
     def last(self, name: str) -> Seen | None:
-        """Return the last recorded version of a name, None if its removal was recorded too."""
+        """Return the last recorded version of a name; None if it was removed or released."""
         seen = self._index.get(name) if self._index else None
-        return seen if seen and seen.live else None
+        return seen if seen and seen.live and not seen.released else None
+
+    def retained(self) -> Iterator[tuple[str, Seen]]:
+        """Yield the files that are still as recorded, with their versions; also those about to be deleted."""
+        for name, found in walk(self.root, skip=lambda *_: None):
+            seen = self._index.get(name) if self._index and is_object_name(name) else None
+            if seen and seen.live and seen.told and not seen.again and seen.stamp == found:
+                yield name, seen
+
+    def is_released(self, name: str) -> bool:
+        """Return whether retention has deleted the last version of a name."""
+        seen = self._index.get(name) if self._index else None
+        return seen is not None and seen.live and seen.released
+
+    def release(self, name: str, seen: Seen) -> bool:
+        """Delete the file of a version, which is no removal; return false if the file is another by now.
+
+        It is recorded first: a crash in between leaves a file that is known as one to delete.
+        """
+        self.remember(name, replace(seen, released=True))
+        return delete_version(self.root, name, seen.stamp)
 
     def current(self, name: str) -> Seen:
         """Return the current version of a file, known or new; raises ObjectGone if there is no file."""
@@ -309,15 +333,21 @@ class LocalStorage:
             raise
 
     def _check_gone(self, ref: ObjectRef) -> None:
-        """Raise RemovalsHeld if the missing file may be on a disk that is not mounted.
+        """Raise ObjectReleased if retention has deleted the file, RemovalsHeld if its disk may be unmounted.
 
         Otherwise its event would be acknowledged as superseded, and not repeated when the disk is back.
         """
+        if self._is_released(ref):
+            raise ObjectReleased("retention has deleted the original")
         if self._watcher is None or os.path.lexists(self.root / ref.name):
             return
         known = self.last(ref.name)
         if known and known.generation == ref.generation and self._watcher.removals.doubtful(ref.name):
             raise RemovalsHeld("all known files of the folder are gone; is its disk mounted?")
+
+    def _is_released(self, ref: ObjectRef) -> bool:
+        seen = self._index.get(ref.name) if self._index else None
+        return seen is not None and seen.live and seen.released and seen.generation == ref.generation
 
     def _generation(self, name: str, found: Stamp) -> int:
         return generation(found, self._index.get(name) if self._index else None)

@@ -11,11 +11,11 @@ from contextlib import closing
 import pytest
 
 from app.bus import DeliveryPolicy, open_bus
-from app.bus.local.bus import backoff_s
+from app.bus.local.bus import FORWARDS_AT_ONCE, LocalBus, backoff_s, jitter
 from app.bus.local.pusher import Pump
-from app.bus.local.queue import QueueStats, queue_errors
+from app.bus.local.queue import FORWARD, MAIN, QueueStats, queue_errors
 from app.model.errors import BusUnavailable, ConfigError
-from app.model.values import Message, Row
+from app.model.values import FORWARD_TO, Message, Row
 from tests.bus.conftest import NOW, QUICK, Clock, Sink, look, unreachable, until
 from tests.bus.contract import BusContract, Endpoint, note
 from tests.processes import PATIENCE_S
@@ -306,3 +306,61 @@ def test_messages_for_which_no_thread_starts_are_handled_once_one_does(monkeypat
         pump.join(time.monotonic() + PATIENCE_S)
     assert sorted(int(message.data) for message in handled) == list(range(20))
     assert len([record for record in caplog.records if record.name == "dicomlake.bus"]) == 1
+
+
+def picture(**attributes):
+    return Message(b"{}", {FORWARD_TO: "https://receiver", **attributes}, "")
+
+
+def test_a_receiver_that_holds_up_pictures_holds_up_no_event(bus, endpoint):
+    endpoint.answer(204)
+    bus.publish_all([picture() for _ in range(FORWARDS_AT_ONCE)])
+    held = [bus._queue.lease(FORWARD, FORWARDS_AT_ONCE, NOW, NOW + 600)]
+    assert len(held[0]) == FORWARDS_AT_ONCE
+    bus.publish(note(b"an event"))
+    assert [message.data for message in bus._queue.lease(MAIN, 9, NOW, NOW + 600)] == [b"an event"]
+
+
+def test_a_picture_published_twice_waits_once(bus):
+    named = Message(b"{}", {FORWARD_TO: "https://receiver"}, "row-1")
+    bus.publish_all([named])
+    bus.publish_all([named])
+    assert len(bus.unfinished()) == 1
+
+
+def test_a_picture_waits_as_long_as_the_receiver_asks_and_some_more(path, sink, endpoint):
+    clock = Clock()
+    policy = DeliveryPolicy(backoff_min_s=1, backoff_max_s=600)
+    bus = LocalBus(f"local:{path}", policy, sink, clock=clock)
+    bus.publish(picture())
+    (message,) = bus._queue.lease(FORWARD, 1, NOW, NOW + 600)
+    bus._put_off(FORWARD, message, 30)
+    assert bus._queue.lease(FORWARD, 1, NOW + 29, NOW + 600) == []
+    assert len(bus._queue.lease(FORWARD, 1, NOW + 45, NOW + 600)) == 1
+    bus.close()
+
+
+def test_no_receiver_delays_a_picture_beyond_the_longest_pause(path, sink):
+    bus = LocalBus(f"local:{path}", DeliveryPolicy(backoff_max_s=10), sink, clock=Clock())
+    bus.publish(picture())
+    (message,) = bus._queue.lease(FORWARD, 1, NOW, NOW + 600)
+    bus._put_off(FORWARD, message, 1e9)
+    assert len(bus._queue.lease(FORWARD, 1, NOW + 15, NOW + 600)) == 1
+    bus.close()
+
+
+def test_jitter_differs_from_message_to_message():
+    factors = {jitter(Message(b"", {}, str(number), attempt=1)) for number in range(100)}
+    assert len(factors) > 50
+    assert min(factors) >= 1
+    assert max(factors) <= 1.5
+
+
+def test_what_is_unfinished_is_known_until_it_is_acknowledged(bus, endpoint):
+    endpoint.answer(204)
+    bus.publish(note(objectId="a.dcm"))
+    bus.publish(picture())
+    assert [one.get("objectId") for one in bus.unfinished()] == ["a.dcm", None]
+    bus.start(endpoint.connect)
+    endpoint.wait(2)
+    until(lambda: bus.unfinished() == [])
