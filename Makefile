@@ -97,7 +97,7 @@ schemas: $(VENV)/.test ## write again what is generated: settings schema, table 
 lock: tools ## pin every dependency again, with hashes; with UPGRADE=--upgrade the newest
 	$(LOCK) pyproject.toml requirements.build.in -o requirements.lock
 	$(LOCK) --extra gcp --extra dimse --extra kafka --extra postgres pyproject.toml -c requirements.lock -o requirements.gcp.lock
-	$(LOCK) --extra test --extra gcp --extra kafka --extra pixels --extra postgres --extra dimse pyproject.toml requirements.build.in \
+	$(LOCK) --extra test --extra gcp --extra kafka --extra parquet --extra pixels --extra postgres --extra dimse pyproject.toml requirements.build.in \
 	    -c requirements.lock \
 	    -c requirements.gcp.lock -o requirements.test.lock
 	$(LOCK) requirements.build.in -c requirements.lock -o requirements.build.lock
