@@ -66,16 +66,17 @@ def served(lake: Path) -> Iterator[tuple[int, int]]:
     """Serve what lies in a lake; yields process id and port."""
     environment = {**os.environ, "DICOMLAKE_CONFIG": json.dumps(settings(lake))}
     command = [sys.executable, "-m", "app", "serve", "--port", "0"]
-    process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
-    assert process.stderr is not None
+    log = lake / "service.log"  # a pipe that nobody reads would fill up with lines of the audit log
+    with log.open("wb") as stream:
+        process = subprocess.Popen(command, env=environment, stderr=stream)
     try:
-        for line in process.stderr:
-            if found := re.search(r"127\.0\.0\.1:(\d+)", line):
-                yield process.pid, int(found[1])
-                break
+        while not (found := re.search(r"127\.0\.0\.1:(\d+)", log.read_text())):
+            assert process.poll() is None, log.read_text()
+            time.sleep(0.1)
+        yield process.pid, int(found[1])
     finally:
         process.terminate()
-        process.communicate()
+        process.wait()
 
 
 def settings(lake: Path) -> dict[str, dict[str, str]]:
