@@ -24,7 +24,7 @@ endef
 
 .DEFAULT_GOAL := help
 .PHONY: help demo run test speed bench deid-bench upgrade-test chaos soak fuzz emulators viewers tools cloud-run gcs-run \
-    onprem-run image-test tf-check lint lock schemas clean
+    onprem-run load image-test tf-check lint lock schemas clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -76,6 +76,9 @@ gcs-run: $(VENV)/.test emulators ## 500 objects through fake-gcs-server and Pub/
 onprem-run: $(VENV)/.test ## Orthanc, PostgreSQL, Kafka and the service here: all counts equal; with KILLS=25 under kills
 	$(BIN)/python -m tests.system.onprem$(if $(KILLS), --kills $(KILLS))
 
+load: $(VENV)/.load ## push events, uploads and searches by more and more users, into loadtest/results; three minutes
+	$(BIN)/python -m loadtest.run --write
+
 tf-check: ## check the Terraform of tf/, with the providers of the registry and no account
 	terraform -chdir=tf fmt -check -recursive
 	terraform -chdir=tf init -backend=false -input=false
@@ -100,6 +103,7 @@ lock: tools ## pin every dependency again, with hashes; with UPGRADE=--upgrade t
 	$(LOCK) --extra test --extra gcp --extra kafka --extra parquet --extra pixels --extra postgres --extra dimse pyproject.toml requirements.build.in \
 	    -c requirements.lock \
 	    -c requirements.gcp.lock -o requirements.test.lock
+	$(LOCK) --extra load pyproject.toml -c requirements.test.lock -o requirements.load.lock
 	$(LOCK) requirements.build.in -c requirements.lock -o requirements.build.lock
 	$(LOCK) requirements.tools.in -o requirements.tools.lock
 	$(LOCK) tests/bqemulator.in -o tests/bqemulator.lock
@@ -144,5 +148,9 @@ $(VENV)/.gcp: requirements.gcp.lock $(VENV)/.run
 	touch $@
 
 $(VENV)/.test: requirements.test.lock $(VENV)/.run
+	$(call install,$(VENV),$<)
+	touch $@
+
+$(VENV)/.load: requirements.load.lock $(VENV)/.test
 	$(call install,$(VENV),$<)
 	touch $@

@@ -71,8 +71,9 @@ class Broker:
             count = sum(consumer.get_watermark_offsets(place, timeout=10)[1] for place in places)
             consumer.assign(places)
             found: list[Any] = []
-            while len(found) < count:
-                found += [one for one in consumer.consume(count - len(found), 10) if not one.error()]
+            # Tansu's marks leave out all but the first message of the last batch: silence confirms the end.
+            while (more := consumer.consume(10_000, 1)) or len(found) < count:
+                found += [one for one in more if not one.error()]
             return found
         finally:
             consumer.close()
