@@ -8,7 +8,7 @@ import pytest
 
 from app import pipeline
 from app.jobs import backfill as backfilling
-from app.jobs import lane
+from app.jobs import doctor, lane
 from app.jobs.compare import Place, compare, places
 from app.jobs.reconcile import Wanted, reconcile
 from app.model.errors import ConfigError
@@ -125,3 +125,42 @@ def test_a_dry_run_counts_bytes_hours_and_usd(cloud, objects):
     assert found["bytes"] == {"STANDARD": 3 * size}
     assert found["usd"]["total"] == 0.0
     assert set(found["usd"]) >= {"cloud_run", "storage_writes", "listing", "pubsub", "bigquery", "logging"}
+
+
+def test_the_doctor_sees_how_a_bucket_tells_of_changes(cloud, gcs):
+    """The resource of a notification is that of the JSON API; a field that is not set is left out there."""
+    gcs.buckets["landing"].versioning = True
+    gcs.buckets["landing"].configurations = [
+        {
+            "kind": "storage#notification",
+            "id": "1",
+            "topic": "//pubsub.googleapis.com/projects/dicomlake-demo/topics/lake-events",
+            "payload_format": "JSON_API_V1",
+            "event_types": ["OBJECT_FINALIZE", "OBJECT_DELETE"],
+            "object_name_prefix": "ct/",
+            "etag": "1",
+        },
+        {
+            "kind": "storage#notification",
+            "id": "2",
+            "topic": "//pubsub.googleapis.com/projects/dicomlake-demo/topics/other",
+            "payload_format": "NONE",
+            "etag": "1",
+        },
+    ]
+    assert cloud.source.setup() == {
+        "notifications": [
+            {
+                "topic": "projects/dicomlake-demo/topics/lake-events",
+                "events": ["OBJECT_FINALIZE", "OBJECT_DELETE"],
+                "payload": "JSON_API_V1",
+                "prefix": "ct/",
+            },
+            {"topic": "projects/dicomlake-demo/topics/other", "events": [], "payload": "NONE", "prefix": ""},
+        ],
+        "versioning": True,
+        "agent": "service-123456789012@gs-project-accounts.iam.gserviceaccount.com",
+    }
+    gcs.grants = set()
+    (fault,) = [check for check in doctor.examine(cloud) if check.name == "cloud setup"]
+    assert "roles/viewer" in fault.mend
