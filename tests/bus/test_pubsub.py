@@ -1,3 +1,4 @@
+import base64
 import importlib
 import json
 import threading
@@ -5,6 +6,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from functools import partial
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 
 import pytest
 
@@ -12,9 +14,9 @@ from app.bus import Bus, open_bus
 from app.bus.pubsub import PubSubBus, pubsub_errors
 from app.events import message_from_request
 from app.jobs import dead_letters as dlq
-from app.model.errors import BadEvent, BusUnavailable, WarehouseUnavailable
+from app.model.errors import BadEvent, BusUnavailable, ConfigError, WarehouseUnavailable
 from app.model.values import Message, Reason, Row
-from app.services import open_services
+from app.services import open_lane, open_services
 from tests.bus.conftest import QUICK, Sink, until
 from tests.bus.contract import BusContract, Endpoint, exceptions, note
 from tests.conftest import lake_settings
@@ -243,3 +245,46 @@ def test_unwrapped_push_is_read_as_the_same_message(here, topic, bus):
     (message,) = received
     assert (message.data, message.message_id) == (b"\x00data", message_id)
     assert message.attributes["objectId"] == "a.dcm"
+
+
+def test_more_messages_than_fit_in_one_request_are_published_together(
+    subscribed: str, bus: Bus, endpoint: Endpoint
+) -> None:
+    bus.publish_all([note(b"%d" % number) for number in range(1001)])
+    pushes = endpoint.wait(1001)
+    assert {base64.b64decode(push["message"]["data"]) for push in pushes} == {
+        b"%d" % number for number in range(1001)
+    }
+
+
+def test_one_message_that_is_too_large_stops_all_before_any_is_published(bus: Bus) -> None:
+    with pytest.raises(BadEvent, match="10 MB"):
+        bus.publish_all([note(b"small"), note(bytes(11_000_000))])
+
+
+def test_the_setup_is_told(subscribed: str, bus: Bus, endpoint: Endpoint, topic: str, letters: str) -> None:
+    """The emulator knows no policies, so that nobody is named there."""
+    found = bus.setup()
+    assert (found["topic"], found["dead_letter_topic"]) == (topic, letters)
+    (one,) = found["subscriptions"]
+    assert (one["name"], one["endpoint"]) == (subscribed, endpoint.url)
+    assert (one["dead_letter_topic"], one["max_attempts"]) == (letters, 5)
+    assert (one["table"], one["table_active"], one["subscribers"]) == ("", False, [])
+    assert found["publishers"] == []
+
+
+def test_jobs_publish_to_a_topic_of_their_own(
+    here: PubSubEmulator, topic: str, letters: str, tmp_path: Path
+) -> None:
+    own = here.topic("backfill")
+    settings = lake_settings(
+        tmp_path, bus__url=f"pubsub:{topic}", bus__dead_letter_topic=letters, backfill__topic=own
+    )
+    services = open_services(settings)
+    try:
+        with open_lane(services) as lane:
+            assert lane.setup()["topic"] == own
+    finally:
+        services.close()
+    with pytest.raises(ConfigError, match=r"backfill\.topic names the topic 'x'"):
+        open_services(lake_settings(tmp_path, backfill__topic="x"))

@@ -100,7 +100,21 @@ def get_bucket(api: Api, request: Request) -> Response:
     api.require("storage.buckets.get")
     bucket = api.bucket(request.names[0])
     found = {"kind": "storage#bucket", "id": bucket.name, "name": bucket.name, "location": "US"}
+    found |= {"projectNumber": "123456789012"}
     return answer_json(found | {"versioning": {"enabled": bucket.versioning}}, request)
+
+
+@route("GET", BUCKET + "/notificationConfigs")
+def list_configurations(api: Api, request: Request) -> Response:
+    api.require("storage.buckets.get")
+    items = api.bucket(request.names[0]).configurations
+    return answer_json({"kind": "storage#notifications"} | ({"items": items} if items else {}))
+
+
+@route("GET", "/storage/v1/projects/([^/]+)/serviceAccount")
+def service_account(api: Api, request: Request) -> Response:
+    address = f"service-{request.names[0]}@gs-project-accounts.iam.gserviceaccount.com"
+    return answer_json({"kind": "storage#serviceAccount", "email_address": address})
 
 
 @route("POST", "/storage/v1/b", "project")

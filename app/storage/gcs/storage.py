@@ -238,7 +238,7 @@ class GcsStorage:
                 "payload": one.payload_format,
                 "prefix": one.blob_name_prefix or "",
             }
-            for one in bucket.list_notifications(**_ONCE)
+            for one in _notifications(bucket)
         ]
         agent = client.get_service_account_email(project=project, **_ONCE)
         return {"notifications": notifications, "versioning": bucket.versioning_enabled, "agent": agent}
@@ -329,6 +329,13 @@ def _place(url: str) -> tuple[str, str]:
     if not found or not is_object_name(parts or "-") or {"", ".", ".."} & set((parts or "-").split("/")):
         raise ConfigError(f"{url!r} names no place; write gs://bucket or gs://bucket/prefix")
     return found.group(1), f"{parts}/" if parts else ""
+
+
+def _notifications(bucket: Any) -> list[Any]:
+    try:
+        return list(bucket.list_notifications(**_ONCE))
+    except ValueError as exc:  # the SDK does not know topics of projects in a domain, such as example.com:p
+        raise StorageUnavailable("a notification has a topic that Google's client cannot read") from exc
 
 
 def _page(client: Any, bucket: str, prefix: str, token: str | None) -> tuple[list[ObjectRef], str | None]:
