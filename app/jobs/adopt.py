@@ -22,7 +22,7 @@ from app.warehouse import queries
 
 RECORD = f"{STATE}deidentify.json"
 NONE, UNFINISHED = "off", "unfinished"
-TABLES = ("instances", "failures")
+TABLES = ("instances", "failures", "deliveries")
 """Tables that an adoption empties. `dead_letter` keeps events verbatim: requeue needs them."""
 AT_ONCE = 16
 

@@ -98,8 +98,10 @@ def _ended(
     }
     for row in rows:
         uri = str(row["object_uri"])
-        version = uri, uris[uri][1].generation
-        if row["generation"] == version[1] and not row["unfinished"] and version not in letters:
+        name, seen = uris[uri]
+        # What the queue itself has given up has the name of the file even in a lake that shows hashes.
+        open_letters = letters & {(uri, seen.generation), (source.uri(name), seen.generation)}
+        if row["generation"] == seen.generation and not row["unfinished"] and not open_letters:
             yield uris[uri], _time(row["stored_at"])
 
 

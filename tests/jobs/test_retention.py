@@ -1,5 +1,6 @@
 """What retention archives and deletes, when, and what stays."""
 
+import json
 import os
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -132,6 +133,21 @@ def test_a_file_stays_while_a_message_about_it_waits(services, ct):
     told = notification(EventType.FINALIZE, ct, services.source.uri(ct.name), NOON)
     services.bus.publish(told)
     assert retain(at(services, 99, delete_after_days=1))["released"] == 0
+
+
+@pytest.mark.parametrize("profile", ["off", "basic"])
+def test_a_file_whose_announcement_was_given_up_stays(tmp_path, profile):
+    services = open_services(lake_settings(tmp_path, deidentify__profile=profile, deidentify__key="k" * 32))
+    try:
+        ref = ingest(services, "acme/ct.dcm")
+        told = notification(EventType.FINALIZE, ref, services.source.uri(ref.name), NOON)
+        attributes = dict(told.attributes) | {"dicomlakeCode": "announce_unavailable"}
+        letter = {"message_id": "7", "data": told.data, "attributes": json.dumps(attributes)}
+        services.warehouse.append("dead_letter", [{**letter, "publish_time": MADE}])
+        assert len(rows(services, "dead_letters")) == 1
+        assert retain(at(services, 99, delete_after_days=1))["released"] == 0
+    finally:
+        services.close()
 
 
 def test_an_archive_of_which_a_member_has_failed_stays(services):

@@ -72,6 +72,11 @@ class Bus(LocalBus):
         fail("publish", message.attributes.get("objectId"))
         return super().publish(message)
 
+    def publish_all(self, messages: Sequence[Message]) -> None:
+        for message in messages:
+            fail("publish", message.attributes.get("objectId"))
+        super().publish_all(messages)
+
     def dead_letter(self, message: Message, reason: Any) -> None:
         fail("dead_letter", message.attributes.get("objectId"))
         super().dead_letter(message, reason)

@@ -1,5 +1,6 @@
 """A lake with a profile: nothing that names a patient leaves it, by any door."""
 
+import json
 import shutil
 import zipfile
 from pathlib import Path
@@ -9,6 +10,7 @@ import pydicom
 import pytest
 from pydicom.data import get_testdata_file
 
+from tests.receiver import PictureReceiver
 from tests.system.e2e.service import Service, paths, until
 
 FILES = ("CT_small.dcm", "MR_small.dcm", "MR_small_RLE.dcm")
@@ -36,9 +38,17 @@ def identifiers() -> set[bytes]:
 
 
 @pytest.fixture(scope="module")
-def lake(tmp_path_factory):
+def receiver():
+    opened = PictureReceiver()
+    yield opened
+    opened.close()
+
+
+@pytest.fixture(scope="module")
+def lake(tmp_path_factory, receiver):
     folder = tmp_path_factory.mktemp("clean") / "lake"
     settings = {"deidentify__profile": "basic", "deidentify__key": KEY}
+    settings["forward__urls"] = json.dumps([receiver.url, f"file:{folder / 'encoded'}"])
     landing = folder / "landing" / "DOE"
     landing.mkdir(parents=True)
     for name in (*FILES, HELD_BACK):
@@ -91,6 +101,22 @@ def test_no_artifact_row_failure_or_log_line_names_a_patient(lake):
         for row in lake.rows(f"SELECT * FROM {table}"):
             assert not found_in(str(row).replace(str(lake.lake), "").encode())
     assert not found_in(lake.log.read_bytes())
+
+
+def test_no_picture_that_is_forwarded_names_a_patient(lake, receiver):
+    pictures = {row["row_id"] for row in rows(lake) if row["preview_uri"]}
+    assert len(pictures) == len(FILES) + 1
+    assert until(lambda: receiver.accepted.keys() == pictures)
+    assert until(lambda: len(list((lake.lake / "encoded").rglob("*.png.txt"))) == len(pictures))
+    for headers, body in receiver.requests:
+        assert not found_in(repr(headers).encode() + body)
+    for path in paths(lake.lake / "encoded"):
+        assert not found_in(str(path.relative_to(lake.lake)).encode())
+    assert {body["study_instance_uid"] for body in receiver.accepted.values()} == {
+        row["study_instance_uid"] for row in rows(lake)
+    }
+    for row in lake.rows("SELECT * FROM deliveries"):
+        assert not found_in(str(row).replace(str(lake.lake), "").encode())
 
 
 def test_no_page_or_answer_names_a_patient(lake):

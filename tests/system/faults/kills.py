@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from itertools import product
 from pathlib import Path
 
@@ -33,6 +33,7 @@ STEPS = {
     "append_instances": "good",
     "settle": "good",
     "announce": "good",
+    "forward": "good",
     "ack": "good",
     "dead_letter": "text",
     "append_dead_letter": "text",
@@ -53,13 +54,14 @@ SETTINGS: dict[str, object] = {
 class Kills:
     """One lake in which a process dies at every step, once for each file."""
 
-    def __init__(self, lake: Path, times: int) -> None:
-        self.service = FaultyService(lake, **SETTINGS)
+    def __init__(self, lake: Path, times: int, steps: Collection[str] = tuple(STEPS)) -> None:
+        urls = json.dumps([f"file:{lake / 'encoded'}"])
+        self.service = FaultyService(lake, forward__urls=urls, **SETTINGS)
         self.world = World(self.service.landing, lake / "staging", 1, seed=1)
         self.names = {
             f"{number:03}/kill@{step}@{moment}@.dcm": step
             for number in range(times)
-            for step, moment in product(STEPS, MOMENTS)
+            for step, moment in product(steps, MOMENTS)
         }
 
     def run(self) -> checker.Findings:

@@ -27,15 +27,17 @@ from app.announce import Announcers
 from app.bus.local.bus import LocalBus
 from app.bus.local.queue import Queue
 from app.dicom import describe
+from app.forward.encoded import EncodedFiles
 from app.model.errors import (
     AnnounceUnavailable,
     BusUnavailable,
+    ForwardUnavailable,
     RowsRejected,
     ShortRead,
     StorageUnavailable,
     WarehouseUnavailable,
 )
-from app.model.values import Announcement, Message, Row
+from app.model.values import Announcement, Message, Picture, Row
 from app.storage.local.storage import LocalStorage
 from app.warehouse.sqlite.warehouse import SqliteWarehouse
 from app.workers.pool import Workers
@@ -102,6 +104,13 @@ def _announced(_: object, announcements: Sequence[Announcement]) -> tuple[str, S
     return "announce", [one.key for one in announcements]
 
 
+def _forwarded(_: object, picture: Picture) -> tuple[str, Sequence[str]]:
+    return "forward", [picture.path]
+
+
+forward = faulty(EncodedFiles.forward, ForwardUnavailable, FAILING, _forwarded)
+"""What stands for `EncodedFiles.forward`: a receiver that fails."""
+
 announce = faulty(Announcers.announce, AnnounceUnavailable, FAILING, _announced)
 """What stands for `Announcers.announce`: targets that fail."""
 
@@ -140,6 +149,15 @@ class FaultyQueue(Queue):
 
     ack = faulty(Queue.ack, BusUnavailable, ("before", "after", "slow"), _message("ack", 2))
 
+    def lease(self, *args: Any) -> list[Message]:
+        """Lease messages; the commit that does so acknowledges earlier ones."""
+        done = args[4] if len(args) > 4 else ()
+        names = [message.attributes.get("objectId", "") for message in done]
+        FAULTS.die("ack", "before", names)
+        leased = super().lease(*args)
+        FAULTS.die("ack", "after", names)
+        return leased
+
 
 class FaultyBus(LocalBus):
     """A bus that fails, repeats itself and changes the order."""
@@ -157,6 +175,11 @@ class FaultyBus(LocalBus):
         if kind == "late":
             self._put_off_by(message_id, 5 * FAULTS.late_s())
         return message_id
+
+    def publish_all(self, messages: Sequence[Message]) -> None:
+        """Publish them one by one, each as `publish` does."""
+        for message in messages:
+            self.publish(message)
 
     # The watcher waits for a second after such a fault: at the full rate there would be little else to see.
     _publish = faulty(LocalBus.publish, BusUnavailable, FAILING, _message("publish", 1), share=0.2)

@@ -3,6 +3,7 @@
 import app.announce
 import app.bus
 import app.bus.local.bus
+import app.forward.encoded
 import app.services
 import app.storage
 import app.warehouse
@@ -16,6 +17,7 @@ def main() -> None:
     app.warehouse.BACKENDS["sqlite"] = (seams.__name__, "FaultyWarehouse", None)
     app.bus.BACKENDS["local"] = (seams.__name__, "FaultyBus", None)
     app.announce.Announcers.announce = seams.announce  # type: ignore[method-assign]
+    app.forward.encoded.EncodedFiles.forward = seams.forward  # type: ignore[method-assign]
     app.bus.local.bus.Queue = seams.FaultyQueue  # type: ignore[misc]
     app.services.Workers = seams.FaultyWorkers  # type: ignore[misc]
     commands.main()
