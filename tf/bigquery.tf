@@ -7,6 +7,7 @@ locals {
   tables = {
     announced   = { partition_by = "arrived_at", partition_unit = "MONTH", cluster_by = null }
     dead_letter = { partition_by = null, partition_unit = null, cluster_by = null }
+    deliveries  = { partition_by = null, partition_unit = null, cluster_by = ["row_id"] }
     jobs        = { partition_by = "recorded_at", partition_unit = "MONTH", cluster_by = null }
     failures    = { partition_by = "failed_at", partition_unit = "DAY", cluster_by = null }
     instances = {
