@@ -1,6 +1,6 @@
-"""Draw docs/screenshots: Orthanc, our page and metrics of a site without a cloud, after pydicom's files were sent.
+"""Draw docs/screenshots: Orthanc, our page and metrics of a site without a cloud.
 
-    python -m tests.system.screenshots
+python -m tests.system.screenshots
 """
 
 from __future__ import annotations
