@@ -153,10 +153,10 @@ Made by `make load`, {day}, version {__version__}: up to {seconds} s for each li
 SQLite and the embedded queue, {STORED} instances in it before; CT slices of 39 KB. Pushes and uploads are
 durable when they are answered; a push is described, with document and picture, before its answer.
 
-Machine: {os.cpu_count()} cores of {model}, Python {python}. **It was shared**: users, service and
-other programs ran on the same cores, with a load average of {load:.0f} over the last quarter of an hour.
-So these are lower bounds, and latencies are mostly waiting for a core. CPU for each object, which other
-programs do not change, is in [performance.md](../../docs/performance.md).
+Machine: {os.cpu_count()} cores of {model}, Python {python}. **It was shared**: users, service and other
+programs ran on the same cores, with a load average of {load:.0f} over the last quarter of an hour, which
+differed from line to line. So these are lower bounds, and latencies are mostly waiting for a core. CPU for
+each object, which other programs do not change, is in [performance.md](../../docs/performance.md).
 
 ![Requests a second over users](requests.svg)
 

@@ -218,6 +218,7 @@ class Sender:
         self._site, self._folder = site, folder
         self._files = self._endless(files) if endless else iter(enumerate(files))
         self.refused: list[str] = []
+        self.unsent: dict[str, str] = {}
         self.received: set[str] = set()
         self.dropped: set[str] = set()
         self.again: list[bytes] = []
@@ -267,13 +268,16 @@ class Sender:
         Return the UID by which it was sent: not all files declare the one that their data set has.
         """
         peer = ["-aet", "MODALITY", "-aec", title, HERE, str(port)]
-        for _ in range(3):
+        left = 3
+        while left:
             said = dcmtk("dcmsend", "-d", "-dn", "-nuc", *peer, str(path)).stdout
             status = re.search(r"DIMSE Status +: 0x(\w{4})", said)
-            if status and (title != LAKE or status[1] != "a700"):  # which asks to send it again later
+            if status and (title != LAKE or status[1] != "a700"):
                 uid = re.search(r"Affected SOP Instance UID +: (\S+)", said)
                 return uid[1] if uid and status[1] == "0000" else None
+            left -= status is None  # else it asks to send it again later
             assert until(lambda: dcmtk("echoscu", *peer).returncode == 0, PATIENCE_S), f"{title} is away"
+        self.unsent[f"{path.name} to {title}"] = " / ".join(re.findall(r"^[EF]: (.*)", said, re.M))
         return None
 
     def _drop(self, name: str, content: bytes) -> None:
@@ -410,7 +414,13 @@ def run(folder: Path, files: list[Path], kills: int) -> dict[str, Any]:
         counts = tally(site, sender)
         topics = {name: len(site.messages(name)) for name in (TOPIC, LETTERS)}
         followed = follow(site, TOPIC, "orthanc"), follow(site, LETTERS, "folder")
-    return {"counts": counts, "topics": topics, "refused": sender.refused, "followed": followed}
+    return {
+        "counts": counts,
+        "topics": topics,
+        "refused": sender.refused,
+        "unsent": sender.unsent,
+        "followed": followed,
+    }
 
 
 def corpus(folder: Path | None = None) -> list[Path]:
@@ -444,6 +454,8 @@ def main() -> None:
         print(f"{way:8}" + "".join(f"{value:19}" for value in values))
     print(f"messages on the topics, repetitions and study events included: {report['topics']}")
     print(f"refused by Orthanc, so dropped into the folder: {', '.join(report['refused'])}")
+    for what, why in report["unsent"].items():
+        print(f"not sent by C-STORE: {what}: {why}")
     for lines in report["followed"]:
         print("", *lines, sep="\n")
     wrong = {way: asdict(one) for way, one in report["counts"].items() if one.lost or one.phantom}
