@@ -41,7 +41,7 @@ SHORT = (
     *("sr_explicit_test-sr", "rtplan_implicit_rtplan", "us_rle_palette_no-pixel-spacing"),
 )
 OF_WAREHOUSE = ("qido.*", "wado.bulk.*", "wado.frames.*", "client.*")
-"""Files of each kind, and the checks that rows and ranges of objects decide, for emulators, which are slow."""
+"""Files of each kind, and the checks that rows and ranges of objects decide: emulators are slow."""
 
 
 def files(folder: Path, *patterns: str) -> Path:
