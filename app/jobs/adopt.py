@@ -28,10 +28,15 @@ AT_ONCE = 16
 
 
 def check_profile(services: Services) -> None:
-    """Raise ConfigError if the lake was made with another profile, key or names than the settings have.
+    """Raise ConfigError if a profile is none, or the lake was made with another one, another key or names.
 
     A lake without rows takes over the settings; the browse service leaves that to the service that writes.
     """
+    if services.cleaning:
+        from app.dicom.deidentify.profile import read_profile  # late: it loads pydicom
+
+        for profile in {services.cleaning.profile, *services.cleaning.collections.values()}:
+            read_profile(profile)
     wanted, recorded = _identity(services), _recorded(services)
     if recorded == wanted:
         return

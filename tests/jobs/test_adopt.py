@@ -123,6 +123,22 @@ def test_a_key_that_is_missing_or_short_is_refused_at_the_start(lake):
             pass
 
 
+def test_a_profile_that_is_none_is_refused_at_the_start(lake, tmp_path):
+    broken = tmp_path / "p.json"
+    broken.write_text('{"options": ["everything"]}')
+    for profile in ("bassic", str(broken)):
+        with lake(**CLEAN | {"deidentify__profile": profile}) as services, pytest.raises(ConfigError):
+            check_profile(services)
+
+
+def test_a_profile_of_a_file_is_read_once_at_the_start(lake, tmp_path):
+    file = tmp_path / "p.json"
+    file.write_text('{"base": "basic", "overrides": {"StudyDescription": "K"}}')
+    with lake(**CLEAN | {"deidentify__profile": str(file)}) as services:
+        file.unlink()
+        assert ingest_all(services)["stored"] == 3
+
+
 def test_rows_that_were_removed_leave_nothing_in_the_file(lake, tmp_path):
     with lake() as services:
         ingest_all(services)

@@ -108,7 +108,8 @@ def read_profile(text: str, pixels: bool = False) -> Profile:
         try:
             profile = profile_of("file", json.loads(text))
         except ValueError:
-            raise ConfigError(f"it is no profile: give {', '.join(PROFILES)} or a JSON file") from None
+            names = ", ".join(PROFILES)
+            raise ConfigError(f"deidentify.profile: is no profile; give {names} or a JSON file") from None
     return replace(profile, options=profile.options | {"pixels"}) if pixels else profile
 
 
