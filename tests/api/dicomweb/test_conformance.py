@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import time
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from shutil import copy
 
@@ -39,7 +40,8 @@ SHORT = (
     ),
     *("sr_explicit_test-sr", "rtplan_implicit_rtplan", "us_rle_palette_no-pixel-spacing"),
 )
-"""Files of each kind, for a warehouse that takes long to answer."""
+OF_WAREHOUSE = ("qido.*", "wado.bulk.*", "wado.frames.*", "client.*")
+"""Files of each kind, and the checks that rows and ranges decide, for emulators, which are slow."""
 
 
 def files(folder: Path, *patterns: str) -> Path:
@@ -52,27 +54,40 @@ def files(folder: Path, *patterns: str) -> Path:
     return folder
 
 
-def check(url: str, folder: Path, token: str = "") -> dict[str, str]:
+def check(url: str, folder: Path, token: str = "", only: Sequence[str] = ()) -> dict[str, str]:
     """Run the checker, and return the outcome of each check: `pass`, `skip` or what is wrong.
 
     What it stores arrives among the results seconds later, so that happens when all else has been checked.
     """
-    report = folder.with_suffix(".json")
     checker = shared("tools", "dicomweb") / "dicomweb_accept.py"
-    command = [sys.executable, str(checker), f"{url}/dicomweb", str(folder), "--json", str(report)]
-    command += ["--timeout", "120", "--wait", "120"]
+    command = [
+        sys.executable,
+        str(checker),
+        f"{url}/dicomweb",
+        str(folder),
+        "--timeout",
+        "120",
+        "--wait",
+        "120",
+    ]
     command += ["--header", f"Authorization: Bearer {token}"] if token else []
     outcomes = {}
-    for chosen in (
-        [part for name in (*NOT_OURS, *STORES) for part in ("--skip", name)],
-        ["--stow", *(part for name in STORES for part in ("--only", name))],
-    ):
-        report.unlink(missing_ok=True)
-        done = subprocess.run([*command, *chosen], capture_output=True, text=True, check=False)
+    for run, chosen in {
+        "reads": [*_each("--skip", (*NOT_OURS, *STORES)), *_each("--only", only)],
+        "stores": ["--stow", *_each("--only", STORES)],
+    }.items():
+        report = folder.with_name(f"{run}.json")
+        done = subprocess.run(
+            [*command, *chosen, "--json", str(report)], capture_output=True, text=True, check=False
+        )
         assert report.exists(), done.stderr[-2000:]
         for one in json.loads(report.read_text()):
             outcomes[one["name"]] = one["text"] if one["state"] == "FAIL" else one["state"]
     return outcomes
+
+
+def _each(option: str, patterns: Iterable[str]) -> list[str]:
+    return [part for pattern in patterns for part in (option, pattern)]
 
 
 def failed(outcomes: dict[str, str]) -> dict[str, str]:
@@ -97,6 +112,6 @@ def test_all_that_the_standard_asks_for_by_buckets_and_bigquery(tmp_path, pubsub
         for path in sorted(folder.iterdir()):
             cloud.upload(path.name, path.read_bytes())
         cloud.settle(300)
-        outcomes = check(cloud.service.url, folder)
+        outcomes = check(cloud.service.url, folder, only=OF_WAREHOUSE)
     assert failed(outcomes) == {}
-    assert sum(text == "pass" for text in outcomes.values()) > 150
+    assert sum(text == "pass" for text in outcomes.values()) > 100
