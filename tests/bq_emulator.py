@@ -61,6 +61,8 @@ class Emulator:
         reference = {"projectId": project, "datasetId": dataset}
         _post(at, {"datasetReference": reference})
         for name, table in TABLES.items():
+            if not (schemas / f"{name}.json").exists():  # of a version before this table
+                continue
             body = {
                 "tableReference": {**reference, "tableId": name},
                 "schema": {"fields": [f for f in _fields(schemas, name) if f["name"] not in without]},

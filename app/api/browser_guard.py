@@ -27,6 +27,8 @@ audit = logging.getLogger("dicomlake.audit")
 
 OPEN = frozenset(("/health", "/ready", "/metrics", "/version", "/docs", "/openapi.json"))
 LOGIN = ("/login", "/login/start", "/login/callback", "/logout")
+PUSHED = ("/dead-letters", "/settled")
+"""Routes of Google's senders; as for events, `api.auth` says who may call them."""
 SAFE = ("GET", "HEAD", "OPTIONS")
 UIDS = re.compile(r"/(studies|series|instances)/([0-9.]{1,64})(?=/|$)")
 STATUS = (
@@ -47,11 +49,13 @@ def role_needed(method: str, path: str, is_page: bool) -> str | None:
     """Return the role that a route needs, None where it is open to all."""
     if path in OPEN or path in LOGIN or path.startswith("/static/"):
         return None
+    if path in PUSHED and method not in SAFE:
+        return None
     if path == "/":
         return "read-only" if method in SAFE and is_page else None
     if method in SAFE:
         return "read-only"
-    return "admin" if path == "/dead-letters" or path.startswith("/dead-letters/") else "user"
+    return "admin" if path.startswith("/dead-letters/") else "user"
 
 
 def is_rest(path: str) -> bool:

@@ -139,7 +139,12 @@ def answer(request: Request, fates: list[Fate]) -> Response:
     summary="Begin the upload of a large file",
     dependencies=[Depends(check_uploads)],
     response_model=UploadSession,
-    responses={400: {"description": "The file is refused, or this landing storage takes none so"}},
+    responses={
+        400: {"description": "The file is refused, or this landing storage takes none so"},
+        413: {"description": "The form is too large"},
+        415: {"description": "The body is no form"},
+        507: {"description": "A disk is almost full"},
+    },
 )
 async def begin_upload(
     request: Request, form: Annotated[FormData, Depends(read_form)]

@@ -14,7 +14,7 @@ from functools import partial
 
 from app import pipeline
 from app.jobs import ingest
-from app.model.errors import ConfigError, DicomlakeError, ObjectGone
+from app.model.errors import ConfigError, DicomlakeError, ObjectGone, TransientError
 from app.model.values import EventType, GiveUp, Message, ObjectRef
 from app.services import CACHE, COPIES, STATE, Services
 from app.storage.local.storage import LocalStorage
@@ -37,7 +37,12 @@ def check_profile(services: Services) -> None:
 
         for profile in {services.cleaning.profile, *services.cleaning.collections.values()}:
             read_profile(profile)
-    wanted, recorded = _identity(services), _recorded(services)
+    try:
+        wanted, recorded = _identity(services), _recorded(services)
+    except TransientError:
+        if services.cleaning:
+            raise
+        return  # the service starts without its storage, as always
     if recorded == wanted:
         return
     if recorded is None and not _has_rows(services):

@@ -49,7 +49,7 @@ def upload(client, headers):
 
 
 def purge(client, headers):
-    return client.post("/dead-letters", data={"do": "purge", "id": "1"}, headers=headers)
+    return client.post("/dead-letters/chosen", data={"do": "purge", "id": "1"}, headers=headers)
 
 
 def stow(client, headers):
@@ -94,7 +94,7 @@ NEEDS = {
         *("GET /login", "POST /login", "GET /login/start", "GET /login/callback", "POST /logout"),
         *("GET /", "GET /static"),  # to a browser, / is the page of studies
     },
-    "the gate of events": {"POST /"},
+    "the gate of events": {"POST /", "POST /dead-letters", "POST /settled"},
     "read-only": {
         *("GET /studies", "GET /studies/{study}", f"GET {PAGE_PATH}", "GET /overview", "GET /dead-letters"),
         *(f"GET {PAGE_PATH}/instances/{{instance}}", "GET /upload", "GET /upload/outcome", "GET /search"),
@@ -111,8 +111,11 @@ NEEDS = {
         f"GET {INSTANCE_PATH}/bulkdata/{{tag}}/{{number}}",
         "OPTIONS /dicomweb/",
     },
-    "user": {"POST /upload", "POST /dicomweb/studies", "POST /dicomweb/studies/{study}"},
-    "admin": {"POST /dead-letters"},
+    "user": {
+        *("POST /upload", "POST /upload/session", "POST /api/v1/ingestion/studies"),
+        *("POST /dicomweb/studies", "POST /dicomweb/studies/{study}"),
+    },
+    "admin": {"POST /dead-letters/chosen"},
 }
 """Every route of the service by what it needs; a new one has to be entered here."""
 

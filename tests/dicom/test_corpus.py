@@ -12,7 +12,7 @@ from pydicom.dataset import Dataset
 
 from app.dicom.pixels.frames import Frame, read_frame
 from app.dicom.pixels.image_header import read_header
-from app.dicom.pixels.reduced import BIG
+from app.dicom.pixels.reduced import MIN_PIXELS
 from app.dicom.render.geometry import resize
 from app.dicom.render.modality_lut import modality_transform
 from app.dicom.render.preview import draw, preview, render
@@ -166,7 +166,7 @@ def test_corpus_halved_while_decoded_looks_like_the_whole_made_small():
         if "2000" not in row["transfer_syntax"] or not row["decoded_sha256"]:
             continue
         frame = read_frame(dataset, 0)
-        if frame.header.pixels < BIG:
+        if frame.header.pixels < MIN_PIXELS:
             continue
         side = max(frame.header.rows, frame.header.columns) // 6
         options = PreviewOptions(max_side=side, window=whole_range(dataset, frame))

@@ -101,7 +101,7 @@ def test_every_data_set_has_a_row_and_so_has_what_is_none(folder, reading):
 @pytest.mark.parametrize("kind", ["jsonl", "csv", "parquet"])
 def test_the_command_writes_each_format(folder, kind):
     if kind == "parquet":
-        need("pyarrow", find_spec("pyarrow") is not None, "pip install pyarrow")
+        need("pyarrow", find_spec("pyarrow") is not None, "make .venv/.test")
     output = folder.parent / f"out.{kind}"
     code, said, _ = command(folder, "-o", output)
     assert code == 0

@@ -334,7 +334,7 @@ run "browse_reads_and_keeps_answers" {
   }
 
   assert {
-    condition     = toset([for one in google_bigquery_table_iam_member.browses : one.table_id]) == toset(["announced", "dead_letter", "dead_letters", "failures", "instances", "instances_current", "removed", "series", "studies"]) && [for one in google_bigquery_routine_iam_member.browses : "${one.routine_id} ${one.role}"] == ["current_of_study roles/bigquery.dataViewer"]
+    condition     = toset([for one in google_bigquery_table_iam_member.browses : one.table_id]) == toset(["announced", "dead_letter", "dead_letters", "deliveries", "failures", "instances", "instances_current", "jobs", "removed", "series", "studies"]) && [for one in google_bigquery_routine_iam_member.browses : "${one.routine_id} ${one.role}"] == ["current_of_study roles/bigquery.dataViewer"]
     error_message = "It reads every table that a view reads."
   }
 

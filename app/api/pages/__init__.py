@@ -286,7 +286,7 @@ def dead_letters(request: Request) -> Response:
     )
 
 
-@router.post("/dead-letters")
+@router.post("/dead-letters/chosen")
 def change_letters(
     request: Request, do: Annotated[str, Form()], id: Annotated[list[str] | None, Form()] = None
 ) -> Response:

@@ -224,7 +224,7 @@ def test_body_that_drips_is_given_up(
     found = put("a", bytes(300_000))
     monkeypatch.setattr(gcs_stream, "DEADLINE_S", 0.1)
     gcs.fail("slow", times=3, seconds=0.05)
-    with pytest.raises(StorageUnavailable, match="slowly"):
+    with pytest.raises(StorageUnavailable, match="slow"):
         storage.fetch(found, 300_000)
 
 

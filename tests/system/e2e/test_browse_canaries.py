@@ -103,7 +103,12 @@ def said(tmp_path_factory):
                 ask("POST", "/dicomweb/studies", headers | {"Content-Type": kind}, content=content)
             files = {"files": ("1.dcm", WORD)}
             ask("POST", "/upload", headers | {"Accept": accept}, files=files, data={"study": "b"})
-            ask("POST", "/dead-letters", headers | {"Accept": accept}, data={"do": SECRET, "id": SECRET})
+            ask(
+                "POST",
+                "/dead-letters/chosen",
+                headers | {"Accept": accept},
+                data={"do": SECRET, "id": SECRET},
+            )
             ask("POST", "/login", headers | {"Accept": accept}, data={"token": SECRET, "next": SECRET})
             ask("GET", "/files", headers | {"Origin": f"http://{SECRET}"})
             ask(

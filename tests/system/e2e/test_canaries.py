@@ -265,7 +265,6 @@ def test_every_error_there_is_was_made_to_happen(said):
     unreachable |= {"no_such_value", "no_such_member"}
     unreachable |= {"not_allowed", "uploads_off"}  # this service lets everybody do everything
     unreachable |= {"orthanc_unavailable", "orthanc_damaged"}  # no Orthanc is there
-    unreachable |= {"announce_unavailable"}  # nor a target of announcements
     unreachable |= {"forward_refused", "forward_unavailable"}  # no receiver; see test_forward.py
     unreachable |= {"object_released"}  # nothing is old enough for retention
     assert sorted(tree() - said.codes) == sorted(unreachable)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from functools import cache
+from functools import lru_cache
 from importlib.resources import files
 from typing import Any
 
@@ -74,7 +74,7 @@ def _matches(dataset: Dataset, keyword: str, values: Sequence[str | int]) -> boo
     return any(re.search(rf"(?<!\w){re.escape(str(value))}", text, re.IGNORECASE) for value in values)
 
 
-@cache
+@lru_cache(maxsize=1)
 def device_rules() -> Sequence[Mapping[str, Any]]:
     """Return the rules; `device_rules.json` explains their form, and names their source."""
     text = files("app.dicom.deidentify.pixels").joinpath("device_rules.json").read_text()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -110,7 +110,7 @@ def _spans(length: int) -> list[tuple[int, int]]:
     return [(start, start + size) for start in starts]
 
 
-@cache
+@lru_cache(maxsize=1)
 def _engine() -> Any:
     try:
         import cv2
