@@ -14,10 +14,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import requests
 
-from app.warehouse.tables import TABLES
+from app.warehouse.tables import TABLES, Table
 from app.warehouse.views import VIEWS
 from tests.parts import ROOT, need
 
@@ -61,29 +62,38 @@ class Emulator:
         reference = {"projectId": project, "datasetId": dataset}
         _post(at, {"datasetReference": reference})
         for name, table in TABLES.items():
-            if not (schemas / f"{name}.json").exists():  # of a version before this table
-                continue
-            body = {
-                "tableReference": {**reference, "tableId": name},
-                "schema": {"fields": [f for f in _fields(schemas, name) if f["name"] not in without]},
-            }
-            if table.partition_by:
-                body["timePartitioning"] = {"type": table.partition_unit, "field": table.partition_by}
-            if table.cluster_by:
-                body["clustering"] = {"fields": list(table.cluster_by)}
-            _post(f"{at}/{dataset}/tables", body)
+            if (schemas / f"{name}.json").exists():  # else of a version before this table
+                fields = [field for field in _fields(schemas, name) if field["name"] not in without]
+                self._create_table(f"{at}/{dataset}/tables", reference, table, fields)
         self._create_views(project, dataset, schemas)
         if not without:  # a function that names a column which is not there is refused
             self._create_functions(project, dataset, schemas)
+
+    def _create_table(
+        self, at: str, reference: dict[str, str], table: Table, fields: list[dict[str, Any]]
+    ) -> None:
+        body: dict[str, Any] = {
+            "tableReference": {**reference, "tableId": table.name},
+            "schema": {"fields": fields},
+        }
+        if table.partition_by:
+            body["timePartitioning"] = {"type": table.partition_unit, "field": table.partition_by}
+        if table.cluster_by:
+            body["clustering"] = {"fields": list(table.cluster_by)}
+        _post(at, body)
 
     def upgrade_dataset(self, project: str, dataset: str) -> None:
         """Change a dataset that older documents made as Terraform does: columns added, views replaced."""
         at = f"{self.rest}/bigquery/v2/projects/{project}/datasets/{dataset}/tables"
         for name in reversed(VIEWS):
             assert requests.delete(f"{at}/{name}", timeout=30).ok
-        for name in TABLES:
-            there = {f["name"] for f in requests.get(f"{at}/{name}", timeout=30).json()["schema"]["fields"]}
+        for name, table in TABLES.items():
+            found = requests.get(f"{at}/{name}", timeout=30)
             fields = _fields(SCHEMAS, name)
+            if found.status_code == 404:
+                self._create_table(at, {"projectId": project, "datasetId": dataset}, table, fields)
+                continue
+            there = {field["name"] for field in found.json()["schema"]["fields"]}
             # It takes the schema as such, and forgets to add the columns.
             for added in (f for f in fields if f["name"] not in there):
                 column = f"`{added['name']}` {added['type']}"

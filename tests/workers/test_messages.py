@@ -167,7 +167,7 @@ def test_a_worker_that_says_nonsense_is_taken_for_dead_and_the_next_one_works(sa
 
 
 GOOD = {
-    "Instance": [{"modality": "CT"}, "{}", b"{}", b"\x89PNG", None, [], {"parse": 3}, None, None],
+    "Instance": [{"modality": "CT"}, "{}", b"{}", b"\x89PNG", None, [], {"parse": 3}, None, None, None],
     "DatasetWarning": ["00100010", "bad_value"],
     "Entry": ["a", 1, 2, 3, 4, 8, None, ""],
     "Listing": [{NAME: "Kind", VALUES: ["zip"]}, [], ""],
@@ -207,7 +207,7 @@ VALUES_OF = {
     "kind": {NAME: "Kind", VALUES: ["tar"]},
     "unknown kind": {NAME: "Kind", VALUES: ["exe"]},
     "error": {NAME: "error", VALUES: ["NotDicom", "no", "not_dicom"]},
-    "class": {NAME: "Instance", VALUES: [{}, "", b"", None, None, [], {}, None, None]},
+    "class": {NAME: "Instance", VALUES: [{}, "", b"", None, None, [], {}, None, None, None]},
 }
 TEXT = {*WORDS, "surrogate", "tag", "setting"}
 NUMBER = {"number", "huge"}
@@ -221,6 +221,7 @@ MAY = {
         {"tuple", "tuple of warnings"},
         {"map", "map of a number"},
         TEXT | {"null"},
+        {"bytes", "null"},
         {"bytes", "null"},
     ],
     "DatasetWarning": [{"tag"}, {"code"}],
