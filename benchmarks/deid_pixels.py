@@ -3,7 +3,7 @@
     python -m benchmarks.deid_pixels [--count N] [--seed N] [--only WORD] [--pictures DIR] [--injected DIR]
 
 Pictures are made by `benchmarks.burned_text`, one half with text and one without; or they are files into
-which `../shared/tools/deid/phi_inject.py` burned text, with its manifest. Each is read from the bytes of a
+which a program burned text, with its manifest. Each is read from the bytes of a
 file, cleaned, written as pixel data and read again. A line is masked if what is left in its box is no longer
 like what was there: a correlation of at most 0.5. Every line that stays legible is named.
 """

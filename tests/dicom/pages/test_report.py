@@ -136,12 +136,14 @@ LONG = "finding {} " + "of some length " * 20
 @pytest.mark.parametrize("length", [None, 0xFFFFFFFF])
 @pytest.mark.parametrize("text", ["finding {}", "finding", LONG], ids=["short", "equal", "left in the file"])
 def test_a_report_of_60000_items_costs_no_more_to_draw_than_its_page(text, length):
-    dataset = parse(report(text, 60_000, length))
-    before = time.process_time()
-    drawn = draw_picture(dataset, PreviewOptions(max_side=0))
-    assert time.process_time() - before < 0.5
-    first = draw_picture(parse(report(text, 1001, length)), PreviewOptions(max_side=0))
-    assert np.array_equal(drawn, first)
+    drawn, spent = [], []
+    for items in (1001, 60_000):
+        dataset = parse(report(text, items, length))
+        before = time.process_time()
+        drawn.append(draw_picture(dataset, PreviewOptions(max_side=0)))
+        spent.append(time.process_time() - before)
+    assert spent[1] < 10 * spent[0]  # 60 times the items; other work on the machine falls on both
+    assert np.array_equal(*drawn)
 
 
 def test_a_text_is_read_up_to_what_a_page_holds():
