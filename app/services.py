@@ -93,7 +93,8 @@ class Services:
             return
         self.workers.warm()
         self.bus.start(connect)
-        options = WatchOptions(self.settings.source.settle_s, self.accept_removals)
+        shown = self.cleaning.name if self.cleaning else str
+        options = WatchOptions(self.settings.source.settle_s, self.accept_removals, shown)
         self.source.watch(self.bus.publish_all, options)
         # Where the bucket is Google's, the service has no CPU between requests: `pull orthanc` polls there.
         if self.orthanc and self.settings.source.url.startswith("file:"):

@@ -69,8 +69,9 @@ class Watcher:
 
     def __init__(self, storage: LocalStorage, index: Index, publish: Publish, options: WatchOptions) -> None:
         self._storage, self._index, self._publish = storage, index, publish
-        self._settle_s, self._accept = options.settle_s, options.accept_removals
-        self.removals = Removals(index.path, storage.root, 2 * (RESCAN_S + options.settle_s))
+        self._settle_s, self._accept, self._shown = options.settle_s, options.accept_removals, options.shown
+        hint_age_s = 2 * (RESCAN_S + options.settle_s)
+        self.removals = Removals(index.path, storage.root, hint_age_s, options.shown)
         self._hints: SimpleQueue[str] = SimpleQueue()
         self._waiting: dict[str, tuple[Stamp | None, float]] = {}  # ordered by time
         self._stop, self._polls = threading.Event(), must_poll()
@@ -204,7 +205,9 @@ class Watcher:
         self.removals.end_scan()
         self._scanned, self._held_up, self._accept = True, False, False
         for name in sorted(unnamed - self._unnamed):
-            log.warning("left out, the name can be no object name", extra={"object": spelled(name)})
+            log.warning(
+                "left out, the name can be no object name", extra={"object": self._shown(spelled(name))}
+            )
         self._unnamed = unnamed
         pause = SCAN_SHARE * (monotonic() - started)
         self._scan_not_before = monotonic() + pause
@@ -261,7 +264,7 @@ class Watcher:
         """Log an unreadable path, to retry at the next scan; raise if it is the watched folder itself."""
         with os_errors():
             os.stat(self._storage.root)
-        log.warning("cannot be read, tried again", extra={"object": name})
+        log.warning("cannot be read, tried again", extra={"object": self._shown(name)})
 
     def _state(self, name: str) -> Stamp | None:
         try:
@@ -338,8 +341,9 @@ class Watcher:
         self._index.put(told)
         self.removals.removed([name for name, seen in told.items() if not seen.live])
         for one in (message.attributes for message in published):
-            facts = {"bucket": bucket, "object": one["objectId"], "generation": int(one["objectGeneration"])}
-            log.debug("published", extra=facts | {"event_type": one["eventType"]})
+            facts = {"bucket": bucket, "object": self._shown(one["objectId"])}
+            facts |= {"generation": one["objectGeneration"], "event_type": one["eventType"]}
+            log.debug("published", extra=facts)
 
 
 def _is_object(hint: str) -> bool:

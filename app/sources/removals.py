@@ -15,7 +15,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 from time import monotonic
 
@@ -50,8 +50,8 @@ class Removals:
     hint_age_s: lifetime of a hint that no removal has used.
     """
 
-    def __init__(self, path: Path, root: Path, hint_age_s: float) -> None:
-        self._root, self._key, self._hint_age_s = root, str(root), hint_age_s
+    def __init__(self, path: Path, root: Path, hint_age_s: float, shown: Callable[[str], str] = str) -> None:
+        self._root, self._key, self._hint_age_s, self._shown = root, str(root), hint_age_s, shown
         self._lock = threading.RLock()
         with index_errors(path):
             self._connection = connect(path)
@@ -98,7 +98,7 @@ class Removals:
         with self._lock:
             self._write("DELETE FROM held_removal WHERE root = ? AND folder = ?", [(self._key, folder)])
             self._held = {other: of for other, of in self._held.items() if of != folder}
-        log.info("removals are held back no more, a known object is there", extra={"object": folder or "/"})
+        log.info("removals are held back no more, a known object is there", extra=self._facts(folder))
         return True
 
     def known(self, name: str) -> None:
@@ -271,8 +271,11 @@ class Removals:
             log.warning(
                 "removals held back: all known objects of a folder are gone; mount its disk again, or,"
                 " if they were removed, start once with `serve --accept-removals`",
-                extra={"object": folder or "/", "count": len(new)},
+                extra=self._facts(folder) | {"count": len(new)},
             )
+
+    def _facts(self, folder: str) -> dict[str, object]:
+        return {"object": self._shown(folder) if folder else "/"}
 
     def _write(self, sql: str, rows: Iterable[tuple[str, ...]]) -> None:
         with index_errors(), transaction(self._connection):

@@ -20,11 +20,13 @@ class WatchOptions:
     """How to watch a store that sends no notifications itself.
 
     settle_s: a file counts as complete after this many seconds without a change. accept_removals: treat files
-    missing at the start as removed, even if they are all known files of a folder.
+    missing at the start as removed, even if they are all known files of a folder. shown: returns what logs
+    show instead of the name of a file or folder.
     """
 
     settle_s: float = 0.3
     accept_removals: bool = False
+    shown: Callable[[str], str] = str
 
 
 WATCH = WatchOptions()

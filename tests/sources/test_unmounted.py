@@ -346,3 +346,27 @@ def test_a_watched_folder_that_is_only_read_has_nothing_held(tmp_path: Path) -> 
     storage.watch(told.extend, WatchOptions())
     storage.check()
     storage.close()
+
+
+def test_what_is_held_back_is_logged_under_the_names_that_the_lake_shows(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "dicomlake")
+    folder = tmp_path / "landing/DOE"
+    folder.mkdir(parents=True)
+    files = [folder / "a", folder / "b", tmp_path / "landing/stays"]
+    with (
+        closing(Index(tmp_path / "queue.db", tmp_path / "landing")) as index,
+        closing(Removals(tmp_path / "queue.db", tmp_path / "landing", 1.0, lambda name: "hash")) as removals,
+    ):
+        for file in files:
+            file.write_bytes(b"x")
+            name = file.relative_to(tmp_path / "landing").as_posix()
+            index.put({name: Seen(1, stamp(os.stat(file)))})
+            removals.known(name)
+        swap_away(folder, tmp_path / "away")
+        removals.begin()
+        assert not removals.check("DOE/a")
+        assert removals.seen("DOE/a")
+    logged = [record.__dict__["object"] for record in caplog.records if "object" in record.__dict__]
+    assert logged == ["hash", "hash"]

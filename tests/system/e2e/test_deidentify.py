@@ -1,6 +1,7 @@
 """A lake with a profile: nothing that names a patient leaves it, by any door."""
 
 import json
+import os
 import shutil
 import zipfile
 from pathlib import Path
@@ -53,6 +54,8 @@ def lake(tmp_path_factory, receiver):
     landing.mkdir(parents=True)
     for name in (*FILES, HELD_BACK):
         shutil.copy(sample(name), landing / f"SMITH-{name}")
+    with open(os.fsencode(landing) + b"/SMITH-\xff.dcm", "wb") as no_name:  # of no object: only a log line
+        no_name.write(sample(FILES[0]).read_bytes())
     with zipfile.ZipFile(folder / "landing" / "WARD-7.zip", "w") as archive:
         archive.write(sample("CT_small.dcm"), "SMITH/ct.dcm")
         archive.writestr("SMITH/junk.dcm", b"\x00" * 300)
