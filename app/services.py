@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import posixpath
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -14,7 +13,7 @@ from tempfile import gettempdir
 from typing import TYPE_CHECKING
 
 from app.announce import Announcers, Options, check_announcers, open_announcers
-from app.announce.announcements import dead_lettered, object_uri
+from app.announce.letters import LetterSink
 from app.bus import Bus, Connect, DeliveryPolicy, check_bus, open_bus
 from app.config import SECTIONS, Settings, loader_variables
 from app.forward import Options as ForwardOptions
@@ -22,7 +21,7 @@ from app.forward import Receiver as PictureReceiver
 from app.forward import check_distinct, check_receiver, open_receivers
 from app.model.cleaning import OFF, Cleaning
 from app.model.errors import ConfigError, TransientError
-from app.model.values import Instance, Message, Reason, Row
+from app.model.values import Instance
 from app.plumbing.admission import Budget, Space
 from app.sources.landing import Landing
 from app.storage import Storage, WatchOptions, check_storage, open_storage
@@ -30,8 +29,7 @@ from app.telemetry.metrics import Metrics
 from app.upgrade import move_queue
 from app.warehouse import Warehouse, check_warehouse, open_warehouse
 from app.warehouse.batch import BatchedWarehouse
-from app.warehouse.queries import last_failure, stored_letter
-from app.workers.pool import Workers
+from app.workers.pool import PRELOAD, Workers
 
 if TYPE_CHECKING:
     from app.sources.dimse.receiver import DimseOptions, Receiver
@@ -41,8 +39,6 @@ PATIENCE_S = 30.0
 """Seconds an event waits for memory (`workers.inflight_bytes`) before it gets 429."""
 
 
-GIVEN_UP_BY_US = "dicomlakeCode"
-"""Attribute of a dead letter that the pipeline gave up, and has announced."""
 CACHE = "cache/"
 """What the names of answers that are kept for browsers begin with, in the storage of artifacts."""
 STATE = "state/"
@@ -151,14 +147,7 @@ def open_services(settings: Settings) -> Services:
         archive = open_storage("retention", archive_url) if archive_url else None
         if archive is not None:
             opened.callback(archive.close)
-        limits = settings.workers
-        workers = Workers(
-            limits.count,
-            limits.memory_bytes,
-            limits.timeout_s,
-            retire_if=_decoder_failed,
-            environment=loader_variables(),
-        )
+        workers = _workers(settings)
         bus = _open_bus(settings, warehouse, letters, workers.count)
         opened.callback(bus.close)
         opened.pop_all()
@@ -170,7 +159,7 @@ def open_services(settings: Settings) -> Services:
         bus=bus,
         workers=workers,
         metrics=Metrics(),
-        budget=Budget(limits.inflight_bytes, PATIENCE_S),
+        budget=Budget(settings.workers.inflight_bytes, PATIENCE_S),
         space=Space(_folders(settings), settings.delivery.min_free_bytes),
         own_prefixes=own_prefixes(settings, source.bucket),
         index=index,
@@ -199,20 +188,25 @@ def open_lane(services: Services) -> Iterator[Bus]:
 
 
 @contextmanager
-def open_workers(settings: Settings) -> Iterator[Workers]:
-    """Open only worker processes, for what reads files and keeps nothing."""
-    limits = settings.workers
-    workers = Workers(
-        limits.count,
-        limits.memory_bytes,
-        limits.timeout_s,
-        retire_if=_decoder_failed,
-        environment=loader_variables(),
-    )
+def open_workers(settings: Settings, *preload: str) -> Iterator[Workers]:
+    """Open only worker processes, for what reads files and keeps nothing; they import `preload`, too."""
+    workers = _workers(settings, *preload)
     try:
         yield workers
     finally:
         workers.close()
+
+
+def _workers(settings: Settings, *preload: str) -> Workers:
+    limits = settings.workers
+    return Workers(
+        limits.count,
+        limits.memory_bytes,
+        limits.timeout_s,
+        preload=(*PRELOAD, *preload),
+        retire_if=_decoder_failed,
+        environment=loader_variables(),
+    )
 
 
 @contextmanager
@@ -498,57 +492,6 @@ def _decoder_failed(result: object) -> bool:
     return isinstance(result, Instance) and result.decoder_failed
 
 
-class LetterSink:
-    """Stores dead letters of the embedded bus as rows, and announces those that the bus itself gave up.
-
-    The bus repeats a call until it succeeds. A letter whose row is stored but not announced is remembered:
-    somebody may requeue it meanwhile, which removes the row, and the next call must not bring it back.
-    """
-
-    def __init__(self, warehouse: Warehouse, announcers: Announcers, is_verbatim: bool = True) -> None:
-        self._warehouse, self._announcers, self._is_verbatim = warehouse, announcers, is_verbatim
-        self._unannounced: set[str] = set()
-
-    def __call__(self, row: Row) -> None:
-        """Store a letter once, then announce it."""
-        data, attributes = row["data"], json.loads(str(row["attributes"]))
-        assert isinstance(data, bytes)
-        letter = Message(data, attributes, str(row["message_id"]))
-        if not self._announcers or GIVEN_UP_BY_US in attributes:
-            self._warehouse.append("dead_letter", [row])
-            return
-        known = letter.message_id in self._unannounced
-        if not known and not self._warehouse.query(*stored_letter(letter.message_id)):
-            self._warehouse.append("dead_letter", [row])
-        self._unannounced.add(letter.message_id)
-        announce_letter(letter, self._warehouse, self._announcers, self._is_verbatim)
-        self._unannounced.discard(letter.message_id)
-
-
-def announce_letter(
-    letter: Message, warehouse: Warehouse, announcers: Announcers, is_verbatim: bool = True
-) -> None:
-    """Announce a letter that the bus itself has given up, with the reason of its last failed attempt.
-
-    A letter that already has a reason comes from the pipeline, which has announced it. In a lake that
-    de-identifies it is not verbatim, and its failures are found by the id of the message alone.
-    """
-    attributes = letter.attributes
-    if not announcers or GIVEN_UP_BY_US in attributes:
-        return
-    generation = attributes.get("objectGeneration", "")
-    uri = object_uri(attributes) if is_verbatim else ""
-    asked = last_failure(
-        letter.message_id,
-        uri,
-        int(generation) if generation.isascii() and generation.isdecimal() and len(generation) < 19 else None,
-        attributes.get("eventType", ""),
-    )
-    found = warehouse.query(*asked)
-    code, text = (str(found[0]["code"]), str(found[0]["message"])) if found else ("", "")
-    announcers.announce([dead_lettered(letter, Reason(code, text, uri), is_verbatim)])
-
-
 def _announce_options(settings: Settings) -> Options:
     announce, bus = settings.announce, settings.bus
     taken = bus.url, f"pubsub:{bus.dead_letter_topic}"
@@ -556,10 +499,10 @@ def _announce_options(settings: Settings) -> Options:
 
 
 def _open_bus(settings: Settings, warehouse: Warehouse, letters: Announcers, workers: int) -> Bus:
-    """Open the bus; the embedded one has two events on their way to and from the workers, beside theirs.
+    """Open the bus. The embedded one delivers one event per worker at a time, and two more.
 
-    More would only make its threads wait for one another: with 8 events on 2 cores a third of the CPU of
-    the service's own process went into that.
+    The two are being read or stored meanwhile. With more, its threads only compete for the interpreter: eight
+    events on two cores cost a tenth more CPU.
     """
     delivery = settings.delivery
     policy = DeliveryPolicy(

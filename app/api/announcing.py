@@ -12,11 +12,12 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Request, Response
 
 from app import events
+from app.announce.letters import announce_letter
 from app.api.push import ANSWERS, admitted_body
 from app.api.repeated import repeated
 from app.jobs.settled import announce_settled
 from app.model.errors import internal
-from app.services import Services, announce_letter
+from app.services import Services
 
 router = APIRouter()
 

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from app.config import Settings, loader_variables
+from app.config import Settings
 from app.dicom import check_clean, clean_pieces
 from app.dicom.deidentify.profile import PROFILES, Profile, profile_of
 from app.jobs import deidentify as job
@@ -16,7 +14,7 @@ from app.jobs.file_content import content_at_hand
 from app.jobs.ingest import Emit, Progress
 from app.model.errors import ConfigError
 from app.model.keys import Keys
-from app.workers.pool import PRELOAD, Workers
+from app.services import open_workers
 
 FAULTS = frozenset((job.REFUSED, job.LEFT, job.UNREADABLE))
 CLEANERS = ("app.dicom.deidentify", "app.dicom.deidentify.verify")
@@ -52,7 +50,7 @@ def run(work: Job, settings: Settings, emit: Emit, progress: Progress) -> dict[s
     """Clean a file or folder in worker processes, one per core."""
     profile, keys = load_profile(work.profile), Keys(work.secret)
     options = settings.describe_options()
-    with _workers(settings) as workers:
+    with open_workers(settings, *CLEANERS) as workers:
 
         def clean(file: Path) -> bytes:
             content = content_at_hand(file)
@@ -69,7 +67,7 @@ def check(
     """Check a file or folder in worker processes, one per core."""
     profile = load_profile(profile_name)
     options = settings.describe_options()
-    with _workers(settings) as workers:
+    with open_workers(settings, *CLEANERS) as workers:
 
         def examine(file: Path) -> tuple[tuple[str, str], ...]:
             return workers.run(check_clean, content_at_hand(file), profile, options)
@@ -93,17 +91,3 @@ def load_profile(name: str) -> Profile:
         return profile_of(path.stem, json.loads(path.read_bytes()))
     except ValueError as error:
         raise ConfigError(f"the profile {name} is not JSON: {error}") from None
-
-
-@contextmanager
-def _workers(settings: Settings) -> Iterator[Workers]:
-    limits = settings.workers
-    workers = Workers(
-        limits.count,
-        limits.memory_bytes,
-        limits.timeout_s,
-        preload=(*PRELOAD, *CLEANERS),
-        environment=loader_variables(),
-    )
-    with closing(workers):
-        yield workers

@@ -1,4 +1,4 @@
-"""Which profile a lake was made with, and its change: what was described otherwise must not stay.
+"""Record the profile of a lake, and change it: everything described with the earlier one is removed.
 
 The record is a small file beside the artifacts. A start with other settings is refused, because a lake with
 rows of two profiles would show, for the same patient, a name in one and a pseudonym in the other.
@@ -28,7 +28,7 @@ AT_ONCE = 16
 
 
 def check_profile(services: Services) -> None:
-    """Raise ConfigError if a profile is none, or the lake was made with another one, another key or names.
+    """Raise ConfigError if a profile is invalid, or the lake was made with another profile, key or naming.
 
     A lake without rows takes over the settings; the browse service leaves that to the service that writes.
     """

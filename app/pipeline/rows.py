@@ -123,7 +123,7 @@ def instance_row(
 ) -> Row:
     """Return the row of one stored instance: the event's `row`, the data set's columns, the artifacts."""
     took = {**took_ms, **instance.took_ms}
-    # Of a clean copy: the checksum of the original would tell who has it that this is the same picture.
+    # A clean copy has no checksum: that of the original would let anyone who holds it recognise the picture.
     bytes_of = {} if instance.copy is None else {"size_bytes": len(instance.copy), "crc32c": None}
     return {
         **instance.columns,  # first, so that the data set cannot override columns of the event

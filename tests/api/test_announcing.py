@@ -8,12 +8,12 @@ from fastapi.testclient import TestClient
 
 from app import pipeline
 from app.announce import Announcers
+from app.announce.letters import LetterSink, announce_letter
 from app.api import create_app
 from app.jobs import dead_letters
 from app.jobs.ingest import ingest
 from app.model.errors import AnnounceUnavailable
 from app.model.values import EventType, Message
-from app.services import LetterSink, announce_letter
 from app.sources.notifications import notification
 from tests import data
 from tests.pipeline.test_announcing import Target, kinds

@@ -109,7 +109,7 @@ def read_profile(text: str, pixels: bool = False) -> Profile:
             profile = profile_of("file", json.loads(text))
         except ValueError:
             names = ", ".join(PROFILES)
-            raise ConfigError(f"deidentify.profile: is no profile; give {names} or a JSON file") from None
+            raise ConfigError(f"deidentify.profile: unknown profile; give {names} or a JSON file") from None
     return replace(profile, options=profile.options | {"pixels"}) if pixels else profile
 
 
