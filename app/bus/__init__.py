@@ -54,8 +54,8 @@ class Bus(Protocol):
     def setup(self) -> dict[str, Any]:
         """Return how messages are delivered: facts for `doctor`.
 
-        topic, subscriptions, publishers of the topic; of dead letters the same; or, of an embedded bus,
-        waiting and oldest_age_s.
+        topic, subscriptions, publishers of the topic; of dead letters the same; what pubsub_setup.around
+        returns; or, of an embedded bus, waiting and oldest_age_s.
         """
         ...
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from app.bus import Connect, DeadLetterSink, DeliveryPolicy
 from app.bus.dead_letter import added_attributes, kept_attributes
+from app.bus.pubsub_setup import around, asking, members, subscription_facts
 from app.model.errors import BadEvent, BusUnavailable, ConfigError
 from app.model.values import Message, Reason
 
@@ -35,6 +36,7 @@ MAX_NAME_BYTES, MAX_VALUE_BYTES = 256, 1024
 # No attempt starts after RETRY_S, and none lasts longer than ATTEMPT_S, so a publish ends within 40 s.
 RETRY_S, ATTEMPT_S = 30.0, 10.0
 CHECK_S = 5.0
+PUBLISH = "pubsub.topics.publish"
 
 _TOPIC = re.compile(r"projects/[^/\s]+/topics/[A-Za-z][A-Za-z0-9_.~+%-]{2,254}")
 
@@ -116,12 +118,16 @@ class PubSubBus:
         """Return None: only Cloud Monitoring has this number, some minutes later."""
 
     def setup(self) -> dict[str, Any]:
-        """Return topics, subscriptions and who may publish; needs rights that the service has not."""
+        """Return topics, subscriptions, who may publish, and what is around; the service may not see it."""
         found: dict[str, Any] = {"topic": self._topic, "dead_letter_topic": self._dead_letter_topic}
         found |= {"subscriptions": self._subscriptions(self._topic), "publishers": self._members(self._topic)}
         if self._dead_letter_topic:
             found["dead_letter_subscriptions"] = self._subscriptions(self._dead_letter_topic)
             found["dead_letter_publishers"] = self._members(self._dead_letter_topic)
+        if self._permissions(self._topic) is not None:  # not at an emulator, which is a machine of its own
+            pushes = [one for one in found["subscriptions"] if one["endpoint"]]
+            now = datetime.fromtimestamp(self._clock(), UTC)
+            found |= around(pushes, self._topic.split("/")[1], asking(), now)
         return found
 
     def _subscriptions(self, topic: str) -> list[dict[str, Any]]:
@@ -132,8 +138,8 @@ class PubSubBus:
             with pubsub_errors(topic):
                 names = list(self._connected().list_topic_subscriptions({"topic": topic}, timeout=CHECK_S))
                 return [
-                    _subscription_facts(client.get_subscription({"subscription": name}, timeout=CHECK_S))
-                    | {"subscribers": _members(client, name, "roles/pubsub.subscriber")}
+                    subscription_facts(client.get_subscription({"subscription": name}, timeout=CHECK_S))
+                    | {"subscribers": members(client, name, "roles/pubsub.subscriber")}
                     for name in names
                 ]
         finally:
@@ -141,24 +147,29 @@ class PubSubBus:
 
     def _members(self, topic: str) -> list[str]:
         with pubsub_errors(topic):
-            return _members(self._connected(), topic, "roles/pubsub.publisher")
+            return members(self._connected(), topic, "roles/pubsub.publisher")
 
     def check(self) -> None:
-        """Raise BusUnavailable unless Pub/Sub answers and accepts our dead letters, if a topic is configured.
+        """Raise BusUnavailable unless Pub/Sub answers and takes dead letters, if they have a topic."""
+        topic = self._dead_letter_topic or self._topic
+        held = self._permissions(topic)
+        if self._dead_letter_topic and held is not None and PUBLISH not in held:
+            raise BusUnavailable(f"{topic}: does not exist, or roles/pubsub.publisher on it is missing")
+
+    def _permissions(self, topic: str) -> Sequence[str] | None:
+        """Return whether we may publish to a topic; None at the emulator, which knows no permissions.
 
         TestIamPermissions is the only method of a topic that needs no permission.
         """
         from google.api_core.exceptions import MethodNotImplemented
 
-        topic, right = self._dead_letter_topic or self._topic, "pubsub.topics.publish"
-        request = {"resource": topic, "permissions": [right]}
+        request = {"resource": topic, "permissions": [PUBLISH]}
         with pubsub_errors(topic):
             try:
                 answer = self._connected().test_iam_permissions(request, timeout=CHECK_S, retry=None)
-            except MethodNotImplemented:  # the emulator does not implement permissions, but it has answered
-                return
-        if self._dead_letter_topic and right not in answer.permissions:
-            raise BusUnavailable(f"{topic}: does not exist, or roles/pubsub.publisher on it is missing")
+            except MethodNotImplemented:
+                return None
+        return list(answer.permissions)
 
     def close(self) -> None:
         """Close the connection; later calls raise BusUnavailable."""
@@ -183,36 +194,6 @@ class PubSubBus:
             if self._client is None:
                 self._client = PublisherClient()
             return self._client
-
-
-def _subscription_facts(made: Any) -> dict[str, Any]:
-    """Return what decides how a subscription delivers."""
-    push, letters = made.push_config, made.dead_letter_policy
-    return {
-        "name": made.name,
-        "active": made.state.name in ("ACTIVE", "STATE_UNSPECIFIED"),
-        "endpoint": push.push_endpoint,
-        "account": push.oidc_token.service_account_email,
-        "audience": push.oidc_token.audience,
-        "ack_deadline_s": made.ack_deadline_seconds,
-        "retries": "retry_policy" in made,
-        "expires": "expiration_policy" not in made or bool(made.expiration_policy.ttl),
-        "dead_letter_topic": letters.dead_letter_topic,
-        "max_attempts": letters.max_delivery_attempts,
-        "table": made.bigquery_config.table,
-        "table_active": made.bigquery_config.state.name == "ACTIVE",
-    }
-
-
-def _members(client: Any, resource: str, role: str) -> list[str]:
-    """Return who has a role on a topic or subscription itself; nobody where policies are not known."""
-    from google.api_core.exceptions import MethodNotImplemented
-
-    try:
-        policy = client.get_iam_policy({"resource": resource}, timeout=CHECK_S)
-    except MethodNotImplemented:  # the emulator
-        return []
-    return [str(member) for binding in policy.bindings if binding.role == role for member in binding.members]
 
 
 @contextmanager

@@ -8,10 +8,11 @@ from __future__ import annotations
 import io
 import struct
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from app.model.errors import DicomlakeError
 from app.model.values import REMOVALS, EventType
@@ -27,6 +28,22 @@ ACK_S = 600
 PROBE_S, POLL_S = 120.0, 0.5
 OLD_S = 3600.0
 """Age of the oldest waiting message from which the queue counts as stuck."""
+READS = {f"roles/storage.{one}" for one in ("objectViewer", "objectUser", "objectAdmin", "admin")}
+WRITES = {f"roles/storage.{one}" for one in ("objectUser", "objectAdmin", "admin")}
+APPENDS = {"roles/bigquery.dataEditor", "roles/bigquery.dataOwner", "roles/bigquery.admin", "WRITER", "OWNER"}
+RUNS_JOBS = {"roles/bigquery.jobUser", "roles/bigquery.user", "roles/bigquery.admin"}
+PUBLISHES = {PUBLISHER, "roles/pubsub.editor", "roles/pubsub.admin"}
+INVOKES = {"roles/run.invoker", "roles/run.servicesInvoker", "roles/run.admin"}
+EVERYTHING = {"roles/owner", "roles/editor"}
+APPENDED = ("instances", "failures", "announced")
+"""Tables that the service itself writes; Pub/Sub writes `dead_letter`."""
+SEEN_BY = {
+    "Cloud Run": "roles/run.viewer",
+    "Cloud Monitoring": "roles/monitoring.viewer",
+    "policy of the project": "roles/iam.securityReviewer",
+}
+Grants = Iterable[tuple[str, str]]
+"""Pairs of role and member."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +78,8 @@ def settings_check(settings: Settings) -> Check:
 def tables_check(outdated: list[str], dialect: str) -> Check:
     """Return whether tables and views are those of the code."""
     fault = f"not as this version has them: {', '.join(outdated)}" if outdated else ""
-    mend = (
-        "terraform -chdir=tf apply" if dialect == "bigquery" else "restart `dicomlake serve`: it updates them"
-    )
+    apply = "terraform -chdir=tf apply; a table keeps its partitions: copy it before it is replaced"
+    mend = apply if dialect == "bigquery" else "restart `dicomlake serve`: it updates them"
     return Check("tables and views", fault, mend)
 
 
@@ -78,12 +94,20 @@ def examine(services: Services) -> Iterator[Check]:
     )
     yield answers("bus", services.bus.check, "check bus.url, bus.dead_letter_topic and the grants on it")
     yield answers("disk space", services.space.check, "free space, or lower delivery.min_free_bytes")
-    storage, fault = _told(services.source.setup)
-    yield from [fault] if fault else storage_checks(storage, services.settings, services.source.prefix)
-    bus, fault = _told(services.bus.setup)
-    yield from [fault] if fault else bus_checks(bus, services.settings)
-    if storage and "publishers" in bus:
-        yield agent_check(storage, bus)
+    settings = services.settings
+    buckets, fault = _told("source", services.source.setup)
+    yield from [fault] if fault else storage_checks(buckets, settings, services.source.prefix)
+    outputs, fault = _told("artifacts", services.artifacts.setup)
+    yield from [fault] if fault else outputs_checks(outputs, settings)
+    bus, fault = _told("bus", services.bus.setup)
+    yield from [fault] if fault else bus_checks(bus, settings)
+    tables, fault = _told("warehouse", services.warehouse.setup)
+    yield from [fault] if fault else ()
+    if not bus or "publishers" not in bus:
+        return
+    yield from (agent_check(one, bus) for one in buckets or ())
+    for account in sorted({service["account"] for service in bus.get("services", {}).values()}):
+        yield from grant_checks(account, Held(buckets or (), outputs or (), bus, tables or {}), settings)
 
 
 def answers(name: str, check: Callable[[], None], mend: str) -> Check:
@@ -95,20 +119,25 @@ def answers(name: str, check: Callable[[], None], mend: str) -> Check:
     return Check(name)
 
 
-def _told(setup: Callable[[], dict[str, Any]]) -> tuple[dict[str, Any], Check | None]:
+def _told(part: str, setup: Callable[[], Any]) -> tuple[Any, Check | None]:
     try:
         return setup(), None
     except DicomlakeError as error:
-        mend = "run the doctor as somebody who may see buckets, topics and subscriptions (roles/viewer)"
-        return {}, Check("cloud setup", f"cannot be seen: {error.text}", mend)
+        mend = "run the doctor as somebody who may see buckets, topics, tables and grants"
+        mend += " (roles/viewer and roles/iam.securityReviewer)"
+        return None, Check(f"setup of the {part}", f"cannot be seen: {error.text}", mend)
 
 
-def storage_checks(facts: Mapping[str, Any], settings: Settings, prefix: str) -> Iterator[Check]:
-    """Check how the store tells of changes; `facts` as from `Storage.setup`."""
-    if not facts:
-        return
-    url, topic = settings.source.url, settings.bus.url.partition(":")[2]
-    bucket = url.split("/")[2]
+def storage_checks(buckets: Iterable[Mapping[str, Any]], settings: Settings, prefix: str) -> Iterator[Check]:
+    """Check how the store tells of changes; `buckets` as from `Storage.setup`, that of source.url first."""
+    for number, facts in enumerate(buckets):
+        for check in _bucket_checks(facts, settings, "" if number else prefix):
+            yield replace(check, name=f"{facts['bucket']}: {check.name}") if number else check
+
+
+def _bucket_checks(facts: Mapping[str, Any], settings: Settings, prefix: str) -> Iterator[Check]:
+    topic, bucket = settings.bus.url.partition(":")[2], facts["bucket"]
+    url = f"gs://{bucket}/{prefix}"
     create = (
         f"gcloud storage buckets notifications create gs://{bucket} --topic={topic} --payload-format=json"
     )
@@ -149,6 +178,75 @@ def storage_checks(facts: Mapping[str, Any], settings: Settings, prefix: str) ->
     )
 
 
+def outputs_checks(buckets: Iterable[Mapping[str, Any]], settings: Settings) -> Iterator[Check]:
+    """Check that what the service writes sends it no notifications; `buckets` as from `Storage.setup`."""
+    topic = settings.bus.url.partition(":")[2]
+    for facts in buckets:
+        bucket = facts["bucket"]
+        place = settings.artifacts.url.removeprefix(f"gs://{bucket}").strip("/")
+        root = f"{place}/" if place else ""
+        written = [root + one for one in (settings.artifacts.images, settings.artifacts.metadata)]
+        echoes = any(
+            one["topic"] == topic and (name.startswith(one["prefix"]) or one["prefix"].startswith(name))
+            for one in facts["notifications"]
+            for name in written
+        )
+        fault = f"{bucket} notifies {topic} of our own outputs: each is delivered, to be ignored"
+        mend = (
+            f"gcloud storage buckets notifications list gs://{bucket}, and delete or narrow the one without"
+        )
+        yield Check("outputs", fault if echoes else "", f"{mend} a prefix of the source")
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """Who holds what, as the setups of the source, the artifacts, the bus and the warehouse tell."""
+
+    source: Iterable[Mapping[str, Any]]
+    artifacts: Iterable[Mapping[str, Any]]
+    bus: Mapping[str, Any]
+    tables: Mapping[str, Grants | None]
+
+
+def grant_checks(account: str, held: Held, settings: Settings) -> Iterator[Check]:
+    """Check what the account of the service may do, by grants that name it; groups are not looked into."""
+    member, everywhere = f"serviceAccount:{account}", held.bus["policy"]
+
+    def check(name: str, own: Grants | None, roles: set[str], mend: str) -> Check:
+        if own is None:
+            return Check(name, "the policy cannot be seen", "run the doctor with roles/iam.securityReviewer")
+        good = _has(member, roles, (*own, *everywhere))
+        return Check(name, "" if good else f"no grant names {account}", f"{mend} --member={member}")
+
+    bind = "add-iam-policy-binding"
+    for one in held.source:
+        read = f"gcloud storage buckets {bind} gs://{one['bucket']} --role=roles/storage.objectViewer"
+        yield check(f"grant: read gs://{one['bucket']}", one["policy"], READS, read)
+    for one in held.artifacts:
+        write = f"gcloud storage buckets {bind} gs://{one['bucket']} --role=roles/storage.objectUser"
+        yield check(f"grant: write gs://{one['bucket']}", one["policy"], WRITES, write)
+    if topic := held.bus["dead_letter_topic"]:
+        publishers = [(PUBLISHER, one) for one in held.bus["dead_letter_publishers"]]
+        publish = f"gcloud pubsub topics {bind} {topic} --role={PUBLISHER}"
+        yield check("grant: publish dead letters", publishers, PUBLISHES, publish)
+    dataset = settings.warehouse.url.partition(":")[2].partition("?")[0].replace(".", ":", 1)
+    for table in APPENDED if held.tables else ():
+        append = f"bq {bind} --role=roles/bigquery.dataEditor --table {dataset}.{table}"
+        yield check(f"grant: append to {table}", held.tables[table], APPENDS, append)
+    if held.tables and "policy of the project" not in held.bus["unseen"]:
+        job = f"gcloud projects {bind} {settings.project()} --role=roles/bigquery.jobUser"
+        yield check("grant: run queries", (), RUNS_JOBS, job)
+
+
+def _has(member: str, roles: set[str], grants: Grants) -> bool:
+    """Return whether a member has one of these roles, or a custom one, whose permissions are unknown."""
+    return any(
+        who in (member, "allUsers", "allAuthenticatedUsers")
+        and (role in roles | EVERYTHING or role.startswith(("projects/", "organizations/")))
+        for role, who in grants
+    )
+
+
 def agent_check(storage: Mapping[str, Any], bus: Mapping[str, Any]) -> Check:
     """Check that the account of Cloud Storage may publish to the topic."""
     agent = f"serviceAccount:{storage['agent']}"
@@ -170,8 +268,11 @@ def bus_checks(facts: Mapping[str, Any], settings: Settings) -> Iterator[Check]:
     if not pushes:
         yield Check("subscription", f"{facts['topic']} has no push subscription", "terraform -chdir=tf apply")
     accepted = settings.bus.subscription.replace(" ", "")
+    for what, why in facts.get("unseen", {}).items():
+        yield Check(what, f"cannot be seen: {why}", f"run the doctor with {SEEN_BY[what]}")
     for one in pushes:
         yield from push_checks(one, facts, settings)
+        yield from service_checks(one, facts)
         if accepted and one["name"] not in accepted.split(","):
             yield Check(f"{one['name']}: accepted", "bus.subscription does not name it", "add it, by a comma")
     topic = facts["dead_letter_topic"]
@@ -253,6 +354,39 @@ def push_checks(one: Mapping[str, Any], facts: Mapping[str, Any], settings: Sett
     ]
     for what, good, fault, mend in rules:
         yield Check(f"{name.rpartition('/')[2]}: {what}", "" if good else fault, mend)
+
+
+def service_checks(one: Mapping[str, Any], facts: Mapping[str, Any]) -> Iterator[Check]:
+    """Check the Cloud Run service that a subscription pushes to, and how far behind it is."""
+    if "services" not in facts:  # an emulator
+        return
+    name, host = one["name"].rpartition("/")[2], str(urlsplit(one["endpoint"]).hostname)
+    service = facts["services"].get(one["name"])
+    if service is not None:
+        grants = [("roles/run.invoker", member) for member in service["invokers"]]
+        member = f"serviceAccount:{one['account']}"
+        good = _has(member, INVOKES, (*grants, *facts["policy"]))
+        grant = f"gcloud run services add-iam-policy-binding {service['name']} --region={service['region']}"
+        yield Check(
+            f"{name}: invoker",
+            ""
+            if good
+            else f"{one['account']} may not invoke {service['name']}: each push is refused with 403",
+            f"{grant} --member={member} --role=roles/run.invoker",
+        )
+    elif host.endswith(".run.app") and "Cloud Run" not in facts["unseen"]:
+        yield Check(
+            f"{name}: endpoint",
+            f"no Cloud Run service of the project answers at {host}",
+            f"gcloud run services list; gcloud pubsub subscriptions modify-push-config {one['name']}"
+            " --push-endpoint=URL",
+        )
+    age_s = facts["ages"].get(one["name"], 0.0)
+    yield Check(
+        f"{name}: oldest message",
+        f"it has waited for {age_s:.0f} s" if age_s > OLD_S else "",
+        "see the log of the service and docs/runbook.md",
+    )
 
 
 def probe(services: Services, waiting: Waiting = Waiting()) -> Iterator[Check]:

@@ -167,11 +167,12 @@ class Storage(Protocol):
         """Start to publish notifications of changes if the store does not do so itself; return at once."""
         ...
 
-    def setup(self) -> dict[str, Any]:
-        """Return how the store sends notifications: facts for `doctor`; empty where the service watches it.
+    def setup(self) -> Sequence[dict[str, Any]]:
+        """Return facts for `doctor` about each bucket; empty where the service watches the store.
 
-        notifications: of the bucket, each with topic, events, payload and prefix. versioning: whether it
-        keeps versions. agent: the account that publishes.
+        bucket: its name. notifications: each with topic, events, payload and prefix. versioning: whether it
+        keeps versions. agent: the account that publishes. policy: pairs of role and member, None if it cannot
+        be seen.
         """
         ...
 

@@ -52,6 +52,13 @@ class Warehouse(Protocol):
         """Remove all rows of a table for good and return their number; for a change of profile alone."""
         ...
 
+    def setup(self) -> dict[str, list[tuple[str, str]] | None]:
+        """Return who may write each table, for `doctor`; empty where the warehouse is not shared by grants.
+
+        Table -> pairs of role and member, on the table or its dataset; None if they cannot be seen.
+        """
+        ...
+
     def outdated(self) -> list[str]:
         """Return the names of tables and views that are missing or not as the code has them."""
         ...

@@ -99,6 +99,10 @@ class BatchedWarehouse:
         """Remove all rows of a table."""
         return self._inner.clear(table)
 
+    def setup(self) -> dict[str, list[tuple[str, str]] | None]:
+        """Return who may write each table; see Warehouse."""
+        return self._inner.setup()
+
     def outdated(self) -> list[str]:
         """Return the names of tables and views that are not as the code has them."""
         return self._inner.outdated()

@@ -104,6 +104,13 @@ def get_bucket(api: Api, request: Request) -> Response:
     return answer_json(found | {"versioning": {"enabled": bucket.versioning}}, request)
 
 
+@route("GET", BUCKET + "/iam", "optionsRequestedPolicyVersion")
+def get_policy(api: Api, request: Request) -> Response:
+    api.require("storage.buckets.getIamPolicy")
+    bindings = api.bucket(request.names[0]).bindings
+    return answer_json({"kind": "storage#policy", "version": 3, "etag": "CAE=", "bindings": bindings})
+
+
 @route("GET", BUCKET + "/notificationConfigs")
 def list_configurations(api: Api, request: Request) -> Response:
     api.require("storage.buckets.get")

@@ -143,6 +143,7 @@ class Bucket:
     versioning: bool = False
     soft_delete: bool = False
     configurations: list[dict[str, Any]] = field(default_factory=list)
+    bindings: list[dict[str, Any]] = field(default_factory=list)
     live: dict[str, Version] = field(default_factory=dict)
     noncurrent: dict[tuple[str, int], Version] = field(default_factory=dict)
     soft_deleted: dict[tuple[str, int], Version] = field(default_factory=dict)

@@ -43,8 +43,34 @@ def notified(**changes):
     return {"topic": TOPIC, "events": EVENTS, "payload": "JSON_API_V1", "prefix": "ct/", **changes}
 
 
-def stored(*notifications, versioning=False):
-    return {"notifications": list(notifications), "versioning": versioning, "agent": STORAGE_AGENT}
+def stored(*notifications, versioning=False, bucket="landing", policy=()):
+    return {
+        "bucket": bucket,
+        "notifications": list(notifications),
+        "versioning": versioning,
+        "agent": STORAGE_AGENT,
+        "policy": list(policy),
+    }
+
+
+INGEST, PUSHER = "ingest@p.iam.gserviceaccount.com", "push@p.iam.gserviceaccount.com"
+BY_INGEST = f"serviceAccount:{INGEST}"
+SOURCE = [stored(notified(), policy=[("roles/storage.objectViewer", BY_INGEST)])]
+OUTPUTS = [stored(bucket="artifacts", policy=[("roles/storage.objectUser", BY_INGEST)])]
+TABLES = {name: [("roles/bigquery.dataEditor", BY_INGEST)] for name in ("instances", "failures", "announced")}
+
+
+def served(**changes):
+    """Return what is around the push subscription as Terraform makes it."""
+    service = {"name": "lake", "region": "europe-west1", "account": INGEST, "hosts": ["lake"]}
+    service |= {"invokers": [f"serviceAccount:{PUSHER}"]}
+    found = {
+        "services": {SUBSCRIPTION: service},
+        "ages": {SUBSCRIPTION: 3.0},
+        "policy": [("roles/bigquery.jobUser", BY_INGEST)],
+        "unseen": {},
+    }
+    return found | changes
 
 
 def push(**changes):
@@ -91,8 +117,13 @@ def failed(checks):
 
 
 def test_what_terraform_makes_passes(settings):
-    assert failed(doctor.storage_checks(stored(notified()), settings, "ct/")) == []
-    assert failed(doctor.bus_checks(bus(push()), settings)) == []
+    assert failed(doctor.storage_checks(SOURCE, settings, "ct/")) == []
+    assert failed(doctor.outputs_checks(OUTPUTS, settings)) == []
+    around = bus(push(), **served())
+    assert failed(doctor.bus_checks(around, settings)) == []
+    grants = list(doctor.grant_checks(INGEST, doctor.Held(SOURCE, OUTPUTS, around, TABLES), settings))
+    assert failed(grants) == []
+    assert len(grants) == 7
     assert doctor.agent_check(stored(), bus()).fault == ""
 
 
@@ -114,8 +145,133 @@ def test_what_terraform_makes_passes(settings):
     ],
 )
 def test_notifications(settings, notifications, versioning, expected):
-    found = doctor.storage_checks(stored(*notifications, versioning=versioning), settings, "ct/")
+    found = doctor.storage_checks([stored(*notifications, versioning=versioning)], settings, "ct/")
     assert failed(found) == expected
+
+
+def test_each_further_bucket_needs_its_own_notification(settings):
+    more = [*SOURCE, stored(notified(prefix=""), bucket="more"), stored(notified(prefix="x/"), bucket="mute")]
+    assert failed(doctor.storage_checks(more, settings, "ct/")) == []
+    more[2] = stored(bucket="mute")
+    (check,) = (check for check in doctor.storage_checks(more, settings, "ct/") if check.fault)
+    assert check.name == "mute: notification"
+    assert check.mend.startswith("gcloud storage buckets notifications create gs://mute --topic=")
+
+
+@pytest.mark.parametrize(
+    ("url", "prefix", "echoes"),
+    [
+        ("gs://landing/out", "", True),
+        ("gs://landing/out", "out/", True),
+        ("gs://landing/out", "out/images/2027/", True),
+        ("gs://landing/out", "ct/", False),
+        ("gs://landing", "ct/", False),
+    ],
+)
+def test_what_is_written_is_not_announced(settings, url, prefix, echoes):
+    artifacts = settings.artifacts.model_copy(update={"url": url})
+    written = settings.model_copy(update={"artifacts": artifacts})
+    found = failed(doctor.outputs_checks([stored(notified(prefix=prefix))], written))
+    assert found == (["outputs"] if echoes else [])
+    other = notified(topic="projects/p/topics/other", prefix="")
+    assert failed(doctor.outputs_checks([stored(other)], written)) == []
+
+
+def test_a_source_within_the_outputs_is_a_fault_of_the_settings():
+    given = {
+        "source.url": "gs://landing/images/ct/",
+        "artifacts.url": "gs://landing",
+        "warehouse.url": "bigquery:my-project.lake",
+        "bus.url": f"pubsub:{TOPIC}",
+        "bus.dead_letter_topic": LETTERS,
+    }
+    check = doctor.settings_check(load({}, given).settings)
+    assert "artifacts.url gs://landing and the source gs://landing/images/ct/ overlap" in check.fault
+    assert check.mend == "dicomlake config check"
+
+
+NOBODY = [("roles/storage.objectViewer", "serviceAccount:other@p.iam.gserviceaccount.com")]
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"source": [stored(policy=NOBODY)]}, ["grant: read gs://landing"]),
+        (
+            {"source": [stored(policy=[("roles/storage.objectCreator", BY_INGEST)])]},
+            ["grant: read gs://landing"],
+        ),
+        ({"source": [*SOURCE, stored(bucket="more")]}, ["grant: read gs://more"]),
+        ({"source": [stored() | {"policy": None}]}, ["grant: read gs://landing"]),
+        ({"artifacts": [stored(bucket="artifacts")]}, ["grant: write gs://artifacts"]),
+        (
+            {"artifacts": [stored(bucket="artifacts", policy=[("roles/storage.objectViewer", BY_INGEST)])]},
+            ["grant: write gs://artifacts"],
+        ),
+        ({"bus": bus(push(), **served(), dead_letter_publishers=[AGENT])}, ["grant: publish dead letters"]),
+        ({"tables": TABLES | {"failures": []}}, ["grant: append to failures"]),
+        ({"tables": TABLES | {"instances": [("READER", BY_INGEST)]}}, ["grant: append to instances"]),
+        ({"tables": TABLES | {"instances": [("WRITER", BY_INGEST)]}}, []),
+        ({"bus": bus(push(), **served(policy=[]))}, ["grant: run queries"]),
+        ({"bus": bus(push(), **served(policy=[("roles/editor", BY_INGEST)])), "source": [stored()]}, []),
+        ({"source": [stored(policy=[("projects/p/roles/lakeReader", BY_INGEST)])]}, []),  # a custom role
+        ({"bus": bus(push(), **served(policy=[], unseen={"policy of the project": "403"}))}, []),
+    ],
+)
+def test_grants_of_the_account_of_the_service(settings, changes, expected):
+    whole = {"source": SOURCE, "artifacts": OUTPUTS, "bus": bus(push(), **served()), "tables": TABLES}
+    found = list(doctor.grant_checks(INGEST, doctor.Held(**(whole | changes)), settings))
+    assert failed(found) == expected
+
+
+def test_a_missing_grant_comes_with_its_command(settings):
+    held = doctor.Held([stored()], [stored(bucket="artifacts")], bus(push(), **served(policy=[]),
+                       dead_letter_publishers=[]), dict.fromkeys(TABLES, ()))  # fmt: skip
+    member = "--member=serviceAccount:ingest@p.iam.gserviceaccount.com"
+    assert [check.mend for check in doctor.grant_checks(INGEST, held, settings)] == [
+        "gcloud storage buckets add-iam-policy-binding gs://landing --role=roles/storage.objectViewer "
+        + member,
+        "gcloud storage buckets add-iam-policy-binding gs://artifacts --role=roles/storage.objectUser "
+        + member,
+        f"gcloud pubsub topics add-iam-policy-binding {LETTERS} --role=roles/pubsub.publisher {member}",
+        *(
+            f"bq add-iam-policy-binding --role=roles/bigquery.dataEditor --table p:lake.{name} {member}"
+            for name in ("instances", "failures", "announced")
+        ),
+        f"gcloud projects add-iam-policy-binding p --role=roles/bigquery.jobUser {member}",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("around", "endpoint", "expected"),
+    [
+        (served(), "https://lake/", []),
+        (served(ages={SUBSCRIPTION: 7200.0}), "https://lake/", ["lake-push: oldest message"]),
+        (served(ages={}), "https://lake/", []),  # nothing was measured
+        (served(services={}), "https://lake.example.org/", []),  # behind a load balancer, or on a cluster
+        (served(services={}), "https://gone-1.run.app/", ["lake-push: endpoint"]),
+        (
+            served(services={}, unseen={"Cloud Run": "run.googleapis.com: status 403"}),
+            "https://lake-1.run.app/",
+            ["Cloud Run"],
+        ),
+    ],
+)
+def test_what_is_around_a_push_subscription(settings, around, endpoint, expected):
+    assert failed(doctor.bus_checks(bus(push(endpoint=endpoint), **around), settings)) == expected
+
+
+def test_who_pushes_may_invoke(settings):
+    around = served()
+    around["services"][SUBSCRIPTION]["invokers"] = [BY_INGEST]
+    (check,) = (one for one in doctor.bus_checks(bus(push(), **around), settings) if one.fault)
+    assert check.name == "lake-push: invoker"
+    assert check.mend == (
+        "gcloud run services add-iam-policy-binding lake --region=europe-west1"
+        f" --member=serviceAccount:{PUSHER} --role=roles/run.invoker"
+    )
+    around["policy"] = [("roles/run.invoker", f"serviceAccount:{PUSHER}")]
+    assert failed(doctor.bus_checks(bus(push(), **around), settings)) == []
 
 
 @pytest.mark.parametrize(
@@ -177,8 +333,9 @@ def test_a_queue_that_nobody_empties(settings):
 def test_tables_of_another_version():
     check = doctor.tables_check(["studies"], "bigquery")
     assert (check.fault, check.mend) == (
-        "not as this version has them: studies", "terraform -chdir=tf apply"
-    )  # fmt: skip
+        "not as this version has them: studies",
+        "terraform -chdir=tf apply; a table keeps its partitions: copy it before it is replaced",
+    )
 
 
 def test_the_sample_is_dicom():

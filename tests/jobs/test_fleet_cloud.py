@@ -148,7 +148,12 @@ def test_the_doctor_sees_how_a_bucket_tells_of_changes(cloud, gcs):
             "etag": "1",
         },
     ]
-    assert cloud.source.setup() == {
+    gcs.buckets["landing"].bindings = [
+        {"role": "roles/storage.objectViewer", "members": ["serviceAccount:ingest@p", "user:me@p"]}
+    ]
+    landing, more = cloud.source.setup()
+    assert landing == {
+        "bucket": "landing",
         "notifications": [
             {
                 "topic": "projects/dicomlake-demo/topics/lake-events",
@@ -160,7 +165,15 @@ def test_the_doctor_sees_how_a_bucket_tells_of_changes(cloud, gcs):
         ],
         "versioning": True,
         "agent": "service-123456789012@gs-project-accounts.iam.gserviceaccount.com",
+        "policy": [
+            ("roles/storage.objectViewer", "serviceAccount:ingest@p"),
+            ("roles/storage.objectViewer", "user:me@p"),
+        ],
     }
+    assert (more["bucket"], more["notifications"], more["policy"]) == ("more", [], [])
+    gcs.grants = {"storage.buckets.get"}
+    assert [one["policy"] for one in cloud.source.setup()] == [None, None]
     gcs.grants = set()
-    (fault,) = [check for check in doctor.examine(cloud) if check.name == "cloud setup"]
-    assert "roles/viewer" in fault.mend
+    faults = {check.name: check for check in doctor.examine(cloud) if check.fault}
+    assert {"setup of the source", "setup of the artifacts"} <= set(faults)
+    assert "roles/viewer and roles/iam.securityReviewer" in faults["setup of the source"].mend

@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import re
 import threading
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -223,25 +223,10 @@ class GcsStorage:
     def watch(self, publish: Publish, options: WatchOptions) -> None:
         """Do nothing: the bucket publishes its notifications itself."""
 
-    def setup(self) -> dict[str, Any]:
-        """Return how Cloud Storage tells of changes of the bucket; needs rights that the service has not."""
-        return tried(self._setup)
-
-    def _setup(self) -> dict[str, Any]:
-        client = self._client()
-        bucket = client.get_bucket(self.bucket, **_ONCE)
-        project = str(bucket.project_number)
-        notifications = [
-            {
-                "topic": f"projects/{one.topic_project}/topics/{one.topic_name}",
-                "events": list(one.event_types or ()),
-                "payload": one.payload_format,
-                "prefix": one.blob_name_prefix or "",
-            }
-            for one in _notifications(bucket)
-        ]
-        agent = client.get_service_account_email(project=project, **_ONCE)
-        return {"notifications": notifications, "versioning": bucket.versioning_enabled, "agent": agent}
+    def setup(self) -> Sequence[dict[str, Any]]:
+        """Return how Cloud Storage tells of changes of each bucket; needs rights that the service has not."""
+        names = [self.bucket, *sorted(self._buckets - {self.bucket})]
+        return [tried(partial(_bucket_facts, self._client(), name)) for name in names]
 
     def check(self) -> None:
         """Raise StorageUnavailable unless the bucket can be listed.
@@ -329,6 +314,34 @@ def _place(url: str) -> tuple[str, str]:
     if not found or not is_object_name(parts or "-") or {"", ".", ".."} & set((parts or "-").split("/")):
         raise ConfigError(f"{url!r} names no place; write gs://bucket or gs://bucket/prefix")
     return found.group(1), f"{parts}/" if parts else ""
+
+
+def _bucket_facts(client: Any, name: str) -> dict[str, Any]:
+    from google.api_core.exceptions import Forbidden
+
+    bucket = client.get_bucket(name, **_ONCE)
+    agent = client.get_service_account_email(project=str(bucket.project_number), **_ONCE)
+    try:
+        bindings = bucket.get_iam_policy(requested_policy_version=3, **_ONCE).bindings
+        policy = [(one["role"], member) for one in bindings for member in sorted(one["members"])]
+    except Forbidden:  # a viewer may see all but policies
+        policy = None
+    notifications = [
+        {
+            "topic": f"projects/{one.topic_project}/topics/{one.topic_name}",
+            "events": list(one.event_types or ()),
+            "payload": one.payload_format,
+            "prefix": one.blob_name_prefix or "",
+        }
+        for one in _notifications(bucket)
+    ]
+    return {
+        "bucket": name,
+        "notifications": notifications,
+        "versioning": bucket.versioning_enabled,
+        "agent": agent,
+        "policy": policy,
+    }
 
 
 def _notifications(bucket: Any) -> list[Any]:

@@ -6,7 +6,7 @@ import io
 import os
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import datetime
@@ -274,9 +274,9 @@ class LocalStorage:
         self._watcher = Watcher(self, self._index, publish, options)
         self._watcher.start()
 
-    def setup(self) -> dict[str, Any]:
+    def setup(self) -> Sequence[dict[str, Any]]:
         """Return nothing: the service watches the folder itself."""
-        return {}
+        return []
 
     def check(self) -> None:
         """Raise StorageUnavailable unless the folder can be listed and its watcher, if any, is running.

@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import Any
 from urllib.parse import urlsplit
 
-from google.api_core.exceptions import BadRequest, GoogleAPICallError, GoogleAPIError, NotFound
+from google.api_core.exceptions import BadRequest, Forbidden, GoogleAPICallError, GoogleAPIError, NotFound
 from google.auth.credentials import AnonymousCredentials
 from google.auth.exceptions import GoogleAuthError
 from google.cloud.bigquery import (
@@ -102,6 +102,38 @@ def _words(sql: str) -> list[str]:
     return sql.replace("`", "").split()
 
 
+def _lacks(made: Any, table: Table) -> bool:
+    columns = {field.name for field in made.schema} if made is not None else set()
+    return not {column.name for column in table.columns} <= columns
+
+
+def grants(entries: Sequence[Any], policy: Any) -> list[tuple[str, str]]:
+    """Return role and member of the accounts that a dataset names, and of the policy of a table."""
+    of_dataset = [
+        (one.role, f"serviceAccount:{one.entity_id}") for one in entries if one.entity_type == "userByEmail"
+    ]
+    return of_dataset + [
+        (one["role"], member) for one in policy.bindings for member in sorted(one["members"])
+    ]
+
+
+def layout_fault(made: Any, table: Table) -> str:
+    """Return how the partitions or clusters of a table differ from the code's; empty if they do not.
+
+    A table may have partitions by day where the code has months: datasets were deployed so.
+    """
+    parts = made.time_partitioning
+    if (parts.field if parts else None) != table.partition_by:
+        return (
+            f"no partitions by {table.partition_by}" if table.partition_by else f"partitions by {parts.field}"
+        )
+    if parts and parts.type_ not in (table.partition_unit, "DAY"):
+        return f"partitions of one {parts.type_} each"
+    if tuple(made.clustering_fields or ()) != table.cluster_by:
+        return f"not clustered by {', '.join(table.cluster_by)}" if table.cluster_by else "clustered"
+    return ""
+
+
 class BigQueryReader:
     """Runs statements; table names without a prefix are those of one dataset."""
 
@@ -167,22 +199,37 @@ class BigQueryReader:
             self._client.query(f"TRUNCATE TABLE {name}", timeout=TIMEOUT_S).result(timeout=TIMEOUT_S)
         return count
 
+    def setup(self) -> dict[str, list[tuple[str, str]] | None]:
+        """Return the grants on each table and on the dataset; see Warehouse."""
+        found: dict[str, list[tuple[str, str]] | None] = {}
+        with bigquery_errors():
+            dataset = self._client.get_dataset(self._place.name, retry=RETRY, timeout=TIMEOUT_S)
+            for name in TABLES:
+                table = f"{self._place.name}.{name}"
+                try:
+                    policy = self._client.get_iam_policy(table, retry=RETRY, timeout=TIMEOUT_S)
+                    found[name] = grants(dataset.access_entries, policy)
+                except Forbidden:  # a viewer may see all but policies
+                    found[name] = None
+        return found
+
     def outdated(self) -> list[str]:
-        """Return the names of tables without all columns, and of views of another text than the code's."""
+        """Return tables without all columns or laid out in another way, and views of another text."""
         prefix = f"{self._place.name}."
         selects = [views("bigquery", prefix, removals=one) for one in (True, False)]
-        found = [name for name, table in TABLES.items() if self._lacks(name, table)]
+        made_tables = {name: self._found(name) for name in TABLES}
+        found = [name for name, made in made_tables.items() if _lacks(made, TABLES[name])]
+        found += [
+            f"{name} ({fault})"
+            for name, made in made_tables.items()
+            if made is not None and (fault := layout_fault(made, TABLES[name]))
+        ]
         for name in VIEWS:
             made = self._found(name)
             text = _words(getattr(made, "view_query", None) or "")
             if text not in [_words(one[name]) for one in selects]:
                 found.append(name)
         return found
-
-    def _lacks(self, name: str, table: Table) -> bool:
-        made = self._found(name)
-        columns = {field.name for field in made.schema} if made is not None else set()
-        return not {column.name for column in table.columns} <= columns
 
     def _found(self, name: str) -> Any:
         """Return a table or view, None if there is none."""

@@ -68,6 +68,10 @@ class BigQueryWarehouse:
         check_table(table)
         return self._reading().clear(table)
 
+    def setup(self) -> dict[str, list[tuple[str, str]] | None]:
+        """Return who may write each table; see Warehouse. Needs rights that the service has not."""
+        return self._reading().setup()
+
     def outdated(self) -> list[str]:
         """Return what Terraform would make or change; see Warehouse."""
         return self._reading().outdated()

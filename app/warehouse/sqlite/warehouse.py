@@ -189,6 +189,10 @@ class SqliteWarehouse:
             self._open_writer().execute("PRAGMA wal_checkpoint(TRUNCATE)")
         return removed
 
+    def setup(self) -> dict[str, list[tuple[str, str]] | None]:
+        """Return nothing: no grants of a cloud decide who writes."""
+        return {}
+
     def outdated(self) -> list[str]:
         """Return what `create` would make or change; see Warehouse."""
         with self._reading() as reader, warehouse_errors():

@@ -7,14 +7,19 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 
 import pytest
+from google.api_core.iam import Policy
+from google.cloud.bigquery import AccessEntry, Table, TimePartitioning
 
 from app.model.errors import RowsRejected
 from app.warehouse import open_warehouse
 from app.warehouse.batch import BatchedWarehouse
+from app.warehouse.bigquery.client import grants, layout_fault
+from app.warehouse.tables import TABLES
 from tests.parts import ROOT
 from tests.warehouse.contract import NOON, WarehouseContract, count, instance_row
 
 pytestmark = pytest.mark.xdist_group("cloud")
+UIDS = ["study_instance_uid", "series_instance_uid", "sop_instance_uid", "modality"]
 LONG_AGO = datetime(1990, 1, 1, tzinfo=UTC)  # BigQuery has no partition for it
 
 
@@ -29,6 +34,45 @@ class TestBigQuery(WarehouseContract):
     def test_what_was_just_made_is_as_the_code_has_it(self, warehouse):
         """The emulator has no text of views, so that no view is as in the code; its tables are."""
         assert warehouse.outdated() == ["instances_current", "series", "studies", "dead_letters"]
+
+
+def test_who_may_write_is_the_grants_of_the_table_and_its_dataset():
+    """By the client's own types; no emulator knows grants."""
+    entries = [
+        AccessEntry("WRITER", "userByEmail", "ingest@p.iam.gserviceaccount.com"),
+        AccessEntry(None, "view", {"projectId": "p", "datasetId": "d", "tableId": "v"}),
+    ]
+    policy = Policy()
+    policy.bindings = [{"role": "roles/bigquery.dataEditor", "members": {"serviceAccount:a@p"}}]
+    assert ("WRITER", "serviceAccount:ingest@p.iam.gserviceaccount.com") in grants(entries, policy)
+    assert ("roles/bigquery.dataEditor", "serviceAccount:a@p") in grants(entries, policy)
+    assert len(grants(entries, policy)) == 2
+
+
+@pytest.mark.parametrize(
+    ("field", "unit", "clusters", "fault"),
+    [
+        ("ingested_at", "MONTH", UIDS, ""),
+        ("ingested_at", "DAY", UIDS, ""),  # as datasets were deployed before
+        (None, "", UIDS, "no partitions by ingested_at"),
+        ("event_time", "MONTH", UIDS, "no partitions by ingested_at"),
+        ("ingested_at", "HOUR", UIDS, "partitions of one HOUR each"),
+        ("ingested_at", "MONTH", UIDS[:2], f"not clustered by {', '.join(UIDS)}"),
+        ("ingested_at", "MONTH", None, f"not clustered by {', '.join(UIDS)}"),
+    ],
+)
+def test_a_table_of_another_layout_is_outdated(field, unit, clusters, fault):
+    made = Table("my-project.lake.instances")
+    made.time_partitioning = TimePartitioning(type_=unit, field=field) if field else None
+    made.clustering_fields = clusters
+    assert layout_fault(made, TABLES["instances"]) == fault
+
+
+def test_a_table_may_need_no_layout():
+    made = Table("my-project.lake.dead_letter")
+    assert layout_fault(made, TABLES["dead_letter"]) == ""
+    made.time_partitioning = TimePartitioning(type_="DAY", field="failed_at")
+    assert layout_fault(made, TABLES["dead_letter"]) == "partitions by failed_at"
 
 
 def test_opening_and_create_ask_nothing(front, dataset):
