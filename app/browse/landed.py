@@ -12,6 +12,7 @@ from typing import Any
 
 from app.browse import tasks
 from app.browse.objects import WHOLE_BYTES, Originals
+from app.browse.rendered import draw
 from app.browse.tags import MAX_TAGS
 from app.model.errors import ObjectGone, PermanentError
 from app.model.options import RenderOptions
@@ -79,13 +80,13 @@ def attributes(
 def picture(
     content: Content, how: RenderOptions, window: str | None, max_side: int | None, originals: Originals
 ) -> bytes:
-    """Draw a file in a worker; raises as `tasks.render`."""
+    """Draw a file in a worker; raises as `rendered.draw`."""
     options = originals.options.preview
     if window is not None:
         options = replace(options, window=window)
     if max_side is not None:
         options, how = replace(options, max_side=max_side), replace(how, viewport=(max_side, max_side))
-    return originals.run_on(content, tasks.render, how, options)
+    return draw(content, how, options, originals)
 
 
 def cine(label: str, originals: Originals) -> bytes:

@@ -9,8 +9,10 @@ from app.browse.cache import key_of
 from app.browse.frames import kept_layout
 from app.browse.instances import Stored
 from app.browse.objects import WAIT_S, Originals
-from app.model.errors import ObjectGone, Unrenderable
-from app.model.options import RenderOptions
+from app.model.errors import LimitExceeded, ObjectGone, Unrenderable, WorkerCrashed
+from app.model.options import PreviewOptions, RenderOptions
+from app.model.values import Content
+from app.pipeline.pdf_pages import PAGE_LIMITS
 
 THUMBNAIL_SIDE = 128
 KEPT_SIDES = (64, 128, 256, 512)
@@ -20,7 +22,7 @@ MAX_SIDE = 4096
 
 
 def render_picture(stored: Stored, how: RenderOptions, window: str | None, originals: Originals) -> bytes:
-    """Draw a frame of an instance, or all of them, in a worker.
+    """Draw a frame of an instance, all of them, or its page, in a worker; or return the PDF that it holds.
 
     Parameters
     ----------
@@ -36,7 +38,24 @@ def render_picture(stored: Stored, how: RenderOptions, window: str | None, origi
         options = replace(options, window=window)
     content = originals.content(stored)
     kept = kept_layout(stored, originals) if content.data is None else b""
-    return originals.run_on(content, tasks.render, how, options, kept)
+    return draw(content, how, options, originals, kept)
+
+
+def draw(
+    content: Content, how: RenderOptions, options: PreviewOptions, originals: Originals, kept: bytes = b""
+) -> bytes:
+    """Draw an object in a worker, a PDF in one with tighter limits; raises as `render_picture`.
+
+    kept: as for `tasks.render`.
+    """
+    data, is_pdf = originals.run_on(content, tasks.render, how, options, kept)
+    if not is_pdf or how.media_type == tasks.PDF:
+        return data
+    page = tasks.render_page, data, how, options
+    try:
+        return originals.services.workers.run_confined(PAGE_LIMITS, *page, wait_s=WAIT_S)
+    except (LimitExceeded, WorkerCrashed) as error:
+        raise Unrenderable("the page of the PDF takes too much to be drawn") from error
 
 
 def thumbnail(stored: Stored, how: RenderOptions, originals: Originals) -> bytes:

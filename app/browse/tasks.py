@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import BinaryIO, cast
 
 from app import archive
 from app.archive.gzip import Inflated
 from app.archive.unpack import unpack
-from app.model.errors import BadArchive, BadDataset, permanent
+from app.model.errors import BadArchive, BadDataset, Unrenderable, permanent
 from app.model.listing import Kind
 from app.model.options import ArchiveLimits, DatasetLimits, PreviewOptions, RenderOptions
 from app.model.values import Content
 
 LAYOUT = "layout"
+PDF = "application/pdf"
 PIECE = 4 << 20
 
 
@@ -93,14 +95,34 @@ def decoded_pieces(content: Content) -> Iterator[bytes]:
             yield piece
 
 
-def render(content: Content, how: RenderOptions, options: PreviewOptions, kept: bytes = b"") -> bytes:
-    """Return one picture of an object, as `render_image` does; kept: as for `read_frames`."""
+def render(
+    content: Content, how: RenderOptions, options: PreviewOptions, kept: bytes = b""
+) -> tuple[bytes, bool]:
+    """Return one picture of an object, as `render_image` does, and False; or the PDF that it holds, and True.
+
+    A PDF is drawn by `render_page`, in a process with tighter limits. kept: as for `read_frames`.
+    """
     from app.dicom.pixels.frame_bytes import FrameLayout
     from app.dicom.read.dataset import read_dataset
+    from app.dicom.render.preview import undrawn_pdf
     from app.dicom.render.rendered import render_image
 
     offsets = FrameLayout.from_bytes(kept).extended_offsets if kept else b""
-    return render_image(read_dataset(content, options.limits, offsets), how, options)
+    dataset = read_dataset(content, options.limits, offsets)
+    whole = replace(options, frame="representative", draw_pdf=False)
+    pdf = undrawn_pdf(dataset, whole) if how.frame is None else None
+    if pdf is not None:
+        return pdf, True
+    if how.media_type == PDF:
+        raise Unrenderable("the instance holds no PDF document: ask for an image")
+    return render_image(dataset, how, options), False
+
+
+def render_page(pdf: bytes, how: RenderOptions, options: PreviewOptions) -> bytes:
+    """Return a picture of the first page of a PDF, as `render_pdf` does; call it within PAGE_LIMITS."""
+    from app.dicom.render.rendered import render_pdf
+
+    return render_pdf(pdf, how, options)
 
 
 def shrink(png: bytes, how: RenderOptions) -> bytes:

@@ -6,6 +6,7 @@ import pytest
 from PIL import Image
 
 from tests import data
+from tests.pdfs import page, pdf_object, stream
 
 
 @pytest.fixture
@@ -71,6 +72,15 @@ def test_a_picture_as_asked_for(lake):
     answer = lake.get("/files/iraj-x-ray/cine.dcm/png?frame=2&window=40,400&max_side=8")
     assert max(Image.open(io.BytesIO(answer.content)).size) == 8
     assert lake.get("/files/iraj-x-ray/cine.dcm/png?window=wide").status_code == 400
+
+
+@pytest.mark.parametrize(
+    ("file", "size"), [(data.sr(), (707, 1000)), (pdf_object(page(stream(b""), b"")), (750, 1000))]
+)
+def test_the_picture_of_a_document_is_its_page(client, file, size):
+    assert client.post("/upload", data={"study": "paper"}, files={"files": ("a.dcm", file)}).json()["success"]
+    answer = client.get("/files/paper/a.dcm/png?max_side=1000")
+    assert Image.open(io.BytesIO(answer.content)).size == size
 
 
 def test_all_frames_of_a_file_and_all_files_of_a_label_as_a_cine(lake):

@@ -95,5 +95,5 @@ def test_a_preview_is_made_smaller_but_never_larger():
 
 def test_what_has_no_pixels_is_not_drawn():
     with pytest.raises(Unrenderable) as caught:
-        drawn(parse(data.sr()))
+        drawn(parse(data.minimal()))
     assert caught.value.code == "no_pixel_data"

@@ -25,7 +25,8 @@ FRAMES = (
 MEDIA_TYPES = {
     **dict.fromkeys(("{study}", "{series}", "{instance}"), DICOM),
     **dict.fromkeys(("studies", "series", "instances", "metadata"), JSON),
-    **dict.fromkeys(("rendered", "thumbnail"), IMAGES),
+    "rendered": (*IMAGES, "application/pdf"),
+    "thumbnail": IMAGES,
     **dict.fromkeys(("{numbers}", "pixeldata"), FRAMES),
     **dict.fromkeys(("{tag}", "{number}"), FRAMES[:2]),
 }
@@ -69,7 +70,8 @@ def _wadl(base: str, resources: list[Resource]) -> Iterator[str]:
     for path, methods, media_types in resources:
         yield f"<resource path={quoteattr(path)}>"
         for method in methods:
-            told = "".join(f"<representation mediaType={quoteattr(one)}/>" for one in media_types)
+            answered = JSON if method == "POST" else media_types  # a POST answers what it has stored
+            told = "".join(f"<representation mediaType={quoteattr(one)}/>" for one in answered)
             yield f"<method name={quoteattr(method)}><response>{told}</response></method>"
         yield "</resource>\n"
     yield "</resources>\n</application>\n"

@@ -25,6 +25,7 @@ from app.model.options import RenderOptions
 
 DICOM, OCTETS, JSON = "application/dicom", "application/octet-stream", "application/dicom+json"
 IMAGES = ("image/jpeg", "image/png", "image/gif")
+PDF = "application/pdf"
 _JPEG = "1.2.840.10008.1.2.4"
 STORED_AS = {
     **dict.fromkeys((f"{_JPEG}.{last}" for last in (50, 51, 53, 55, 57, 70)), "image/jpeg"),
@@ -283,9 +284,11 @@ def retrieve_bulk_data(request: Request) -> Response:
 # -------------------------------------------------------------------------------------------- pictures
 
 
-def _image_offers(multiple: bool) -> list[Offer]:
+def _image_offers(found: Sequence[Stored], multiple: bool) -> list[Offer]:
+    """Return the forms of pictures, the default first; the document of a PDF only to those who name it."""
     one = [] if multiple else [Offer(image) for image in IMAGES]
-    return [*one, *(Offer(image, multipart=True) for image in IMAGES)]
+    documents = [] if multiple or found[0].rows is not None else [Offer(PDF)]
+    return [*one, *documents, *(Offer(image, multipart=True) for image in IMAGES)]
 
 
 def _picture_part(asked: Asked, stored: Stored, how: RenderOptions, window: str | None) -> Body:
@@ -334,7 +337,7 @@ def retrieve_rendered(
     wanted = None if asked.numbers is None else frame_numbers(asked.numbers)
     found = asked.found()
     several = not asked.instance or (wanted is not None and len(wanted) > 1)
-    chosen = asked.choose(_image_offers(several))
+    chosen = asked.choose(_image_offers(found, several))
     how = replace(how, media_type=chosen.media_type)
     settings = asked.browser.originals.options.preview
     rows = (one.row_id for one in found)

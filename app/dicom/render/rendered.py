@@ -1,21 +1,22 @@
-"""Rendered resources of DICOMweb: a frame with a window, a viewport and a region (PS3.18 8.3.5)."""
+"""Rendered resources of DICOMweb: a frame or page, with window, viewport and region (PS3.18 8.3.5)."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
 from PIL import Image, ImageOps
 from pydicom.dataset import Dataset
 
+from app.dicom.pages.pdf import draw_pdf
 from app.dicom.pixels.decoders import decode_png, encode_jpeg
 from app.dicom.pixels.image_header import pixel_keyword, read_header
 from app.dicom.pixels.preview_error import PreviewError, rendering, unrenderable
 from app.dicom.pixels.reduced import read_reduced
 from app.dicom.render.cine import cine
-from app.dicom.render.geometry import pixel_ratio, resize
+from app.dicom.render.geometry import fitting_size, pixel_ratio, resize
 from app.dicom.render.grayscale import common_window
 from app.dicom.render.overlays import need_whole_frame
 from app.dicom.render.png import encode_png
@@ -25,7 +26,7 @@ from app.model.options import PreviewOptions, RenderOptions
 
 
 def render_image(dataset: Dataset, how: RenderOptions, options: PreviewOptions) -> bytes:
-    """Draw one frame, or a cine of all frames, and encode it.
+    """Draw one frame, a cine of all frames, or the first page of what has no pixels, and encode it.
 
     Parameters
     ----------
@@ -47,12 +48,36 @@ def render_image(dataset: Dataset, how: RenderOptions, options: PreviewOptions) 
     """
     with rendering():
         if pixel_keyword(dataset) is None:
-            raise unrenderable(PreviewError.NO_PIXEL_DATA, "the data set has no pixel data")
+            if how.frame is not None:
+                raise unrenderable(PreviewError.NO_PIXEL_DATA, "the data set has no pixel data")
+            options = replace(options, frame="representative")
+            return _encoded_page(lambda side: picture(dataset, replace(options, max_side=side)), how, options)
         moving = how.media_type == "image/gif" and how.frame is None and how.region is None
         if moving and read_header(dataset).frames > 1 and not is_tiled(dataset):
             side = options.max_side if how.viewport is None else min(how.viewport)
             return b"".join(cine(dataset, replace(options, max_side=side)))
         return encode_image(_drawn(dataset, how, options), how)
+
+
+def render_pdf(pdf: bytes, how: RenderOptions, options: PreviewOptions) -> bytes:
+    """Draw the first page of a PDF and encode it. The page is a program: call this within PAGE_LIMITS only.
+
+    Raises
+    ------
+    Unrenderable : with a code of PreviewError
+    """
+    with rendering():
+        return _encoded_page(lambda side: draw_pdf(pdf, side), how, options)
+
+
+def _encoded_page(
+    draw_page: Callable[[int], np.ndarray], how: RenderOptions, options: PreviewOptions
+) -> bytes:
+    """Encode a page as an image of `options.max_side`, of which a region and a viewport may be asked for."""
+    whole = how.viewport is None or how.region is not None
+    page = draw_page(options.max_side if whole else max(how.viewport or ()))
+    page = resize(page, fitting_size(page.shape, 1.0, options.max_side if whole else 0))
+    return encode_image(_fitted(_cropped(page, how.region), how.viewport, 1.0), how)
 
 
 def shrink_picture(png: bytes, how: RenderOptions) -> bytes:

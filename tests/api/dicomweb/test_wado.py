@@ -13,6 +13,7 @@ from pydicom.data import get_testdata_file
 from starlette.testclient import TestClient
 
 from app.api import create_app
+from app.api.dicomweb.capabilities import MEDIA_TYPES
 from app.api.dicomweb.parameters import BadParameter, frame_numbers, viewport_values, window_text
 from app.services import open_services
 from tests import data
@@ -20,6 +21,8 @@ from tests.browse.lake import put, remove
 from tests.conftest import lake_settings
 from tests.data import SERIES, SOP, STUDY
 from tests.dicom.pictures import RLE, encapsulated, picture, rle
+from tests.parts import ROOT as ROOT_FOLDER
+from tests.pdfs import operators, page, pdf_object, stream
 
 ROOT = "/dicomweb"
 OF_STUDY = f"{ROOT}/studies/{STUDY}"
@@ -297,6 +300,69 @@ def test_what_has_no_pixels_has_no_pictures_and_no_frames(client, services):
         assert get(client, f"{INSTANCE}/{path}", accept).status_code == 404
 
 
+RED_BELOW = page(stream(b"1 0 0 rg 0 0 600 400 re f"), b"")
+"""A page of 600 x 800 points whose lower half is red: PDF counts from the bottom."""
+
+
+def image(answer):
+    assert answer.status_code == 200, answer.text
+    return Image.open(io.BytesIO(answer.content))
+
+
+def test_the_page_of_a_pdf_is_drawn_as_any_picture_is(client, services):
+    put(services, "a.dcm", pdf_object(RED_BELOW, SOP))
+    drawn = image(get(client, f"{INSTANCE}/rendered", "image/png"))
+    assert (drawn.format, drawn.size) == ("PNG", (768, 1024))  # preview.max_side
+    assert (drawn.getpixel((300, 100)), drawn.getpixel((300, 900))) == ((255, 255, 255), (255, 0, 0))
+    small = image(get(client, f"{INSTANCE}/rendered?viewport=300,4000", "image/jpeg"))
+    assert (small.format, small.size) == ("JPEG", (300, 400))
+    below = get(client, f"{INSTANCE}/rendered?viewport=100,100,0,512,768,512", "image/png")
+    part = image(below)
+    assert (part.size, part.getpixel((50, 30))) == ((100, 67), (255, 0, 0))
+    assert image(get(client, f"{INSTANCE}/rendered", "image/gif")).n_frames == 1
+    many = parts(get(client, f"{OF_STUDY}/rendered", 'multipart/related; type="image/png"'))
+    assert [headers["Content-Type"] for headers, _ in many] == ["image/png"]
+
+
+def test_the_document_of_a_pdf_comes_as_it_is_to_those_who_ask_for_it(client, services):
+    put(services, "a.dcm", pdf_object(RED_BELOW, SOP))
+    asked = get(client, f"{INSTANCE}/rendered?accept=application/pdf", OCTETS)  # as OHIF asks
+    assert (asked.status_code, asked.headers["content-type"]) == (200, "application/pdf")
+    assert asked.content.rstrip(b"\0") == RED_BELOW
+    assert "default-src 'none'" in asked.headers["content-security-policy"]
+    assert get(client, f"{INSTANCE}/rendered", "*/*").headers["content-type"] == "image/jpeg"
+    assert get(client, f"{INSTANCE}/thumbnail", "application/pdf").status_code == 406
+    assert get(client, f"{OF_SERIES}/rendered", "application/pdf").status_code == 406
+
+
+def test_a_report_is_drawn_as_the_page_of_its_preview(client, services):
+    put(services, "a.dcm", data.sr())
+    drawn = image(get(client, f"{INSTANCE}/rendered?viewport=620,877", "image/png"))
+    assert (drawn.mode, drawn.size) == ("L", (620, 877))
+    assert drawn.getextrema() == (0, 255)
+    answer = get(client, f"{INSTANCE}/rendered", "application/pdf")
+    assert answer.status_code == 406
+    assert answer.json()["message"] == "the instance holds no PDF document: ask for an image"
+
+
+def test_a_picture_is_no_document_and_a_document_has_no_frames(client, services):
+    put(services, "a.dcm", data.ct())
+    answer = get(client, f"{INSTANCE}/rendered", "application/pdf")
+    assert answer.status_code == 406
+    assert "image/jpeg, image/png, image/gif" in answer.json()["message"]
+    both = get(client, f"{INSTANCE}/rendered", "application/pdf, image/png")
+    assert both.headers["content-type"] == "image/png"
+    put(services, "b.dcm", pdf_object(RED_BELOW, f"{SOP}.1"))
+    assert get(client, f"{INSTANCE}.1/frames/1/rendered", "image/png").status_code == 404
+
+
+@pytest.mark.parametrize("pdf", [b"no document", operators()], ids=["broken", "endless"])
+def test_a_page_that_cannot_be_drawn_is_not_acceptable_as_a_picture(client, services, pdf):
+    put(services, "a.dcm", pdf_object(pdf, SOP))
+    assert get(client, f"{INSTANCE}/rendered", "image/jpeg").status_code == 406
+    assert get(client, f"{INSTANCE}/rendered", "application/pdf").content.rstrip(b"\0") == pdf
+
+
 @pytest.mark.parametrize(
     "level", [f"{ROOT}/studies/1.2", f"{OF_STUDY}/series/1.2", f"{OF_SERIES}/instances/1.2"]
 )
@@ -364,6 +430,28 @@ def test_parameters_are_read_to_the_letter():
             viewport_values(wrong, 4096)
 
 
+def test_the_conformance_statement_has_the_media_types_of_every_resource():
+    """The tables of docs/dicomweb.md are compared with what OPTIONS tells, both ways."""
+    text = (ROOT_FOLDER / "docs/dicomweb.md").read_text()
+    answers = re.findall(r"^\| `(?:S|I/).* \| (.*) \|$", text, re.M)
+    resources = ("{study}", "metadata", "{numbers}", "{tag}", "rendered", "thumbnail")
+    for answer, resource in zip(answers, resources, strict=True):
+        media_type = r"(?:image|application)/[a-z0-9+-]+"
+        told = re.findall(media_type, " ".join(MEDIA_TYPES[resource]))
+        assert set(re.findall(media_type, answer)) == set(told), resource
+
+
+@pytest.mark.parametrize(
+    "resource", ["", "/metadata", "/rendered", "/thumbnail", "/frames/1", "/bulkdata/7FE00010"]
+)
+def test_xml_is_left_out_everywhere(client, services, resource):
+    put(services, "a.dcm", data.ct())
+    for accept in ("application/dicom+xml", 'multipart/related; type="application/dicom+xml"'):
+        answer = get(client, f"{INSTANCE}{resource}", accept)
+        assert (answer.status_code, answer.json()["code"]) == (406, "not_acceptable")
+        assert "dicom+xml" not in answer.json()["message"]
+
+
 def test_capabilities_name_every_resource(client):
     wadl = client.options(f"{ROOT}/")
     assert wadl.headers["content-type"].startswith("application/vnd.sun.wadl+xml")
@@ -372,6 +460,9 @@ def test_capabilities_name_every_resource(client):
     paths = {one.get("path") for one in root.iter(f"{space}resource")}
     assert "studies/{study}/series/{series}/instances/{instance}/frames/{numbers}" in paths
     assert root.find(f"{space}resources").get("base") == "http://testserver/dicomweb"
+    posts = [one for one in root.iter(f"{space}method") if one.get("name") == "POST"]
+    answers = {one.get("mediaType") for post in posts for one in post.iter(f"{space}representation")}
+    assert (len(posts), answers) == (2, {"application/dicom+json"})
     told = client.get(f"{ROOT}/", headers={"accept": "application/json"}).json()
     assert {one["path"] for one in told["resources"]} == paths
     assert client.get(f"{ROOT}/", headers={"accept": "text/turtle"}).status_code == 406
