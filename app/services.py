@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from app.announce import Announcers, Options, check_announcers, open_announcers
 from app.announce.letters import LetterSink
-from app.bus import Bus, Connect, DeliveryPolicy, check_bus, open_bus
+from app.bus import Bus, Connect, DeliveryPolicy, Publisher, check_bus, open_bus
 from app.config import SECTIONS, Settings, loader_variables
 from app.forward import Options as ForwardOptions
 from app.forward import Receiver as PictureReceiver
@@ -174,11 +174,11 @@ def open_services(settings: Settings) -> Services:
 
 
 @contextmanager
-def open_lane(services: Services) -> Iterator[Bus]:
-    """Open the bus that jobs publish to: one of their own if `backfill.topic` is set, else that of events."""
+def open_lane(services: Services) -> Iterator[Publisher]:
+    """Open what jobs publish to: `backfill.topic` if it is set, else the lane of the bus of events."""
     topic = services.settings.backfill.topic
     if not topic:
-        yield services.bus
+        yield services.bus.backlog()
         return
     bus = open_bus(f"pubsub:{topic}", DeliveryPolicy(), lambda _: None)
     try:
