@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import random
 import signal
 import sqlite3
@@ -27,6 +28,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, suppress
 from pathlib import Path
 
+from app.jobs.lane import RATE
 from app.storage.local.generations import Index, Seen, generation, stamp
 from tests.system.e2e.service import Service, paths, until
 from tests.system.faults.world import FIRST, version
@@ -44,7 +46,7 @@ IN_STUDY = 500
 class Backlog:
     """One lake with a backlog, its lister, its service, and whoever drops files meanwhile."""
 
-    def __init__(self, lake: Path, objects: int, kills: int, rate: float, seed: int = 1) -> None:
+    def __init__(self, lake: Path, objects: int, kills: int, rate: float = RATE, seed: int = 1) -> None:
         self.objects, self.kills, self.rate = objects, kills, rate
         self.service = Service(lake, bus__url=f"local:{lake / 'queue.db'}")
         self._lister_log, self._manifest = lake / "lister.log", lake / "published.jsonl"
@@ -183,7 +185,7 @@ class Backlog:
             return int(queue.execute("SELECT count(*) FROM queue").fetchone()[0])
 
     def _measure(self) -> None:
-        """Note the memory of the processes and the size of the files, where they are the largest so far."""
+        """Note memory, files and load of the machine, where they are the largest so far."""
         found = {}
         for name, process in (("service", self.service.process), ("lister", self._lister)):
             if process is not None and process.poll() is None:
@@ -193,6 +195,7 @@ class Backlog:
             found["worker_mib"] = max(workers, default=0)
         for path in self.service.lake.glob("*.db*[!mk]"):  # and not those that are shared memory or a lock
             found[f"{path.name}_mib"] = path.stat().st_size >> 20
+        found["load_average"] = round(os.getloadavg()[0])
         self._peaks |= {name: max(size, self._peaks.get(name, 0)) for name, size in found.items()}
 
     def _found(self, usual: list[float], took_s: float) -> dict[str, object]:
@@ -254,13 +257,15 @@ def _below(pid: int) -> Iterator[int]:
 
 def _memory_kib(pid: int) -> int:
     """Return the resident memory of a process, 0 if it has just ended."""
-    with suppress(OSError):
+    with suppress(OSError, IndexError):
         return int(Path(f"/proc/{pid}/status").read_text().partition("VmRSS:")[2].split()[0])
     return 0
 
 
 def faults(found: dict[str, object]) -> Iterator[str]:
-    """Yield what is wrong with a result."""
+    """Yield what is wrong with a result; nothing without one."""
+    if not found:
+        return
     whole = int(str(found["objects"])) + int(str(found["live"]))
     for name in ("rows", "documents", "previews"):
         if found[name] != whole:
@@ -275,7 +280,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="a backlog is worked while its processes die")
     parser.add_argument("--objects", type=int, default=100_000)
     parser.add_argument("--kills", type=int, default=5)
-    parser.add_argument("--rate", type=float, default=4000)
+    parser.add_argument("--rate", type=float, default=RATE)
     parser.add_argument("--keep", type=Path, help="folder for the lake, kept afterwards")
     given = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the service does not outlive us
