@@ -176,11 +176,18 @@ def open_services(settings: Settings) -> Services:
 @contextmanager
 def open_lane(services: Services) -> Iterator[Publisher]:
     """Open what jobs publish to: `backfill.topic` if it is set, else the lane of the bus of events."""
-    topic = services.settings.backfill.topic
-    if not topic:
+    if not services.settings.backfill.topic:
         yield services.bus.backlog()
         return
-    bus = open_bus(f"pubsub:{topic}", DeliveryPolicy(), lambda _: None)
+    with open_backfill_topic(services.settings) as bus:
+        yield bus
+
+
+@contextmanager
+def open_backfill_topic(settings: Settings) -> Iterator[Bus]:
+    """Open the topic `backfill.topic`, with the dead-letter topic of the bus of events."""
+    letters = settings.bus.dead_letter_topic
+    bus = open_bus(f"pubsub:{settings.backfill.topic}", DeliveryPolicy(), lambda _: None, letters)
     try:
         yield bus
     finally:
@@ -312,7 +319,7 @@ def faults(settings: Settings, serving: bool = False) -> Iterator[str]:
     yield from broken([("warehouse.url", partial(check_warehouse, settings.warehouse.url))])
     yield from no_bus
     if settings.backfill.topic:
-        rule = partial(check_bus, f"pubsub:{settings.backfill.topic}")
+        rule = partial(check_bus, f"pubsub:{settings.backfill.topic}", bus.dead_letter_topic)
         yield from (text.replace("bus.url", "backfill.topic") for text in broken([("backfill.topic", rule)]))
     options = _announce_options(settings)
     yield from broken(

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from app.model.errors import DicomlakeError
 from app.model.values import REMOVALS, EventType
-from app.services import Services, faults
+from app.services import Services, faults, open_backfill_topic
 from app.warehouse.queries import outcome_of
 
 if TYPE_CHECKING:
@@ -84,6 +84,10 @@ def examine(services: Services) -> Iterator[Check]:
     yield from [fault] if fault else bus_checks(bus, services.settings)
     if storage and "publishers" in bus:
         yield agent_check(storage, bus)
+    if services.settings.backfill.topic:
+        with open_backfill_topic(services.settings) as lane:
+            facts, fault = _told(lane.setup)
+        yield from [fault] if fault else pushed_checks(facts, services.settings)
 
 
 def answers(name: str, check: Callable[[], None], mend: str) -> Check:
@@ -166,14 +170,7 @@ def bus_checks(facts: Mapping[str, Any], settings: Settings) -> Iterator[Check]:
         )
         yield Check("queue", fault, "run `dicomlake serve`; if it runs, see its log")
         return
-    pushes = [one for one in facts["subscriptions"] if one["endpoint"]]
-    if not pushes:
-        yield Check("subscription", f"{facts['topic']} has no push subscription", "terraform -chdir=tf apply")
-    accepted = settings.bus.subscription.replace(" ", "")
-    for one in pushes:
-        yield from push_checks(one, facts, settings)
-        if accepted and one["name"] not in accepted.split(","):
-            yield Check(f"{one['name']}: accepted", "bus.subscription does not name it", "add it, by a comma")
+    yield from pushed_checks(facts, settings)
     topic = facts["dead_letter_topic"]
     if not topic:
         yield Check("dead letters", "bus.dead_letter_topic is not set", "terraform -chdir=tf apply")
@@ -191,6 +188,19 @@ def bus_checks(facts: Mapping[str, Any], settings: Settings) -> Iterator[Check]:
         f"gcloud pubsub topics add-iam-policy-binding {topic}"
         f" --member=serviceAccount:service-PROJECT_NUMBER@{GCP_AGENT} --role={PUBLISHER}",
     )
+
+
+def pushed_checks(facts: Mapping[str, Any], settings: Settings) -> Iterator[Check]:
+    """Check that a topic is pushed to the service: that of events, or that of `backfill`."""
+    pushes = [one for one in facts["subscriptions"] if one["endpoint"]]
+    if not pushes:
+        fault = f"{facts['topic']} has no push subscription: what is published there is lost"
+        yield Check("subscription", fault, "terraform -chdir=tf apply")
+    accepted = settings.bus.subscription.replace(" ", "")
+    for one in pushes:
+        yield from push_checks(one, facts, settings)
+        if accepted and one["name"] not in accepted.split(","):
+            yield Check(f"{one['name']}: accepted", "bus.subscription does not name it", "add it, by a comma")
 
 
 def push_checks(one: Mapping[str, Any], facts: Mapping[str, Any], settings: Settings) -> Iterator[Check]:

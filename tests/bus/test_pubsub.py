@@ -14,6 +14,7 @@ from app.bus import Bus, open_bus
 from app.bus.pubsub import PubSubBus, pubsub_errors
 from app.events import message_from_request
 from app.jobs import dead_letters as dlq
+from app.jobs import doctor
 from app.model.errors import BadEvent, BusUnavailable, ConfigError, WarehouseUnavailable
 from app.model.values import Message, Reason, Row
 from app.services import open_lane, open_services
@@ -284,6 +285,12 @@ def test_jobs_publish_to_a_topic_of_their_own(
     try:
         with open_lane(services) as lane:
             assert lane.setup()["topic"] == own
+        (lost,) = [one for one in doctor.examine(services) if one.fault.startswith(own)]
+        assert lost.fault.endswith("has no push subscription: what is published there is lost")
+        here.push(own, "http://127.0.0.1:9/")
+        assert not [one for one in doctor.examine(services) if one.fault.startswith(own)]
+        faults = [one for one in doctor.examine(services) if one.name.startswith("backfill-") and one.fault]
+        assert faults[0].name.endswith(": account")
     finally:
         services.close()
     with pytest.raises(ConfigError, match=r"backfill\.topic names the topic 'x'"):
