@@ -17,10 +17,14 @@ data "google_storage_project_service_account" "owner" {
 locals {
   jobs = {
     ingest = "Reads landing objects, writes artifacts and rows"
+    lister = "Lists landing buckets and publishes events for objects without rows"
     push   = "Calls the ingest service on behalf of Pub/Sub or Eventarc"
     browse = "Shows rows, previews and originals; takes uploads where these are on"
   }
-  wanted_jobs = [for job in keys(local.jobs) : job if job != "browse" || var.browse != null]
+  wanted_jobs = [
+    for job in keys(local.jobs) : job
+    if !contains(concat(var.browse == null ? ["browse"] : [], var.backfill == null ? ["lister"] : []), job)
+  ]
 
   emails = {
     for job in local.wanted_jobs :

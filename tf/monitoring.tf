@@ -3,7 +3,8 @@ locals {
   dead_letter_name = google_pubsub_topic.topic["dead-letter"].name
 
   subscription_ids = {
-    push        = "\"${google_pubsub_subscription.push.name}\""
+    push        = "\"${google_pubsub_subscription.push["events"].name}\""
+    pushes      = "one_of(${join(", ", [for one in google_pubsub_subscription.push : "\"${one.name}\""])})"
     dead_letter = "\"${google_pubsub_subscription.dead_letter.name}\""
     eventarc    = "starts_with(\"eventarc-${lower(local.bucket_location)}-${var.name}-\")"
     all         = "monitoring.regex.full_match(\"(eventarc-.*-)?${var.name}-.*\")"
@@ -44,13 +45,14 @@ locals {
       # The service publishes those it gives up itself; Pub/Sub forwards the others.
       conditions = concat(
         [{ metric = "published", place = "dead_letter_topic", above = 0, duration = "0s", only = null }],
-        [for key in local.sources : { metric = "forwarded", place = key, above = 0, duration = "0s", only = null }],
+        [for key in local.sources : { metric = "forwarded", place = key == "push" ? "pushes" : key, above = 0, duration = "0s", only = null }],
       )
     }
     backlog = {
       title    = "messages wait too long"
       severity = "WARNING"
       text     = "Requests fail or are too few at once; or the table of dead letters cannot be written."
+      # What waits in the lane of `backfill` may be hours old.
       conditions = [
         for key in concat(local.sources, ["dead_letter"]) :
         { metric = "unacked", place = key, above = var.alerts.oldest_unacked_s, duration = "300s", only = null }

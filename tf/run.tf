@@ -68,6 +68,7 @@ locals {
     WAREHOUSE__URL         = "bigquery:${local.dataset_path}"
     BUS__URL               = "pubsub:${local.topic}"
     BUS__DEAD_LETTER_TOPIC = local.dead_letter_topic
+    BACKFILL__TOPIC        = local.lanes.backfill.topic
   }
 }
 

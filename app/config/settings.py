@@ -112,7 +112,7 @@ class Backfill(Section):
 
     topic: str = Field(
         description="projects/P/topics/T of their own, so that live events do not queue behind them;"
-        " empty = that of bus.url"
+        " empty = that of bus.url, where local: has a lane for them"
     )
 
 

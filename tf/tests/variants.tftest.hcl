@@ -89,7 +89,7 @@ run "buckets_that_exist_are_served" {
   }
 
   assert {
-    condition     = length(google_storage_bucket.bucket) + length(google_bigquery_dataset.lake) + length(google_service_account.job) == 0 && keys(google_pubsub_topic.topic) == ["dead-letter"]
+    condition     = length(google_storage_bucket.bucket) + length(google_bigquery_dataset.lake) + length(google_service_account.job) == 0 && keys(google_pubsub_topic.topic) == ["backfill", "dead-letter"]
     error_message = "Nothing is made that is there."
   }
 
@@ -650,5 +650,97 @@ run "deidentify" {
   assert {
     condition     = length([for key, one in google_storage_bucket_iam_member.names : key if startswith(key, "browse-reads-")]) == 0
     error_message = "The browse account cannot read originals."
+  }
+}
+
+run "a_job_that_lists" {
+  variables {
+    backfill = {}
+    settings = { PREVIEW__MAX_SIDE = "512" }
+    network  = { network = "vpc" }
+  }
+
+  assert {
+    condition = (
+      google_cloud_run_v2_job.backfill[0].name == "dicomlake-backfill" &&
+      google_cloud_run_v2_job.backfill[0].location == "us-central1" &&
+      !google_cloud_run_v2_job.backfill[0].deletion_protection &&
+      google_cloud_run_v2_job.backfill[0].template[0].template[0].service_account == google_service_account.job["lister"].email &&
+      google_cloud_run_v2_job.backfill[0].template[0].template[0].timeout == "86400s" &&
+      google_cloud_run_v2_job.backfill[0].template[0].template[0].max_retries == 0 &&
+      google_cloud_run_v2_job.backfill[0].template[0].template[0].vpc_access[0].network_interfaces[0].network == "vpc" &&
+      google_cloud_run_v2_job.backfill[0].template[0].template[0].containers[0].image == var.image &&
+      google_cloud_run_v2_job.backfill[0].template[0].template[0].containers[0].args == tolist(["backfill", "gs://demo-dicomlake-landing/"]) &&
+      google_cloud_run_v2_job.backfill[0].template[0].template[0].containers[0].resources[0].limits == tomap({ cpu = "1", memory = "512Mi" })
+    )
+    error_message = "A job runs the lister with the image of the service, once, under its own account."
+  }
+
+  assert {
+    condition = { for env in google_cloud_run_v2_job.backfill[0].template[0].template[0].containers[0].env : env.name => env.value } == {
+      DICOMLAKE__ARTIFACTS__IMAGES      = "images/"
+      DICOMLAKE__ARTIFACTS__METADATA    = "metadata/"
+      DICOMLAKE__ARTIFACTS__URL         = "gs://demo-dicomlake-artifacts"
+      DICOMLAKE__BACKFILL__TOPIC        = google_pubsub_topic.topic["backfill"].id
+      DICOMLAKE__BUS__DEAD_LETTER_TOPIC = google_pubsub_topic.topic["dead-letter"].id
+      DICOMLAKE__BUS__URL               = "pubsub:${google_pubsub_topic.topic["events"].id}"
+      DICOMLAKE__PREVIEW__MAX_SIDE      = "512"
+      DICOMLAKE__SOURCE__BUCKETS        = "[]"
+      DICOMLAKE__SOURCE__EVENTS         = "[\"OBJECT_FINALIZE\",\"OBJECT_DELETE\",\"OBJECT_ARCHIVE\",\"OBJECT_METADATA_UPDATE\"]"
+      DICOMLAKE__SOURCE__URL            = "gs://demo-dicomlake-landing"
+      DICOMLAKE__SOURCE__WRITE_PREFIX   = ""
+      DICOMLAKE__WAREHOUSE__URL         = "bigquery:demo.dicomlake"
+    }
+    error_message = "It is told where the lake is, and no more: it takes no requests."
+  }
+
+  assert {
+    condition = (
+      [for one in google_pubsub_topic_iam_member.lister_publishes : [one.topic, one.role, one.member]] == [[google_pubsub_topic.topic["backfill"].id, "roles/pubsub.publisher", "serviceAccount:${google_service_account.job["lister"].email}"]] &&
+      [for one in google_bigquery_table_iam_member.lister_records : [one.table_id, one.role, one.member]] == [["jobs", "roles/bigquery.dataEditor", "serviceAccount:${google_service_account.job["lister"].email}"]] &&
+      { for one in google_bigquery_table_iam_member.lister_reads : one.table_id => "${one.role} ${one.member}" } == {
+        for table in ["dead_letter", "dead_letters", "failures", "instances", "instances_current", "removed"] :
+        table => "roles/bigquery.dataViewer serviceAccount:${google_service_account.job["lister"].email}"
+      } &&
+      google_project_iam_member.jobs["lister"].role == "roles/bigquery.jobUser"
+    )
+    error_message = "It publishes to its lane, records where it stands, and reads which rows there are."
+  }
+
+  assert {
+    condition     = google_storage_bucket_iam_binding.basic_roles["landing legacyBucketReader"].members == toset(["projectOwner:demo", "serviceAccount:${google_service_account.job["lister"].email}"]) && alltrue([for one in google_storage_bucket_iam_member.names : one.member != "serviceAccount:${google_service_account.job["lister"].email}"])
+    error_message = "It lists the landing bucket and reads no object."
+  }
+
+  assert {
+    condition     = output.backfill == "gcloud run jobs execute dicomlake-backfill --project=demo --region=us-central1"
+    error_message = "The output says how to run it."
+  }
+}
+
+run "a_job_that_lists_buckets_that_exist" {
+  variables {
+    landing          = { existing = ["pacs-a", "pacs-b"], prefixes = ["ct/"] }
+    backfill         = { args = ["backfill", "gs://pacs-b/ct/", "--rate=2000"], timeout_s = 604800 }
+    deidentify       = { key = "projects/demo/secrets/deidentify" }
+    service_accounts = { lister = "lister@hub.iam.gserviceaccount.com" }
+  }
+
+  assert {
+    condition     = toset([for one in google_storage_bucket_iam_member.listed : "${one.bucket} ${one.role}" if one.member == "serviceAccount:lister@hub.iam.gserviceaccount.com"]) == toset(["pacs-a roles/storage.legacyBucketReader", "pacs-b roles/storage.legacyBucketReader"])
+    error_message = "The existing account lists both."
+  }
+
+  assert {
+    condition     = google_cloud_run_v2_job.backfill[0].template[0].template[0].containers[0].args == tolist(["backfill", "gs://pacs-b/ct/", "--rate=2000"]) && google_cloud_run_v2_job.backfill[0].template[0].template[0].timeout == "604800s"
+    error_message = "It runs what it is told to."
+  }
+
+  assert {
+    condition = (
+      [for env in google_cloud_run_v2_job.backfill[0].template[0].template[0].containers[0].env : env.value_source[0].secret_key_ref[0].secret if env.name == "DICOMLAKE__DEIDENTIFY__KEY"] == ["projects/demo/secrets/deidentify"] &&
+      google_secret_manager_secret_iam_member.deidentifies["lister"].member == "serviceAccount:lister@hub.iam.gserviceaccount.com"
+    )
+    error_message = "In a lake without names it hashes those that it lists, as the rows do."
   }
 }
