@@ -99,8 +99,8 @@ schemas: $(VENV)/.test ## write again what is generated: settings schema, table 
 
 lock: tools ## pin every dependency again, with hashes; with UPGRADE=--upgrade the newest
 	$(LOCK) pyproject.toml requirements.build.in -o requirements.lock
-	$(LOCK) --extra gcp --extra dimse --extra kafka --extra postgres pyproject.toml -c requirements.lock -o requirements.gcp.lock
-	$(LOCK) --extra test --extra gcp --extra kafka --extra parquet --extra pixels --extra postgres --extra dimse pyproject.toml requirements.build.in \
+	$(LOCK) --extra gcp --extra dimse --extra kafka --extra otel --extra postgres pyproject.toml -c requirements.lock -o requirements.gcp.lock
+	$(LOCK) --extra test --extra gcp --extra kafka --extra otel --extra parquet --extra pixels --extra postgres --extra dimse pyproject.toml requirements.build.in \
 	    -c requirements.lock \
 	    -c requirements.gcp.lock -o requirements.test.lock
 	$(LOCK) --extra load pyproject.toml -c requirements.test.lock -o requirements.load.lock

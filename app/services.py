@@ -34,6 +34,7 @@ from app.workers.pool import PRELOAD, Workers
 if TYPE_CHECKING:
     from app.sources.dimse.receiver import DimseOptions, Receiver
     from app.sources.orthanc.poller import OrthancPoller
+    from app.telemetry.spans import Spans
 
 PATIENCE_S = 30.0
 """Seconds an event waits for memory (`workers.inflight_bytes`) before it gets 429."""
@@ -59,7 +60,8 @@ class Services:
     generations of files. letter_announcers: targets of dead letters. receivers: those of pictures, by the
     names that rows show. archive: where retention copies received files. accept_removals: treat files missing
     at the start as removed, even if it looks like an unmounted disk. orthanc, dimse: further ways in, if they
-    are set. cleaning: how this lake de-identifies; None where it does not.
+    are set. cleaning: how this lake de-identifies; None where it does not. spans: where deliveries are
+    reported, if anywhere.
     """
 
     settings: Settings
@@ -82,6 +84,7 @@ class Services:
     orthanc: OrthancPoller | None = None
     dimse: Receiver | None = None
     cleaning: Cleaning | None = None
+    spans: Spans | None = None
 
     def start(self, connect: Connect) -> None:
         """Start the watcher, the embedded queue and the ways in, if any; the queue pushes over `connect`."""
@@ -112,6 +115,8 @@ class Services:
                 stack.callback(receiver.close)
             if self.archive is not None:
                 stack.callback(self.archive.close)
+            if self.spans is not None:
+                stack.callback(self.spans.close)
             for part in parts:
                 stack.callback(part.close)
 
@@ -170,6 +175,7 @@ def open_services(settings: Settings) -> Services:
         orthanc=_open_orthanc(settings, source, artifacts) if settings.orthanc.url else None,
         dimse=_open_dimse(settings, source) if settings.dimse.port else None,
         cleaning=_cleaning(settings, source.prefix),
+        spans=_open_spans(settings),
     )
 
 
@@ -325,6 +331,8 @@ def faults(settings: Settings, serving: bool = False) -> Iterator[str]:
     )
     yield from broken(_forward_checks(settings))
     yield from broken(_retention_checks(settings))
+    if settings.traces.otlp_url:
+        yield from broken([("traces.otlp_url", _spans_class)])
     if settings.orthanc.url and not no_storage:
         yield from broken(_orthanc_checks(settings))
     if settings.dimse.port and not no_storage:
@@ -485,6 +493,25 @@ def _index_beside(source: str) -> Path | None:
     if not source.startswith("file:"):
         return None
     return Path(_place(source).removeprefix("file:").rstrip("/") + ".index.db")
+
+
+def _spans_class() -> type[Spans]:
+    """Return what sends spans; only who sends them pays for the library."""
+    try:
+        from app.telemetry.spans import Spans
+    except ModuleNotFoundError as exc:
+        text = f"traces.otlp_url: needs dicomlake[otel]; {exc.name} is not installed"
+        raise ConfigError(text) from exc
+    return Spans
+
+
+def _open_spans(settings: Settings) -> Spans | None:
+    traces = settings.traces
+    if not traces.otlp_url:
+        return None
+    # Where Pub/Sub pushes, the service has no CPU between requests.
+    flush = not settings.bus.url.startswith("local:")
+    return _spans_class()(traces.otlp_url, traces.ratio, flush)
 
 
 def _decoder_failed(result: object) -> bool:

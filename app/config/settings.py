@@ -382,6 +382,19 @@ class Log(Section):
     format: Literal["json", "text"] = Field(description="json for machines, text for people")
 
 
+class Traces(Section):
+    """Spans of deliveries and their steps for an OpenTelemetry collector."""
+
+    otlp_url: str = Field(
+        pattern=r"^(https?://[^\s?#@]+)?$",
+        description="where to send them by OTLP over HTTP, such as http://127.0.0.1:4318/v1/traces; empty ="
+        " none; needs dicomlake[otel]",
+    )
+    ratio: float = Field(
+        ge=0, le=1, description="share of the deliveries that are sent; a sampled request's always are"
+    )
+
+
 class Settings(Section):
     """All settings of one process."""
 
@@ -405,6 +418,7 @@ class Settings(Section):
     dimse: Dimse
     deidentify: Deidentify
     log: Log
+    traces: Traces
 
     def project(self) -> str:
         """Return the Google Cloud project of the tables, else of the dead letters; empty without either."""

@@ -78,7 +78,8 @@ def handle(message: Message, services: Services, how: GiveUp = GiveUp.WHEN_DUE) 
     `how` decides when a permanent failure becomes a dead letter; until then it is raised, so the bus retries.
     """
     patient = how is not GiveUp.WHEN_DUE
-    attempt = Attempt(message, services.settings.delivery.deadline_s, services.metrics, patient)
+    deadline_s = services.settings.delivery.deadline_s
+    attempt = Attempt(message, deadline_s, services.metrics, patient, services.spans)
     try:
         with services.metrics.in_flight(), internal():
             if FORWARD_TO in message.attributes:
