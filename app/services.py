@@ -21,6 +21,7 @@ from app.forward import Receiver as PictureReceiver
 from app.forward import check_distinct, check_receiver, open_receivers
 from app.model.cleaning import OFF, Cleaning
 from app.model.errors import ConfigError, TransientError
+from app.model.options import options_of
 from app.model.values import Instance
 from app.plumbing.admission import Budget, Space
 from app.sources.landing import Landing
@@ -32,7 +33,7 @@ from app.warehouse.batch import BatchedWarehouse
 from app.workers.pool import PRELOAD, Workers
 
 if TYPE_CHECKING:
-    from app.sources.dimse.receiver import DimseOptions, Receiver
+    from app.sources.dimse.receiver import Receiver
     from app.sources.orthanc.poller import OrthancPoller
     from app.telemetry.spans import Spans
 
@@ -233,7 +234,7 @@ def open_dimse(settings: Settings) -> Iterator[Receiver]:
 def _open_dimse(settings: Settings, source: Storage) -> Receiver:
     from app.sources.dimse.receiver import Receiver
 
-    return Receiver(_dimse_options(settings), _landing(settings, source), settings.source.max_object_bytes)
+    return Receiver(settings.dimse, _landing(settings, source), settings.source.max_object_bytes)
 
 
 @contextmanager
@@ -258,12 +259,9 @@ def open_orthanc(settings: Settings) -> Iterator[OrthancPoller]:
 
 
 def _open_orthanc(settings: Settings, source: Storage, artifacts: Storage) -> OrthancPoller:
-    from app.sources.orthanc.client import Login  # only who polls pays for the library
-    from app.sources.orthanc.poller import OrthancPoller, PollOptions
+    from app.sources.orthanc.poller import OrthancPoller  # only who polls pays for the library
 
-    login = Login(**settings.orthanc.model_dump(exclude={"poll_s"}))
-    options = PollOptions(login, settings.orthanc.poll_s)
-    return OrthancPoller(options, _landing(settings, source), artifacts, _now)
+    return OrthancPoller(settings.orthanc, _landing(settings, source), artifacts, _now)
 
 
 def _landing(settings: Settings, source: Storage) -> Landing:
@@ -384,22 +382,16 @@ def check_outside(setting: str, url: str, settings: Settings) -> None:
 def _forward_options(settings: Settings) -> ForwardOptions:
     forward = settings.forward
     bearer = {"Authorization": f"Bearer {forward.bearer_secret}"} if forward.bearer_secret else {}
-    return ForwardOptions({**forward.headers, **bearer}, forward.timeout_s, forward.format == "multipart")
+    return ForwardOptions(forward.timeout_s, {**forward.headers, **bearer}, forward.format == "multipart")
 
 
 def _dimse_checks(settings: Settings) -> list[tuple[str, Callable[[], object]]]:
     def check() -> None:
         from app.sources.dimse.receiver import check_dimse
 
-        check_dimse(_dimse_options(settings))
+        check_dimse(settings.dimse)
 
     return [("dimse", check), ("source.url", partial(check_storage, "source", settings.source.url))]
-
-
-def _dimse_options(settings: Settings) -> DimseOptions:
-    from app.sources.dimse.receiver import DimseOptions
-
-    return DimseOptions(**settings.dimse.model_dump())
 
 
 def _orthanc_checks(settings: Settings) -> list[tuple[str, Callable[[], object]]]:
@@ -531,15 +523,6 @@ def _open_bus(settings: Settings, warehouse: Warehouse, letters: Announcers, wor
     The two are being read or stored meanwhile. With more, its threads only compete for the interpreter: eight
     events on two cores cost a tenth more CPU.
     """
-    delivery = settings.delivery
-    policy = DeliveryPolicy(
-        max_attempts=delivery.max_attempts,
-        backoff_min_s=delivery.backoff_min_s,
-        backoff_max_s=delivery.backoff_max_s,
-        ack_deadline_s=delivery.ack_deadline_s,
-        concurrency=workers + 2,
-        min_free_bytes=delivery.min_free_bytes,
-    )
-
+    policy = options_of(DeliveryPolicy, settings.delivery, concurrency=workers + 2)
     sink = LetterSink(warehouse, letters, settings.deidentify.profile == OFF)
     return open_bus(settings.bus.url, policy, sink, settings.bus.dead_letter_topic)

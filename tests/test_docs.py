@@ -30,7 +30,8 @@ from tests.conftest import lake_settings
 from tests.parts import ROOT
 
 DOCS = sorted((ROOT / "docs").glob("*.md"))
-PAGES = [ROOT / "README.md", ROOT / "tf/README.md", *DOCS, *sorted((ROOT / "docs/adr").glob("*.md"))]
+FRONT = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "tf/README.md")]
+PAGES = [*FRONT, *DOCS, *sorted((ROOT / "docs/adr").glob("*.md"))]
 TEXT = "\n".join(page.read_text() for page in DOCS)
 TF = "\n".join(file.read_text() for file in sorted((ROOT / "tf").glob("*.tf")))
 RUNBOOK = (ROOT / "docs/runbook.md").read_text()
@@ -173,8 +174,9 @@ def test_every_statement_runs(tmp_path):
 
 def test_every_make_target_exists():
     targets = set(re.findall(r"^([\w.$()/-]+):", (ROOT / "Makefile").read_text(), re.M))
-    named = set(re.findall(r"(?:^|`)make ([\w./-]+)", TEXT, re.M))
-    assert "image-test" in named
+    text = TEXT + (ROOT / "CONTRIBUTING.md").read_text()
+    named = set(re.findall(r"(?:^ *|`)make ([\w./-]+)", text, re.M))
+    assert {"image-test", "lint", "wheel"} <= named
     assert {name.replace(".venv", "$(VENV)") for name in named} - targets == set()
 
 

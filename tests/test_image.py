@@ -199,7 +199,7 @@ def test_actions_are_pinned_and_may_only_read(path):
     text = path.read_text()
     uses = re.findall(r"uses: (\S+)", text)
     assert uses
-    assert [one for one in uses if not re.fullmatch(r"[\w./-]+@(v\d+|[0-9a-f]{40})", one)] == []
+    assert [one for one in uses if not re.fullmatch(r"\./[\w./-]+|[\w./-]+@(v\d+|[0-9a-f]{40})", one)] == []
     assert "permissions:\n  contents: read\n" in text
 
 

@@ -41,7 +41,6 @@ class Originals:
         settings = self.services.settings
         self.options = settings.describe_options()
         self.limits: DatasetLimits = self.options.limits
-        self.archive_limits = settings.archive_limits()
         self._machine: Storage | None = None
 
     def content(self, stored: Stored) -> Content:
@@ -59,7 +58,7 @@ class Originals:
         name = f"{key_of([stored.object_uri, stored.generation, stored.member])}.member"
         data = self.cache.get(stored.series_instance_uid, name, stored=False) or b""
         if not data:
-            data = self._run(content, tasks.extract, content, stored.member, self.archive_limits)
+            data = self._run(content, tasks.extract, content, stored.member, self.services.settings.archive)
             self.cache.put(stored.series_instance_uid, name, data, "", stored=False)
         return replace(content, size=len(data), data=data, opener=None, decode=None, member=stored.member)
 

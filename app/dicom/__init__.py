@@ -231,7 +231,7 @@ def _read(dataset: ObjectDataset, content: Content, options: MetadataOptions) ->
     from app.dicom.metadata.row_json import to_row_metadata
 
     with permanent(BadDataset):
-        metadata = to_metadata(dataset, bulk_source(content), options.bulk_threshold)
+        metadata = to_metadata(dataset, bulk_source(content), options.bulk_threshold_bytes)
         document = to_document(metadata)
         metadata = without_nul(metadata, document)
         row, misfits = columns(metadata)

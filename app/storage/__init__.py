@@ -24,12 +24,9 @@ class WatchOptions:
     show instead of the name of a file or folder.
     """
 
-    settle_s: float = 0.3
+    settle_s: float
     accept_removals: bool = False
     shown: Callable[[str], str] = str
-
-
-WATCH = WatchOptions()
 
 
 SESSION_S = 7 * 86_400
@@ -166,7 +163,7 @@ class Storage(Protocol):
         """
         ...
 
-    def watch(self, publish: Publish, options: WatchOptions = WATCH) -> None:
+    def watch(self, publish: Publish, options: WatchOptions) -> None:
         """Start to publish notifications of changes if the store does not do so itself; return at once."""
         ...
 

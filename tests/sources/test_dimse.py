@@ -18,6 +18,7 @@ from pydicom.data import get_testdata_file
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from app.model.errors import ConfigError
+from app.model.options import DimseOptions
 from app.plumbing.admission import Space
 from app.services import open_services
 from app.sources.dimse.part10 import Joined, file_meta
@@ -36,7 +37,7 @@ need("pynetdicom", find_spec("pynetdicom") is not None, "make .venv/.test")
 from pynetdicom import AE  # noqa: E402 - not before it is known to be there
 from pynetdicom.dimse_primitives import C_STORE  # noqa: E402
 
-from app.sources.dimse.receiver import DimseOptions, Receiver, check_dimse, object_name  # noqa: E402
+from app.sources.dimse.receiver import Receiver, check_dimse, object_name  # noqa: E402
 
 HERE = "127.0.0.1"
 PRIVATE_CLASS = "1.2.826.0.1.3680043.10.9.7"

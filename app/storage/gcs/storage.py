@@ -23,7 +23,7 @@ from app.model.errors import BadEvent, ConfigError, ObjectGone, ShortRead, Stora
 from app.model.names import digest, suffix
 from app.model.options import BIG_BYTES
 from app.model.values import Content, ObjectRef
-from app.storage import WATCH, Landed, Listed, Publish, WatchOptions
+from app.storage import Landed, Listed, Publish, WatchOptions
 from app.storage.checksum import checksum
 from app.storage.gcs.client import TIMEOUT_S, gcs_errors, new_client, tried
 from app.storage.gcs.stream import download, stream_version, version
@@ -220,7 +220,7 @@ class GcsStorage:
             if not token:
                 return tuple(sorted(found - {""}))
 
-    def watch(self, publish: Publish, options: WatchOptions = WATCH) -> None:
+    def watch(self, publish: Publish, options: WatchOptions) -> None:
         """Do nothing: the bucket publishes its notifications itself."""
 
     def setup(self) -> dict[str, Any]:

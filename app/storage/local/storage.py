@@ -29,7 +29,7 @@ from app.model.options import BIG_BYTES
 from app.model.values import Content, ObjectRef
 from app.plumbing.makeable import check_makeable
 from app.plumbing.private import make_folder
-from app.storage import WATCH, Landed, Listed, Publish, WatchOptions
+from app.storage import Landed, Listed, Publish, WatchOptions
 from app.storage.checksum import checksum
 from app.storage.local.file_version import VersionStream, open_version, version
 from app.storage.local.files import (
@@ -264,7 +264,7 @@ class LocalStorage:
         """Return the folders directly below this path, sorted."""
         return folders_of(self.root, prefix)
 
-    def watch(self, publish: Publish, options: WatchOptions = WATCH) -> None:
+    def watch(self, publish: Publish, options: WatchOptions) -> None:
         """Publish what changed since the last run, then every change; each complete file once."""
         from app.sources.folder_watcher import Watcher  # its library is needed only for watching
 
