@@ -14,7 +14,7 @@ locals {
 
 # The browse service needs the key too: it finds rows by the hashed names of objects.
 resource "google_secret_manager_secret_iam_member" "deidentifies" {
-  for_each = var.deidentify == null ? toset([]) : toset([for job in local.wanted_jobs : job if job != "push"])
+  for_each = var.deidentify == null ? toset([]) : toset(keys(local.services))
 
   project   = split("/", var.deidentify.key)[1]
   secret_id = var.deidentify.key

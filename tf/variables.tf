@@ -259,6 +259,7 @@ variable "service_accounts" {
     ingest = optional(string)
     push   = optional(string)
     browse = optional(string)
+    lists  = optional(string)
   })
   default = {}
 }

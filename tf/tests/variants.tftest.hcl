@@ -179,6 +179,58 @@ run "views_where_removals_are_not_announced" {
     )
     error_message = "The views look at all rows of an object."
   }
+
+  assert {
+    condition     = length(google_bigquery_table.study_current) + length(google_bigquery_data_transfer_config.lists) + length(google_bigquery_table_iam_member.lists_reads) == 0
+    error_message = "No table of studies is merged: each merge would read all rows."
+  }
+}
+
+run "lists_are_merged_every_hour" {
+  variables {
+    browse = { invokers = ["group:radiology@example.org"] }
+    kms    = { key = "projects/demo/locations/us-central1/keyRings/ring/cryptoKeys/key" }
+  }
+
+  assert {
+    condition = (
+      [for one in google_bigquery_data_transfer_config.lists : [one.data_source_id, one.schedule, one.location]] == [["scheduled_query", "every 1 hours", "us-central1"]] &&
+      google_bigquery_data_transfer_config.lists[0].destination_dataset_id == null &&
+      google_bigquery_data_transfer_config.lists[0].service_account_name == google_service_account.job["lists"].email &&
+      google_bigquery_data_transfer_config.lists[0].encryption_configuration[0].kms_key_name == var.kms.key &&
+      google_bigquery_table.study_current[0].encryption_configuration[0].kms_key_name == var.kms.key
+    )
+    error_message = "A scheduled query runs as an account of its own, with the key, and writes by its statements alone."
+  }
+
+  assert {
+    condition = (
+      startswith(google_bigquery_data_transfer_config.lists[0].params.query, "DECLARE since TIMESTAMP DEFAULT (") &&
+      strcontains(google_bigquery_data_transfer_config.lists[0].params.query, "MERGE `demo.dicomlake.study_current` AS t") &&
+      !strcontains(google_bigquery_data_transfer_config.lists[0].params.query, "$${")
+    )
+    error_message = "It merges into the table of this dataset."
+  }
+
+  assert {
+    condition = toset([
+      for one in concat(values(google_bigquery_table_iam_member.lists_reads), google_bigquery_table_iam_member.lists_merges) :
+      "${one.role} ${one.table_id}" if one.member == "serviceAccount:${google_service_account.job["lists"].email}"
+      ]) == toset([
+      "roles/bigquery.dataViewer instances", "roles/bigquery.dataViewer instances_current", "roles/bigquery.dataViewer removed",
+      "roles/bigquery.dataEditor study_current",
+    ]) && google_project_iam_member.jobs["lists"].role == "roles/bigquery.jobUser"
+    error_message = "Its account reads rows, and writes that table."
+  }
+
+  assert {
+    condition = (
+      google_service_account_iam_member.lists_token[0].role == "roles/iam.serviceAccountTokenCreator" &&
+      google_service_account_iam_member.lists_token[0].member == "serviceAccount:service-123456789012@gcp-sa-bigquerydatatransfer.iam.gserviceaccount.com" &&
+      contains(keys(google_project_service.api), "bigquerydatatransfer.googleapis.com")
+    )
+    error_message = "The service of scheduled queries may act as the account."
+  }
 }
 
 run "basic_roles_as_google_has_them" {
@@ -334,7 +386,7 @@ run "browse_reads_and_keeps_answers" {
   }
 
   assert {
-    condition     = toset([for one in google_bigquery_table_iam_member.browses : one.table_id]) == toset(["announced", "dead_letter", "dead_letters", "deliveries", "failures", "instances", "instances_current", "jobs", "removed", "series", "studies"]) && [for one in google_bigquery_routine_iam_member.browses : "${one.routine_id} ${one.role}"] == ["current_of_study roles/bigquery.dataViewer"]
+    condition     = toset([for one in google_bigquery_table_iam_member.browses : one.table_id]) == toset(["announced", "dead_letter", "dead_letters", "deliveries", "failures", "instances", "instances_current", "jobs", "removed", "series", "studies", "study_current"]) && [for one in google_bigquery_routine_iam_member.browses : "${one.routine_id} ${one.role}"] == ["current_of_study roles/bigquery.dataViewer"]
     error_message = "It reads every table that a view reads."
   }
 
