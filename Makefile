@@ -24,7 +24,7 @@ endef
 
 .DEFAULT_GOAL := help
 .PHONY: help demo run test speed bench deid-bench upgrade-test chaos soak fleet fuzz emulators viewers tools cloud-run gcs-run \
-    onprem-run load image-test tf-check lint lock schemas clean
+    onprem-run load image-test tf-check wheel lint lock schemas clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -91,6 +91,10 @@ tf-check: ## check the Terraform of tf/, with the providers of the registry and 
 image-test: $(VENV)/.test ## build and run the container image with buildah on a debootstrap base, as root
 	DICOMLAKE_TEST_IMAGE=1 DICOMLAKE_TEST_REQUIRE=all $(BIN)/pytest -q -s tests/test_image.py tests/test_image_run.py
 
+wheel: $(VENV)/.run ## build the wheel into dist/; the same commit gives the same bytes
+	SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) $(BIN)/pip wheel -q --disable-pip-version-check \
+	    --no-deps --no-build-isolation --wheel-dir dist .
+
 lint: $(VENV)/.test ## ruff, mypy, and who may import whom
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -102,8 +106,8 @@ schemas: $(VENV)/.test ## write again what is generated: settings schema, table 
 
 lock: tools ## pin every dependency again, with hashes; with UPGRADE=--upgrade the newest
 	$(LOCK) pyproject.toml requirements.build.in -o requirements.lock
-	$(LOCK) --extra gcp --extra dimse --extra kafka --extra postgres pyproject.toml -c requirements.lock -o requirements.gcp.lock
-	$(LOCK) --extra test --extra gcp --extra kafka --extra parquet --extra pixels --extra postgres --extra dimse pyproject.toml requirements.build.in \
+	$(LOCK) --extra gcp --extra dimse --extra kafka --extra otel --extra postgres pyproject.toml -c requirements.lock -o requirements.gcp.lock
+	$(LOCK) --extra test --extra gcp --extra kafka --extra otel --extra parquet --extra pixels --extra postgres --extra dimse pyproject.toml requirements.build.in \
 	    -c requirements.lock \
 	    -c requirements.gcp.lock -o requirements.test.lock
 	$(LOCK) --extra load pyproject.toml -c requirements.test.lock -o requirements.load.lock

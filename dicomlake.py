@@ -65,7 +65,7 @@ def scan(*paths: File) -> Generator[Row]:
 
 
 def _reading(settings: config.Settings, workers: Workers) -> scanning.Reading:
-    return scanning.Reading(workers, settings.describe_options().without_preview(), settings.archive_limits())
+    return scanning.Reading(workers, settings.describe_options().without_preview(), settings.archive)
 
 
 def _scan(paths: list[Path]) -> Generator[Row]:

@@ -21,6 +21,7 @@ from app.forward import Receiver as PictureReceiver
 from app.forward import check_distinct, check_receiver, open_receivers
 from app.model.cleaning import OFF, Cleaning
 from app.model.errors import ConfigError, TransientError
+from app.model.options import options_of
 from app.model.values import Instance
 from app.plumbing.admission import Budget, Space
 from app.sources.landing import Landing
@@ -32,8 +33,9 @@ from app.warehouse.batch import BatchedWarehouse
 from app.workers.pool import PRELOAD, Workers
 
 if TYPE_CHECKING:
-    from app.sources.dimse.receiver import DimseOptions, Receiver
+    from app.sources.dimse.receiver import Receiver
     from app.sources.orthanc.poller import OrthancPoller
+    from app.telemetry.spans import Spans
 
 PATIENCE_S = 30.0
 """Seconds an event waits for memory (`workers.inflight_bytes`) before it gets 429."""
@@ -59,7 +61,8 @@ class Services:
     generations of files. letter_announcers: targets of dead letters. receivers: those of pictures, by the
     names that rows show. archive: where retention copies received files. accept_removals: treat files missing
     at the start as removed, even if it looks like an unmounted disk. orthanc, dimse: further ways in, if they
-    are set. cleaning: how this lake de-identifies; None where it does not.
+    are set. cleaning: how this lake de-identifies; None where it does not. spans: where deliveries are
+    reported, if anywhere.
     """
 
     settings: Settings
@@ -82,6 +85,7 @@ class Services:
     orthanc: OrthancPoller | None = None
     dimse: Receiver | None = None
     cleaning: Cleaning | None = None
+    spans: Spans | None = None
 
     def start(self, connect: Connect) -> None:
         """Start the watcher, the embedded queue and the ways in, if any; the queue pushes over `connect`."""
@@ -112,6 +116,8 @@ class Services:
                 stack.callback(receiver.close)
             if self.archive is not None:
                 stack.callback(self.archive.close)
+            if self.spans is not None:
+                stack.callback(self.spans.close)
             for part in parts:
                 stack.callback(part.close)
 
@@ -170,6 +176,7 @@ def open_services(settings: Settings) -> Services:
         orthanc=_open_orthanc(settings, source, artifacts) if settings.orthanc.url else None,
         dimse=_open_dimse(settings, source) if settings.dimse.port else None,
         cleaning=_cleaning(settings, source.prefix),
+        spans=_open_spans(settings),
     )
 
 
@@ -234,7 +241,7 @@ def open_dimse(settings: Settings) -> Iterator[Receiver]:
 def _open_dimse(settings: Settings, source: Storage) -> Receiver:
     from app.sources.dimse.receiver import Receiver
 
-    return Receiver(_dimse_options(settings), _landing(settings, source), settings.source.max_object_bytes)
+    return Receiver(settings.dimse, _landing(settings, source), settings.source.max_object_bytes)
 
 
 @contextmanager
@@ -259,12 +266,9 @@ def open_orthanc(settings: Settings) -> Iterator[OrthancPoller]:
 
 
 def _open_orthanc(settings: Settings, source: Storage, artifacts: Storage) -> OrthancPoller:
-    from app.sources.orthanc.client import Login  # only who polls pays for the library
-    from app.sources.orthanc.poller import OrthancPoller, PollOptions
+    from app.sources.orthanc.poller import OrthancPoller  # only who polls pays for the library
 
-    login = Login(**settings.orthanc.model_dump(exclude={"poll_s"}))
-    options = PollOptions(login, settings.orthanc.poll_s)
-    return OrthancPoller(options, _landing(settings, source), artifacts, _now)
+    return OrthancPoller(settings.orthanc, _landing(settings, source), artifacts, _now)
 
 
 def _landing(settings: Settings, source: Storage) -> Landing:
@@ -332,6 +336,8 @@ def faults(settings: Settings, serving: bool = False) -> Iterator[str]:
     )
     yield from broken(_forward_checks(settings))
     yield from broken(_retention_checks(settings))
+    if settings.traces.otlp_url:
+        yield from broken([("traces.otlp_url", _spans_class)])
     if settings.orthanc.url and not no_storage:
         yield from broken(_orthanc_checks(settings))
     if settings.dimse.port and not no_storage:
@@ -383,22 +389,16 @@ def check_outside(setting: str, url: str, settings: Settings) -> None:
 def _forward_options(settings: Settings) -> ForwardOptions:
     forward = settings.forward
     bearer = {"Authorization": f"Bearer {forward.bearer_secret}"} if forward.bearer_secret else {}
-    return ForwardOptions({**forward.headers, **bearer}, forward.timeout_s, forward.format == "multipart")
+    return ForwardOptions(forward.timeout_s, {**forward.headers, **bearer}, forward.format == "multipart")
 
 
 def _dimse_checks(settings: Settings) -> list[tuple[str, Callable[[], object]]]:
     def check() -> None:
         from app.sources.dimse.receiver import check_dimse
 
-        check_dimse(_dimse_options(settings))
+        check_dimse(settings.dimse)
 
     return [("dimse", check), ("source.url", partial(check_storage, "source", settings.source.url))]
-
-
-def _dimse_options(settings: Settings) -> DimseOptions:
-    from app.sources.dimse.receiver import DimseOptions
-
-    return DimseOptions(**settings.dimse.model_dump())
 
 
 def _orthanc_checks(settings: Settings) -> list[tuple[str, Callable[[], object]]]:
@@ -494,6 +494,25 @@ def _index_beside(source: str) -> Path | None:
     return Path(_place(source).removeprefix("file:").rstrip("/") + ".index.db")
 
 
+def _spans_class() -> type[Spans]:
+    """Return what sends spans; only who sends them pays for the library."""
+    try:
+        from app.telemetry.spans import Spans
+    except ModuleNotFoundError as exc:
+        text = f"traces.otlp_url: needs dicomlake[otel]; {exc.name} is not installed"
+        raise ConfigError(text) from exc
+    return Spans
+
+
+def _open_spans(settings: Settings) -> Spans | None:
+    traces = settings.traces
+    if not traces.otlp_url:
+        return None
+    # Where Pub/Sub pushes, the service has no CPU between requests.
+    flush = not settings.bus.url.startswith("local:")
+    return _spans_class()(traces.otlp_url, traces.ratio, flush)
+
+
 def _decoder_failed(result: object) -> bool:
     """Return whether a decoder failed in the task that produced this result."""
     return isinstance(result, Instance) and result.decoder_failed
@@ -511,15 +530,6 @@ def _open_bus(settings: Settings, warehouse: Warehouse, letters: Announcers, wor
     The two are being read or stored meanwhile. With more, its threads only compete for the interpreter: eight
     events on two cores cost a tenth more CPU.
     """
-    delivery = settings.delivery
-    policy = DeliveryPolicy(
-        max_attempts=delivery.max_attempts,
-        backoff_min_s=delivery.backoff_min_s,
-        backoff_max_s=delivery.backoff_max_s,
-        ack_deadline_s=delivery.ack_deadline_s,
-        concurrency=workers + 2,
-        min_free_bytes=delivery.min_free_bytes,
-    )
-
+    policy = options_of(DeliveryPolicy, settings.delivery, concurrency=workers + 2)
     sink = LetterSink(warehouse, letters, settings.deidentify.profile == OFF)
     return open_bus(settings.bus.url, policy, sink, settings.bus.dead_letter_topic)

@@ -18,11 +18,11 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 
+from app.model.options import DimseOptions, OrthancOptions
 from app.plumbing.admission import Space
-from app.sources.dimse.receiver import DimseOptions, Receiver
+from app.sources.dimse.receiver import Receiver
 from app.sources.landing import Landing
-from app.sources.orthanc.client import Login
-from app.sources.orthanc.poller import OrthancPoller, PollOptions
+from app.sources.orthanc.poller import OrthancPoller
 from app.storage import open_storage
 from tests import data
 from tests.orthanc import USER, Orthanc
@@ -70,7 +70,7 @@ def polled(files: list[bytes], folder: Path) -> tuple[float, float]:
         read = per_second(
             len(ids), lambda: [orthanc.client.get(f"/instances/{one}/file", headers=headers) for one in ids]
         )
-        options = PollOptions(Login(orthanc.url, *USER))
+        options = OrthancOptions(orthanc.url, *USER)
         poller = OrthancPoller(options, landing(folder / "landing"), artifacts, lambda: datetime.now(UTC))
         pace = per_second(len(files), poller.pull)
         assert len(list((folder / "landing/orthanc").iterdir())) == len(files)

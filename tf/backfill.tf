@@ -2,7 +2,7 @@
 
 locals {
   # What the lister reads; a view is read with the rights of the reader, who needs the tables below too.
-  lister_reads = concat(
+  backfill_reads = concat(
     ["dead_letter", "dead_letters", "failures", "instances", "instances_current"], keys(local.materialized)
   )
 }
@@ -20,7 +20,7 @@ resource "google_cloud_run_v2_job" "backfill" {
     labels = var.labels
 
     template {
-      service_account       = local.emails.lister
+      service_account       = local.emails.backfill
       timeout               = "${var.backfill.timeout_s}s"
       max_retries           = 0 # a second try would begin anew; `--resume JOB` goes on
       execution_environment = "EXECUTION_ENVIRONMENT_GEN2"
@@ -80,37 +80,37 @@ resource "google_cloud_run_v2_job" "backfill" {
 
   # What it publishes must be received, and given up with a trace.
   depends_on = [
-    google_bigquery_table_iam_member.lister_reads,
-    google_bigquery_table_iam_member.lister_records,
+    google_bigquery_table_iam_member.backfill_reads,
+    google_bigquery_table_iam_member.backfill_records,
     google_kms_crypto_key_iam_member.agent,
     google_project_service.api,
     google_pubsub_subscription.dead_letter,
     google_pubsub_subscription.push,
     google_pubsub_subscription_iam_member.dead_lettered,
-    google_pubsub_topic_iam_member.lister_publishes,
+    google_pubsub_topic_iam_member.backfill_publishes,
     google_secret_manager_secret_iam_member.deidentifies,
     google_storage_bucket_iam_binding.basic_roles,
     google_storage_bucket_iam_member.listed,
   ]
 }
 
-resource "google_pubsub_topic_iam_member" "lister_publishes" {
+resource "google_pubsub_topic_iam_member" "backfill_publishes" {
   count = var.backfill == null ? 0 : 1
 
   project = var.project_id
   topic   = local.lanes.backfill.topic
   role    = "roles/pubsub.publisher"
-  member  = local.members.lister
+  member  = local.members.backfill
 }
 
-resource "google_bigquery_table_iam_member" "lister_reads" {
-  for_each = toset(var.backfill == null ? [] : local.lister_reads)
+resource "google_bigquery_table_iam_member" "backfill_reads" {
+  for_each = toset(var.backfill == null ? [] : local.backfill_reads)
 
   project    = var.project_id
   dataset_id = local.dataset
   table_id   = each.key
   role       = "roles/bigquery.dataViewer"
-  member     = local.members.lister
+  member     = local.members.backfill
 
   depends_on = [
     google_bigquery_table.table,
@@ -120,12 +120,12 @@ resource "google_bigquery_table_iam_member" "lister_reads" {
   ]
 }
 
-resource "google_bigquery_table_iam_member" "lister_records" {
+resource "google_bigquery_table_iam_member" "backfill_records" {
   count = var.backfill == null ? 0 : 1
 
   project    = var.project_id
   dataset_id = local.dataset
   table_id   = google_bigquery_table.table["jobs"].table_id
   role       = "roles/bigquery.dataEditor"
-  member     = local.members.lister
+  member     = local.members.backfill
 }

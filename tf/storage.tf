@@ -47,12 +47,12 @@ locals {
       } if pair[0] == "ingest" || (pair[0] == "browse" && var.deidentify == null)
     },
     {
-      for job in local.wanted_jobs : "${job}-uses-${local.artifacts_bucket}" => {
+      for job in keys(local.services) : "${job}-uses-${local.artifacts_bucket}" => {
         job    = job
         bucket = local.artifacts_bucket
         role   = job == "ingest" ? "roles/storage.objectUser" : "roles/storage.objectViewer"
         names  = local.artifacts_names[job]
-      } if contains(["ingest", "browse"], job)
+      }
     },
     # All that the browse account may write. A STOW may replace an instance, for which Cloud Storage asks the right
     # to delete; a versioned bucket keeps what was replaced.
@@ -74,7 +74,7 @@ locals {
         for one in values(local.bucket_grants) : length(one.names) > 0 if[one.job, one.bucket] == pair
       ])
     },
-    { for bucket in local.landing_buckets : "lister-lists-${bucket}" => { job = "lister", bucket = bucket } if var.backfill != null },
+    { for bucket in local.landing_buckets : "backfill-lists-${bucket}" => { job = "backfill", bucket = bucket } if var.backfill != null },
   )
 }
 

@@ -280,10 +280,11 @@ variable "restrict_basic_roles" {
 variable "service_accounts" {
   description = "E-mail addresses of existing accounts to use instead of new ones."
   type = object({
-    ingest = optional(string)
-    push   = optional(string)
-    browse = optional(string)
-    lister = optional(string)
+    ingest   = optional(string)
+    push     = optional(string)
+    browse   = optional(string)
+    backfill = optional(string)
+    lists    = optional(string)
   })
   default = {}
 }

@@ -31,11 +31,20 @@ def schema_text() -> str:
     return json.dumps(schema, indent=2) + "\n"
 
 
+def defaults_text() -> str:
+    """Return the settings that ship, with the defaults of options that app/model/options.py declares."""
+    values = defaults()
+    for section, keys in config.SECTIONS.items():
+        values[section] |= {key: leaf.default for key, leaf in keys.items() if not leaf.is_required()}
+    text = json.dumps(values, indent=2)
+    return re.sub(r"\[\n[^\]]*\]", lambda array: json.dumps(json.loads(array[0])), text) + "\n"
+
+
 def markdown_table() -> str:
     """Return the table of settings: every key with its default and what it is for."""
     lines = ["| setting | default | |", "|---|---|---|"]
     for section, values in defaults().items():
-        fields = config.SECTIONS[section].model_fields
+        fields = config.SECTIONS[section]
         for key, value in values.items():
             shown = json.dumps(value).replace("|", "\\|")
             about = f"{fields[key].description}{_bounds(fields[key].metadata)}"
@@ -83,7 +92,8 @@ def main() -> None:
         reference.API: reference.api_page(),
         reference.COMMANDS: reference.commands_page(),
     }
-    for name, text in {"app/config/schema.json": schema_text(), **pages, **tables()}.items():
+    settings = {"app/config/defaults.json": defaults_text(), "app/config/schema.json": schema_text()}
+    for name, text in {**settings, **pages, **tables()}.items():
         (ROOT / name).parent.mkdir(parents=True, exist_ok=True)
         (ROOT / name).write_text(text)
 

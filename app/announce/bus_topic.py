@@ -20,7 +20,7 @@ class TopicAnnouncer:
     def __init__(self, setting: str, url: str, options: Options) -> None:
         _check_free(setting, url, options)
         with _bus_errors(setting):
-            self._bus: Bus = open_bus(url, DeliveryPolicy(), _no_letters)
+            self._bus: Bus = open_bus(url, DeliveryPolicy(min_free_bytes=0), _no_letters)
 
     @staticmethod
     def check_settings(setting: str, url: str, options: Options) -> None:

@@ -48,7 +48,7 @@ def read_bulk_value(stored: Stored, tag: str, number: int, originals: Originals)
         if entry.offset + entry.length > content.size:
             raise ObjectGone("the object is not the one that was described")
         return BulkValue(content, None, entry.offset, entry.length)
-    threshold = originals.options.metadata.bulk_threshold
+    threshold = originals.options.metadata.bulk_threshold_bytes
     try:
         task = tasks.bulk_value, originals.limits, threshold, tag, number
         data = originals.run_on(content, *task)

@@ -30,6 +30,12 @@ MAX_TRANSCODED_BYTES = 2 << 30
 PIECE = 1 << 20
 
 
+def copied(uri: str, generation: int, services: Services) -> Content:
+    """Return a clean copy, or how to read it in ranges. generation: of the object that it is a copy of."""
+    content = services.artifacts.stored(uri)
+    return replace(content, ref=ObjectRef(content.ref.bucket, uri, generation))
+
+
 @dataclass
 class Originals:
     """Reads the objects that rows name, and runs tasks on them. Safe to call from several threads."""
@@ -41,7 +47,6 @@ class Originals:
         settings = self.services.settings
         self.options = settings.describe_options()
         self.limits: DatasetLimits = self.options.limits
-        self.archive_limits = settings.archive_limits()
         self._machine: Storage | None = None
 
     def content(self, stored: Stored) -> Content:
@@ -50,16 +55,14 @@ class Originals:
         A member of an archive is extracted in a worker. Raises ObjectGone when that version is no more.
         """
         if stored.dicom_uri is not None:
-            data = self.services.artifacts.read(stored.dicom_uri)
-            ref = ObjectRef(self.services.artifacts.bucket, stored.dicom_uri, stored.generation)
-            return Content(ref, stored.dicom_uri, len(data), data=data)
+            return copied(stored.dicom_uri, stored.generation, self.services)
         content = self._object(stored, whole=True)
         if stored.member is None:
             return content
         name = f"{key_of([stored.object_uri, stored.generation, stored.member])}.member"
         data = self.cache.get(stored.series_instance_uid, name, stored=False) or b""
         if not data:
-            data = self._run(content, tasks.extract, content, stored.member, self.archive_limits)
+            data = self._run(content, tasks.extract, content, stored.member, self.services.settings.archive)
             self.cache.put(stored.series_instance_uid, name, data, "", stored=False)
         return replace(content, size=len(data), data=data, opener=None, decode=None, member=stored.member)
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from app.model.options import DeliveryOptions
 from app.model.values import Message, Reason, Row
 from app.plumbing.backends import load_backend
 
@@ -17,18 +18,10 @@ DeadLetterSink = Callable[[Row], None]
 
 
 @dataclass(frozen=True, slots=True)
-class DeliveryPolicy:
-    """How the embedded bus delivers messages; times in seconds.
+class DeliveryPolicy(DeliveryOptions):
+    """How the embedded bus delivers messages. concurrency: how many are in delivery at a time."""
 
-    min_free_bytes: it pauses while its disk has less free space.
-    """
-
-    max_attempts: int = 20
-    backoff_min_s: float = 1.0
-    backoff_max_s: float = 600.0
-    ack_deadline_s: float = 600.0
     concurrency: int = 8
-    min_free_bytes: int = 0
 
 
 class Publisher(Protocol):

@@ -175,7 +175,7 @@ def scan(ctx: click.Context, paths: tuple[Path, ...], output: Path) -> None:
     settings = settings_of(ctx)
     check_output(output)
     with open_workers(settings) as workers, Bar("scan") as bar:
-        reading = Reading(workers, settings.describe_options().without_preview(), settings.archive_limits())
+        reading = Reading(workers, settings.describe_options().without_preview(), settings.archive)
         summary = scan_to(output, paths, reading, bar.show)
     emit({"summary": summary})
 

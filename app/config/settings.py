@@ -1,7 +1,8 @@
 """Settings: defaults < file < JSON text < environment < command line, merged leaf by leaf, then validated.
 
-Every default is in `defaults.json`. The models below define valid values; tools/generate.py derives from them
-the JSON Schema `schema.json`, which ships with the package.
+Every default is in `defaults.json`. The models below define valid values; options that other rooms take, too,
+are declared in app/model/options.py. tools/generate.py derives from both the JSON Schema `schema.json`, which
+ships with the package, and copies the defaults of those options into `defaults.json`.
 """
 
 from __future__ import annotations
@@ -14,33 +15,44 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Self, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic.dataclasses import dataclass as checked
+from pydantic.fields import FieldInfo
 
 from app.config.sources import defaults, layers, merge, validated
 from app.model.errors import ConfigError
 from app.model.options import (
+    SECONDS,
+    WINDOW,
     ArchiveLimits,
     DatasetLimits,
+    DeliveryOptions,
     DescribeOptions,
+    DimseOptions,
+    LimitSettings,
     MetadataOptions,
+    OrthancOptions,
     PreviewOptions,
+    PreviewSettings,
+    options_of,
     window_values,
 )
 from app.model.values import EventType
 
-# At most a week: sockets and selectors reject much longer timeouts.
-Seconds = Annotated[float, Field(gt=0, le=7 * 86_400)]
+Seconds = Annotated[float, Field(**SECONDS)]
 Prefix = Annotated[
     str, Field(pattern=r"^([A-Za-z0-9_-][A-Za-z0-9_.-]*/)*$", description="ends in /, or empty")
 ]
 
-WINDOW = "auto, or centre,width in the units of the image, such as 40,400; the width is above 0"
 LOADER = ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "DYLD_FALLBACK_LIBRARY_PATH", "PYTHONHOME")
+
+
+STRICT = ConfigDict(extra="forbid", strict=True)
 
 
 class Section(BaseModel):
     """A group of settings. Unknown keys are errors; values cannot change after the start."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(**STRICT, frozen=True)
 
 
 class Source(Section):
@@ -170,33 +182,9 @@ class Retention(Section):
     )
 
 
-class Metadata(Section):
-    """Contents of the column `metadata` and of the JSON document."""
-
-    keys: Literal["keyword", "tag"] = Field(
-        description="keys in the row: keyword or tag (8 hex digits); private elements are gggg,creator,ee"
-    )
-    include: tuple[str, ...] = Field(description="keywords or tags to keep in the row; empty = all")
-    private: bool = Field(description="keep private elements")
-    bulk_threshold_bytes: int = Field(ge=0, description="longer binary values become a URI into the object")
-    strict: bool = Field(description="an invalid element fails the object instead of producing a warning")
-
-
-class Preview(Section):
+@checked(frozen=True, kw_only=True, config=STRICT)
+class Preview(PreviewSettings):
     """How previews are made."""
-
-    enabled: bool = Field(description="make a preview")
-    max_side: int = Field(ge=0, description="longest side in pixels; 0 = native size")
-    frame: str = Field(
-        pattern=r"^(representative|first|[1-9][0-9]*)$",
-        description="representative, first, or a frame number from 1",
-    )
-    window: str = Field(
-        pattern=r"^(auto|-?[0-9.]+(e-?[0-9]+)?,[0-9.]+(e-?[0-9]+)?)$",
-        description=WINDOW,
-    )
-    overlays: bool = Field(description="burn in overlay planes")
-    icc: bool = Field(description="convert colours to sRGB by the embedded profile")
 
     @field_validator("window")
     @classmethod
@@ -206,7 +194,8 @@ class Preview(Section):
         return value
 
 
-class Delivery(Section):
+@checked(frozen=True, kw_only=True, config=STRICT)
+class Delivery(DeliveryOptions):
     """When messages are retried and given up. The last four settings apply to the embedded queue."""
 
     permanent_attempts: int = Field(
@@ -215,13 +204,6 @@ class Delivery(Section):
     deadline_s: Seconds = Field(
         description="time limit of one event, below the ack deadline; in `ingest` it does not include waiting"
     )
-    min_free_bytes: int = Field(
-        ge=0, description="deliveries pause while a disk that is written to has less free space; 0 = never"
-    )
-    max_attempts: int = Field(ge=1, description="deliveries until the queue gives up")
-    backoff_min_s: Seconds = Field(description="first pause before a redelivery")
-    backoff_max_s: Seconds = Field(description="longest pause before a redelivery")
-    ack_deadline_s: Seconds = Field(description="time limit for an answer to a push")
 
     @model_validator(mode="after")
     def _in_order(self) -> Self:
@@ -245,33 +227,6 @@ class Workers(Section):
         ge=0,
         description="maximum bytes of objects in memory; further events wait 30 s, then get 429; 0 = none",
     )
-
-
-class Limits(Section):
-    """Limits of one data set. Above one of the first five the object fails, above another only its preview.
-
-    Ordinary files are below every minimum. Sequences nested deeper than 80 cannot be written as JSON.
-    """
-
-    depth: int = Field(ge=16, le=80, description="maximum depth of nested sequences")
-    elements: int = Field(ge=10_000, description="maximum elements and items")
-    fragments: int = Field(ge=10_000, description="maximum fragments of compressed pixel data")
-    inflated_bytes: int = Field(ge=16 << 20, description="maximum bytes of an inflated data set")
-    inflated_ratio: int = Field(ge=10, description="its maximum compression ratio, checked above 32 MiB")
-    frames: int = Field(ge=10_000, description="maximum frames of an object with a preview")
-    tiles: int = Field(ge=256, description="maximum tiles of a JPEG 2000 frame that is drawn")
-    scans: int = Field(ge=32, description="maximum scans of a progressive JPEG frame that is drawn")
-
-
-class Archive(Section):
-    """Limits on unpacking. An archive over a limit is refused as a whole, a member over its limit alone."""
-
-    max_members: int = Field(ge=1, description="maximum files in one archive")
-    max_member_bytes: int = Field(
-        ge=1, description="maximum size of a file in an archive; a worker holds it in memory"
-    )
-    max_total_bytes: int = Field(ge=1, description="maximum bytes of one archive after unpacking")
-    max_ratio: int = Field(ge=1, description="maximum compression ratio, checked above 32 MiB")
 
 
 class Api(Section):
@@ -318,42 +273,6 @@ class Browse(Section):
     ohif_url: str = Field(description="address of an OHIF viewer that opens studies; empty = none")
 
 
-class Orthanc(Section):
-    """An Orthanc server whose instances are copied into the landing storage."""
-
-    url: str = Field(
-        pattern=r"^(https?://[^\s?#@]+)?$", description="address of its REST API, without user; empty = none"
-    )
-    user: str = Field(description="user of its REST API; empty = without")
-    password: str = Field(description="password of that user")
-    ca_file: str = Field(
-        description="PEM file of the authorities that sign its certificate; empty = system's"
-    )
-    poll_s: Seconds = Field(description="seconds between two looks at its changes")
-
-
-class Dimse(Section):
-    """A C-STORE SCP that puts what it receives into the landing storage."""
-
-    host: str = Field(description="address to listen on")
-    port: int = Field(ge=0, le=65535, description="port to listen on; 0 = do not receive")
-    ae_title: str = Field(
-        pattern=r"^[!-\[\]-~]([ -\[\]-~]{0,14}[!-\[\]-~])?$",
-        description="our AE title, by which senders must call us: 1 to 16 ASCII characters, no backslash",
-    )
-    peers: tuple[str, ...] = Field(
-        description="who may send: `AE@ADDRESS`, with * for any AE title or address, and networks such as"
-        " 10.0.0.0/24; empty = anyone, on loopback or with client certificates only"
-    )
-    max_associations: int = Field(ge=1, le=200, description="maximum associations at a time")
-    timeout_s: Seconds = Field(description="an association ends after this silence, or with a PDU this slow")
-    certificate_file: str = Field(description="PEM file of our certificate; empty = no TLS")
-    key_file: str = Field(description="PEM file of its key; empty = in the same file")
-    client_ca_file: str = Field(
-        description="PEM file of the authorities whose clients may connect; empty = none is asked for"
-    )
-
-
 class Deidentify(Section):
     """De-identification: with a profile, everything that leaves the lake comes from clean copies."""
 
@@ -382,6 +301,19 @@ class Log(Section):
     format: Literal["json", "text"] = Field(description="json for machines, text for people")
 
 
+class Traces(Section):
+    """Spans of deliveries and their steps for an OpenTelemetry collector."""
+
+    otlp_url: str = Field(
+        pattern=r"^(https?://[^\s?#@]+)?$",
+        description="where to send them by OTLP over HTTP, such as http://127.0.0.1:4318/v1/traces; empty ="
+        " none; needs dicomlake[otel]",
+    )
+    ratio: float = Field(
+        ge=0, le=1, description="share of the deliveries that are sent; a sampled request's always are"
+    )
+
+
 class Settings(Section):
     """All settings of one process."""
 
@@ -393,18 +325,19 @@ class Settings(Section):
     announce: Announce
     forward: Forward
     retention: Retention
-    metadata: Metadata
+    metadata: MetadataOptions
     preview: Preview
     delivery: Delivery
     workers: Workers
-    limits: Limits
-    archive: Archive
+    limits: LimitSettings
+    archive: ArchiveLimits
     api: Api
     browse: Browse
-    orthanc: Orthanc
-    dimse: Dimse
+    orthanc: OrthancOptions
+    dimse: DimseOptions
     deidentify: Deidentify
     log: Log
+    traces: Traces
 
     def project(self) -> str:
         """Return the Google Cloud project of the tables, else of the dead letters; empty without either."""
@@ -413,27 +346,23 @@ class Settings(Section):
         found = table or topic
         return found[1] if found else ""
 
-    def archive_limits(self) -> ArchiveLimits:
-        """Return the options of `archive`."""
-        return ArchiveLimits(**self.archive.model_dump())
-
     def describe_options(self) -> DescribeOptions:
         """Return the options of `dicom.describe`."""
-        metadata = self.metadata
-        limits = DatasetLimits(**self.limits.model_dump(), pixels=self.workers.max_pixels)
+        limits = options_of(DatasetLimits, self.limits, pixels=self.workers.max_pixels)
         return DescribeOptions(
-            metadata=MetadataOptions(
-                keys=metadata.keys,
-                include=metadata.include,
-                private=metadata.private,
-                bulk_threshold=metadata.bulk_threshold_bytes,
-                strict=metadata.strict,
-            ),
-            preview=PreviewOptions(**self.preview.model_dump(), limits=limits),
+            metadata=self.metadata,
+            preview=options_of(PreviewOptions, self.preview, limits=limits),
         )
 
 
-SECTIONS: dict[str, Any] = {name: field.annotation for name, field in Settings.model_fields.items()}
+def _leaves(section: Any) -> dict[str, FieldInfo]:
+    """Return the settings of a section by name, whether a model or a class of options declares them."""
+    declared = section if hasattr(section, "__pydantic_fields__") else checked(frozen=True)(section)
+    return dict(declared.__pydantic_fields__)
+
+
+SECTIONS = {name: _leaves(field.annotation) for name, field in Settings.model_fields.items()}
+"""Section -> key -> what may be set there."""
 
 
 Rules = Callable[[Settings], Iterable[str]]
@@ -459,7 +388,7 @@ def load(
     """
     given = layers(os.environ if environ is None else environ, arguments or {}, _leaf)
     values, origins = merge([("defaults", defaults()), *given])
-    settings, wrong = validated(Settings, values, defaults(), origins)
+    settings, wrong = validated(Settings, values, defaults(), origins, SECTIONS)
     replaced = "|".join(rf"\b{re.escape(path)}\b" for path in wrong if path in {*origins, *SECTIONS}) or "$^"
     further = [*_letters_have_a_place(settings), *rules(settings)]
     faults = [*wrong.values(), *(text for text in further if not re.search(replaced, text))]
@@ -484,8 +413,7 @@ def loader_variables() -> dict[str, str]:
 
 def _leaf(section: str, key: str, text: str) -> object:
     """Parse the text of a variable as JSON, unless the setting is a string."""
-    model = SECTIONS.get(section)
-    field = model.model_fields.get(key) if model is not None else None
+    field = SECTIONS.get(section, {}).get(key)
     if field is not None and (field.annotation is str or get_origin(field.annotation) is Literal):
         return text
     try:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 
 from app.model.errors import ConfigError
 from app.model.names import plain
@@ -84,6 +85,7 @@ def validated(
     values: dict[str, dict[str, Any]],
     defaults: Mapping[str, dict[str, Any]],
     origins: Mapping[str, str],
+    sections: Mapping[str, Mapping[str, FieldInfo]],
 ) -> tuple[Model, dict[str, str]]:
     """Return the settings with defaults in place of faulty values, and the fault of each, by path."""
     faults: dict[str, str] = {}
@@ -94,7 +96,7 @@ def validated(
             for error in exc.errors():
                 section, *key = map(str, error["loc"][:2])
                 if key or not any(known.startswith(f"{section}.") for known in faults):
-                    faults.setdefault(".".join([section, *key]), _fault(error, origins, model))
+                    faults.setdefault(".".join([section, *key]), _fault(error, origins, sections))
                 if section not in defaults:
                     values.pop(section, None)
                 elif key:
@@ -106,7 +108,7 @@ def validated(
                     values[section] = defaults[section]
 
 
-def _fault(error: Any, origins: Mapping[str, str], model: type[BaseModel]) -> str:
+def _fault(error: Any, origins: Mapping[str, str], sections: Mapping[str, Mapping[str, FieldInfo]]) -> str:
     """Return one of pydantic's errors as a sentence: the setting, the layer it came from, what is wrong.
 
     If a value does not match a pattern, quote the description of the setting, which is easier to read.
@@ -116,11 +118,12 @@ def _fault(error: Any, origins: Mapping[str, str], model: type[BaseModel]) -> st
     said = error["msg"].removeprefix("Value error, ")
     if error["type"] == "string_pattern_mismatch":
         section, key = error["loc"][:2]
-        keys: Any = model.model_fields[section].annotation
-        said = f"is not of this form: {keys.model_fields[key].description}"
-    text = {"extra_forbidden": "is no setting", "missing": "is missing"}.get(
-        error["type"], said[0].lower() + said[1:]
-    )
+        said = f"is not of this form: {sections[section][key].description}"
+    text = {
+        "extra_forbidden": "is no setting",
+        "unexpected_keyword_argument": "is no setting",
+        "missing": "is missing",
+    }.get(error["type"], said[0].lower() + said[1:])
     return f"{path}{f' (from {origin})' if origin else ''}: {text}"
 
 

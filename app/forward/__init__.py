@@ -17,10 +17,10 @@ SETTING = "forward.urls"
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How to send by HTTP: headers of every request, seconds to wait, and multipart instead of JSON."""
+    """How to send by HTTP: seconds to wait, headers of every request, and multipart instead of JSON."""
 
+    timeout_s: float
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
-    timeout_s: float = 30.0
     multipart: bool = False
 
 

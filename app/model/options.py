@@ -1,51 +1,75 @@
-"""Options and limits of describing an object. Each is declared only here."""
+"""Options that rooms take as values. Each is declared only here, with its default.
+
+Settings holds these classes, so a setting has the description, default and bounds given here;
+tools/generate.py writes the defaults into `defaults.json`.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import math
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any, Literal, TypeVar
+
+Options = TypeVar("Options")
 
 BIG_BYTES = 64 * 2**20
 """Objects above this size are read in ranges instead of into memory."""
+SECONDS: dict[str, Any] = {"gt": 0, "le": 7 * 86_400}
+"""Bounds of a time limit: at most a week, because sockets and selectors reject much longer timeouts."""
+WINDOW = "auto, or centre,width in the units of the image, such as 40,400; the width is above 0"
+
+
+def setting(default: object, description: str, *, show: bool = True, **bounds: object) -> Any:
+    """Return the field of an option that people set; pydantic takes `bounds` as its `Field` does."""
+    return field(default=default, repr=show, metadata={"description": description, **bounds})
+
+
+def options_of(kind: type[Options], section: object, **more: object) -> Options:
+    """Return options with `more` and the values that a section of the settings has for the other fields."""
+    names = {one.name for one in fields(kind)} - more.keys()  # type: ignore[arg-type]
+    return kind(**{name: getattr(section, name) for name in names if hasattr(section, name)}, **more)
 
 
 @dataclass(frozen=True, slots=True)
 class MetadataOptions:
-    """What the row's `metadata` contains, and what is left as bulk data.
+    """Contents of the column `metadata` and of the JSON document."""
 
-    keys: `keyword` or `tag` (eight hex digits), the keys of public elements in the row. include: keywords or
-    tags to keep in the row; empty keeps all. bulk_threshold: bytes; longer binary values become a
-    BulkDataURI. strict: an invalid value fails the object instead of producing a warning.
-    """
-
-    keys: str = "keyword"
-    include: tuple[str, ...] = ()
-    private: bool = True
-    bulk_threshold: int = 1024
-    strict: bool = False
+    keys: Literal["keyword", "tag"] = setting(
+        "keyword", "keys in the row: keyword or tag (8 hex digits); private elements are gggg,creator,ee"
+    )
+    include: tuple[str, ...] = setting((), "keywords or tags to keep in the row; empty = all")
+    private: bool = setting(True, "keep private elements")
+    bulk_threshold_bytes: int = setting(1024, "longer binary values become a URI into the object", ge=0)
+    strict: bool = setting(False, "an invalid element fails the object instead of producing a warning")
 
 
 @dataclass(frozen=True, slots=True)
-class DatasetLimits:
+class LimitSettings:
     """Limits of one data set. Above one of the first five the object fails, above another only its preview.
 
-    depth: nested sequences. elements: total elements and items. fragments: total fragments of encapsulated
-    pixel data. inflated_bytes: size of a deflated data set after inflating. inflated_ratio: maximum
-    compression ratio, checked above 32 MiB. pixels: rows x columns x samples of one frame. frames: declared
-    number of frames. tiles: in one JPEG 2000 frame. scans: in one progressive JPEG frame.
+    Ordinary files are below every minimum. Sequences nested deeper than 80 cannot be written as JSON.
     """
 
-    depth: int = 64
-    elements: int = 1_000_000
-    fragments: int = 1_000_000
-    inflated_bytes: int = 256 << 20
-    inflated_ratio: int = 100
+    depth: int = setting(64, "maximum depth of nested sequences", ge=16, le=80)
+    elements: int = setting(1_000_000, "maximum elements and items", ge=10_000)
+    fragments: int = setting(1_000_000, "maximum fragments of compressed pixel data", ge=10_000)
+    inflated_bytes: int = setting(256 << 20, "maximum bytes of an inflated data set", ge=16 << 20)
+    inflated_ratio: int = setting(100, "its maximum compression ratio, checked above 32 MiB", ge=10)
+    frames: int = setting(1_000_000, "maximum frames of an object with a preview", ge=10_000)
+    tiles: int = setting(4096, "maximum tiles of a JPEG 2000 frame that is drawn", ge=256)
+    scans: int = setting(256, "maximum scans of a progressive JPEG frame that is drawn", ge=32)
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetLimits(LimitSettings):
+    """All limits of one data set.
+
+    pixels: rows x columns x samples of one frame; the setting `workers.max_pixels`.
+    """
+
     pixels: int = 256_000_000
-    frames: int = 1_000_000
-    tiles: int = 4096
-    scans: int = 256
 
 
 DOCUMENT_VERSION = 2
@@ -55,21 +79,28 @@ DEFAULT_LIMITS = DatasetLimits()
 
 
 @dataclass(frozen=True, slots=True)
-class PreviewOptions:
-    """How a preview is made.
+class PreviewSettings:
+    """How previews are made."""
 
-    max_side: longest side in pixels, 0 keeps the native size. frame: `representative`, `first` or a 1-based
-    number. window: `auto` or `centre,width` in modality units. overlays: burn in 60xx overlay planes.
-    icc: convert to sRGB by the embedded profile. draw_pdf: draw encapsulated PDFs here; otherwise return
-    them in `Instance.pdf`.
+    enabled: bool = setting(True, "make a preview")
+    max_side: int = setting(1024, "longest side in pixels; 0 = native size", ge=0)
+    frame: str = setting(
+        "representative",
+        "representative, first, or a frame number from 1",
+        pattern=r"^(representative|first|[1-9][0-9]*)$",
+    )
+    window: str = setting("auto", WINDOW, pattern=r"^(auto|-?[0-9.]+(e-?[0-9]+)?,[0-9.]+(e-?[0-9]+)?)$")
+    overlays: bool = setting(False, "burn in overlay planes")
+    icc: bool = setting(False, "convert colours to sRGB by the embedded profile")
+
+
+@dataclass(frozen=True, slots=True)
+class PreviewOptions(PreviewSettings):
+    """How one preview is made.
+
+    draw_pdf: draw encapsulated PDFs here; otherwise return them in `Instance.pdf`.
     """
 
-    enabled: bool = True
-    max_side: int = 1024
-    frame: str = "representative"
-    window: str = "auto"
-    overlays: bool = False
-    icc: bool = False
     draw_pdf: bool = True
     limits: DatasetLimits = DEFAULT_LIMITS
 
@@ -141,6 +172,8 @@ class DescribeOptions:
     def key(self) -> str:
         """A hash of these options and of DOCUMENT_VERSION: equal keys mean equal results."""
         facts = {"metadata": asdict(self.metadata), "preview": asdict(self.preview)}
+        # Under its older name: with another, every object of every lake would be described again.
+        facts["metadata"]["bulk_threshold"] = facts["metadata"].pop("bulk_threshold_bytes")
         if self.clean is not None:
             facts["clean"] = {"check": self.clean.check, "pixels": self.clean.pixels}
         text = json.dumps({"document": DOCUMENT_VERSION, **facts}, sort_keys=True)
@@ -157,13 +190,66 @@ class DescribeOptions:
 
 @dataclass(frozen=True, slots=True)
 class ArchiveLimits:
-    """Limits on unpacking an archive.
+    """Limits on unpacking. An archive over a limit is refused as a whole, a member over its limit alone."""
 
-    max_member_bytes, max_total_bytes: size of one member and of all members after unpacking; one member is
-    held in memory at a time. max_ratio: maximum compression ratio of the archive, checked above 32 MiB.
-    """
+    max_members: int = setting(10_000, "maximum files in one archive", ge=1)
+    max_member_bytes: int = setting(
+        512 << 20, "maximum size of a file in an archive; a worker holds it in memory", ge=1
+    )
+    max_total_bytes: int = setting(8 << 30, "maximum bytes of one archive after unpacking", ge=1)
+    max_ratio: int = setting(100, "maximum compression ratio, checked above 32 MiB", ge=1)
 
-    max_members: int = 10_000
-    max_member_bytes: int = 512 << 20
-    max_total_bytes: int = 8 << 30
-    max_ratio: int = 100
+
+@dataclass(frozen=True, slots=True)
+class DeliveryOptions:
+    """How the embedded queue delivers messages."""
+
+    max_attempts: int = setting(20, "deliveries until the queue gives up", ge=1)
+    backoff_min_s: float = setting(1, "first pause before a redelivery", **SECONDS)
+    backoff_max_s: float = setting(600, "longest pause before a redelivery", **SECONDS)
+    ack_deadline_s: float = setting(600, "time limit for an answer to a push", **SECONDS)
+    min_free_bytes: int = setting(
+        64 << 20,
+        "deliveries pause while a disk that is written to has less free space; 0 = never",
+        ge=0,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class OrthancOptions:
+    """An Orthanc server whose instances are copied into the landing storage."""
+
+    url: str = setting(
+        "", "address of its REST API, without user; empty = none", pattern=r"^(https?://[^\s?#@]+)?$"
+    )
+    user: str = setting("", "user of its REST API; empty = without")
+    password: str = setting("", "password of that user", show=False)
+    ca_file: str = setting("", "PEM file of the authorities that sign its certificate; empty = system's")
+    poll_s: float = setting(5, "seconds between two looks at its changes", **SECONDS)
+
+
+@dataclass(frozen=True, slots=True)
+class DimseOptions:
+    """A C-STORE SCP that puts what it receives into the landing storage."""
+
+    host: str = setting("127.0.0.1", "address to listen on")
+    port: int = setting(0, "port to listen on; 0 = do not receive", ge=0, le=65535)
+    ae_title: str = setting(
+        "DICOMLAKE",
+        "our AE title, by which senders must call us: 1 to 16 ASCII characters, no backslash",
+        pattern=r"^[!-\[\]-~]([ -\[\]-~]{0,14}[!-\[\]-~])?$",
+    )
+    peers: tuple[str, ...] = setting(
+        (),
+        "who may send: `AE@ADDRESS`, with * for any AE title or address, and networks such as"
+        " 10.0.0.0/24; empty = anyone, on loopback or with client certificates only",
+    )
+    max_associations: int = setting(10, "maximum associations at a time", ge=1, le=200)
+    timeout_s: float = setting(
+        60, "an association ends after this silence, or with a PDU this slow", **SECONDS
+    )
+    certificate_file: str = setting("", "PEM file of our certificate; empty = no TLS")
+    key_file: str = setting("", "PEM file of its key; empty = in the same file")
+    client_ca_file: str = setting(
+        "", "PEM file of the authorities whose clients may connect; empty = none is asked for"
+    )

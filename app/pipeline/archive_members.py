@@ -52,7 +52,7 @@ class Members:
     ) -> None:
         self._content, self._attempt, self._services = content, attempt, services
         self._options = options.leaving_pdf()
-        self._limits = services.settings.archive_limits()
+        self._limits = services.settings.archive
         self._kind = Kind.OTHER
         self._fault = ""
         self._good, self._lost, self._overruns = 0, 0, 0

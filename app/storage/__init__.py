@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -24,12 +24,9 @@ class WatchOptions:
     show instead of the name of a file or folder.
     """
 
-    settle_s: float = 0.3
+    settle_s: float
     accept_removals: bool = False
     shown: Callable[[str], str] = str
-
-
-WATCH = WatchOptions()
 
 
 SESSION_S = 7 * 86_400
@@ -109,8 +106,11 @@ class Storage(Protocol):
         """
         ...
 
-    def write(self, name: str, data: bytes, content_type: str) -> str:
-        """Store an object whole or not at all and return its URI; repeating it gives the same result."""
+    def write(self, name: str, data: bytes | Iterable[bytes], content_type: str) -> str:
+        """Store an object whole or not at all and return its URI; repeating it gives the same result.
+
+        data: all bytes, or chunks of an object of any size. What the chunks raise is passed on.
+        """
         ...
 
     def read(self, uri: str) -> bytes:
@@ -118,6 +118,10 @@ class Storage(Protocol):
 
         For artifacts only: they never change, so there is no generation to pin.
         """
+        ...
+
+    def stored(self, uri: str) -> Content:
+        """Return an object that `write` stored, by its URI, as `fetch` does; ObjectGone if there is none."""
         ...
 
     def delete(self, name: str) -> None:
@@ -166,7 +170,7 @@ class Storage(Protocol):
         """
         ...
 
-    def watch(self, publish: Publish, options: WatchOptions = WATCH) -> None:
+    def watch(self, publish: Publish, options: WatchOptions) -> None:
         """Start to publish notifications of changes if the store does not do so itself; return at once."""
         ...
 

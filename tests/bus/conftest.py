@@ -15,7 +15,9 @@ from app.model.values import Row
 from tests.bus.contract import Endpoint
 from tests.processes import PATIENCE_S
 
-QUICK = DeliveryPolicy(backoff_min_s=0.05, backoff_max_s=0.2, ack_deadline_s=30, concurrency=4)
+QUICK = DeliveryPolicy(
+    backoff_min_s=0.05, backoff_max_s=0.2, ack_deadline_s=30, concurrency=4, min_free_bytes=0
+)
 NOW = 1_700_000_000.0
 
 

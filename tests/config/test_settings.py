@@ -1,10 +1,13 @@
 import json
+import pickle
+from dataclasses import fields, is_dataclass
 
 import jsonschema
 import pytest
 
 from app import config
 from app.model.errors import ConfigError
+from app.model.options import ArchiveLimits, DimseOptions, MetadataOptions, OrthancOptions
 from tests.parts import ROOT
 from tools import generate
 
@@ -138,12 +141,39 @@ def test_the_schema_that_ships_is_the_one_of_the_code_and_the_defaults_fit_it():
         jsonschema.validate({"api": {"prot": 1}}, json.loads(text))
 
 
-def test_every_default_is_in_the_file_and_none_in_the_code():
-    defaults = json.loads((ROOT / "config.defaults.json").read_text())
+def test_every_default_is_in_the_file_and_declared_once():
+    """In the file itself, or in a class of options, from which it gets into the file."""
+    text = (ROOT / "config.defaults.json").read_text()
+    assert text == generate.defaults_text(), "run `make schemas`"
+    defaults = json.loads(text)
     for name, field in config.Settings.model_fields.items():
-        assert set(defaults[name]) == set(field.annotation.model_fields)
-        assert all(leaf.is_required() for leaf in field.annotation.model_fields.values())
-        assert all(leaf.description for leaf in field.annotation.model_fields.values())
+        leaves = config.SECTIONS[name]
+        assert set(defaults[name]) == set(leaves)
+        assert all(leaf.description for leaf in leaves.values())
+        declared = {own.name for own in fields(field.annotation)} if is_dataclass(field.annotation) else set()
+        assert {key for key, leaf in leaves.items() if not leaf.is_required()} <= declared
+
+
+def test_sections_are_the_classes_that_rooms_take():
+    settings = config.load({}).settings
+    assert type(settings.archive) is ArchiveLimits
+    assert type(settings.dimse) is DimseOptions
+    assert type(settings.orthanc) is OrthancOptions
+    assert type(settings.describe_options().metadata) is MetadataOptions
+
+
+def test_a_worker_needs_no_validation_to_read_its_options():
+    """What is pickled for a worker is of classes of the model, in every part."""
+    settings = config.load({}).settings
+    task = pickle.dumps((settings.describe_options(), settings.archive))
+    assert b"app.model.options" in task
+    assert b"app.config" not in task
+
+
+def test_the_password_of_orthanc_is_not_shown():
+    settings = config.load({}, {"orthanc.password": "swordfish"}).settings
+    assert settings.orthanc.password == "swordfish"
+    assert "swordfish" not in repr(settings)
 
 
 @pytest.mark.parametrize(

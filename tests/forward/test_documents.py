@@ -24,7 +24,7 @@ def document():
 
 def test_what_is_sent_fits_the_document(document):
     server = PictureReceiver()
-    (receiver,) = open_receivers([server.url], Options()).values()
+    (receiver,) = open_receivers([server.url], Options(30)).values()
     receiver.forward(Picture("a" * 64, "acme/ct.dcm", dict.fromkeys(FACTS), b"png"))
     receiver.close()
     server.close()

@@ -29,7 +29,7 @@ def open_one():
     opened = []
 
     def make(url, **options):
-        (receiver,) = open_receivers([url], Options(**options)).values()
+        (receiver,) = open_receivers([url], Options(**{"timeout_s": 30, **options})).values()
         opened.append(receiver)
         return receiver
 
@@ -128,7 +128,7 @@ def test_no_name_leads_out_of_the_folder(tmp_path, open_one):
 )
 def test_what_cannot_work_is_found_before_the_start(url, why):
     with pytest.raises(ConfigError, match=re.escape(why)):
-        check_receiver(url, Options())
+        check_receiver(url, Options(30))
 
 
 def test_two_receivers_of_one_name_are_refused():

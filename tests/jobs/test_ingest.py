@@ -29,6 +29,7 @@ from app.model.errors import Overloaded, StorageUnavailable, WarehouseUnavailabl
 from app.model.values import EventType
 from app.services import open_services
 from app.sources.notifications import notification
+from app.storage import WatchOptions
 from tests import archives, data
 from tests.conftest import lake_settings
 from tests.parts import ROOT, need
@@ -153,7 +154,7 @@ def test_what_has_its_row_is_unchanged_and_not_read(services, folder):
 def test_what_the_service_stored_is_unchanged(services):
     path = put(services.source.root / "a.dcm", CT)
     published = []
-    services.source.watch(published.extend)
+    services.source.watch(published.extend, WatchOptions(0.3))
     assert until(lambda: published, 5)
     pipeline.handle(published[0], services)
     assert until(lambda: services.source.last("a.dcm").told, 5)
@@ -310,7 +311,7 @@ def test_the_service_finds_what_was_ingested_known_and_what_went_removed(service
     ingest(services, tmp_path / "landing")
     gone.unlink()
     published = []
-    services.source.watch(published.extend)
+    services.source.watch(published.extend, WatchOptions(0.3))
     until(lambda: published)
     time.sleep(0.5)
     assert kept.exists()
@@ -480,7 +481,9 @@ def test_what_went_from_landing_leaves_nothing_of_a_run_over_the_whole_lake(serv
     ingest(services, tmp_path)
     assert len(output(services)) == 2
     path.unlink()
-    services.source.watch(lambda messages: [pipeline.handle(message, services) for message in messages])
+    services.source.watch(
+        lambda messages: [pipeline.handle(message, services) for message in messages], WatchOptions(0.3)
+    )
     assert until(lambda: not output(services), 10)
     assert current(services) == {}
 

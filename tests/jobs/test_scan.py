@@ -53,9 +53,7 @@ def folder(tmp_path, monkeypatch):
 def reading():
     settings = load({}).settings
     with open_workers(settings) as workers:
-        yield scanning.Reading(
-            workers, settings.describe_options().without_preview(), settings.archive_limits()
-        )
+        yield scanning.Reading(workers, settings.describe_options().without_preview(), settings.archive)
 
 
 def command(*words):

@@ -430,7 +430,7 @@ def test_more_members_than_one_task_takes_all_arrive(services):
 
 
 def with_deadline(services, deadline_s, **more):
-    delivery = services.settings.delivery.model_copy(update={"deadline_s": deadline_s})
+    delivery = replace(services.settings.delivery, deadline_s=deadline_s)
     return replace(services, settings=services.settings.model_copy(update={"delivery": delivery}), **more)
 
 

@@ -26,7 +26,7 @@ class Lake:
     def __init__(self, services, server):
         self.published = []
         bus = Around(services.bus, publish_all=self.published.extend)
-        receivers = open_receivers([server.url], Options())
+        receivers = open_receivers([server.url], Options(30))
         self.services = replace(services, bus=bus, receivers=receivers)
         self.name = server.url
 

@@ -138,7 +138,7 @@ def test_documents_that_take_too_long_leave_the_other_workers_to_images(services
 
 def test_a_document_that_does_not_come_to_its_turn_is_refused_and_the_next_delivery_draws_it(services):
     ref = land(services, "a.dcm", pdfs.pdf_object(pdfs.many_pages()))
-    delivery = services.settings.delivery.model_copy(update={"deadline_s": 2.0})
+    delivery = replace(services.settings.delivery, deadline_s=2.0)
     hurried = replace(services, settings=services.settings.model_copy(update={"delivery": delivery}))
     with services.workers._confined, pytest.raises(Overloaded):
         handle(hurried, ref)

@@ -4,7 +4,7 @@ import ctypes
 import os
 import re
 import time
-from dataclasses import replace
+from dataclasses import is_dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -38,7 +38,8 @@ def changed(services, **given):
     settings = services.settings
     for name, value in given.items():
         section, key = name.split("__")
-        part = getattr(settings, section).model_copy(update={key: value})
+        part = getattr(settings, section)
+        part = replace(part, **{key: value}) if is_dataclass(part) else part.model_copy(update={key: value})
         settings = settings.model_copy(update={section: part})
     return replace(services, settings=settings)
 
@@ -338,7 +339,7 @@ def test_an_object_outside_the_prefix_of_the_source_is_none_of_our_business(serv
 def test_a_deadline_that_has_passed_is_a_nack_and_the_next_delivery_heals(services, ct, place):
     seam, _, method = place.partition(".")
     inner = getattr(services, seam)
-    delivery = services.settings.delivery.model_copy(update={"deadline_s": 1.0})
+    delivery = replace(services.settings.delivery, deadline_s=1.0)
 
     def slow(*words, **more):
         result = getattr(inner, method)(*words, **more)

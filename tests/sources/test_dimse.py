@@ -18,6 +18,7 @@ from pydicom.data import get_testdata_file
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from app.model.errors import ConfigError
+from app.model.options import DimseOptions
 from app.plumbing.admission import Space
 from app.services import open_services
 from app.sources.dimse.part10 import Joined, file_meta
@@ -36,7 +37,7 @@ need("pynetdicom", find_spec("pynetdicom") is not None, "make .venv/.test")
 from pynetdicom import AE  # noqa: E402 - not before it is known to be there
 from pynetdicom.dimse_primitives import C_STORE  # noqa: E402
 
-from app.sources.dimse.receiver import DimseOptions, Receiver, check_dimse, object_name  # noqa: E402
+from app.sources.dimse.receiver import Receiver, check_dimse, object_name  # noqa: E402
 
 HERE = "127.0.0.1"
 PRIVATE_CLASS = "1.2.826.0.1.3680043.10.9.7"
@@ -318,15 +319,16 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("said", HOSTILE.values(), ids=HOSTILE)
-def test_a_hostile_peer_is_cut_off_and_nobody_else_notices(receiver, tmp_path, said):
-    with association(receiver) as made:
-        made.dul._kill_thread = True  # our own side must not answer
-        made.dul.join()
-        sock = made.dul.socket.socket
-        for one in said:
-            sock.sendall(one)
-        assert is_closed(sock)
-    assert dcmtk("storescu", receiver, written(tmp_path)).returncode == 0
+def test_a_hostile_peer_is_cut_off_and_nobody_else_notices(tmp_path, said):
+    with receiving(tmp_path, timeout_s=3.0) as receiver:
+        with association(receiver) as made:
+            made.dul._kill_thread = True  # our own side must not answer
+            made.dul.join()
+            sock = made.dul.socket.socket
+            for one in said:
+                sock.sendall(one)
+            assert is_closed(sock)
+        assert dcmtk("storescu", receiver, written(tmp_path)).returncode == 0
 
 
 @pytest.mark.parametrize("begun", [b"", b"\x01", struct.pack(">BBL", 1, 0, 100)], ids=["none", "one", "half"])
@@ -348,7 +350,7 @@ def test_associations_are_limited_and_then_there_is_room_again(tmp_path):
 
 
 def test_connections_are_limited_too(tmp_path):
-    with receiving(tmp_path, max_associations=1) as receiver:
+    with receiving(tmp_path, max_associations=1, timeout_s=3.0) as receiver:
         silent = [socket.create_connection((HERE, receiver.port)) for _ in range(1 + 8)]
         try:
             with socket.create_connection((HERE, receiver.port)) as sock:

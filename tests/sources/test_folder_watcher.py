@@ -38,7 +38,7 @@ class Landing:
 
     def start(self, **options: Any) -> None:
         self.storage = LocalStorage(f"file:{self.root}", self.index)
-        self.storage.watch(self.publish, WatchOptions(**options))
+        self.storage.watch(self.publish, WatchOptions(**{"settle_s": 0.3, **options}))
 
     def stop(self) -> None:
         if self.storage:
@@ -175,12 +175,13 @@ FEW_WATCHES = """
 import sys, time
 from pathlib import Path
 from app.sources import folder_watcher as watcher
+from app.storage import WatchOptions
 from app.storage.local.storage import LocalStorage
 watcher.RESCAN_S = 3600.0
 Path("/proc/sys/user/max_inotify_watches").write_text("50")
 root, index, outside = map(Path, sys.argv[1:])
 storage, told = LocalStorage(f"file:{root}", index), []
-storage.watch(told.extend)
+storage.watch(told.extend, WatchOptions(0.3))
 time.sleep(1.5)
 (root / "link").symlink_to(outside)
 outside.with_name("moved").mkdir()
@@ -520,7 +521,7 @@ def test_close_ends_the_threads(landing: Landing) -> None:
 
 def test_folder_without_an_index_cannot_be_watched(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="without an index"):
-        LocalStorage(f"file:{tmp_path}/landing", None).watch(lambda messages: None)
+        LocalStorage(f"file:{tmp_path}/landing", None).watch(lambda messages: None, WatchOptions(0.3))
 
 
 def test_a_file_that_retention_deletes_is_no_removal_not_even_after_a_restart(landing: Landing) -> None:

@@ -11,11 +11,12 @@ from fastapi.testclient import TestClient
 from app.api import create_app
 from app.cli.commands import cli
 from app.model.errors import ConfigError, OutOfSpace
+from app.model.options import OrthancOptions
 from app.plumbing.admission import Space
 from app.services import open_orthanc, open_services
 from app.sources.landing import Landing
-from app.sources.orthanc.client import Login, OrthancClient, OrthancUnavailable
-from app.sources.orthanc.poller import OrthancPoller, PollOptions
+from app.sources.orthanc.client import OrthancClient, OrthancUnavailable
+from app.sources.orthanc.poller import OrthancPoller
 from app.sources.orthanc.state import State
 from app.storage import open_storage
 from tests import data
@@ -41,7 +42,7 @@ class Lake:
         source = open_storage("source", f"file:{self.landing}")
         self.artifacts = open_storage("artifacts", f"file:{folder / 'output'}")
         landing = Landing(source, "", Space([folder], min_free_bytes))
-        options = PollOptions(Login(url, USER[0], password))
+        options = OrthancOptions(url, USER[0], password)
         self.poller = OrthancPoller(options, landing, self.artifacts, lambda: self.now)
         self.url = url
 
@@ -174,7 +175,7 @@ def test_a_damaged_instance_holds_up_no_other_and_is_tried_again_daily(orthanc, 
 
 
 def test_an_instance_deleted_meanwhile_is_gone_and_no_failure(orthanc, lake):
-    client = OrthancClient(Login(orthanc.url, *USER))
+    client = OrthancClient(OrthancOptions(orthanc.url, *USER))
     assert client.fetch(UNKNOWN) is None
     assert client.instances_of(UNKNOWN) is None
     client.close()
@@ -183,7 +184,7 @@ def test_an_instance_deleted_meanwhile_is_gone_and_no_failure(orthanc, lake):
 def test_nothing_is_asked_to_be_compressed(orthanc):
     """Orthanc compresses whatever a client allows, and is ten times slower then."""
     name = orthanc.upload(instance(1))
-    client = OrthancClient(Login(orthanc.url, *USER))
+    client = OrthancClient(OrthancOptions(orthanc.url, *USER))
     told = client._ask(f"/instances/{name}/file", lambda response: (response.headers, response.read()))
     assert "content-encoding" not in told[0]
     assert told[1] == instance(1)
@@ -215,8 +216,8 @@ def test_a_server_is_trusted_by_its_ca_file_alone(orthanc, tmp_path):
     made, key = certificate(tmp_path)
     with behind_tls(orthanc.port, made, key) as url:
         with pytest.raises(OrthancUnavailable, match="does not answer"):
-            OrthancClient(Login(url, *USER)).last_change()
-        client = OrthancClient(Login(url, *USER, str(made)))
+            OrthancClient(OrthancOptions(url, *USER)).last_change()
+        client = OrthancClient(OrthancOptions(url, *USER, str(made)))
         assert client.last_change() == orthanc.last_change()
         client.close()
 
@@ -242,7 +243,7 @@ def test_another_server_is_told_from_orthanc(services):
 
     with listen("127.0.0.1", 0) as sock:  # nobody accepts: the address is only taken
         port = sock.getsockname()[1]
-    client = OrthancClient(Login(f"http://127.0.0.1:{port}"))
+    client = OrthancClient(OrthancOptions(f"http://127.0.0.1:{port}"))
     with pytest.raises(OrthancUnavailable):
         client.last_change()
     client.close()

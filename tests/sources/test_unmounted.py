@@ -343,7 +343,7 @@ def test_a_watched_folder_that_is_only_read_has_nothing_held(tmp_path: Path) -> 
     (tmp_path / "landing").mkdir()
     storage = LocalStorage(f"file:{tmp_path}/landing", tmp_path / "queue.db")
     told: list[Message] = []
-    storage.watch(told.extend, WatchOptions())
+    storage.watch(told.extend, WatchOptions(0.3))
     storage.check()
     storage.close()
 

@@ -206,6 +206,15 @@ run "views_come_from_the_generated_sql" {
   }
 
   assert {
+    condition = (
+      google_bigquery_table.study_current[0].clustering == tolist(["study_instance_uid"]) &&
+      length(google_bigquery_table.study_current[0].time_partitioning) == 0 &&
+      length(google_bigquery_data_transfer_config.lists) + length(google_bigquery_table_iam_member.lists_reads) == 0
+    )
+    error_message = "The table of studies is there for who browses; nothing fills it before."
+  }
+
+  assert {
     condition = [
       for one in google_bigquery_routine.function :
       [one.routine_id, one.routine_type, one.language, one.arguments[0].name, one.arguments[0].data_type]

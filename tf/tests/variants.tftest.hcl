@@ -179,6 +179,58 @@ run "views_where_removals_are_not_announced" {
     )
     error_message = "The views look at all rows of an object."
   }
+
+  assert {
+    condition     = length(google_bigquery_table.study_current) + length(google_bigquery_data_transfer_config.lists) + length(google_bigquery_table_iam_member.lists_reads) == 0
+    error_message = "No table of studies is merged: each merge would read all rows."
+  }
+}
+
+run "lists_are_merged_every_hour" {
+  variables {
+    browse = { invokers = ["group:radiology@example.org"] }
+    kms    = { key = "projects/demo/locations/us-central1/keyRings/ring/cryptoKeys/key" }
+  }
+
+  assert {
+    condition = (
+      [for one in google_bigquery_data_transfer_config.lists : [one.data_source_id, one.schedule, one.location]] == [["scheduled_query", "every 1 hours", "us-central1"]] &&
+      google_bigquery_data_transfer_config.lists[0].destination_dataset_id == null &&
+      google_bigquery_data_transfer_config.lists[0].service_account_name == google_service_account.job["lists"].email &&
+      google_bigquery_data_transfer_config.lists[0].encryption_configuration[0].kms_key_name == var.kms.key &&
+      google_bigquery_table.study_current[0].encryption_configuration[0].kms_key_name == var.kms.key
+    )
+    error_message = "A scheduled query runs as an account of its own, with the key, and writes by its statements alone."
+  }
+
+  assert {
+    condition = (
+      startswith(google_bigquery_data_transfer_config.lists[0].params.query, "DECLARE since TIMESTAMP DEFAULT (") &&
+      strcontains(google_bigquery_data_transfer_config.lists[0].params.query, "MERGE `demo.dicomlake.study_current` AS t") &&
+      !strcontains(google_bigquery_data_transfer_config.lists[0].params.query, "$${")
+    )
+    error_message = "It merges into the table of this dataset."
+  }
+
+  assert {
+    condition = toset([
+      for one in concat(values(google_bigquery_table_iam_member.lists_reads), google_bigquery_table_iam_member.lists_merges) :
+      "${one.role} ${one.table_id}" if one.member == "serviceAccount:${google_service_account.job["lists"].email}"
+      ]) == toset([
+      "roles/bigquery.dataViewer instances", "roles/bigquery.dataViewer instances_current", "roles/bigquery.dataViewer removed",
+      "roles/bigquery.dataEditor study_current",
+    ]) && google_project_iam_member.jobs["lists"].role == "roles/bigquery.jobUser"
+    error_message = "Its account reads rows, and writes that table."
+  }
+
+  assert {
+    condition = (
+      google_service_account_iam_member.lists_token[0].role == "roles/iam.serviceAccountTokenCreator" &&
+      google_service_account_iam_member.lists_token[0].member == "serviceAccount:service-123456789012@gcp-sa-bigquerydatatransfer.iam.gserviceaccount.com" &&
+      contains(keys(google_project_service.api), "bigquerydatatransfer.googleapis.com")
+    )
+    error_message = "The service of scheduled queries may act as the account."
+  }
 }
 
 run "basic_roles_as_google_has_them" {
@@ -334,7 +386,7 @@ run "browse_reads_and_keeps_answers" {
   }
 
   assert {
-    condition     = toset([for one in google_bigquery_table_iam_member.browses : one.table_id]) == toset(["announced", "dead_letter", "dead_letters", "deliveries", "failures", "instances", "instances_current", "jobs", "removed", "series", "studies"]) && [for one in google_bigquery_routine_iam_member.browses : "${one.routine_id} ${one.role}"] == ["current_of_study roles/bigquery.dataViewer"]
+    condition     = toset([for one in google_bigquery_table_iam_member.browses : one.table_id]) == toset(["announced", "dead_letter", "dead_letters", "deliveries", "failures", "instances", "instances_current", "jobs", "removed", "series", "studies", "study_current"]) && [for one in google_bigquery_routine_iam_member.browses : "${one.routine_id} ${one.role}"] == ["current_of_study roles/bigquery.dataViewer"]
     error_message = "It reads every table that a view reads."
   }
 
@@ -665,7 +717,7 @@ run "a_job_that_lists" {
       google_cloud_run_v2_job.backfill[0].name == "dicomlake-backfill" &&
       google_cloud_run_v2_job.backfill[0].location == "us-central1" &&
       !google_cloud_run_v2_job.backfill[0].deletion_protection &&
-      google_cloud_run_v2_job.backfill[0].template[0].template[0].service_account == google_service_account.job["lister"].email &&
+      google_cloud_run_v2_job.backfill[0].template[0].template[0].service_account == google_service_account.job["backfill"].email &&
       google_cloud_run_v2_job.backfill[0].template[0].template[0].timeout == "86400s" &&
       google_cloud_run_v2_job.backfill[0].template[0].template[0].max_retries == 0 &&
       google_cloud_run_v2_job.backfill[0].template[0].template[0].vpc_access[0].network_interfaces[0].network == "vpc" &&
@@ -696,19 +748,19 @@ run "a_job_that_lists" {
 
   assert {
     condition = (
-      [for one in google_pubsub_topic_iam_member.lister_publishes : [one.topic, one.role, one.member]] == [[google_pubsub_topic.topic["backfill"].id, "roles/pubsub.publisher", "serviceAccount:${google_service_account.job["lister"].email}"]] &&
-      [for one in google_bigquery_table_iam_member.lister_records : [one.table_id, one.role, one.member]] == [["jobs", "roles/bigquery.dataEditor", "serviceAccount:${google_service_account.job["lister"].email}"]] &&
-      { for one in google_bigquery_table_iam_member.lister_reads : one.table_id => "${one.role} ${one.member}" } == {
+      [for one in google_pubsub_topic_iam_member.backfill_publishes : [one.topic, one.role, one.member]] == [[google_pubsub_topic.topic["backfill"].id, "roles/pubsub.publisher", "serviceAccount:${google_service_account.job["backfill"].email}"]] &&
+      [for one in google_bigquery_table_iam_member.backfill_records : [one.table_id, one.role, one.member]] == [["jobs", "roles/bigquery.dataEditor", "serviceAccount:${google_service_account.job["backfill"].email}"]] &&
+      { for one in google_bigquery_table_iam_member.backfill_reads : one.table_id => "${one.role} ${one.member}" } == {
         for table in ["dead_letter", "dead_letters", "failures", "instances", "instances_current", "removed"] :
-        table => "roles/bigquery.dataViewer serviceAccount:${google_service_account.job["lister"].email}"
+        table => "roles/bigquery.dataViewer serviceAccount:${google_service_account.job["backfill"].email}"
       } &&
-      google_project_iam_member.jobs["lister"].role == "roles/bigquery.jobUser"
+      google_project_iam_member.jobs["backfill"].role == "roles/bigquery.jobUser"
     )
     error_message = "It publishes to its lane, records where it stands, and reads which rows there are."
   }
 
   assert {
-    condition     = google_storage_bucket_iam_binding.basic_roles["landing legacyBucketReader"].members == toset(["projectOwner:demo", "serviceAccount:${google_service_account.job["lister"].email}"]) && alltrue([for one in google_storage_bucket_iam_member.names : one.member != "serviceAccount:${google_service_account.job["lister"].email}"])
+    condition     = google_storage_bucket_iam_binding.basic_roles["landing legacyBucketReader"].members == toset(["projectOwner:demo", "serviceAccount:${google_service_account.job["backfill"].email}"]) && alltrue([for one in google_storage_bucket_iam_member.names : one.member != "serviceAccount:${google_service_account.job["backfill"].email}"])
     error_message = "It lists the landing bucket and reads no object."
   }
 
@@ -723,7 +775,7 @@ run "a_job_that_lists_buckets_that_exist" {
     landing          = { existing = ["pacs-a", "pacs-b"], prefixes = ["ct/"] }
     backfill         = { args = ["backfill", "gs://pacs-b/ct/", "--rate=2000"], timeout_s = 604800 }
     deidentify       = { key = "projects/demo/secrets/deidentify" }
-    service_accounts = { lister = "lister@hub.iam.gserviceaccount.com" }
+    service_accounts = { backfill = "lister@hub.iam.gserviceaccount.com" }
   }
 
   assert {
@@ -739,7 +791,7 @@ run "a_job_that_lists_buckets_that_exist" {
   assert {
     condition = (
       [for env in google_cloud_run_v2_job.backfill[0].template[0].template[0].containers[0].env : env.value_source[0].secret_key_ref[0].secret if env.name == "DICOMLAKE__DEIDENTIFY__KEY"] == ["projects/demo/secrets/deidentify"] &&
-      google_secret_manager_secret_iam_member.deidentifies["lister"].member == "serviceAccount:lister@hub.iam.gserviceaccount.com"
+      google_secret_manager_secret_iam_member.deidentifies["backfill"].member == "serviceAccount:lister@hub.iam.gserviceaccount.com"
     )
     error_message = "In a lake without names it hashes those that it lists, as the rows do."
   }

@@ -10,11 +10,11 @@ import logging
 import re
 import ssl
 import threading
-from dataclasses import dataclass
 from io import BufferedReader
 from typing import Any, BinaryIO, cast
 
 from app.model.errors import ConfigError, InternalError, TransientError, internal
+from app.model.options import DimseOptions
 from app.sources.dimse.part10 import Joined, file_meta
 from app.sources.dimse.peers import Peers
 from app.sources.landing import Landing
@@ -47,21 +47,6 @@ REJECTED, BY_USER, UNKNOWN_CALLING_AE = 1, 1, 3
 """PS3.8 table 9-21."""
 BUFFER_BYTES = 1 << 20
 LOOPBACK = ("127.", "::1", "localhost")
-
-
-@dataclass(frozen=True, slots=True)
-class DimseOptions:
-    """How to listen. Files are PEM; without a certificate there is no TLS."""
-
-    host: str
-    port: int
-    ae_title: str
-    peers: tuple[str, ...]
-    max_associations: int
-    timeout_s: float
-    certificate_file: str = ""
-    key_file: str = ""
-    client_ca_file: str = ""
 
 
 class Receiver:

@@ -17,6 +17,7 @@ from typing import Any, BinaryIO, TypeVar, cast
 from urllib.parse import urlsplit
 
 from app.model.errors import ConfigError, StorageUnavailable, TransientError
+from app.model.options import OrthancOptions
 
 T = TypeVar("T")
 ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{8}){4}")
@@ -49,16 +50,6 @@ class Stopped(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Login:
-    """Where Orthanc is and how to reach it; `ca_file` replaces the authorities of the system."""
-
-    url: str
-    user: str = ""
-    password: str = ""
-    ca_file: str = ""
-
-
-@dataclass(frozen=True, slots=True)
 class Changes:
     """One page of Orthanc's changes. `last` is the number to go on from, `done` whether there are no more."""
 
@@ -73,15 +64,15 @@ class OrthancClient:
     By http.client, which takes 0.2 ms of CPU to receive a CT slice; httpx takes 1.4.
     """
 
-    def __init__(self, login: Login, stopped: Callable[[], bool] = lambda: False) -> None:
-        parts = urlsplit(login.url)
-        self.url, self._stopped = login.url.rstrip("/"), stopped
+    def __init__(self, options: OrthancOptions, stopped: Callable[[], bool] = lambda: False) -> None:
+        parts = urlsplit(options.url)
+        self.url, self._stopped = options.url.rstrip("/"), stopped
         self._host, self._port, self._path = parts.hostname or "", parts.port, parts.path.rstrip("/")
-        self._tls = tls_context(login.ca_file) if parts.scheme == "https" else None
+        self._tls = tls_context(options.ca_file) if parts.scheme == "https" else None
         # Orthanc compresses what a client allows, and then sends 44 instances a second instead of 600.
         self._headers = {"Accept-Encoding": "identity"}
-        if login.user:
-            user = base64.b64encode(f"{login.user}:{login.password}".encode()).decode()
+        if options.user:
+            user = base64.b64encode(f"{options.user}:{options.password}".encode()).decode()
             self._headers["Authorization"] = f"Basic {user}"
         self._idle: deque[HTTPConnection] = deque()
 

@@ -14,17 +14,17 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 from itertools import islice
 
 from app.model.errors import InternalError, TransientError, internal
+from app.model.options import OrthancOptions
 from app.sources.landing import Landing
 from app.sources.orthanc.client import (
     CONNECTIONS,
     ID,
-    Login,
     OrthancClient,
     OrthancDamaged,
     OrthancUnavailable,
@@ -56,23 +56,15 @@ class Fate(StrEnum):
     FAILED = "failed"
 
 
-@dataclass(frozen=True, slots=True)
-class PollOptions:
-    """Which Orthanc to poll, and the seconds between two rounds."""
-
-    login: Login
-    poll_s: float = 5.0
-
-
 class OrthancPoller:
     """Polls one Orthanc: `start` in a thread until closed, or `pull` for one round."""
 
     def __init__(
-        self, options: PollOptions, landing: Landing, artifacts: Storage, now: Callable[[], datetime]
+        self, options: OrthancOptions, landing: Landing, artifacts: Storage, now: Callable[[], datetime]
     ) -> None:
         self._options, self._landing, self._now = options, landing, now
         self._stop, self._wake = threading.Event(), threading.Event()
-        self._client = OrthancClient(options.login, self._stop.is_set)
+        self._client = OrthancClient(options, self._stop.is_set)
         self._state = State(artifacts)
         self._thread: threading.Thread | None = None
         self._held_up = False

@@ -6,7 +6,7 @@ import io
 import os
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import datetime
@@ -29,7 +29,7 @@ from app.model.options import BIG_BYTES
 from app.model.values import Content, ObjectRef
 from app.plumbing.makeable import check_makeable
 from app.plumbing.private import make_folder
-from app.storage import WATCH, Landed, Listed, Publish, WatchOptions
+from app.storage import Landed, Listed, Publish, WatchOptions
 from app.storage.checksum import checksum
 from app.storage.local.file_version import VersionStream, open_version, version
 from app.storage.local.files import (
@@ -198,7 +198,7 @@ class LocalStorage:
         """Record a version before it is processed, and again as `told` afterwards; returns as Index.put."""
         return self._index.put({name: seen})[name] if self._index else seen
 
-    def write(self, name: str, data: bytes, content_type: str) -> str:
+    def write(self, name: str, data: bytes | Iterable[bytes], content_type: str) -> str:
         """Store an object whole or not at all and return its URI; a name that is not a path is escaped."""
         self._sweep()
         path = file_name(name)
@@ -212,6 +212,13 @@ class LocalStorage:
             raise ObjectGone("the address is of another storage")
         with os_errors(), open(open_file(self.root, name), "rb", buffering=0) as stream:
             return stream.readall()
+
+    def stored(self, uri: str) -> Content:
+        """Return a file that `write` stored, by its URI; a large one for reading in ranges."""
+        name = uri.removeprefix(self.uri(""))
+        if name == uri or not is_object_name(name):
+            raise ObjectGone("the address is of another storage")
+        return self.fetch(self.find(name))
 
     def delete(self, name: str) -> None:
         """Remove an object that `write` stored, and the folders that become empty."""
@@ -264,7 +271,7 @@ class LocalStorage:
         """Return the folders directly below this path, sorted."""
         return folders_of(self.root, prefix)
 
-    def watch(self, publish: Publish, options: WatchOptions = WATCH) -> None:
+    def watch(self, publish: Publish, options: WatchOptions) -> None:
         """Publish what changed since the last run, then every change; each complete file once."""
         from app.sources.folder_watcher import Watcher  # its library is needed only for watching
 

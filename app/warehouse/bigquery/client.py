@@ -24,6 +24,7 @@ from requests.exceptions import RequestException
 
 from app.model.errors import BadQuery, WarehouseUnavailable
 from app.warehouse.bigquery.url import Place
+from app.warehouse.study_current import STUDY_CURRENT
 from app.warehouse.tables import TABLES, Table, check_statement
 from app.warehouse.views import VIEWS, views
 
@@ -172,6 +173,8 @@ class BigQueryReader:
         prefix = f"{self._place.name}."
         selects = [views("bigquery", prefix, removals=one) for one in (True, False)]
         found = [name for name, table in TABLES.items() if self._lacks(name, table)]
+        if self._found("removed") is not None and self._lacks(STUDY_CURRENT.name, STUDY_CURRENT):
+            found.append(STUDY_CURRENT.name)
         for name in VIEWS:
             made = self._found(name)
             text = _words(getattr(made, "view_query", None) or "")

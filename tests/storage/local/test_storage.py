@@ -21,7 +21,7 @@ import pytest
 from app.model.errors import BadEvent, ConfigError, ObjectGone, ShortRead, StorageUnavailable
 from app.model.values import EventType, ObjectRef
 from app.sources.notifications import notification
-from app.storage import open_storage
+from app.storage import WatchOptions, open_storage
 from app.storage.local.files import file_name, is_object_name
 from app.storage.local.generations import Index, Seen, Stamp, generation, known_objects
 from app.storage.local.storage import LocalStorage
@@ -141,7 +141,7 @@ def test_folder_that_is_gone_with_objects_known_in_it_is_not_made_again(tmp_path
 def test_whole_machine_is_never_watched(tmp_path: Path) -> None:
     machine = LocalStorage("file:/", tmp_path / "lake.db")
     with pytest.raises(ConfigError, match="whole machine"):
-        machine.watch(lambda messages: None)
+        machine.watch(lambda messages: None, WatchOptions(0.3))
     machine.close()
 
 
