@@ -4,6 +4,7 @@ locals {
 
   subscription_ids = {
     push        = "\"${google_pubsub_subscription.push.name}\""
+    forward     = "\"${var.name}-forward-push\""
     dead_letter = "\"${google_pubsub_subscription.dead_letter.name}\""
     eventarc    = "starts_with(\"eventarc-${lower(local.bucket_location)}-${var.name}-\")"
     all         = "monitoring.regex.full_match(\"(eventarc-.*-)?${var.name}-.*\")"
@@ -18,10 +19,10 @@ locals {
     {
       for key, id in local.subscription_ids :
       key => "resource.type = \"pubsub_subscription\" AND resource.labels.subscription_id = ${id}"
-      if key != "eventarc" || var.trigger == "eventarc"
+      if(key != "eventarc" || var.trigger == "eventarc") && (key != "forward" || local.forwards)
     },
   )
-  sources = [for key in ["push", "eventarc"] : key if contains(keys(local.places), key)]
+  sources = [for key in ["push", "eventarc", "forward"] : key if contains(keys(local.places), key)]
 
   metrics = {
     cpu       = { type = "run.googleapis.com/container/cpu/utilizations", align = "PERCENTILE_99", reduce = "MAX" }
@@ -50,7 +51,7 @@ locals {
     backlog = {
       title    = "messages wait too long"
       severity = "WARNING"
-      text     = "Requests fail or are too few at once; or the table of dead letters cannot be written."
+      text     = "Requests fail or are too few at once; a receiver of pictures is down; or the table of dead letters cannot be written."
       conditions = [
         for key in concat(local.sources, ["dead_letter"]) :
         { metric = "unacked", place = key, above = var.alerts.oldest_unacked_s, duration = "300s", only = null }

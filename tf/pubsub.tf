@@ -3,8 +3,11 @@ locals {
   dead_letter_topic = google_pubsub_topic.topic["dead-letter"].id
 
   topics = {
-    for key, days in { events = var.delivery.retention_days, dead-letter = var.delivery.dead_letter_retention_days } :
-    key => days if key == "dead-letter" || var.topic == null
+    for key, days in {
+      events      = var.delivery.retention_days
+      dead-letter = var.delivery.dead_letter_retention_days
+      forward     = var.delivery.retention_days
+    } : key => days if key == "dead-letter" || (key == "events" && var.topic == null) || (key == "forward" && local.forwards)
   }
 
   push_filter = join(" AND ", [

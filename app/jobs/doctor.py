@@ -82,6 +82,9 @@ def examine(services: Services) -> Iterator[Check]:
     yield from [fault] if fault else storage_checks(storage, services.settings, services.source.prefix)
     bus, fault = _told(services.bus.setup)
     yield from [fault] if fault else bus_checks(bus, services.settings)
+    if services.forward_bus is not None:
+        forward, fault = _told(services.forward_bus.setup)
+        yield from [fault] if fault else forward_checks(forward, services.settings)
     if storage and "publishers" in bus:
         yield agent_check(storage, bus)
 
@@ -169,11 +172,8 @@ def bus_checks(facts: Mapping[str, Any], settings: Settings) -> Iterator[Check]:
     pushes = [one for one in facts["subscriptions"] if one["endpoint"]]
     if not pushes:
         yield Check("subscription", f"{facts['topic']} has no push subscription", "terraform -chdir=tf apply")
-    accepted = settings.bus.subscription.replace(" ", "")
     for one in pushes:
-        yield from push_checks(one, facts, settings)
-        if accepted and one["name"] not in accepted.split(","):
-            yield Check(f"{one['name']}: accepted", "bus.subscription does not name it", "add it, by a comma")
+        yield from push_checks(one, facts["dead_letter_topic"], settings)
     topic = facts["dead_letter_topic"]
     if not topic:
         yield Check("dead letters", "bus.dead_letter_topic is not set", "terraform -chdir=tf apply")
@@ -193,8 +193,27 @@ def bus_checks(facts: Mapping[str, Any], settings: Settings) -> Iterator[Check]:
     )
 
 
-def push_checks(one: Mapping[str, Any], facts: Mapping[str, Any], settings: Settings) -> Iterator[Check]:
-    """Check one push subscription."""
+def forward_checks(facts: Mapping[str, Any], settings: Settings) -> Iterator[Check]:
+    """Check how pictures are delivered; `facts` as from `Bus.setup` of the topic of deliveries."""
+    pushes = [one for one in facts["subscriptions"] if one["endpoint"]]
+    if not pushes:
+        fault = f"{facts['topic']} has no push subscription: no picture is sent"
+        yield Check("forward.topic", fault, "terraform -chdir=tf apply")
+    for one in pushes:
+        yield from push_checks(one, settings.bus.dead_letter_topic, settings)
+        early = one["max_attempts"] < settings.delivery.max_attempts
+        yield Check(
+            f"{one['name'].rpartition('/')[2]}: last attempt",
+            "Pub/Sub gives up before delivery.max_attempts, so that no delivery is ever refused"
+            if early
+            else "",
+            f"gcloud pubsub subscriptions update {one['name']}"
+            f" --max-delivery-attempts={settings.delivery.max_attempts}",
+        )
+
+
+def push_checks(one: Mapping[str, Any], letters: str, settings: Settings) -> Iterator[Check]:
+    """Check one push subscription; `letters` is the topic of dead letters."""
     name = one["name"]
     update = f"gcloud pubsub subscriptions update {name}"
     bind = f"gcloud pubsub subscriptions add-iam-policy-binding {name}"
@@ -234,9 +253,9 @@ def push_checks(one: Mapping[str, Any], facts: Mapping[str, Any], settings: Sett
         ),
         (
             "dead-letter topic",
-            one["dead_letter_topic"] == facts["dead_letter_topic"],
+            one["dead_letter_topic"] == letters,
             "it gives up to another topic than bus.dead_letter_topic, or never",
-            f"{update} --dead-letter-topic={facts['dead_letter_topic']} --max-delivery-attempts=20",
+            f"{update} --dead-letter-topic={letters} --max-delivery-attempts=20",
         ),
         (
             "attempts",
@@ -253,6 +272,9 @@ def push_checks(one: Mapping[str, Any], facts: Mapping[str, Any], settings: Sett
     ]
     for what, good, fault, mend in rules:
         yield Check(f"{name.rpartition('/')[2]}: {what}", "" if good else fault, mend)
+    accepted = settings.bus.subscription.replace(" ", "")
+    if accepted and name not in accepted.split(","):
+        yield Check(f"{name}: accepted", "bus.subscription does not name it", "add it, by a comma")
 
 
 def probe(services: Services, waiting: Waiting = Waiting()) -> Iterator[Check]:

@@ -357,3 +357,33 @@ run "text_in_pictures_needs_memory" {
 
   expect_failures = [google_cloud_run_v2_service.service]
 }
+
+run "receivers_without_encryption" {
+  command = plan
+
+  variables {
+    forward = { urls = ["http://pictures.example.org/in"] }
+  }
+
+  expect_failures = [var.forward]
+}
+
+run "receivers_in_files" {
+  command = plan
+
+  variables {
+    forward = { urls = ["file:./encoded"] }
+  }
+
+  expect_failures = [var.forward]
+}
+
+run "a_token_by_value" {
+  command = plan
+
+  variables {
+    forward = { urls = ["https://pictures.example.org/in"], bearer_secret = "s3cret" }
+  }
+
+  expect_failures = [var.forward]
+}
