@@ -62,7 +62,7 @@ class Services:
     names that rows show. archive: where retention copies received files. accept_removals: treat files missing
     at the start as removed, even if it looks like an unmounted disk. orthanc, dimse: further ways in, if they
     are set. cleaning: how this lake de-identifies; None where it does not. spans: where deliveries are
-    reported, if anywhere.
+    reported, if anywhere. forward_bus: where deliveries of pictures are published, if not on `bus`.
     """
 
     settings: Settings
@@ -79,6 +79,7 @@ class Services:
     announcers: Announcers = field(default_factory=Announcers)
     letter_announcers: Announcers = field(default_factory=Announcers)
     receivers: Mapping[str, PictureReceiver] = field(default_factory=dict)
+    forward_bus: Bus | None = None
     archive: Storage | None = None
     now: Callable[[], datetime] = _now
     accept_removals: bool = False
@@ -118,6 +119,8 @@ class Services:
                 stack.callback(self.archive.close)
             if self.spans is not None:
                 stack.callback(self.spans.close)
+            if self.forward_bus is not None:
+                stack.callback(self.forward_bus.close)
             for part in parts:
                 stack.callback(part.close)
 
@@ -156,6 +159,7 @@ def open_services(settings: Settings) -> Services:
         workers = _workers(settings)
         bus = _open_bus(settings, warehouse, letters, workers.count)
         opened.callback(bus.close)
+        forward_bus = _open_topic(settings, settings.forward.topic) if settings.forward.topic else None
         opened.pop_all()
     return Services(
         settings=settings,
@@ -172,6 +176,7 @@ def open_services(settings: Settings) -> Services:
         announcers=announcers,
         letter_announcers=letters,
         receivers=receivers,
+        forward_bus=forward_bus,
         archive=archive,
         orthanc=_open_orthanc(settings, source, artifacts) if settings.orthanc.url else None,
         dimse=_open_dimse(settings, source) if settings.dimse.port else None,
@@ -192,13 +197,17 @@ def open_lane(services: Services) -> Iterator[Publisher]:
 
 @contextmanager
 def open_backfill_topic(settings: Settings) -> Iterator[Bus]:
-    """Open the topic `backfill.topic`, with the dead-letter topic of the bus of events."""
-    letters = settings.bus.dead_letter_topic
-    bus = open_bus(f"pubsub:{settings.backfill.topic}", DeliveryPolicy(), lambda _: None, letters)
+    """Open the topic `backfill.topic`."""
+    bus = _open_topic(settings, settings.backfill.topic)
     try:
         yield bus
     finally:
         bus.close()
+
+
+def _open_topic(settings: Settings, topic: str) -> Bus:
+    """Open a topic of Pub/Sub beside that of events; both have the same dead-letter topic."""
+    return open_bus(f"pubsub:{topic}", DeliveryPolicy(), lambda _: None, settings.bus.dead_letter_topic)
 
 
 @contextmanager
@@ -322,9 +331,13 @@ def faults(settings: Settings, serving: bool = False) -> Iterator[str]:
     yield from no_storage or broken([("artifacts.url", partial(check_apart, settings))])
     yield from broken([("warehouse.url", partial(check_warehouse, settings.warehouse.url))])
     yield from no_bus
-    if settings.backfill.topic:
-        rule = partial(check_bus, f"pubsub:{settings.backfill.topic}", bus.dead_letter_topic)
-        yield from (text.replace("bus.url", "backfill.topic") for text in broken([("backfill.topic", rule)]))
+    for setting, topic in (
+        ("backfill.topic", settings.backfill.topic),
+        ("forward.topic", settings.forward.topic),
+    ):
+        if topic:
+            rule = partial(check_bus, f"pubsub:{topic}", bus.dead_letter_topic)
+            yield from (text.replace("bus.url", setting) for text in broken([(setting, rule)]))
     options = _announce_options(settings)
     yield from broken(
         (setting, partial(check_announcers, setting, [url], options))

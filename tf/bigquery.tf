@@ -36,12 +36,15 @@ locals {
     if anytrue([for other in keys(local.views) : strcontains(sql, "`${local.dataset_path}.${other}`")])
   ]
 
-  appends = {
-    announced   = local.members.ingest
-    instances   = local.members.ingest
-    failures    = local.members.ingest
-    dead_letter = local.agents.pubsub
-  }
+  appends = merge(
+    {
+      announced   = local.members.ingest
+      instances   = local.members.ingest
+      failures    = local.members.ingest
+      dead_letter = local.agents.pubsub
+    },
+    local.forwards ? { deliveries = local.members.ingest } : {},
+  )
 }
 
 resource "google_bigquery_dataset" "lake" {

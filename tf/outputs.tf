@@ -100,6 +100,11 @@ output "settings" {
 }
 
 output "topics" {
-  description = "Topics of notifications, of what `dicomlake backfill` publishes, and of dead letters."
-  value       = { events = local.topic, backfill = local.lanes.backfill.topic, dead_letter = local.dead_letter_topic }
+  description = "Topics of notifications, of what `dicomlake backfill` publishes, of dead letters, and of pictures to forward, null without these."
+  value = {
+    events      = local.topic
+    backfill    = local.lanes.backfill.topic
+    dead_letter = local.dead_letter_topic
+    forward     = one([for key, topic in google_pubsub_topic.topic : topic.id if key == "forward"])
+  }
 }

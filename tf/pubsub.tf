@@ -8,7 +8,8 @@ locals {
       events      = var.delivery.retention_days
       backfill    = 0
       dead-letter = var.delivery.dead_letter_retention_days
-    } : key => days if key != "events" || var.topic == null
+      forward     = var.delivery.retention_days
+    } : key => days if(key != "events" || var.topic == null) && (key != "forward" || local.forwards)
   }
 
   # Live events never wait behind what `backfill`, `reprocess` and `reconcile --fix` publish: a subscription each.

@@ -302,8 +302,8 @@ variable "settings" {
   validation {
     condition = alltrue([
       for key in keys(var.settings) :
-      !can(regex("^(API__(HOST|PORT|SERVE|AUTH|AUDIENCE|SERVICE_ACCOUNTS|USERS|USERS_KEY|USERS_AUDIENCE|ROLES|PUBLIC_URL|OIDC_.*)|BROWSE__(UPLOADS|MAX_UPLOAD_BYTES)|SOURCE__(URL|BUCKETS|EVENTS|WRITE_PREFIX)|ANNOUNCE__.*|DEIDENTIFY__.*|ARTIFACTS__.*|BUS__.*|BACKFILL__.*|WAREHOUSE__URL)$", key))
+      !can(regex("^(API__(HOST|PORT|SERVE|AUTH|AUDIENCE|SERVICE_ACCOUNTS|USERS|USERS_KEY|USERS_AUDIENCE|ROLES|PUBLIC_URL|OIDC_.*)|BROWSE__(UPLOADS|MAX_UPLOAD_BYTES)|SOURCE__(URL|BUCKETS|EVENTS|WRITE_PREFIX)|ANNOUNCE__.*|DEIDENTIFY__.*|FORWARD__.*|ARTIFACTS__.*|BUS__.*|BACKFILL__.*|WAREHOUSE__URL)$", key))
     ])
-    error_message = "Addresses, callers and users (API__*, SOURCE__*, ANNOUNCE__*, DEIDENTIFY__*, ARTIFACTS__*, BUS__*, BACKFILL__*, WAREHOUSE__URL, BROWSE__UPLOADS) follow from other variables."
+    error_message = "Addresses, callers and users (API__*, SOURCE__*, ANNOUNCE__*, DEIDENTIFY__*, FORWARD__*, ARTIFACTS__*, BUS__*, BACKFILL__*, WAREHOUSE__URL, BROWSE__UPLOADS) follow from other variables."
   }
 }

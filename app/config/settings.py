@@ -160,6 +160,10 @@ class Forward(Section):
     headers: dict[str, str] = Field(description="HTTP headers of every request")
     bearer_secret: str = Field(description="token that every request bears in Authorization; empty = none")
     timeout_s: Seconds = Field(description="time limit of each step of a request")
+    topic: str = Field(
+        description="projects/P/topics/T of deliveries, so that they hold up no event; empty = that of"
+        " bus.url. local: always keeps them apart"
+    )
 
 
 Days = Annotated[float, Field(ge=0, le=36_500)]

@@ -82,6 +82,9 @@ def examine(services: Services) -> Iterator[Check]:
     yield from [fault] if fault else storage_checks(storage, services.settings, services.source.prefix)
     bus, fault = _told(services.bus.setup)
     yield from [fault] if fault else bus_checks(bus, services.settings)
+    if services.forward_bus is not None:
+        forward, fault = _told(services.forward_bus.setup)
+        yield from [fault] if fault else forward_checks(forward, services.settings)
     if storage and "publishers" in bus:
         yield agent_check(storage, bus)
     if services.settings.backfill.topic:
@@ -203,6 +206,25 @@ def pushed_checks(facts: Mapping[str, Any], settings: Settings) -> Iterator[Chec
             yield Check(f"{one['name']}: accepted", "bus.subscription does not name it", "add it, by a comma")
 
 
+def forward_checks(facts: Mapping[str, Any], settings: Settings) -> Iterator[Check]:
+    """Check how pictures are delivered; `facts` as from `Bus.setup` of the topic of deliveries."""
+    pushes = [one for one in facts["subscriptions"] if one["endpoint"]]
+    if not pushes:
+        fault = f"{facts['topic']} has no push subscription: no picture is sent"
+        yield Check("forward.topic", fault, "terraform -chdir=tf apply")
+    for one in pushes:
+        yield from push_checks(one, facts, settings)
+        early = one["max_attempts"] < settings.delivery.max_attempts
+        yield Check(
+            f"{one['name'].rpartition('/')[2]}: last attempt",
+            "Pub/Sub gives up before delivery.max_attempts, so that no delivery is ever refused"
+            if early
+            else "",
+            f"gcloud pubsub subscriptions update {one['name']}"
+            f" --max-delivery-attempts={settings.delivery.max_attempts}",
+        )
+
+
 def push_checks(one: Mapping[str, Any], facts: Mapping[str, Any], settings: Settings) -> Iterator[Check]:
     """Check one push subscription."""
     name = one["name"]
@@ -244,9 +266,9 @@ def push_checks(one: Mapping[str, Any], facts: Mapping[str, Any], settings: Sett
         ),
         (
             "dead-letter topic",
-            one["dead_letter_topic"] == facts["dead_letter_topic"],
+            one["dead_letter_topic"] == letters,
             "it gives up to another topic than bus.dead_letter_topic, or never",
-            f"{update} --dead-letter-topic={facts['dead_letter_topic']} --max-delivery-attempts=20",
+            f"{update} --dead-letter-topic={letters} --max-delivery-attempts=20",
         ),
         (
             "attempts",
@@ -263,6 +285,9 @@ def push_checks(one: Mapping[str, Any], facts: Mapping[str, Any], settings: Sett
     ]
     for what, good, fault, mend in rules:
         yield Check(f"{name.rpartition('/')[2]}: {what}", "" if good else fault, mend)
+    accepted = settings.bus.subscription.replace(" ", "")
+    if accepted and name not in accepted.split(","):
+        yield Check(f"{name}: accepted", "bus.subscription does not name it", "add it, by a comma")
 
 
 def probe(services: Services, waiting: Waiting = Waiting()) -> Iterator[Check]:

@@ -296,6 +296,13 @@ run "the_service_runs_small" {
   }
 }
 
+run "nothing_is_forwarded" {
+  assert {
+    condition     = toset(keys(google_pubsub_topic.topic)) == toset(["events", "dead-letter"]) && length(google_pubsub_subscription.forward_push) == 0 && length(google_secret_manager_secret_iam_member.forwards) == 0
+    error_message = "Without receivers nothing is made for them."
+  }
+}
+
 run "each_account_may_do_its_job_and_no_more" {
   assert {
     condition = { for one in google_storage_bucket_iam_member.names : "${one.role} ${one.bucket}" => one.member } == {

@@ -378,3 +378,33 @@ run "a_job_longer_than_a_week" {
 
   expect_failures = [var.backfill]
 }
+
+run "receivers_without_encryption" {
+  command = plan
+
+  variables {
+    forward = { urls = ["http://pictures.example.org/in"] }
+  }
+
+  expect_failures = [var.forward]
+}
+
+run "receivers_in_files" {
+  command = plan
+
+  variables {
+    forward = { urls = ["file:./encoded"] }
+  }
+
+  expect_failures = [var.forward]
+}
+
+run "a_token_by_value" {
+  command = plan
+
+  variables {
+    forward = { urls = ["https://pictures.example.org/in"], bearer_secret = "s3cret" }
+  }
+
+  expect_failures = [var.forward]
+}

@@ -665,6 +665,82 @@ run "announcements" {
   }
 }
 
+run "forward" {
+  variables {
+    forward = {
+      urls          = ["https://pictures.example.org/in"]
+      bearer_secret = "projects/demo/secrets/receiver"
+      max_attempts  = 30
+      min_backoff_s = 5
+    }
+  }
+
+  assert {
+    condition = alltrue([
+      for name, value in {
+        FORWARD__URLS          = jsonencode(["https://pictures.example.org/in"])
+        FORWARD__FORMAT        = "json"
+        FORWARD__TIMEOUT_S     = "30"
+        FORWARD__TOPIC         = google_pubsub_topic.topic["forward"].id
+        DELIVERY__MAX_ATTEMPTS = "30"
+      } :
+      contains([for env in google_cloud_run_v2_service.service["ingest"].template[0].containers[0].env : "${env.name}=${env.value}" if env.value != null], "DICOMLAKE__${name}=${value}")
+    ])
+    error_message = "The service knows its receivers, the topic of deliveries, and at which attempt to give up."
+  }
+
+  assert {
+    condition     = [for env in google_cloud_run_v2_service.service["ingest"].template[0].containers[0].env : env.value_source[0].secret_key_ref[0].secret if env.name == "DICOMLAKE__FORWARD__BEARER_SECRET"] == ["projects/demo/secrets/receiver"]
+    error_message = "The token comes from Secret Manager."
+  }
+
+  assert {
+    condition     = [for one in google_secret_manager_secret_iam_member.forwards : [one.project, one.secret_id, one.role, one.member]] == [["demo", "projects/demo/secrets/receiver", "roles/secretmanager.secretAccessor", "serviceAccount:${google_service_account.job["ingest"].email}"]]
+    error_message = "The service may read that secret, and no other."
+  }
+
+  assert {
+    condition = (
+      google_pubsub_subscription.forward_push[0].topic == google_pubsub_topic.topic["forward"].id &&
+      google_pubsub_subscription.forward_push[0].push_config[0].push_endpoint == "https://ingest.example/" &&
+      google_pubsub_subscription.forward_push[0].push_config[0].oidc_token[0].audience == "dicomlake-ingest.demo" &&
+      google_pubsub_subscription.forward_push[0].push_config[0].oidc_token[0].service_account_email == google_service_account.job["push"].email
+    )
+    error_message = "Deliveries are pushed to the service, as the push account."
+  }
+
+  assert {
+    condition = (
+      google_pubsub_subscription.forward_push[0].retry_policy[0].minimum_backoff == "5s" &&
+      google_pubsub_subscription.forward_push[0].retry_policy[0].maximum_backoff == "600s" &&
+      google_pubsub_subscription.forward_push[0].dead_letter_policy[0].dead_letter_topic == google_pubsub_topic.topic["dead-letter"].id &&
+      google_pubsub_subscription.forward_push[0].dead_letter_policy[0].max_delivery_attempts == 30 &&
+      google_pubsub_subscription.push.dead_letter_policy[0].max_delivery_attempts == 20
+    )
+    error_message = "Deliveries have retries of their own and the same dead letters."
+  }
+
+  assert {
+    condition     = google_pubsub_topic_iam_member.forwards[0].topic == google_pubsub_topic.topic["forward"].id && google_pubsub_topic_iam_member.forwards[0].member == "serviceAccount:${google_service_account.job["ingest"].email}"
+    error_message = "The ingest account publishes deliveries."
+  }
+
+  assert {
+    condition     = google_pubsub_subscription_iam_member.forward_dead_lettered[0].subscription == "dicomlake-forward-push" && google_pubsub_subscription_iam_member.forward_dead_lettered[0].role == "roles/pubsub.subscriber"
+    error_message = "Pub/Sub takes dead letters off the subscription."
+  }
+
+  assert {
+    condition     = google_bigquery_table_iam_member.appends["deliveries"].member == "serviceAccount:${google_service_account.job["ingest"].email}"
+    error_message = "The ingest account records deliveries."
+  }
+
+  assert {
+    condition     = length([for one in google_monitoring_alert_policy.alert["backlog"].conditions : one if strcontains(one.condition_threshold[0].filter, "dicomlake-forward-push")]) == 1
+    error_message = "Deliveries that wait too long raise an alert."
+  }
+}
+
 run "deidentify" {
   variables {
     browse     = { invokers = ["user:jane@example.org"] }

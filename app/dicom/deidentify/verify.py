@@ -154,8 +154,9 @@ class _Checker:
         elif element.VR != "SQ" and element.value not in (None, "", b"") and not element.is_empty:
             yield from self.listed(element, self.actions.get(tag, ""))
         if element.VR in STRINGS or element.VR == "CS":
-            as_code = element.VR == "CS" or tag in codes
-            if any(self.known.spans(str(value), as_code) for value in _values(element)):
+            days = element.VR != "CS" and tag not in CODE
+            as_code = not days or tag in codes
+            if any(self.known.spans(str(value), as_code, days) for value in _values(element)):
                 yield "known_identifier"
         elif element.VR in BINARY and isinstance(element.value, bytes) and len(element.value) <= MAX_SEARCHED:
             lower = element.value.lower()
