@@ -194,26 +194,19 @@ def bus_checks(facts: Mapping[str, Any], settings: Settings) -> Iterator[Check]:
 
 
 def pushed_checks(facts: Mapping[str, Any], settings: Settings) -> Iterator[Check]:
-    """Check that a topic is pushed to the service: that of events, or that of `backfill`."""
+    """Check that a topic is pushed to the service; `facts` as from its `Bus.setup`."""
     pushes = [one for one in facts["subscriptions"] if one["endpoint"]]
     if not pushes:
         fault = f"{facts['topic']} has no push subscription: what is published there is lost"
         yield Check("subscription", fault, "terraform -chdir=tf apply")
-    accepted = settings.bus.subscription.replace(" ", "")
     for one in pushes:
         yield from push_checks(one, facts, settings)
-        if accepted and one["name"] not in accepted.split(","):
-            yield Check(f"{one['name']}: accepted", "bus.subscription does not name it", "add it, by a comma")
 
 
 def forward_checks(facts: Mapping[str, Any], settings: Settings) -> Iterator[Check]:
     """Check how pictures are delivered; `facts` as from `Bus.setup` of the topic of deliveries."""
-    pushes = [one for one in facts["subscriptions"] if one["endpoint"]]
-    if not pushes:
-        fault = f"{facts['topic']} has no push subscription: no picture is sent"
-        yield Check("forward.topic", fault, "terraform -chdir=tf apply")
-    for one in pushes:
-        yield from push_checks(one, facts, settings)
+    yield from pushed_checks(facts, settings)
+    for one in (one for one in facts["subscriptions"] if one["endpoint"]):
         early = one["max_attempts"] < settings.delivery.max_attempts
         yield Check(
             f"{one['name'].rpartition('/')[2]}: last attempt",
@@ -231,6 +224,7 @@ def push_checks(one: Mapping[str, Any], facts: Mapping[str, Any], settings: Sett
     update = f"gcloud pubsub subscriptions update {name}"
     bind = f"gcloud pubsub subscriptions add-iam-policy-binding {name}"
     agent = any(member.endswith(GCP_AGENT) for member in one["subscribers"])
+    letters = facts["dead_letter_topic"]
     audience = settings.api.audience
     rules = [
         ("state", one["active"], "it is not active: its endpoint or the topic is gone", f"{update} --help"),

@@ -150,14 +150,14 @@ def test_deliveries_of_pictures(settings):
     )
     settings = settings.model_copy(update={"bus": named})
     own = push(name="projects/p/subscriptions/f-push")
-    facts = bus(own, topic="projects/p/topics/forward", dead_letter_topic="")
+    facts = bus(own, topic="projects/p/topics/forward")
     assert failed(doctor.forward_checks(facts, settings)) == []
     early = facts | {"subscriptions": [own | {"max_attempts": 19, "dead_letter_topic": ""}]}
     assert failed(doctor.forward_checks(early, settings)) == [
         "f-push: dead-letter topic",
         "f-push: last attempt",
     ]
-    assert failed(doctor.forward_checks(facts | {"subscriptions": []}, settings)) == ["forward.topic"]
+    assert failed(doctor.forward_checks(facts | {"subscriptions": []}, settings)) == ["subscription"]
 
 
 @pytest.mark.parametrize(
