@@ -23,7 +23,7 @@ $(1)/bin/pip check
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run test speed bench deid-bench upgrade-test chaos soak fuzz emulators viewers tools cloud-run gcs-run \
+.PHONY: help demo run test speed bench deid-bench upgrade-test chaos soak fleet fuzz emulators viewers tools cloud-run gcs-run \
     onprem-run load image-test tf-check wheel lint lock schemas clean
 
 help: ## list the targets
@@ -57,6 +57,9 @@ chaos: $(VENV)/.test ## three seeds of 10,000 events under faults and kills, the
 
 soak: $(VENV)/.test ## 100,000 events under few faults and rare kills, and what the process holds in the end
 	$(BIN)/python -m tests.system.faults.chaos --events 100000 --seeds 1 --rate 0.01 --kill-s 300
+
+fleet: $(VENV)/.test ## 100,000 objects listed and worked under ten kills, and a million names reconciled; 40 minutes
+	$(BIN)/python -m benchmarks.fleet
 
 fuzz: $(VENV)/.test ## 30,000 mutants of each kind of codestream, file, archive and event; twenty minutes
 	$(BIN)/python -m tests.system.fuzz --mutants 30000
@@ -103,8 +106,8 @@ schemas: $(VENV)/.test ## write again what is generated: settings schema, table 
 
 lock: tools ## pin every dependency again, with hashes; with UPGRADE=--upgrade the newest
 	$(LOCK) pyproject.toml requirements.build.in -o requirements.lock
-	$(LOCK) --extra gcp --extra dimse --extra kafka --extra postgres pyproject.toml -c requirements.lock -o requirements.gcp.lock
-	$(LOCK) --extra test --extra gcp --extra kafka --extra parquet --extra pixels --extra postgres --extra dimse pyproject.toml requirements.build.in \
+	$(LOCK) --extra gcp --extra dimse --extra kafka --extra otel --extra postgres pyproject.toml -c requirements.lock -o requirements.gcp.lock
+	$(LOCK) --extra test --extra gcp --extra kafka --extra otel --extra parquet --extra pixels --extra postgres --extra dimse pyproject.toml requirements.build.in \
 	    -c requirements.lock \
 	    -c requirements.gcp.lock -o requirements.test.lock
 	$(LOCK) --extra load pyproject.toml -c requirements.test.lock -o requirements.load.lock

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from app.announce import Announcers, Options, check_announcers, open_announcers
 from app.announce.letters import LetterSink
-from app.bus import Bus, Connect, DeliveryPolicy, check_bus, open_bus
+from app.bus import Bus, Connect, DeliveryPolicy, Publisher, check_bus, open_bus
 from app.config import SECTIONS, Settings, loader_variables
 from app.forward import Options as ForwardOptions
 from app.forward import Receiver as PictureReceiver
@@ -35,6 +35,7 @@ from app.workers.pool import PRELOAD, Workers
 if TYPE_CHECKING:
     from app.sources.dimse.receiver import Receiver
     from app.sources.orthanc.poller import OrthancPoller
+    from app.telemetry.spans import Spans
 
 PATIENCE_S = 30.0
 """Seconds an event waits for memory (`workers.inflight_bytes`) before it gets 429."""
@@ -60,7 +61,8 @@ class Services:
     generations of files. letter_announcers: targets of dead letters. receivers: those of pictures, by the
     names that rows show. archive: where retention copies received files. accept_removals: treat files missing
     at the start as removed, even if it looks like an unmounted disk. orthanc, dimse: further ways in, if they
-    are set. cleaning: how this lake de-identifies; None where it does not.
+    are set. cleaning: how this lake de-identifies; None where it does not. spans: where deliveries are
+    reported, if anywhere. forward_bus: where deliveries of pictures are published, if not on `bus`.
     """
 
     settings: Settings
@@ -77,12 +79,14 @@ class Services:
     announcers: Announcers = field(default_factory=Announcers)
     letter_announcers: Announcers = field(default_factory=Announcers)
     receivers: Mapping[str, PictureReceiver] = field(default_factory=dict)
+    forward_bus: Bus | None = None
     archive: Storage | None = None
     now: Callable[[], datetime] = _now
     accept_removals: bool = False
     orthanc: OrthancPoller | None = None
     dimse: Receiver | None = None
     cleaning: Cleaning | None = None
+    spans: Spans | None = None
 
     def start(self, connect: Connect) -> None:
         """Start the watcher, the embedded queue and the ways in, if any; the queue pushes over `connect`."""
@@ -113,6 +117,10 @@ class Services:
                 stack.callback(receiver.close)
             if self.archive is not None:
                 stack.callback(self.archive.close)
+            if self.spans is not None:
+                stack.callback(self.spans.close)
+            if self.forward_bus is not None:
+                stack.callback(self.forward_bus.close)
             for part in parts:
                 stack.callback(part.close)
 
@@ -151,6 +159,7 @@ def open_services(settings: Settings) -> Services:
         workers = _workers(settings)
         bus = _open_bus(settings, warehouse, letters, workers.count)
         opened.callback(bus.close)
+        forward_bus = _open_topic(settings, settings.forward.topic) if settings.forward.topic else None
         opened.pop_all()
     return Services(
         settings=settings,
@@ -167,25 +176,38 @@ def open_services(settings: Settings) -> Services:
         announcers=announcers,
         letter_announcers=letters,
         receivers=receivers,
+        forward_bus=forward_bus,
         archive=archive,
         orthanc=_open_orthanc(settings, source, artifacts) if settings.orthanc.url else None,
         dimse=_open_dimse(settings, source) if settings.dimse.port else None,
         cleaning=_cleaning(settings, source.prefix),
+        spans=_open_spans(settings),
     )
 
 
 @contextmanager
-def open_lane(services: Services) -> Iterator[Bus]:
-    """Open the bus that jobs publish to: one of their own if `backfill.topic` is set, else that of events."""
-    topic = services.settings.backfill.topic
-    if not topic:
-        yield services.bus
+def open_lane(services: Services) -> Iterator[Publisher]:
+    """Open what jobs publish to: `backfill.topic` if it is set, else the lane of the bus of events."""
+    if not services.settings.backfill.topic:
+        yield services.bus.backlog()
         return
-    bus = open_bus(f"pubsub:{topic}", DeliveryPolicy(), lambda _: None)
+    with open_backfill_topic(services.settings) as bus:
+        yield bus
+
+
+@contextmanager
+def open_backfill_topic(settings: Settings) -> Iterator[Bus]:
+    """Open the topic `backfill.topic`."""
+    bus = _open_topic(settings, settings.backfill.topic)
     try:
         yield bus
     finally:
         bus.close()
+
+
+def _open_topic(settings: Settings, topic: str) -> Bus:
+    """Open a topic of Pub/Sub beside that of events; both have the same dead-letter topic."""
+    return open_bus(f"pubsub:{topic}", DeliveryPolicy(), lambda _: None, settings.bus.dead_letter_topic)
 
 
 @contextmanager
@@ -309,9 +331,13 @@ def faults(settings: Settings, serving: bool = False) -> Iterator[str]:
     yield from no_storage or broken([("artifacts.url", partial(check_apart, settings))])
     yield from broken([("warehouse.url", partial(check_warehouse, settings.warehouse.url))])
     yield from no_bus
-    if settings.backfill.topic:
-        rule = partial(check_bus, f"pubsub:{settings.backfill.topic}")
-        yield from (text.replace("bus.url", "backfill.topic") for text in broken([("backfill.topic", rule)]))
+    for setting, topic in (
+        ("backfill.topic", settings.backfill.topic),
+        ("forward.topic", settings.forward.topic),
+    ):
+        if topic:
+            rule = partial(check_bus, f"pubsub:{topic}", bus.dead_letter_topic)
+            yield from (text.replace("bus.url", setting) for text in broken([(setting, rule)]))
     options = _announce_options(settings)
     yield from broken(
         (setting, partial(check_announcers, setting, [url], options))
@@ -323,6 +349,8 @@ def faults(settings: Settings, serving: bool = False) -> Iterator[str]:
     )
     yield from broken(_forward_checks(settings))
     yield from broken(_retention_checks(settings))
+    if settings.traces.otlp_url:
+        yield from broken([("traces.otlp_url", _spans_class)])
     if settings.orthanc.url and not no_storage:
         yield from broken(_orthanc_checks(settings))
     if settings.dimse.port and not no_storage:
@@ -477,6 +505,25 @@ def _index_beside(source: str) -> Path | None:
     if not source.startswith("file:"):
         return None
     return Path(_place(source).removeprefix("file:").rstrip("/") + ".index.db")
+
+
+def _spans_class() -> type[Spans]:
+    """Return what sends spans; only who sends them pays for the library."""
+    try:
+        from app.telemetry.spans import Spans
+    except ModuleNotFoundError as exc:
+        text = f"traces.otlp_url: needs dicomlake[otel]; {exc.name} is not installed"
+        raise ConfigError(text) from exc
+    return Spans
+
+
+def _open_spans(settings: Settings) -> Spans | None:
+    traces = settings.traces
+    if not traces.otlp_url:
+        return None
+    # Where Pub/Sub pushes, the service has no CPU between requests.
+    flush = not settings.bus.url.startswith("local:")
+    return _spans_class()(traces.otlp_url, traces.ratio, flush)
 
 
 def _decoder_failed(result: object) -> bool:

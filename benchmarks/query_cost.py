@@ -16,6 +16,7 @@ from app import pipeline
 from app.model.values import EventType, GiveUp
 from app.services import open_services
 from app.sources.notifications import notification
+from app.warehouse.study_current import SEARCHED
 from app.warehouse.tables import TABLES, Column
 from app.warehouse.views import VIEWS
 from benchmarks.cost import PRICES, TIB, picture, table
@@ -27,6 +28,9 @@ REMOVED = 0.01
 MONTHS = 36
 BLOCK_BYTES = 256_000_000
 """Assumed: the rows, with all columns, that BigQuery looks at in each partition to find a study."""
+STUDY_INSTANCES = 200
+HOURS = 730
+"""Of a month."""
 PLACE = "gs://my-project-dicomlake-landing/acme/1.3.6.1.4.1.5962.1.1.1.1.1.20040119072730.12322.dcm"
 
 BY_OBJECT = ("event_type", "object_uri", "generation", "member", "metageneration", "revision", "row_id")
@@ -99,8 +103,38 @@ def costs(sizes: Mapping[str, int]) -> dict[str, tuple[float, float]]:
     return found
 
 
+def list_costs(sizes: Mapping[str, int]) -> dict[str, float]:
+    """Return how many bytes lists of studies read, and the merges of the table that they are read from.
+
+    Assumed: rows come at a steady rate, the studies that are touched are new ones, and a study has one
+    combination of searched values. A list reads studies touched for an hour and a half, a merge for two.
+    """
+    studies, month = ROWS / STUDY_INSTANCES, ROWS / MONTHS
+    shown = sum(sizes[name] for name in STUDIES) + sizes["modality"] + 5 * sizes["generation"]
+    searched = sum(sizes[name] for name in SEARCHED)
+    keys = STUDY_INSTANCES * sizes["generation"]
+    uid, time = sizes["study_instance_uid"], sizes["ingested_at"]
+    removed = ROWS * REMOVED * (sizes["object_uri"] + sizes["generation"])
+    columns = {*BY_OBJECT, *STUDIES, *SEARCHED, "series_instance_uid", "sop_instance_uid", "ingested_at"}
+    read = sum(sizes[name] for name in columns)
+
+    def touched(hours: float) -> float:
+        """Return what is read to know which studies were touched, and to aggregate these."""
+        number = month / HOURS * hours / STUDY_INSTANCES
+        blocks = min(month * read, number * BLOCK_BYTES * read / sum(sizes.values()))
+        return month * (uid + time + sizes["object_uri"]) + studies * (uid + time + keys) + blocks + removed
+
+    merge = touched(2) + studies * (shown + searched + keys + time)
+    return {
+        "a list from all rows": ROWS * read + removed,
+        "a list from `study_current`": studies * (shown + searched) + touched(1.5),
+        "a merge": merge,
+        "the merges of a month": merge * HOURS,
+    }
+
+
 def main() -> None:
-    """Print the table."""
+    """Print the tables."""
     row = ct_row()
     sizes = {column.name: size(column, row[column.name]) for column in TABLES["instances"].columns}
     print(f"a row has {sum(sizes.values())} bytes, {sizes['metadata']} of them metadata")
@@ -109,6 +143,8 @@ def main() -> None:
         for name, both in costs(sizes).items()
     ]
     print("\n".join(table(["query", "GB", "USD", "GB, removals announced", "USD"], lines)))
+    lists = [f"| {name} | {read / 1e9:.1f} | {usd(read):.3f} |" for name, read in list_costs(sizes).items()]
+    print("\n".join(table(["lists of studies", "GB", "USD"], lists)))
 
 
 if __name__ == "__main__":

@@ -12,17 +12,20 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import requests
 
+from app.warehouse.study_current import STUDY_CURRENT, merge_script
 from app.warehouse.tables import TABLES, Table
 from app.warehouse.views import VIEWS
 from tests.parts import ROOT, need
 
 SCHEMAS = ROOT / "tf/schemas"
+IN_BIGQUERY = {**TABLES, STUDY_CURRENT.name: STUDY_CURRENT}
 HOME = Path(os.environ.get("DICOMLAKE_BQEMULATOR", Path.home() / ".cache/dicomlake/bqemulator-1.4.0"))
 
 # It would fetch an extension for geography from the network, its Write API forgets the fields of records,
@@ -61,7 +64,7 @@ class Emulator:
         at = f"{self.rest}/bigquery/v2/projects/{project}/datasets"
         reference = {"projectId": project, "datasetId": dataset}
         _post(at, {"datasetReference": reference})
-        for name, table in TABLES.items():
+        for name, table in IN_BIGQUERY.items():
             if (schemas / f"{name}.json").exists():  # else of a version before this table
                 fields = [field for field in _fields(schemas, name) if field["name"] not in without]
                 self._create_table(f"{at}/{dataset}/tables", reference, table, fields)
@@ -87,7 +90,7 @@ class Emulator:
         at = f"{self.rest}/bigquery/v2/projects/{project}/datasets/{dataset}/tables"
         for name in reversed(VIEWS):
             assert requests.delete(f"{at}/{name}", timeout=30).ok
-        for name, table in TABLES.items():
+        for name, table in IN_BIGQUERY.items():
             found = requests.get(f"{at}/{name}", timeout=30)
             fields = _fields(SCHEMAS, name)
             if found.status_code == 404:
@@ -97,7 +100,7 @@ class Emulator:
             # It takes the schema as such, and forgets to add the columns.
             for added in (f for f in fields if f["name"] not in there):
                 column = f"`{added['name']}` {added['type']}"
-                self._run(project, f"ALTER TABLE `{project}.{dataset}.{name}` ADD COLUMN {column}")
+                self.run(project, f"ALTER TABLE `{project}.{dataset}.{name}` ADD COLUMN {column}")
             answer = requests.patch(f"{at}/{name}", json={"schema": {"fields": fields}}, timeout=30)
             assert answer.ok, answer.text
         self._create_views(project, dataset, SCHEMAS)
@@ -134,10 +137,30 @@ class Emulator:
 
     def empty(self, project: str, dataset: str) -> None:
         """Remove every row."""
-        for name in TABLES:
-            self._run(project, f"TRUNCATE TABLE `{project}.{dataset}.{name}`")
+        for name in IN_BIGQUERY:
+            self.run(project, f"TRUNCATE TABLE `{project}.{dataset}.{name}`")
 
-    def _run(self, project: str, sql: str) -> None:
+    def create_instances(self, project: str, dataset: str, table: str, unit: str) -> None:
+        """Make a table with the columns of `instances`, partitioned by DAY or MONTH."""
+        at = f"{self.rest}/bigquery/v2/projects/{project}/datasets/{dataset}/tables"
+        reference = {"projectId": project, "datasetId": dataset}
+        spec = replace(TABLES["instances"], name=table, partition_unit=unit)
+        self._create_table(at, reference, spec, _fields(SCHEMAS, "instances"))
+
+    def drop_table(self, project: str, dataset: str, table: str) -> None:
+        """Remove a table."""
+        at = f"{self.rest}/bigquery/v2/projects/{project}/datasets/{dataset}/tables/{table}"
+        assert requests.delete(at, timeout=30).ok
+
+    def merge_studies(self, project: str, dataset: str, run_time: datetime, most: int | None = None) -> None:
+        """Run the script that Terraform schedules, as if it was scheduled for this time."""
+        text = _selects(SCHEMAS, "scripts", project, dataset)["merge_study_current"]
+        if most is not None:
+            text = merge_script(f"{project}.{dataset}.", most)
+        self.run(project, text.replace("@run_time", f"TIMESTAMP '{run_time.isoformat()}'"))
+
+    def run(self, project: str, sql: str) -> None:
+        """Run a statement or a script."""
         at = f"{self.rest}/bigquery/v2/projects/{project}/queries"
         answer = _post(at, {"query": sql, "useLegacySql": False})
         assert not answer.get("errors"), answer

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import wasmtime
-from zetasql.api import Analyzer, CatalogBuilder, TableBuilder, TypeFactory
+from zetasql.api import Analyzer, CatalogBuilder, Parser, TableBuilder, TypeFactory
 from zetasql.core import ServerError, ZetaSqlLocalService, wasm_client
 from zetasql.types import (
     AnalyzerOptions,
@@ -31,6 +31,7 @@ from zetasql.wasi._pb2.zetasql.local_service.local_service_pb2 import (
 from zetasql.wasi._pb2.zetasql.public.value_pb2 import ValueProto
 
 from app.model.values import Row
+from app.warehouse.study_current import STUDY_CURRENT
 from app.warehouse.tables import TABLES, Column
 from app.warehouse.views import MATERIALIZED_VIEWS, VIEWS
 
@@ -55,6 +56,15 @@ def analyze(sql: str) -> str:
         return type(Analyzer(_options(), _catalog()).analyze_statement(sql)).__name__
     except ServerError as error:
         raise AssertionError(f"{error}\n{sql}") from None
+
+
+def parse_script(script: str) -> list[str]:
+    """Return the kinds of the statements of a script; a bad one fails with Google's words."""
+    try:
+        parsed = Parser(_language()).parse_script(script)
+    except ServerError as error:
+        raise AssertionError(f"{error}\n{script}") from None
+    return [type(one).__name__ for one in parsed.statement_list_node.statement_list]
 
 
 def evaluate(sql: str, views: Mapping[str, str], tables: Mapping[str, Iterable[Row]]) -> list[dict[str, Any]]:
@@ -105,7 +115,7 @@ def _options() -> AnalyzerOptions:
 def _catalog() -> SimpleCatalog:
     functions = ZetaSQLBuiltinFunctionOptions(language_options=_language())
     catalog = CatalogBuilder("lake").with_builtin_functions(functions)
-    for table in [*TABLES.values(), *MATERIALIZED_VIEWS.values(), *VIEWS.values()]:
+    for table in [*TABLES.values(), *MATERIALIZED_VIEWS.values(), *VIEWS.values(), STUDY_CURRENT]:
         builder = TableBuilder(table.name)
         for column in table.columns:
             builder.add_column(column.name, _type(column))

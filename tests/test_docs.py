@@ -24,7 +24,7 @@ from benchmarks.cost import (
     operations_cost,
     standing,
 )
-from benchmarks.query_cost import costs, size
+from benchmarks.query_cost import costs, list_costs, size
 from benchmarks.query_cost import usd as query_usd
 from tests.conftest import lake_settings
 from tests.parts import ROOT
@@ -236,6 +236,21 @@ def test_the_costs_of_queries_follow_from_what_they_read():
             (query_usd(gb * 1e9), query_usd(gb_pruned * 1e9)), abs=0.001
         )
     assert query_usd(2**40) == 6.25
+    for _, gb, usd in marked("lists"):
+        assert float(usd) == pytest.approx(query_usd(float(gb) * 1e9), abs=0.001)
+
+
+def test_what_lists_read_worked_out_by_hand():
+    sizes = {column.name: 0 for column in TABLES["instances"].columns}
+    sizes |= {"study_instance_uid": 50, "object_uri": 90, "ingested_at": 8, "generation": 8, "metadata": 7844}
+    read = list_costs(sizes)
+    # Of each row UID, address, generation and time, 156 bytes; and 10^7 removals of 98 bytes.
+    assert read["a list from all rows"] == pytest.approx(156e9 + 0.98e9)
+    # 5 million studies: UID, three counts and two times; UID, time and 200 fingerprints
+    shown, table = 5e6 * (50 + 40), 5e6 * (50 + 8 + 200 * 8)
+    # The rows of a month: UID, time and address. 285 new studies in 1.5 hours: 156 of 8000 bytes of a block.
+    month, blocks = 1e9 / 36 * 148, 1e9 / 36 / 730 * 1.5 / 200 * 256e6 * 156 / 8000
+    assert read["a list from `study_current`"] == pytest.approx(shown + table + month + blocks + 0.98e9)
 
 
 def test_what_a_query_reads_worked_out_by_hand():

@@ -2,17 +2,20 @@
 
 import inspect
 import re
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 
 import pytest
 
 from app.warehouse import queries
 from app.warehouse.bigquery.client import deletion
+from app.warehouse.search import Search, statement
+from app.warehouse.study_current import Recent, last_merge, merge_script, touched_since
 from app.warehouse.tables import TABLES
 from app.warehouse.views import ddl, table_functions, views
-from tests.googlesql import analyze, googlesql
+from tests.googlesql import analyze, googlesql, parse_script
 from tests.parts import ROOT
 from tests.test_docs import DOCS, blocks
+from tests.warehouse.search_contract import keys
 
 pytestmark = googlesql
 UID, URI = "1.2.3", "gs://landing/a/"
@@ -76,7 +79,8 @@ IN_DOCUMENTS = dict(in_documents())
 
 
 def literal(value):
-    return f"TIMESTAMP '{value.isoformat()}'" if isinstance(value, datetime) else repr(value)
+    kind = {datetime: "TIMESTAMP ", date: "DATE "}.get(type(value), "")
+    return f"{kind}'{value.isoformat()}'" if kind else repr(value)
 
 
 def checked(sql, parameters):
@@ -119,6 +123,47 @@ def test_views_and_table_functions(removals):
 @pytest.mark.parametrize("table", TABLES)
 def test_tables(table):
     assert [analyze(text) for text in ddl(table, "bigquery")] == ["ResolvedCreateTableStmt"]
+
+
+def test_the_script_that_merges_lists():
+    script = merge_script()
+    assert parse_script(script) == [
+        *("ASTVariableDeclaration", "ASTVariableDeclaration", "ASTSingleAssignment", "ASTIfStatement")
+    ]
+    # The analyzer knows no variables: constants stand for them.
+    constants = {
+        "since": "TIMESTAMP '2026-03-01'",
+        "touched": "['1.2']",
+        "@run_time": "TIMESTAMP '2026-03-01'",
+    }
+    variables = re.compile(r"(?<!DECLARE )(?<!SET )(?<!\w)(since|touched|@run_time)\b")
+    text = variables.sub(lambda found: constants[found[1]], script)
+    merges = re.findall(r"^MERGE .*?(?=;$)", text, re.M | re.S)
+    assert [analyze(one) for one in merges] == ["ResolvedMergeStmt"] * 2
+    values = re.findall(r"= (ARRAY)?\((.*?)\);$", text.replace("DEFAULT (", "= ("), re.M | re.S)
+    assert [analyze(one) for _, one in values] == ["ResolvedQueryStmt"] * 3
+
+
+@pytest.mark.parametrize("since", [Recent((), MOMENT), Recent(("1.2", "1.3"), MOMENT)])
+def test_lists(since):
+    matches = keys(PatientName="a*", StudyDate="20200101-", ModalitiesInStudy="CT", SOPClassesInStudy="1.2")
+    for search in (Search(limit=50), Search(matches=matches, collection="acme", limit=50, offset=50)):
+        assert checked(*statement(search, "bigquery", since)) == "ResolvedQueryStmt"
+    assert [checked(*one) for one in (last_merge(), touched_since(MOMENT))] == ["ResolvedQueryStmt"] * 2
+
+
+def test_the_statements_that_copy_days_into_months():
+    page = (ROOT / "docs/deploy.md").read_text().partition("## From days to months\n")[2]
+    asked = re.findall(r'^bq query --use_legacy_sql=false "(.*?)"$', page.partition("\n## ")[0], re.M | re.S)
+    plain = [re.sub(r"\\`\$LAKE\.(\w+)\\`", r"`\1`", one) for one in asked]
+    assert [parse_script(one) for one in plain] == [
+        *(["ASTInsertStatement"], ["ASTInsertStatement"], ["ASTQueryStatement"], ["ASTCreateTableStatement"]),
+        *(["ASTDropMaterializedViewStatement"], ["ASTDropStatement"], ["ASTAlterTableStatement"]),
+    ]
+    of_rows = [one.replace("`instances_by_month`", "`instances`") for one in plain[:3]]
+    assert [analyze(one) for one in of_rows] == [
+        *("ResolvedInsertStmt", "ResolvedInsertStmt", "ResolvedQueryStmt")
+    ]
 
 
 def test_removing_rows():

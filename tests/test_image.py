@@ -94,7 +94,7 @@ def test_every_extra_is_of_a_backend_that_there_is():
     named = {extra for backends in doors for _, _, extra in backends.values() if extra}
     of_users = {"oidc", "pixels"}  # checks of tokens that others sign, masks over text in pixels
     of_ways_in = {"dimse"}
-    others = {"parquet", "load", "test"}
+    others = {"otel", "parquet", "load", "test"}
     assert project["optional-dependencies"].keys() == named | of_users | of_ways_in | others
 
 

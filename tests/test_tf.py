@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from app.config import SECTIONS
+from app.warehouse.queries import last_of_job, made_by, open_letter_versions, to_reprocess, versions_below
 from app.warehouse.tables import TABLES
 from tests.parts import ROOT, need, shared
 
@@ -20,6 +21,9 @@ TF = ROOT / "tf"
 RUN, PUBSUB, BIGQUERY, FLOW = (
     (TF / f"{name}.tf").read_text() for name in ("run", "pubsub", "bigquery", "variables_flow")
 )
+LISTER = [
+    open_letter_versions(), versions_below("gs://b/"), to_reprocess(["1"]), made_by(), last_of_job("1")
+]  # fmt: skip
 SETTING = r"\b([A-Z]+)__([A-Z0-9_]+)\b"
 
 
@@ -36,7 +40,9 @@ def test_what_follows_from_other_variables_cannot_be_set_by_hand():
     auth = re.search(r"^  auth = \{\n(.*?)^  \}", RUN, re.M | re.S)[1]
     secrets = re.search(r"^  secrets = (.*?)^  \}", RUN, re.M | re.S)[1]
     names = re.findall(r"^\s+([A-Z]+__[A-Z0-9_]+)\s+=", wired + auth + secrets, re.M)
-    assert len(names) == 26
+    forward = (TF / "forward.tf").read_text()
+    names += re.findall(r"\b(FORWARD__[A-Z0-9_]+)\s+=", forward)
+    assert len(names) == 32
     assert [name for name in [*names, "API__SERVE"] if not re.fullmatch(pattern, name)] == []
 
 
@@ -71,6 +77,28 @@ def test_the_push_and_the_service_name_the_same_audience():
     assert re.findall(r"^\s+audience\s+= (.*)$", PUBSUB, re.M) == ["local.audience"]
     assert re.findall(r"API__AUDIENCE\s+= (.*)$", RUN, re.M) == ["local.audience"]
     assert "[local.audience] : null" in RUN
+
+
+def test_the_lister_may_read_what_its_statements_name():
+    """A view is read with the rights of the reader, who needs what is below it too."""
+    used = {table for sql, _ in LISTER for table in re.findall(r"\b(?:FROM|JOIN) (\w+)", sql)}
+    assert used == {"instances_current", "dead_letters", "jobs"}
+    sql = {
+        file.stem: file.read_text()
+        for kind in ("views", "materialized")
+        for file in (TF / "schemas" / kind).glob("*.sql")
+    }
+    left = list(used)
+    while left:
+        below = set(re.findall(r"\$\{dataset\}\.(\w+)", sql.get(left.pop(), ""))) - used
+        used |= below
+        left += below
+    text = (TF / "backfill.tf").read_text()
+    (listed,) = re.findall(r"backfill_reads = concat\(\s*\[(.*?)\], keys\(local.materialized\)", text)
+    written = re.findall(r'google_bigquery_table.table\["(\w+)"\]', text)
+    materialized = {file.stem for file in (TF / "schemas/materialized").glob("*.sql")}
+    assert {*re.findall(r'"(\w+)"', listed), *materialized, *written} == used
+    assert written == ["jobs"]
 
 
 WRAPPED = """#!/bin/sh

@@ -8,6 +8,7 @@ resource "google_project_service" "api" {
     length(local.announce_secrets) > 0 ? ["secretmanager.googleapis.com"] : [],
     var.registry ? ["artifactregistry.googleapis.com"] : [],
     var.trigger == "eventarc" ? ["eventarc.googleapis.com"] : [],
+    local.merges ? ["bigquerydatatransfer.googleapis.com"] : [],
     local.iap ? ["iap.googleapis.com"] : [],
     length(local.secrets) > 0 ? ["secretmanager.googleapis.com"] : [],
     var.kms != null ? ["cloudkms.googleapis.com"] : [],

@@ -18,7 +18,7 @@ locals {
   }
 
   sql = {
-    for folder in ["functions", "materialized", "views", "without_removals"] : folder => {
+    for folder in ["functions", "materialized", "scripts", "views", "without_removals"] : folder => {
       for file in fileset("${path.module}/schemas/${folder}", "*.sql") : trimsuffix(file, ".sql") =>
       trimspace(templatefile("${path.module}/schemas/${folder}/${file}", { dataset = local.dataset_path }))
     }
@@ -36,12 +36,15 @@ locals {
     if anytrue([for other in keys(local.views) : strcontains(sql, "`${local.dataset_path}.${other}`")])
   ]
 
-  appends = {
-    announced   = local.members.ingest
-    instances   = local.members.ingest
-    failures    = local.members.ingest
-    dead_letter = local.agents.pubsub
-  }
+  appends = merge(
+    {
+      announced   = local.members.ingest
+      instances   = local.members.ingest
+      failures    = local.members.ingest
+      dead_letter = local.agents.pubsub
+    },
+    local.forwards ? { deliveries = local.members.ingest } : {},
+  )
 }
 
 resource "google_bigquery_dataset" "lake" {
@@ -207,7 +210,9 @@ resource "google_bigquery_table_iam_member" "appends" {
 
 # A view or function is read with the rights of the reader, who needs the tables below too.
 resource "google_bigquery_table_iam_member" "browses" {
-  for_each = toset(var.browse == null ? [] : concat(keys(local.tables), keys(local.materialized), keys(local.views)))
+  for_each = toset(var.browse == null ? [] : concat(
+    keys(local.tables), keys(local.materialized), keys(local.views), local.removals ? ["study_current"] : []
+  ))
 
   project    = var.project_id
   dataset_id = local.dataset
@@ -218,6 +223,7 @@ resource "google_bigquery_table_iam_member" "browses" {
   depends_on = [
     google_bigquery_table.table,
     google_bigquery_table.materialized,
+    google_bigquery_table.study_current,
     google_bigquery_table.view,
     google_bigquery_table.view_on_views,
   ]

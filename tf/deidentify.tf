@@ -12,9 +12,9 @@ locals {
   deidentify_names = var.deidentify == null ? [] : ["dicom/", "state/"]
 }
 
-# The browse service needs the key too: it finds rows by the hashed names of objects.
+# The browse service and the job of backfill need the key too: they find rows by the hashed names of objects.
 resource "google_secret_manager_secret_iam_member" "deidentifies" {
-  for_each = var.deidentify == null ? toset([]) : toset([for job in local.wanted_jobs : job if job != "push"])
+  for_each = var.deidentify == null ? toset([]) : toset(concat(keys(local.services), var.backfill == null ? [] : ["backfill"]))
 
   project   = split("/", var.deidentify.key)[1]
   secret_id = var.deidentify.key

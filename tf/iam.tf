@@ -16,11 +16,16 @@ data "google_storage_project_service_account" "owner" {
 
 locals {
   jobs = {
-    ingest = "Reads landing objects, writes artifacts and rows"
-    push   = "Calls the ingest service on behalf of Pub/Sub or Eventarc"
-    browse = "Shows rows, previews and originals; takes uploads where these are on"
+    ingest   = "Reads landing objects, writes artifacts and rows"
+    backfill = "Lists landing buckets and publishes events for objects without rows"
+    push     = "Calls the ingest service on behalf of Pub/Sub or Eventarc"
+    browse   = "Shows rows, previews and originals; takes uploads where these are on"
+    lists    = "Merges studies that changed into the table that lists are read from"
   }
-  wanted_jobs = [for job in keys(local.jobs) : job if job != "browse" || var.browse != null]
+  wanted_jobs = [
+    for job in keys(local.jobs) : job
+    if(job != "browse" || var.browse != null) && (job != "lists" || local.merges) && (job != "backfill" || var.backfill != null)
+  ]
 
   emails = {
     for job in local.wanted_jobs :
@@ -36,6 +41,7 @@ locals {
     pubsub   = "serviceAccount:service-${local.number}@gcp-sa-pubsub.iam.gserviceaccount.com"
     registry = "serviceAccount:service-${local.number}@gcp-sa-artifactregistry.iam.gserviceaccount.com"
     run      = "serviceAccount:service-${local.number}@serverless-robot-prod.iam.gserviceaccount.com"
+    transfer = "serviceAccount:service-${local.number}@gcp-sa-bigquerydatatransfer.iam.gserviceaccount.com"
     storage  = "serviceAccount:${data.google_storage_project_service_account.owner["own"].email_address}"
   }
 
@@ -61,6 +67,7 @@ resource "google_project_service_identity" "agent" {
     var.registry ? ["artifactregistry.googleapis.com"] : [],
     var.trigger == "eventarc" ? ["eventarc.googleapis.com"] : [],
     local.iap ? ["iap.googleapis.com"] : [],
+    local.merges ? ["bigquerydatatransfer.googleapis.com"] : [],
   ))
   provider = google-beta
 
@@ -84,7 +91,7 @@ resource "google_service_account_iam_member" "push_token" {
 resource "google_kms_crypto_key_iam_member" "agent" {
   for_each = toset([
     for agent in keys(local.agents) : agent
-    if try(var.kms.grant, false) && !contains(["eventarc", "iap"], agent) && (agent != "registry" || var.registry)
+    if try(var.kms.grant, false) && !contains(["eventarc", "iap", "transfer"], agent) && (agent != "registry" || var.registry)
   ])
 
   crypto_key_id = local.kms_key

@@ -3,7 +3,9 @@ locals {
   dead_letter_name = google_pubsub_topic.topic["dead-letter"].name
 
   subscription_ids = {
-    push        = "\"${google_pubsub_subscription.push.name}\""
+    push        = "\"${google_pubsub_subscription.push["events"].name}\""
+    pushes      = "one_of(${join(", ", [for one in google_pubsub_subscription.push : "\"${one.name}\""])})"
+    forward     = "\"${var.name}-forward-push\""
     dead_letter = "\"${google_pubsub_subscription.dead_letter.name}\""
     eventarc    = "starts_with(\"eventarc-${lower(local.bucket_location)}-${var.name}-\")"
     all         = "monitoring.regex.full_match(\"(eventarc-.*-)?${var.name}-.*\")"
@@ -18,10 +20,10 @@ locals {
     {
       for key, id in local.subscription_ids :
       key => "resource.type = \"pubsub_subscription\" AND resource.labels.subscription_id = ${id}"
-      if key != "eventarc" || var.trigger == "eventarc"
+      if(key != "eventarc" || var.trigger == "eventarc") && (key != "forward" || local.forwards)
     },
   )
-  sources = [for key in ["push", "eventarc"] : key if contains(keys(local.places), key)]
+  sources = [for key in ["push", "eventarc", "forward"] : key if contains(keys(local.places), key)]
 
   metrics = {
     cpu       = { type = "run.googleapis.com/container/cpu/utilizations", align = "PERCENTILE_99", reduce = "MAX" }
@@ -44,13 +46,14 @@ locals {
       # The service publishes those it gives up itself; Pub/Sub forwards the others.
       conditions = concat(
         [{ metric = "published", place = "dead_letter_topic", above = 0, duration = "0s", only = null }],
-        [for key in local.sources : { metric = "forwarded", place = key, above = 0, duration = "0s", only = null }],
+        [for key in local.sources : { metric = "forwarded", place = key == "push" ? "pushes" : key, above = 0, duration = "0s", only = null }],
       )
     }
     backlog = {
       title    = "messages wait too long"
       severity = "WARNING"
-      text     = "Requests fail or are too few at once; or the table of dead letters cannot be written."
+      text     = "Requests fail or are too few at once; a receiver of pictures is down; or the table of dead letters cannot be written."
+      # What waits in the lane of `backfill` may be hours old.
       conditions = [
         for key in concat(local.sources, ["dead_letter"]) :
         { metric = "unacked", place = key, above = var.alerts.oldest_unacked_s, duration = "300s", only = null }

@@ -2,6 +2,16 @@ locals {
   bq = "bq query --project_id=${var.project_id} --use_legacy_sql=false"
 }
 
+output "backfill" {
+  description = "Command that lists the landing buckets into the lane of backfill, in the cloud; null without backfill."
+  value = one([
+    for job in google_cloud_run_v2_job.backfill :
+    "gcloud run jobs execute ${job.name} --project=${job.project} --region=${job.location}"
+  ])
+
+  depends_on = [google_pubsub_subscription.push, google_pubsub_subscription_iam_member.dead_lettered]
+}
+
 output "buckets" {
   description = "Where objects land and where artifacts go."
   value       = { landing = local.landing_buckets, artifacts = local.artifacts_bucket }
@@ -90,6 +100,11 @@ output "settings" {
 }
 
 output "topics" {
-  description = "Topics of notifications and of dead letters."
-  value       = { events = local.topic, dead_letter = local.dead_letter_topic }
+  description = "Topics of notifications, of what `dicomlake backfill` publishes, of dead letters, and of pictures to forward, null without these."
+  value = {
+    events      = local.topic
+    backfill    = local.lanes.backfill.topic
+    dead_letter = local.dead_letter_topic
+    forward     = one([for key, topic in google_pubsub_topic.topic : topic.id if key == "forward"])
+  }
 }

@@ -2,9 +2,20 @@ locals {
   topic             = coalesce(var.topic, try(google_pubsub_topic.topic["events"].id, null))
   dead_letter_topic = google_pubsub_topic.topic["dead-letter"].id
 
+  # Days that a topic keeps messages for. What was listed can be listed again, so the lane of `backfill` keeps none.
   topics = {
-    for key, days in { events = var.delivery.retention_days, dead-letter = var.delivery.dead_letter_retention_days } :
-    key => days if key == "dead-letter" || var.topic == null
+    for key, days in {
+      events      = var.delivery.retention_days
+      backfill    = 0
+      dead-letter = var.delivery.dead_letter_retention_days
+      forward     = var.delivery.retention_days
+    } : key => days if(key != "events" || var.topic == null) && (key != "forward" || local.forwards)
+  }
+
+  # Live events never wait behind what `backfill`, `reprocess` and `reconcile --fix` publish: a subscription each.
+  lanes = {
+    events   = { name = "${var.name}-push", topic = local.topic }
+    backfill = { name = "${var.name}-backfill-push", topic = google_pubsub_topic.topic["backfill"].id }
   }
 
   push_filter = join(" AND ", [
@@ -12,7 +23,7 @@ locals {
   ])
 }
 
-# The topics keep what was published, so that a subscription made anew can be rewound and loses nothing.
+# Topics keep what was published, so that a subscription made anew can be rewound and loses nothing.
 resource "google_pubsub_topic" "topic" {
   for_each = local.topics
 
@@ -20,7 +31,7 @@ resource "google_pubsub_topic" "topic" {
   name                       = "${var.name}-${each.key}"
   labels                     = var.labels
   kms_key_name               = local.kms_key
-  message_retention_duration = "${each.value * 86400}s"
+  message_retention_duration = each.value == 0 ? null : "${each.value * 86400}s"
 
   dynamic "message_storage_policy" {
     for_each = length(var.delivery.regions) > 0 ? [var.delivery.regions] : []
@@ -34,9 +45,11 @@ resource "google_pubsub_topic" "topic" {
 
 # With trigger = "eventarc" it still brings the messages that `dicomlake dlq requeue` publishes.
 resource "google_pubsub_subscription" "push" {
+  for_each = local.lanes
+
   project                    = var.project_id
-  name                       = "${var.name}-push"
-  topic                      = local.topic
+  name                       = each.value.name
+  topic                      = each.value.topic
   labels                     = var.labels
   ack_deadline_seconds       = var.delivery.ack_deadline_s
   message_retention_duration = "${var.delivery.retention_days * 86400}s"
@@ -76,6 +89,11 @@ resource "google_pubsub_subscription" "push" {
     google_pubsub_topic_iam_member.dead_letters,
     google_service_account_iam_member.push_token,
   ]
+}
+
+moved {
+  from = google_pubsub_subscription.push
+  to   = google_pubsub_subscription.push["events"]
 }
 
 # A topic without a subscription would lose dead letters. This one writes them to the table `dead_letter`.
@@ -133,10 +151,17 @@ resource "google_pubsub_topic_iam_member" "dead_letters" {
 
 # To take a message off the subscription once it is in the dead-letter topic.
 resource "google_pubsub_subscription_iam_member" "dead_lettered" {
+  for_each = google_pubsub_subscription.push
+
   project      = var.project_id
-  subscription = google_pubsub_subscription.push.name
+  subscription = each.value.name
   role         = "roles/pubsub.subscriber"
   member       = local.agents.pubsub
+}
+
+moved {
+  from = google_pubsub_subscription_iam_member.dead_lettered
+  to   = google_pubsub_subscription_iam_member.dead_lettered["events"]
 }
 
 # An admin sends dead letters again, as events.

@@ -68,6 +68,7 @@ locals {
     WAREHOUSE__URL         = "bigquery:${local.dataset_path}"
     BUS__URL               = "pubsub:${local.topic}"
     BUS__DEAD_LETTER_TOPIC = local.dead_letter_topic
+    BACKFILL__TOPIC        = local.lanes.backfill.topic
   }
 }
 
@@ -143,7 +144,7 @@ resource "google_cloud_run_v2_service" "service" {
           var.settings,
           local.wired,
           local.auth[each.key],
-          each.key == "ingest" ? local.announce_settings : {},
+          each.key == "ingest" ? merge(local.announce_settings, local.forward_settings) : {},
           local.deidentify_settings,
           { API__SERVE = each.key },
         )
@@ -154,7 +155,10 @@ resource "google_cloud_run_v2_service" "service" {
       }
 
       dynamic "env" {
-        for_each = merge(each.key == "browse" ? local.secrets : local.announce_secrets, local.deidentify_secrets)
+        for_each = merge(
+          each.key == "browse" ? local.secrets : merge(local.announce_secrets, local.forward_secrets),
+          local.deidentify_secrets,
+        )
         content {
           name = "DICOMLAKE__${env.key}"
           value_source {
@@ -196,9 +200,11 @@ resource "google_cloud_run_v2_service" "service" {
     google_project_service.api,
     google_pubsub_topic_iam_member.announces,
     google_pubsub_topic_iam_member.dead_letters,
+    google_pubsub_topic_iam_member.forwards,
     google_secret_manager_secret_iam_member.browse_reads,
     google_secret_manager_secret_iam_member.announces,
     google_secret_manager_secret_iam_member.deidentifies,
+    google_secret_manager_secret_iam_member.forwards,
     google_storage_bucket_iam_member.names,
   ]
 }

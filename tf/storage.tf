@@ -47,12 +47,12 @@ locals {
       } if pair[0] == "ingest" || (pair[0] == "browse" && var.deidentify == null)
     },
     {
-      for job in local.wanted_jobs : "${job}-uses-${local.artifacts_bucket}" => {
+      for job in keys(local.services) : "${job}-uses-${local.artifacts_bucket}" => {
         job    = job
         bucket = local.artifacts_bucket
         role   = job == "ingest" ? "roles/storage.objectUser" : "roles/storage.objectViewer"
         names  = local.artifacts_names[job]
-      } if job != "push"
+      }
     },
     # All that the browse account may write. A STOW may replace an instance, for which Cloud Storage asks the right
     # to delete; a versioned bucket keeps what was replaced.
@@ -67,12 +67,15 @@ locals {
   )
   lists              = "roles/storage.legacyBucketReader"
   restricted_buckets = var.restrict_basic_roles ? [for bucket in values(local.buckets) : bucket.name] : []
-  listed = {
-    for pair in distinct([for one in values(local.bucket_grants) : [one.job, one.bucket]]) :
-    join("-lists-", pair) => { job = pair[0], bucket = pair[1] } if alltrue([
-      for one in values(local.bucket_grants) : length(one.names) > 0 if[one.job, one.bucket] == pair
-    ])
-  }
+  listed = merge(
+    {
+      for pair in distinct([for one in values(local.bucket_grants) : [one.job, one.bucket]]) :
+      join("-lists-", pair) => { job = pair[0], bucket = pair[1] } if alltrue([
+        for one in values(local.bucket_grants) : length(one.names) > 0 if[one.job, one.bucket] == pair
+      ])
+    },
+    { for bucket in local.landing_buckets : "backfill-lists-${bucket}" => { job = "backfill", bucket = bucket } if var.backfill != null },
+  )
 }
 
 resource "google_storage_bucket" "bucket" {

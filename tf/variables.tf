@@ -18,6 +18,30 @@ variable "alerts" {
   }
 }
 
+variable "backfill" {
+  description = "A Cloud Run job that runs `dicomlake backfill` where the buckets are; null leaves it out. The topic and the subscription that it publishes to are always there."
+  type = object({
+    args      = optional(list(string)) # of dicomlake; default: backfill, and the first landing bucket
+    cpu       = optional(number, 1)
+    memory    = optional(string, "512Mi")
+    timeout_s = optional(number, 86400) # a day; 10^8 objects take 7.6 hours
+  })
+  default = null
+
+  validation {
+    condition     = var.backfill == null || try(contains(["backfill", "reprocess"], coalesce(var.backfill.args, ["backfill"])[0]), false)
+    error_message = "args begin with backfill or reprocess, the commands that the account of the job may run."
+  }
+
+  validation {
+    condition = var.backfill == null || try(
+      contains([1, 2, 4, 6, 8], var.backfill.cpu) && can(regex("^[1-9][0-9]*(Mi|Gi)$", var.backfill.memory)) &&
+      var.backfill.timeout_s >= 60 && var.backfill.timeout_s <= 604800, false
+    )
+    error_message = "cpu is 1, 2, 4, 6 or 8; memory is like 512Mi or 2Gi; timeout_s is 60 to 604800, a week."
+  }
+}
+
 variable "browse" {
   description = "A second service that shows the lake to people and viewers; null leaves it out."
   type = object({
@@ -256,9 +280,11 @@ variable "restrict_basic_roles" {
 variable "service_accounts" {
   description = "E-mail addresses of existing accounts to use instead of new ones."
   type = object({
-    ingest = optional(string)
-    push   = optional(string)
-    browse = optional(string)
+    ingest   = optional(string)
+    push     = optional(string)
+    browse   = optional(string)
+    backfill = optional(string)
+    lists    = optional(string)
   })
   default = {}
 }
@@ -276,8 +302,8 @@ variable "settings" {
   validation {
     condition = alltrue([
       for key in keys(var.settings) :
-      !can(regex("^(API__(HOST|PORT|SERVE|AUTH|AUDIENCE|SERVICE_ACCOUNTS|USERS|USERS_KEY|USERS_AUDIENCE|ROLES|PUBLIC_URL|OIDC_.*)|BROWSE__(UPLOADS|MAX_UPLOAD_BYTES)|SOURCE__(URL|BUCKETS|EVENTS|WRITE_PREFIX)|ANNOUNCE__.*|DEIDENTIFY__.*|ARTIFACTS__.*|BUS__.*|WAREHOUSE__URL)$", key))
+      !can(regex("^(API__(HOST|PORT|SERVE|AUTH|AUDIENCE|SERVICE_ACCOUNTS|USERS|USERS_KEY|USERS_AUDIENCE|ROLES|PUBLIC_URL|OIDC_.*)|BROWSE__(UPLOADS|MAX_UPLOAD_BYTES)|SOURCE__(URL|BUCKETS|EVENTS|WRITE_PREFIX)|ANNOUNCE__.*|DEIDENTIFY__.*|FORWARD__.*|ARTIFACTS__.*|BUS__.*|BACKFILL__.*|WAREHOUSE__URL)$", key))
     ])
-    error_message = "Addresses, callers and users (API__*, SOURCE__*, ANNOUNCE__*, DEIDENTIFY__*, ARTIFACTS__*, BUS__*, WAREHOUSE__URL, BROWSE__UPLOADS) follow from other variables."
+    error_message = "Addresses, callers and users (API__*, SOURCE__*, ANNOUNCE__*, DEIDENTIFY__*, FORWARD__*, ARTIFACTS__*, BUS__*, BACKFILL__*, WAREHOUSE__URL, BROWSE__UPLOADS) follow from other variables."
   }
 }

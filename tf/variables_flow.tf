@@ -222,6 +222,46 @@ variable "event_types" {
   }
 }
 
+variable "forward" {
+  description = "Receivers of previews. urls: https://host/path; format: json or multipart; bearer_secret: the secret projects/P/secrets/S that each request bears; headers: the secret of further headers as JSON; timeout_s: limit of each step of a request; max_attempts, min_backoff_s, max_backoff_s: retries of a delivery until it is a dead letter."
+  type = object({
+    urls          = optional(list(string), [])
+    format        = optional(string, "json")
+    bearer_secret = optional(string)
+    headers       = optional(string)
+    timeout_s     = optional(number, 30)
+    max_attempts  = optional(number, 20)
+    min_backoff_s = optional(number, 10)
+    max_backoff_s = optional(number, 600)
+  })
+  default = {}
+
+  validation {
+    condition     = alltrue([for url in var.forward.urls : can(regex("^https://[^/?#]+", url))])
+    error_message = "forward.urls are https://host/path: a container keeps no files."
+  }
+
+  validation {
+    condition = alltrue([
+      for secret in [var.forward.bearer_secret, var.forward.headers] : secret == null || can(regex("^projects/[^/]+/secrets/[^/]+$", secret))
+    ])
+    error_message = "forward.bearer_secret and forward.headers are projects/P/secrets/S."
+  }
+
+  validation {
+    condition     = contains(["json", "multipart"], var.forward.format) && var.forward.timeout_s > 0 && var.forward.timeout_s <= 300
+    error_message = "forward.format is json or multipart; forward.timeout_s is above 0 and at most 300."
+  }
+
+  validation {
+    condition = (
+      var.forward.max_attempts >= 5 && var.forward.max_attempts <= 100 && 0 <= var.forward.min_backoff_s &&
+      var.forward.min_backoff_s <= var.forward.max_backoff_s && var.forward.max_backoff_s <= 600
+    )
+    error_message = "forward.max_attempts is 5 to 100; 0 <= forward.min_backoff_s <= forward.max_backoff_s <= 600."
+  }
+}
+
 variable "landing" {
   description = "Where DICOM objects land."
   type = object({

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+from app.warehouse.study_current import STUDY_CURRENT, merge_script
 from app.warehouse.tables import TABLES, Column, Table
 from app.warehouse.views import MATERIALIZED_VIEWS, VIEWS, table_functions, views
 
@@ -30,9 +31,9 @@ def _json_field(column: Column) -> dict[str, object]:
     return field
 
 
-def bigquery_schema(table: str) -> str:
+def bigquery_schema(table: Table) -> str:
     """Return the schema file of a table, as BigQuery and its Terraform provider read it."""
-    return json.dumps([_json_field(column) for column in TABLES[table].columns], indent=2) + "\n"
+    return json.dumps([_json_field(column) for column in table.columns], indent=2) + "\n"
 
 
 def _lines(column: Column, path: str = "") -> list[str]:
@@ -65,13 +66,15 @@ STRING. Its filter is inside, next to the table, whatever BigQuery makes of a fi
 
 def tables_page() -> str:
     """Return the page that describes every table, view and table function."""
-    tables = [*TABLES.values(), *VIEWS.values(), *MATERIALIZED_VIEWS.values()]
+    tables = [*TABLES.values(), *VIEWS.values(), *MATERIALIZED_VIEWS.values(), STUDY_CURRENT]
     return "\n".join([_INTRODUCTION, *map(_section, tables), _FUNCTIONS])
 
 
 def files() -> dict[str, str]:
     """Return path, from the root of the repository, and text of every generated file."""
-    schemas = {f"tf/schemas/{table}.json": bigquery_schema(table) for table in TABLES}
+    schemas = {
+        f"tf/schemas/{table.name}.json": bigquery_schema(table) for table in (*TABLES.values(), STUDY_CURRENT)
+    }
     dataset = ("bigquery", "${dataset}.")
     made = {**views(*dataset), **table_functions(*dataset)}
     folders = {**dict.fromkeys(made, "views"), **dict.fromkeys(MATERIALIZED_VIEWS, "materialized")}
@@ -81,6 +84,7 @@ def files() -> dict[str, str]:
         **{f"{folders[name]}/{name}": text for name, text in made.items()},
         **{f"without_removals/{name}": text for name, text in without.items() if text != made[name]},
     }
+    queries["scripts/merge_study_current"] = merge_script("${dataset}.")
     return {
         "docs/tables.md": tables_page(),
         **schemas,

@@ -11,12 +11,12 @@ from dataclasses import replace
 from typing import Any
 
 from app.browse import tasks
-from app.browse.objects import WHOLE_BYTES, Originals
+from app.browse.objects import WHOLE_BYTES, Originals, copied
 from app.browse.rendered import draw
 from app.browse.tags import MAX_TAGS
 from app.model.errors import ObjectGone, PermanentError
 from app.model.options import RenderOptions
-from app.model.values import Content, ObjectRef
+from app.model.values import Content
 from app.services import Services
 from app.warehouse import queries
 
@@ -52,7 +52,7 @@ def content(label: str, name: str, originals: Originals) -> Content | None:
     path = f"{services.settings.source.write_prefix}{label}/{name}"
     if services.cleaning:
         rows = services.warehouse.query(*queries.copies_of(services.source.uri(path)))
-        return _copy(rows[0], services) if rows else None
+        return copied(str(rows[0]["dicom_uri"]), int(str(rows[0]["generation"])), services) if rows else None
     full = services.source.prefix + path
     ref = next((one for one in services.source.list(path) if one.name == full), None)
     if ref is None:
@@ -61,13 +61,6 @@ def content(label: str, name: str, originals: Originals) -> Content | None:
         located = services.source.locate(ref)
         return located if located.size > WHOLE_BYTES else services.source.fetch(ref)
     return None
-
-
-def _copy(row: dict[str, object], services: Services) -> Content:
-    uri = str(row["dicom_uri"])
-    data = services.artifacts.read(uri)
-    ref = ObjectRef(services.artifacts.bucket, uri, int(str(row["generation"])))
-    return Content(ref, uri, len(data), data=data)
 
 
 def attributes(

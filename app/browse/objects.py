@@ -30,6 +30,12 @@ MAX_TRANSCODED_BYTES = 2 << 30
 PIECE = 1 << 20
 
 
+def copied(uri: str, generation: int, services: Services) -> Content:
+    """Return a clean copy, or how to read it in ranges. generation: of the object that it is a copy of."""
+    content = services.artifacts.stored(uri)
+    return replace(content, ref=ObjectRef(content.ref.bucket, uri, generation))
+
+
 @dataclass
 class Originals:
     """Reads the objects that rows name, and runs tasks on them. Safe to call from several threads."""
@@ -49,9 +55,7 @@ class Originals:
         A member of an archive is extracted in a worker. Raises ObjectGone when that version is no more.
         """
         if stored.dicom_uri is not None:
-            data = self.services.artifacts.read(stored.dicom_uri)
-            ref = ObjectRef(self.services.artifacts.bucket, stored.dicom_uri, stored.generation)
-            return Content(ref, stored.dicom_uri, len(data), data=data)
+            return copied(stored.dicom_uri, stored.generation, self.services)
         content = self._object(stored, whole=True)
         if stored.member is None:
             return content

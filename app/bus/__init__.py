@@ -24,15 +24,23 @@ class DeliveryPolicy(DeliveryOptions):
     concurrency: int = 8
 
 
-class Bus(Protocol):
+class Publisher(Protocol):
+    """Takes messages for later delivery. Safe to call from several threads."""
+
+    def publish_all(self, messages: Sequence[Message]) -> None:
+        """Publish messages and return once all are durable; if it raises, some may be published."""
+        ...
+
+
+class Bus(Publisher, Protocol):
     """A topic, its push subscription and its dead-letter topic. Safe to call from several threads."""
 
     def publish(self, message: Message) -> str:
         """Publish `data` and `attributes`; return the message id once the message is durable."""
         ...
 
-    def publish_all(self, messages: Sequence[Message]) -> None:
-        """Publish messages and return once all are durable; if it raises, some may be published."""
+    def backlog(self) -> Publisher:
+        """Return where long jobs publish: a lane that live events overtake, or this bus if it has none."""
         ...
 
     def dead_letter(self, message: Message, reason: Reason) -> None:

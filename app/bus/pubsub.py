@@ -91,6 +91,10 @@ class PubSubBus:
             with pubsub_errors(self._topic):
                 self._connected().publish(request, retry=_retry(), timeout=ATTEMPT_S)
 
+    def backlog(self) -> PubSubBus:
+        """Return this bus: a lane of Pub/Sub is a topic with a subscription of its own (`backfill.topic`)."""
+        return self
+
     def dead_letter(self, message: Message, reason: Reason) -> None:
         """Publish a message as a dead letter with its reason; return when that is durable.
 

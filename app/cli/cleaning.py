@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from app.jobs.file_content import content_at_hand
 from app.jobs.ingest import Emit, Progress
 from app.model.errors import ConfigError
 from app.model.keys import Keys
+from app.model.values import Content, Pieces
 from app.services import open_workers
 
 FAULTS = frozenset((job.REFUSED, job.LEFT, job.UNREADABLE))
@@ -52,9 +54,8 @@ def run(work: Job, settings: Settings, emit: Emit, progress: Progress) -> dict[s
     options = settings.describe_options()
     with open_workers(settings, *CLEANERS) as workers:
 
-        def clean(file: Path) -> bytes:
-            content = content_at_hand(file)
-            return b"".join(workers.stream(clean_pieces, content, profile, work.secret, options))
+        def clean(content: Content) -> Generator[Pieces]:
+            return workers.stream(clean_pieces, content, profile, work.secret, options)
 
         name = keys.name if settings.deidentify.names == "hash" else str
         key = keys.check(f"{profile.key} {settings.deidentify.names}")

@@ -124,7 +124,7 @@ class Backfill(Section):
 
     topic: str = Field(
         description="projects/P/topics/T of their own, so that live events do not queue behind them;"
-        " empty = that of bus.url"
+        " empty = that of bus.url, where local: has a lane for them"
     )
 
 
@@ -160,6 +160,10 @@ class Forward(Section):
     headers: dict[str, str] = Field(description="HTTP headers of every request")
     bearer_secret: str = Field(description="token that every request bears in Authorization; empty = none")
     timeout_s: Seconds = Field(description="time limit of each step of a request")
+    topic: str = Field(
+        description="projects/P/topics/T of deliveries, so that they hold up no event; empty = that of"
+        " bus.url. local: always keeps them apart"
+    )
 
 
 Days = Annotated[float, Field(ge=0, le=36_500)]
@@ -301,6 +305,19 @@ class Log(Section):
     format: Literal["json", "text"] = Field(description="json for machines, text for people")
 
 
+class Traces(Section):
+    """Spans of deliveries and their steps for an OpenTelemetry collector."""
+
+    otlp_url: str = Field(
+        pattern=r"^(https?://[^\s?#@]+)?$",
+        description="where to send them by OTLP over HTTP, such as http://127.0.0.1:4318/v1/traces; empty ="
+        " none; needs dicomlake[otel]",
+    )
+    ratio: float = Field(
+        ge=0, le=1, description="share of the deliveries that are sent; a sampled request's always are"
+    )
+
+
 class Settings(Section):
     """All settings of one process."""
 
@@ -324,6 +341,7 @@ class Settings(Section):
     dimse: DimseOptions
     deidentify: Deidentify
     log: Log
+    traces: Traces
 
     def project(self) -> str:
         """Return the Google Cloud project of the tables, else of the dead letters; empty without either."""

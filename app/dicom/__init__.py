@@ -6,10 +6,11 @@ not load pydicom and the codecs.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import io
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from time import perf_counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 from urllib.parse import quote
 
 from app.dicom.read.collector import collector_paused
@@ -23,15 +24,16 @@ from app.model.options import (
     MetadataOptions,
     PreviewOptions,
 )
-from app.model.values import Content, DatasetWarning, Deidentified, Instance
+from app.model.values import Content, DatasetWarning, Deidentified, Instance, Pieces
 
-PIECE = 32 << 20
-"""Bytes of a clean copy in one answer."""
+WHOLE_BYTES = 32 << 20
+"""Clean copies up to this size are held in memory, and sent in one answer."""
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
     from app.dicom.deidentify import Profile
+    from app.dicom.deidentify.clean_file import CleanFile
     from app.dicom.read.dataset import ObjectDataset
 
 
@@ -53,7 +55,8 @@ def describe(content: Content, options: DescribeOptions) -> Instance:
     from app.dicom.read.dataset import read_dataset
 
     if options.clean is not None:
-        return _describe_copy(content, options.clean, replace(options, clean=None))
+        instance, copy = _describe_copy(content, options.clean, replace(options, clean=None))
+        return replace(instance, copy=copy.whole())
     began = perf_counter()
     dataset = read_dataset(content, options.limits)
     instance = _read(dataset, content, options.metadata)
@@ -66,25 +69,42 @@ def describe(content: Content, options: DescribeOptions) -> Instance:
     return replace(instance, preview=png, preview_error=error, warnings=warnings, took_ms=took, pdf=pdf)
 
 
-def _describe_copy(content: Content, clean: CleanOptions, options: DescribeOptions) -> Instance:
+def describe_pieces(content: Content, options: DescribeOptions) -> Iterator[Instance | Pieces]:
+    """Yield what `describe` returns; if the clean copy is too large for one answer, its pieces follow.
+
+    `options.clean` must be set.
+    """
+    assert options.clean is not None
+    instance, copy = _describe_copy(content, options.clean, replace(options, clean=None))
+    if copy.size <= WHOLE_BYTES:
+        yield replace(instance, copy=copy.whole())
+        return
+    yield instance
+    yield from copy.pieces(content.decode is None)
+
+
+def _describe_copy(
+    content: Content, clean: CleanOptions, options: DescribeOptions
+) -> tuple[Instance, CleanCopy]:
+    """Return the description of a clean copy, and the copy."""
     from app.dicom.deidentify.profile import read_profile
 
     began = perf_counter()
     profile = read_profile(clean.profile, clean.pixels)
-    copy = _cleaned(content, profile, clean.secret, options).data
+    copy = _cleaned(content, profile, clean.secret, options)
     took = _ms(perf_counter() - began)
     member = content.member
     if member is not None and not clean.keep_names:
         member = Keys(clean.secret).name(member)
     before, any_member, after = content.uri.rpartition(ANY_MEMBER)
     uri = content.uri if member is None or not any_member else f"{before}{member}{after}"
-    of_copy = Content(content.ref, uri, len(copy), data=copy)
+    of_copy = copy.content(content, uri)
     instance = describe(of_copy, options)
     error = instance.preview_error if options.preview.enabled else _undrawn(of_copy, options)
     if error in UNDECODABLE:
         raise CannotDeidentify(f"the pixels of the copy cannot be decoded: {error}")
     took_ms = {**instance.took_ms, "parse": instance.took_ms["parse"] + took}
-    return replace(instance, member=member, copy=copy, took_ms=took_ms)
+    return replace(instance, member=member, copy_size=copy.size, took_ms=took_ms), copy
 
 
 def draw_page(pdf: bytes, options: PreviewOptions) -> tuple[bytes, int]:
@@ -151,13 +171,51 @@ def clean_copy(content: Content, profile: Profile, secret: bytes, options: Descr
     ----------
     PS3.15 Annex E
     """
-    clean = _cleaned(content, profile, secret, options)
-    if error := _undrawn(replace(content, data=clean.data, opener=None, decode=None), options):
+    copy = _drawn_copy(content, profile, secret, options)
+    return Deidentified(copy.whole(), copy.counts)
+
+
+def clean_pieces(
+    content: Content, profile: Profile, secret: bytes, options: DescribeOptions
+) -> Iterator[Pieces]:
+    """Yield the file of `clean_copy` in pieces that fit in one answer of a worker; parameters as there."""
+    yield from _drawn_copy(content, profile, secret, options).pieces(content.decode is None)
+
+
+def _drawn_copy(content: Content, profile: Profile, secret: bytes, options: DescribeOptions) -> CleanCopy:
+    copy = _cleaned(content, profile, secret, options)
+    if error := _undrawn(copy.content(content, content.uri), options):
         raise CannotDeidentify(f"the pixels of the copy cannot be decoded: {error}")
-    return clean
+    return copy
 
 
-def _cleaned(content: Content, profile: Profile, secret: bytes, options: DescribeOptions) -> Deidentified:
+class CleanCopy:
+    """A clean copy that was checked by another reader. A small one is held whole."""
+
+    def __init__(self, file: CleanFile, in_place: bool, counts: Mapping[str, int]) -> None:
+        self.size, self.counts = file.size, counts
+        self._file, self._in_place = file, in_place
+        self._data = file.whole() if file.size <= WHOLE_BYTES else None
+
+    def whole(self) -> bytes:
+        """Return the bytes."""
+        return self._file.whole() if self._data is None else self._data
+
+    def open(self) -> BinaryIO:
+        """Return a seekable stream over the bytes."""
+        return self._file.open() if self._data is None else io.BytesIO(self._data)
+
+    def content(self, original: Content, uri: str) -> Content:
+        """Return the copy of an object as one that can be described. uri: the address it will have."""
+        opener = self._file.open if self._data is None else None
+        return Content(original.ref, uri, self.size, data=self._data, opener=opener)
+
+    def pieces(self, is_stored: bool) -> Iterator[Pieces]:
+        """Yield the copy in pieces. is_stored: the object was read as it is stored, not decoded."""
+        return self._file.pieces(self._in_place and is_stored)
+
+
+def _cleaned(content: Content, profile: Profile, secret: bytes, options: DescribeOptions) -> CleanCopy:
     """Return a clean copy that was checked by another reader, but not yet drawn."""
     from app.dicom.deidentify import clean_pixels, deidentify_dataset
     from app.dicom.deidentify.verify import findings
@@ -166,19 +224,11 @@ def _cleaned(content: Content, profile: Profile, secret: bytes, options: Describ
     with permanent(CannotDeidentify), collector_paused():
         dataset = read_dataset(content, options.limits)
         clean = deidentify_dataset(dataset, profile, Keys(secret), options.limits, clean_pixels)
-        left = findings(clean.data, profile, clean.known)
+        copy = CleanCopy(clean.file, not dataset.deflated, clean.counts)
+        left = findings(copy.open(), profile, clean.known)
     if left:
         raise CannotDeidentify(f"the copy failed its check: {left[0].code} at {left[0].tag}")
-    return Deidentified(clean.data, clean.counts)
-
-
-def clean_pieces(
-    content: Content, profile: Profile, secret: bytes, options: DescribeOptions
-) -> Iterator[bytes]:
-    """Yield the file of `clean_copy` in pieces that fit in one answer of a worker; parameters as there."""
-    data = clean_copy(content, profile, secret, options).data
-    for start in range(0, len(data), PIECE):
-        yield data[start : start + PIECE]
+    return copy
 
 
 def check_clean(content: Content, profile: Profile, options: DescribeOptions) -> tuple[tuple[str, str], ...]:
@@ -198,7 +248,7 @@ def check_clean(content: Content, profile: Profile, options: DescribeOptions) ->
 
     dataset = read_dataset(content, options.limits)
     with content.open() as stream, permanent(BadDataset):
-        left = [(finding.tag, finding.code) for finding in findings(stream.read(), profile)]
+        left = [(finding.tag, finding.code) for finding in findings(stream, profile)]
         if hides_in_pixels(dataset, options.limits):
             left.append(("7FE00010", "hidden"))
     if error := _undrawn(content, options):

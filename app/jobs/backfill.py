@@ -32,7 +32,7 @@ from app.warehouse import Warehouse
 from app.warehouse.queries import made_by, to_reprocess
 
 if TYPE_CHECKING:
-    from app.bus import Bus
+    from app.bus import Publisher
 
 Values = dict[str, Any]
 Count = Callable[[int], object]
@@ -107,7 +107,7 @@ def cost(objects: int, publish: int, to_read: Mapping[str, int], previews: bool)
 
 
 def backfill(
-    services: Services, bus: Bus, job: Job, pacing: Pacing, reporting: Reporting = Reporting()
+    services: Services, bus: Publisher, job: Job, pacing: Pacing, reporting: Reporting = Reporting()
 ) -> dict[str, object]:
     """Publish an event for every object of `job.arguments["url"]` that has no row; return the counts.
 
@@ -189,7 +189,7 @@ def rows_to_reprocess(services: Services, arguments: Mapping[str, object], after
 
 
 def reprocess(
-    services: Services, bus: Bus, job: Job, pacing: Pacing, reporting: Reporting = Reporting()
+    services: Services, bus: Publisher, job: Job, pacing: Pacing, reporting: Reporting = Reporting()
 ) -> dict[str, object]:
     """Publish a request to describe each of some object versions again, as a revision; return the counts."""
     started = int(job.started_at.timestamp())

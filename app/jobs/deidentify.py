@@ -6,17 +6,20 @@ import csv
 import io
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from app.jobs.advice import what_to_do
+from app.jobs.file_content import content_at_hand
 from app.jobs.ingest import Emit, Line, Progress, at_once
 from app.model.errors import ConfigError, DicomlakeError, StorageUnavailable
 from app.model.names import spelled
+from app.model.values import Content, Pieces
+from app.plumbing.pieces import joined
 
 TABLE, STATE = "deidentified.csv", ".deidentified"
 COLUMNS = ("source", "output", "status", "code")
@@ -29,11 +32,11 @@ LEFT, UNREADABLE = "left", "unreadable"
 class Cleaning:
     """How files become clean.
 
-    clean: returns the bytes of a clean copy of a file. name: the replacement of one part of a path. key:
+    clean: yields the pieces of the clean copy of a file. name: the replacement of one part of a path. key:
     equal only for equal profiles and secrets, and gives neither away.
     """
 
-    clean: Callable[[Path], bytes]
+    clean: Callable[[Content], Generator[Pieces]]
     name: Callable[[str], str]
     key: str
 
@@ -76,7 +79,7 @@ def deidentify(
                 table.writerow(row)
                 stream.flush()
             progress(number, len(files))
-    _write(target / TABLE, _table(done))
+    _write(target / TABLE, [_table(done)])
     return {"files": counts.total(), **counts}
 
 
@@ -158,9 +161,9 @@ def _one(file: Path, root: Path, target: Path, cleaning: Cleaning, before: dict[
     try:
         if before is not None and before["status"] == CLEAN and _is_newer(copy, file):
             return line | {"output": output.as_posix(), "status": UNCHANGED}
-        data = cleaning.clean(file)
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        _write(copy, data)
+        content = content_at_hand(file)
+        with closing(cleaning.clean(content)) as pieces:
+            _write(copy, joined(pieces, content))
     except DicomlakeError as error:
         with suppress(FileNotFoundError):  # of an earlier version of the file
             copy.unlink()
@@ -208,11 +211,16 @@ def _table(rows: dict[str, dict[str, str]]) -> bytes:
     return text.getvalue().encode()
 
 
-def _write(path: Path, data: bytes) -> None:
-    """Write a file that appears only when it is complete."""
+def _write(path: Path, chunks: Iterable[bytes]) -> None:
+    """Write a file that appears only when it is complete; a folder for it only if there is something."""
     part = path.with_name(f"{path.name}.part")
     try:
-        part.write_bytes(data)
+        waiting = iter(chunks)
+        first = next(waiting, b"")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with part.open("wb") as stream:
+            stream.write(first)
+            stream.writelines(waiting)
         part.replace(path)
     finally:
         with suppress(OSError):

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from app.model.errors import DicomlakeError
 from app.model.values import REMOVALS, EventType
-from app.services import Services, faults
+from app.services import Services, faults, open_backfill_topic
 from app.warehouse.queries import outcome_of
 
 if TYPE_CHECKING:
@@ -101,6 +101,13 @@ def examine(services: Services) -> Iterator[Check]:
     yield from [fault] if fault else outputs_checks(outputs, settings)
     bus, fault = _told("bus", services.bus.setup)
     yield from [fault] if fault else bus_checks(bus, settings)
+    if services.forward_bus is not None:
+        forward, fault = _told("topic of deliveries", services.forward_bus.setup)
+        yield from [fault] if fault else forward_checks(forward, settings)
+    if settings.backfill.topic:
+        with open_backfill_topic(settings) as lane:
+            facts, fault = _told("topic of backfill", lane.setup)
+        yield from [fault] if fault else pushed_checks(facts, settings)
     tables, fault = _told("warehouse", services.warehouse.setup)
     yield from [fault] if fault else ()
     if not bus or "publishers" not in bus:
@@ -264,17 +271,9 @@ def bus_checks(facts: Mapping[str, Any], settings: Settings) -> Iterator[Check]:
         )
         yield Check("queue", fault, "run `dicomlake serve`; if it runs, see its log")
         return
-    pushes = [one for one in facts["subscriptions"] if one["endpoint"]]
-    if not pushes:
-        yield Check("subscription", f"{facts['topic']} has no push subscription", "terraform -chdir=tf apply")
-    accepted = settings.bus.subscription.replace(" ", "")
     for what, why in facts.get("unseen", {}).items():
         yield Check(what, f"cannot be seen: {why}", f"run the doctor with {SEEN_BY[what]}")
-    for one in pushes:
-        yield from push_checks(one, facts, settings)
-        yield from service_checks(one, facts)
-        if accepted and one["name"] not in accepted.split(","):
-            yield Check(f"{one['name']}: accepted", "bus.subscription does not name it", "add it, by a comma")
+    yield from pushed_checks(facts, settings)
     topic = facts["dead_letter_topic"]
     if not topic:
         yield Check("dead letters", "bus.dead_letter_topic is not set", "terraform -chdir=tf apply")
@@ -294,12 +293,39 @@ def bus_checks(facts: Mapping[str, Any], settings: Settings) -> Iterator[Check]:
     )
 
 
+def pushed_checks(facts: Mapping[str, Any], settings: Settings) -> Iterator[Check]:
+    """Check that a topic is pushed to the service; `facts` as from its `Bus.setup`."""
+    pushes = [one for one in facts["subscriptions"] if one["endpoint"]]
+    if not pushes:
+        fault = f"{facts['topic']} has no push subscription: what is published there is lost"
+        yield Check("subscription", fault, "terraform -chdir=tf apply")
+    for one in pushes:
+        yield from push_checks(one, facts, settings)
+        yield from service_checks(one, facts)
+
+
+def forward_checks(facts: Mapping[str, Any], settings: Settings) -> Iterator[Check]:
+    """Check how pictures are delivered; `facts` as from `Bus.setup` of the topic of deliveries."""
+    yield from pushed_checks(facts, settings)
+    for one in (one for one in facts["subscriptions"] if one["endpoint"]):
+        early = one["max_attempts"] < settings.delivery.max_attempts
+        yield Check(
+            f"{one['name'].rpartition('/')[2]}: last attempt",
+            "Pub/Sub gives up before delivery.max_attempts, so that no delivery is ever refused"
+            if early
+            else "",
+            f"gcloud pubsub subscriptions update {one['name']}"
+            f" --max-delivery-attempts={settings.delivery.max_attempts}",
+        )
+
+
 def push_checks(one: Mapping[str, Any], facts: Mapping[str, Any], settings: Settings) -> Iterator[Check]:
     """Check one push subscription."""
     name = one["name"]
     update = f"gcloud pubsub subscriptions update {name}"
     bind = f"gcloud pubsub subscriptions add-iam-policy-binding {name}"
     agent = any(member.endswith(GCP_AGENT) for member in one["subscribers"])
+    letters = facts["dead_letter_topic"]
     audience = settings.api.audience
     rules = [
         ("state", one["active"], "it is not active: its endpoint or the topic is gone", f"{update} --help"),
@@ -335,9 +361,9 @@ def push_checks(one: Mapping[str, Any], facts: Mapping[str, Any], settings: Sett
         ),
         (
             "dead-letter topic",
-            one["dead_letter_topic"] == facts["dead_letter_topic"],
+            one["dead_letter_topic"] == letters,
             "it gives up to another topic than bus.dead_letter_topic, or never",
-            f"{update} --dead-letter-topic={facts['dead_letter_topic']} --max-delivery-attempts=20",
+            f"{update} --dead-letter-topic={letters} --max-delivery-attempts=20",
         ),
         (
             "attempts",
@@ -354,6 +380,9 @@ def push_checks(one: Mapping[str, Any], facts: Mapping[str, Any], settings: Sett
     ]
     for what, good, fault, mend in rules:
         yield Check(f"{name.rpartition('/')[2]}: {what}", "" if good else fault, mend)
+    accepted = settings.bus.subscription.replace(" ", "")
+    if accepted and name not in accepted.split(","):
+        yield Check(f"{name}: accepted", "bus.subscription does not name it", "add it, by a comma")
 
 
 def service_checks(one: Mapping[str, Any], facts: Mapping[str, Any]) -> Iterator[Check]:

@@ -32,7 +32,7 @@ from app.warehouse import Warehouse
 from app.warehouse.queries import last_jobs, last_of_job
 
 if TYPE_CHECKING:
-    from app.bus import Bus
+    from app.bus import Publisher
 
 FIRST_RATE, DOUBLE_S = 500.0, 1200.0
 """Events a second at first, and after how many seconds twice as many: a new bucket bears 1,000 writes."""
@@ -156,7 +156,7 @@ class Lane:
     On the way out, also after Ctrl-C, it records where to go on. Only `finish` makes the job complete.
     """
 
-    def __init__(self, services: Services, bus: Bus, job: Job, pacing: Pacing) -> None:
+    def __init__(self, services: Services, bus: Publisher, job: Job, pacing: Pacing) -> None:
         self.job = job
         self._services, self._bus, self._pace = services, bus, Pace(pacing)
         self._waiting: list[Message] = []

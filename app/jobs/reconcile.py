@@ -21,7 +21,7 @@ from app.storage import Listed
 from app.warehouse.queries import artifact_uris
 
 if TYPE_CHECKING:
-    from app.bus import Bus
+    from app.bus import Publisher
 
 AGE_S = 3600.0
 """Objects, rows and artifacts that are younger may still be on their way."""
@@ -41,7 +41,7 @@ class Wanted:
 
 def reconcile(
     services: Services,
-    bus: Bus,
+    bus: Publisher,
     wanted: Wanted,
     emit: Emit,
     progress: Callable[[int], object] = lambda objects: None,

@@ -219,7 +219,8 @@ class Instance:
     metadata: JSON text for the column `metadata`. document: the PS3.18 Annex F JSON, UTF-8.
     preview: PNG bytes, or None with a reason in `preview_error`. took_ms: milliseconds of `parse`, `render`.
     pdf: an encapsulated PDF whose first page another process must still draw. copy: the de-identified file
-    that all of this describes; None where it is the object itself.
+    that all of this describes; None where it is the object itself, or if the copy follows in pieces.
+    copy_size: bytes of that file, None where there is none.
     """
 
     columns: Row
@@ -232,11 +233,25 @@ class Instance:
     member: str | None = None
     pdf: bytes | None = None
     copy: bytes | None = None
+    copy_size: Count | None = None
 
     @property
     def decoder_failed(self) -> bool:
         """Whether a decoder failed. Some decoders then leak memory, so the worker must be replaced."""
         return self.preview_error in ("decode_failed", "out_of_memory")
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Bytes of an object that its clean copy takes over as they are. crc32: as zlib computes it."""
+
+    offset: Count
+    length: Count
+    crc32: Count
+
+
+Pieces = tuple[bytes | Span, ...]
+"""Consecutive parts of a clean copy: new bytes, and ranges of the object."""
 
 
 @dataclass(frozen=True, slots=True)

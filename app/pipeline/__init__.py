@@ -10,7 +10,7 @@ objects, the same row and the same announcement.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, suppress
 from dataclasses import replace
@@ -19,7 +19,7 @@ from functools import partial
 from app import events
 from app.announce import announcements
 from app.archive import is_archive
-from app.dicom import describe
+from app.dicom import describe, describe_pieces
 from app.model.errors import (
     BadEvent,
     DicomlakeError,
@@ -50,24 +50,34 @@ from app.model.values import (
     Message,
     ObjectEvent,
     Outcome,
+    Pieces,
     Reason,
     Row,
     Stage,
     Status,
 )
 from app.pipeline.archive_members import Members
-from app.pipeline.artifacts import AT_ONCE, copy_uri, remove_artifacts, rendered, write_artifacts
+from app.pipeline.artifacts import (
+    AT_ONCE,
+    copy_uri,
+    remove_artifacts,
+    remove_written,
+    rendered,
+    write_artifacts,
+)
 from app.pipeline.attempt import Attempt
 from app.pipeline.forwarding import deliver
 from app.pipeline.pdf_pages import MAX_WAIT_S, with_page
 from app.pipeline.rows import collection, event_row, failure_row, instance_row
 from app.pipeline.stored import store
 from app.plumbing.admission import cost, estimate
+from app.plumbing.pieces import joined
 from app.services import Services
 from app.warehouse.queries import rows_of_version
 
 AHEAD_S = 86_400
 """Accepted clock difference, in seconds, between the sender of a revision and us."""
+NO_PIECE = "the worker answered with something else than one description and its copy"
 OVERLOADED_ATTEMPTS = 10
 """Record `overloaded` in `failures` from this delivery on: half of the default attempts are used up."""
 
@@ -78,7 +88,8 @@ def handle(message: Message, services: Services, how: GiveUp = GiveUp.WHEN_DUE) 
     `how` decides when a permanent failure becomes a dead letter; until then it is raised, so the bus retries.
     """
     patient = how is not GiveUp.WHEN_DUE
-    attempt = Attempt(message, services.settings.delivery.deadline_s, services.metrics, patient)
+    deadline_s = services.settings.delivery.deadline_s
+    attempt = Attempt(message, deadline_s, services.metrics, patient, services.spans)
     try:
         with services.metrics.in_flight(), internal():
             if FORWARD_TO in message.attributes:
@@ -143,10 +154,15 @@ def ingest_object(
         row |= {"size_bytes": content.size, "crc32c": content.crc32c, "describe_key": options.key}
         if packed:
             return ingest_members(content, options, event, row, attempt, services)
-        with attempt.step(Stage.DESCRIBE):
-            instance = describe_safely(content, options, event, attempt, services)
-            correct(cost(content) + len(instance.pdf or b""))
-            instance = with_page(instance, options.preview, attempt, services.workers, MAX_WAIT_S)
+        with ExitStack() as opened:
+            with attempt.step(Stage.DESCRIBE):
+                instance, rest = describe_safely(content, options, event, attempt, services)
+                opened.enter_context(closing(rest))
+                correct(cost(content) + len(instance.pdf or b""))
+                instance = with_page(instance, options.preview, attempt, services.workers, MAX_WAIT_S)
+            with attempt.step(Stage.WRITE):
+                copy = joined(_copy_of(rest), content, instance.copy_size)
+                written = write_artifacts(event.shown, event.revision, instance, services, copy)
         if instance.preview is None and instance.preview_error is None:
             # The existing picture was kept, and may have been made with other settings.
             row["describe_key"] = options.without_preview().key
@@ -154,13 +170,12 @@ def ingest_object(
         return Outcome(Status.IGNORED, released.code)  # its row and artifacts stay
     except ObjectGone as gone:
         remove_artifacts(event.shown, services)  # an earlier delivery may have died before it cleaned up
+        remove_written(event.shown, None, event.revision, services)  # or while it copied
         return Outcome(Status.SUPERSEDED, gone.code)
     except NotDicom as error:
         if is_expected(event.ref.name, services.settings.source.expect, isinstance(error, PlainText)):
             raise
         return Outcome(Status.IGNORED, error.code)
-    with attempt.step(Stage.WRITE):
-        written = write_artifacts(event.shown, event.revision, instance, services)
     stored = instance_row(row, event, instance, written, attempt.took_ms)
     outcome = store(event, [[stored]], _refuse, attempt, services)
     return replace(outcome, instances=(stored,)) if outcome.status is Status.STORED else outcome
@@ -249,23 +264,53 @@ def looks_packed(content: Content, attempt: Attempt, services: Services) -> bool
 
 def describe_safely(
     content: Content, options: DescribeOptions, event: ObjectEvent, attempt: Attempt, services: Services
-) -> Instance:
-    """Describe a data set in a worker; if the worker dies while rendering, again without a preview."""
+) -> tuple[Instance, Generator[Instance | Pieces]]:
+    """Describe a data set in a worker; if the worker dies while rendering, again without a preview.
+
+    Also returns what follows: the pieces of a large clean copy. Until the last one the worker is busy; close
+    it to free the worker early.
+    """
     if services.cleaning:
         content = replace(content, uri=copy_uri(event, services))
-    run = partial(attempt.run, services.workers, describe, content)
     options = options.leaving_pdf()
     plain = options.without_preview()
+    run = partial(_described, content, attempt=attempt, services=services)
     if event.type is EventType.METADATA_UPDATE and rendered(event.shown, services):
-        instance: Instance = run(plain)
-        return replace(instance, preview_error=None)
+        instance, rest = run(plain)
+        return replace(instance, preview_error=None), rest
     try:
         return run(options)
     except (WorkerCrashed, LimitExceeded) as error:
         if not options.preview.enabled:
             raise
-        instance = run(plain)
-        return replace(instance, preview_error=error.code)
+        instance, rest = run(plain)
+        return replace(instance, preview_error=error.code), rest
+
+
+def _described(
+    content: Content, options: DescribeOptions, attempt: Attempt, services: Services
+) -> tuple[Instance, Generator[Instance | Pieces]]:
+    """Describe a data set in a worker, which stays busy only until the last piece of a large copy."""
+    if options.clean is None:
+        return attempt.run(services.workers, describe, content, options), _nothing()
+    found = attempt.stream(services.workers, describe_pieces, content, options)
+    instance = next(found)
+    if not isinstance(instance, Instance):
+        raise WorkerCrashed(NO_PIECE)
+    if instance.copy_size is None or instance.copy is not None:
+        list(found)  # nothing follows, so the worker is free
+    return instance, found
+
+
+def _nothing() -> Generator[Instance | Pieces]:
+    yield from ()
+
+
+def _copy_of(found: Iterable[Instance | Pieces]) -> Iterator[Pieces]:
+    for piece in found:
+        if isinstance(piece, Instance):
+            raise WorkerCrashed(NO_PIECE)
+        yield piece
 
 
 def check_removal(event: ObjectEvent, row: Row, services: Services) -> None:

@@ -27,18 +27,29 @@ _OF_ANOTHER = re.compile(r"\.[0-9]+(\.r[0-9]+)?(/|\Z)")
 _OF_ARCHIVE = re.compile(r"(\.[0-9]+|\^~[0-9a-f]{64})\^/")
 
 
-def write_artifacts(ref: ObjectRef, revision: int | None, instance: Instance, services: Services) -> Written:
-    """Write the JSON document, the PNG and the clean copy, and return their URIs; an existing PNG is kept."""
+def write_artifacts(
+    ref: ObjectRef,
+    revision: int | None,
+    instance: Instance,
+    services: Services,
+    copy: Iterable[bytes] = (),
+) -> Written:
+    """Write the clean copy, the JSON document and the PNG, and return their URIs; an existing PNG is kept.
+
+    copy: chunks of the clean copy, where `instance` has only its size. It is written first, because it may
+    fail half-way, and then nothing else may be there.
+    """
     stem = artifact_stem(ref, instance.member, revision)
+    copy_uri = None
+    if (instance.copy, instance.copy_size) != (None, None):
+        data = copy if instance.copy is None else instance.copy
+        copy_uri = services.artifacts.write(_copy_name(stem), data, "application/dicom")
     document_name, preview_name = _names(stem, services)
     document_uri = services.artifacts.write(document_name, instance.document, "application/dicom+json")
     preview_uri = None if instance.preview_error else services.artifacts.uri(preview_name)
     if instance.preview is not None:
         preview_uri = services.artifacts.write(preview_name, instance.preview, "image/png")
-    if instance.copy is None:
-        return Written(document_uri, preview_uri)
-    copy = services.artifacts.write(_copy_name(stem), instance.copy, "application/dicom")
-    return Written(document_uri, preview_uri, copy)
+    return Written(document_uri, preview_uri, copy_uri)
 
 
 def copy_uri(event: ObjectEvent, services: Services, member: str | None = None) -> str:

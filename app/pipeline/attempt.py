@@ -7,13 +7,16 @@ import math
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager
-from typing import Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Protocol, TypeVar, cast
 
 from app.model.errors import BadArchive, DeadlineExceeded, InternalError, LimitExceeded
 from app.model.values import Message, ObjectEvent, Stage
 from app.telemetry.metrics import Metrics
 from app.workers.pool import NONE, Workers
 from app.workers.worker import Limits
+
+if TYPE_CHECKING:
+    from app.telemetry.spans import Spans
 
 T = TypeVar("T")
 
@@ -39,13 +42,22 @@ class Attempt:
     stored: number of members of an archive that have rows so far.
     """
 
-    def __init__(self, message: Message, deadline_s: float, metrics: Metrics, patient: bool = False) -> None:
+    def __init__(
+        self,
+        message: Message,
+        deadline_s: float,
+        metrics: Metrics,
+        patient: bool = False,
+        spans: Spans | None = None,
+    ) -> None:
         self.message = message
         self.event: ObjectEvent | None = None
         self.stage = Stage.EVENT
         self.took_ms: dict[str, int] = {}
         self.stored: int | None = None
         self._metrics = metrics
+        self._spans = spans
+        self._steps: list[tuple[Stage, float, float]] = []
         self._begin = time.monotonic()
         self._deadline_s, self._patient = deadline_s, patient
         self._end = self._begin + deadline_s
@@ -125,8 +137,12 @@ class Attempt:
         self.stage = stage
         self._check_time()
         begin = time.monotonic()
-        yield
-        took = time.monotonic() - begin
+        try:
+            yield
+        finally:
+            end = time.monotonic()
+            self._steps.append((stage, begin, end))
+        took = end - begin
         self.took_ms[stage] = round(took * 1000)
         self._metrics.stage(stage, took)
 
@@ -151,6 +167,9 @@ class Attempt:
         bug = why.__cause__ or why if isinstance(why, InternalError) else None
         log.log(level, "event", extra={k: v for k, v in facts.items() if v is not None}, exc_info=bug)
         self._metrics.event(self.event, str(status), why.code, took_s)
+        if self._spans is not None:
+            failed = why.code if level > logging.INFO else ""
+            self._spans.delivery(self._steps, failed, facts)
 
     def facts(self) -> dict[str, object]:
         """Return the facts about this delivery that may be logged."""

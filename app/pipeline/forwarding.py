@@ -1,4 +1,4 @@
-"""Forward pictures: a message for each picture and receiver, on the same bus as events.
+"""Forward pictures: a message for each picture and receiver, on the bus of events or a topic of their own.
 
     append the row ─▶ announce ─▶ publish a message for each receiver ─▶ ack
     that message ─▶ read the preview ─▶ send it ─▶ a row of `deliveries` ─▶ ack
@@ -42,7 +42,7 @@ def publish_deliveries(event: ObjectEvent, rows: Sequence[Row], services: Servic
     """Publish a message for each picture and receiver; return once all are durable."""
     messages = [_message(event, row, name) for row in _with_picture(rows) for name in services.receivers]
     if messages:
-        services.bus.publish_all(messages)
+        (services.forward_bus or services.bus).publish_all(messages)
 
 
 def deliver(message: Message, attempt: Attempt, services: Services) -> Outcome:

@@ -124,7 +124,8 @@ def instance_row(
     """Return the row of one stored instance: the event's `row`, the data set's columns, the artifacts."""
     took = {**took_ms, **instance.took_ms}
     # A clean copy has no checksum: that of the original would let anyone who holds it recognise the picture.
-    bytes_of = {} if instance.copy is None else {"size_bytes": len(instance.copy), "crc32c": None}
+    size = instance.copy_size if instance.copy is None else len(instance.copy)
+    bytes_of = {} if size is None else {"size_bytes": size, "crc32c": None}
     return {
         **instance.columns,  # first, so that the data set cannot override columns of the event
         **row,

@@ -341,9 +341,8 @@ class Watcher:
         self._index.put(told)
         self.removals.removed([name for name, seen in told.items() if not seen.live])
         for one in (message.attributes for message in published):
-            facts: dict[str, object] = {"bucket": bucket, "object": self._shown(one["objectId"])}
-            facts |= {"generation": int(one["objectGeneration"]), "event_type": one["eventType"]}
-            log.debug("published", extra=facts)
+            facts = {"bucket": bucket, "object": self._shown(one["objectId"]), "event_type": one["eventType"]}
+            log.debug("published", extra={**facts, "generation": int(one["objectGeneration"])})
 
 
 def _is_object(hint: str) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -106,8 +106,11 @@ class Storage(Protocol):
         """
         ...
 
-    def write(self, name: str, data: bytes, content_type: str) -> str:
-        """Store an object whole or not at all and return its URI; repeating it gives the same result."""
+    def write(self, name: str, data: bytes | Iterable[bytes], content_type: str) -> str:
+        """Store an object whole or not at all and return its URI; repeating it gives the same result.
+
+        data: all bytes, or chunks of an object of any size. What the chunks raise is passed on.
+        """
         ...
 
     def read(self, uri: str) -> bytes:
@@ -115,6 +118,10 @@ class Storage(Protocol):
 
         For artifacts only: they never change, so there is no generation to pin.
         """
+        ...
+
+    def stored(self, uri: str) -> Content:
+        """Return an object that `write` stored, by its URI, as `fetch` does; ObjectGone if there is none."""
         ...
 
     def delete(self, name: str) -> None:

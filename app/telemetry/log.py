@@ -83,6 +83,11 @@ def bind(**ids: object) -> Iterator[None]:
         _bound.reset(token)
 
 
+def bound() -> Mapping[str, object]:
+    """Return what is bound in this context."""
+    return _bound.get()
+
+
 def configure(level: str, format: str) -> None:
     """Send all lines to stderr: ours from `level` on, other libraries' from WARNING; repeating it is safe.
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
 from typing import Protocol
 
+from app.model.errors import BadQuery
 from app.model.values import Row
 from app.plumbing.backends import load_backend
-from app.warehouse.search import Found, Search, found, statement
+from app.warehouse.search import Found, Search, found, is_list, statement
+from app.warehouse.study_current import DIALECT, Recent, last_merge, recent, touched_since
 
 
 class Warehouse(Protocol):
@@ -92,5 +95,16 @@ def open_warehouse(url: str) -> Warehouse:
 
 def find(warehouse: Warehouse, search: Search) -> Found:
     """Return what a search finds, in Python's types whichever the warehouse is."""
-    sql, parameters = statement(search, warehouse.dialect)
+    since = _since_merge(warehouse) if warehouse.dialect == DIALECT and is_list(search) else None
+    sql, parameters = statement(search, warehouse.dialect, since)
     return found(search, warehouse.query(sql, parameters))
+
+
+def _since_merge(warehouse: Warehouse) -> Recent | None:
+    """Return what was touched since `study_current` was merged; None if no list can be read from it."""
+    try:
+        (mark,) = warehouse.query(*last_merge())
+    except BadQuery:  # a dataset without the table, as where removals are not announced
+        return None
+    until = mark["until"]
+    return recent(until, warehouse.query(*touched_since(until))) if isinstance(until, datetime) else None

@@ -17,8 +17,17 @@ import orjson
 
 from app.model.values import Attribute
 from app.warehouse.dialects import DIALECTS, Dialect
-from app.warehouse.matching import Match, Parameters, conditions, day_range, has_creator, json_paths
+from app.warehouse.matching import (
+    COLUMN_OF,
+    Match,
+    Parameters,
+    conditions,
+    day_range,
+    has_creator,
+    json_paths,
+)
 from app.warehouse.row_values import to_python
+from app.warehouse.study_current import SEARCHED, Recent, listed
 from app.warehouse.tables import TABLES, Column
 from app.warehouse.views import VIEWS, group_columns
 
@@ -52,6 +61,10 @@ _SELECTIVE = frozenset(("0020000D", "0020000E", "00080018", "00100020", "0008005
 """Attributes of which one value is in few rows, which an index of a row store finds."""
 _OF_STUDY = {"00080061": "00080060", "00080062": "00080016"}
 """What is said of a study as a whole -> the attribute of its instances."""
+_MATCHED = frozenset(SEARCHED) - {"patient_name_folded"} | {"patient_name"}
+"""Columns whose attributes a search of `study_current` may match; a name is matched by its folded form."""
+_COMBINATIONS = "(SELECT l.study_instance_uid, c.* FROM listed AS l CROSS JOIN UNNEST(l.searched) AS c)"
+"""What instances of a study have together, a row each: in a list the keys have to match one of these."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +105,28 @@ class Found:
     remaining: int = 0
 
 
-def statement(search: Search, dialect: str) -> tuple[str, dict[str, object]]:
+def is_list(search: Search) -> bool:
+    """Return whether the table `study_current` has all that a search matches and returns."""
+    if search.level != "study" or search.study or search.series or search.instance:
+        return False
+    if search.more or search.creators:
+        return False
+    columns = [
+        COLUMN_OF.get(_OF_STUDY.get(one.tag, one.tag)) for one in search.matches if not one.is_universal
+    ]
+    return all(column is not None and column.name in _MATCHED for column in columns)
+
+
+def statement(
+    search: Search, dialect: str, since_merge: Recent | None = None
+) -> tuple[str, dict[str, object]]:
     """Return the statement of a search, and its parameters.
+
+    Parameters
+    ----------
+    search : what is looked for
+    dialect : name of one of DIALECTS
+    since_merge : what was touched since then, for a list that is read from `study_current`
 
     Raises
     ------
@@ -111,15 +144,22 @@ def statement(search: Search, dialect: str) -> tuple[str, dict[str, object]]:
     terms += _of_rows(search.level, matches, words, bound)
     terms += [has_creator(group, creator, words, bound) for group, creator in search.creators]
     where, is_instance = " AND ".join(terms), search.level == "instance"
-    tables: list[str] = []
-    if words.walks and search.limit is not None and not is_instance and not _is_selective(search, matches):
+    tables, rows, made_of = [], _rows_of_groups, "instances_current"
+    walked = False
+    if since_merge is not None:
+        tables = [f"listed AS (\n  {listed(since_merge, list(_columns(search)), bound)})"]
+        rows, made_of = _rows_of_list, _COMBINATIONS
+    elif words.walks and search.limit is not None and not is_instance and not _is_selective(search, matches):
+        walked = True
         tables = _walk(where, matches, bound.bind(search.offset + search.limit + MAX_COUNTED), bound)
-    hit = _hit_instances(where, words) if is_instance else _hit_groups(search, where, words, bool(tables))
+    if is_instance:
+        rows, hit = _rows_of_instances, _hit_instances(where, words)
+    else:
+        hit = _hit_groups(search, where, words, walked, made_of)
     if search.limit is not None:
         hit += f"\n  LIMIT {bound.bind(search.limit + MAX_COUNTED)} OFFSET {bound.bind(search.offset)}"
     tables += [f"hit AS (\n  {hit})", _page(search, _sorted(_GROUP_ORDER[search.level], words), bound)]
-    rows = _rows_of_instances if is_instance else _rows_of_groups
-    with_ = "WITH RECURSIVE " if len(tables) > 2 else "WITH "
+    with_ = "WITH RECURSIVE " if walked else "WITH "
     return with_ + ",\n".join(tables) + "\n" + rows(search, dialect, bound), bound.values
 
 
@@ -213,18 +253,20 @@ def _walk(where: str, matches: Sequence[Match], reach: str, bound: Parameters) -
     return [walk, seen]
 
 
-def _hit_groups(search: Search, where: str, words: Dialect, walked: bool) -> str:
+def _hit_groups(search: Search, where: str, words: Dialect, walked: bool, made_of: str) -> str:
     """Return the studies or series with a row that matches, and what they are ordered by."""
     if walked and search.level == "study":
         rows = "SELECT study_key, MAX(date_key) AS date_key FROM seen GROUP BY study_key"
     else:
-        keys = {"study_key": "i.study_instance_uid", "series_key": "i.series_instance_uid"}
-        if search.level == "study":
-            del keys["series_key"]
-        named = ", ".join(f"{column} AS {key}" for key, column in keys.items())
+        keys = {"study_key": "i.study_instance_uid"}
+        orders = {"date_key": "MAX(i.study_date)"}
+        if search.level == "series":
+            keys["series_key"] = "i.series_instance_uid"
+            orders["number_key"] = "MAX(i.series_number)"
+        named = ", ".join(f"{column} AS {key}" for key, column in (keys | orders).items())
         among = " AND i.study_instance_uid IN (SELECT study_key FROM seen)" if walked else ""
-        rows = f"""SELECT {named}, MAX(i.study_date) AS date_key, MAX(i.series_number) AS number_key
-  FROM instances_current AS i WHERE {where.format(i="i")}{among} GROUP BY {", ".join(keys.values())}"""
+        rows = f"""SELECT {named}
+  FROM {made_of} AS i WHERE {where.format(i="i")}{among} GROUP BY {", ".join(keys.values())}"""
     return f"{rows}\n  ORDER BY {_sorted(_GROUP_ORDER[search.level], words)}"
 
 
@@ -311,6 +353,13 @@ FROM (
   WHERE {of_group}
   GROUP BY {", ".join(keys)}) AS grouped
 ORDER BY place"""
+
+
+def _rows_of_list(search: Search, dialect: str, bound: Parameters) -> str:
+    columns = ", ".join(f"l.{name}" for name in _columns(search))
+    return f"""SELECT {columns}, g.counted
+FROM page AS g JOIN listed AS l ON l.study_instance_uid = g.study_key
+ORDER BY g.place"""
 
 
 def _first_of(documents: Sequence[str]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Container, Mapping
 
 from app.warehouse.dialects import DIALECTS, Dialect
 from app.warehouse.tables import TABLES, Column, Table
@@ -337,9 +337,20 @@ def group_columns(
     return collected, {key: key for key in keys} | {name: final for name, (_, final) in made.items()}
 
 
-def _group_view(view: str, dialect: str, instances_current: str) -> str:
+def group_view(view: str, dialect: str, instances_current: str, more: Mapping[str, str] | None = None) -> str:
+    """Return the SELECT of a view that has one row for each group of current rows.
+
+    Parameters
+    ----------
+    view : `series` or `studies`
+    dialect : name of one of DIALECTS
+    instances_current : the current rows, as FROM names them
+    more : name -> aggregate of columns to add
+    """
     keys = _GROUPS[view]
     collected, final = group_columns(view, dialect)
+    collected += [f"{aggregate} AS {name}" for name, aggregate in (more or {}).items()]
+    final |= {name: name for name in more or {}}
     rows = instances_current
     if not DIALECTS[dialect].locator:
         # Not by a subquery over an array of the group: no filter would reach the table through it.
@@ -392,7 +403,7 @@ def views(dialect: str, prefix: str = "", removals: bool = True) -> dict[str, st
         "instances_current": current.format(
             columns=_columns(words), of_study="", locator=words.locator, same=words.same, **names
         ),
-        **{view: _group_view(view, dialect, names["instances_current"]) for view in _GROUPS},
+        **{view: group_view(view, dialect, names["instances_current"]) for view in _GROUPS},
         "dead_letters": _DEAD_LETTERS.format(
             generation=words.integer.format("generation_text"),
             revision=words.integer.format("revision_text"),
@@ -415,15 +426,25 @@ def table_functions(dialect: str, prefix: str = "", removals: bool = True) -> di
     ------
     KeyError : there is no such dialect
     """
-    words, names = DIALECTS[dialect], _names(dialect, prefix)
-    if words.locator:
+    if DIALECTS[dialect].locator:
         return {}
     if not removals:
         select = "SELECT * FROM {instances_current} WHERE study_instance_uid = uid"
-        return {"current_of_study": select.format(**names)}
-    of_study = " AND study_instance_uid = uid"
-    select = _CURRENT_BY_STUDY.format(columns=_columns(words), of_study=of_study, **names)
-    return {"current_of_study": select}
+        return {"current_of_study": select.format(**_names(dialect, prefix))}
+    return {"current_of_study": current_where("study_instance_uid = uid", dialect, prefix)}
+
+
+def current_where(condition: str, dialect: str, prefix: str = "") -> str:
+    """Return the SELECT of the current rows of some studies, for a column store that receives removals.
+
+    Parameters
+    ----------
+    condition : on rows of `instances`. It may leave out whole studies; of the studies it leaves in, rows that
+        were made before any that is current now
+    dialect, prefix : as for `views`
+    """
+    words, names = DIALECTS[dialect], _names(dialect, prefix)
+    return _CURRENT_BY_STUDY.format(columns=_columns(words), of_study=f" AND {condition}", **names)
 
 
 def _names(dialect: str, prefix: str) -> dict[str, str]:

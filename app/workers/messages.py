@@ -25,7 +25,7 @@ import msgpack
 from app.model import errors
 from app.model.errors import DicomlakeError
 from app.model.listing import Entry, Kind, Listing, Refused
-from app.model.values import Code, Content, Count, DatasetWarning, Instance
+from app.model.values import Code, Content, Count, DatasetWarning, Instance, Span
 
 Check = Callable[[Any], bool]
 SIZE = struct.Struct("!Q")
@@ -278,7 +278,7 @@ def _is_plain(value: object) -> bool:
     return value is None or type(value) in (str, int, float, bool, bytes, date, time)
 
 
-CLASSES = (DatasetWarning, Entry, Instance, Listing, Refused)
+CLASSES = (DatasetWarning, Entry, Instance, Listing, Refused, Span)
 KINDS: dict[type, Callable[[Any], list[object]]] = {
     date: lambda day: [day.year, day.month, day.day],
     time: lambda clock: [clock.hour, clock.minute, clock.second, clock.microsecond],

@@ -16,8 +16,8 @@ from functools import partial
 from typing import BinaryIO
 
 from app.model.errors import DeadlineExceeded
+from app.model.range_stream import RangedStream
 from app.model.values import Content
-from app.plumbing.range_stream import RangedStream
 from app.workers.messages import SIZE, Unreadable, exactly, packed
 
 MOST_BYTES = 8 << 20

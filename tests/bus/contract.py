@@ -150,6 +150,12 @@ class BusContract:
         assert {base64.b64decode(message["data"]) for message in pushes} == {b"0", b"1", b"2"}
         assert len({message["messageId"] for message in pushes}) == 3
 
+    def test_what_a_long_job_publishes_is_pushed(self, bus: Bus, endpoint: Endpoint) -> None:
+        bus.start(endpoint.connect)
+        bus.backlog().publish_all([note(objectId="a"), note(objectId="b")])
+        pushes = endpoint.wait(2)
+        assert sorted(push["message"]["attributes"]["objectId"] for push in pushes) == ["a", "b"]
+
     def test_message_published_before_the_start_is_pushed(self, bus: Bus, endpoint: Endpoint) -> None:
         ids = {bus.publish(note(b"%d" % number)) for number in range(3)}
         bus.start(endpoint.connect)

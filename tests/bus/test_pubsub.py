@@ -14,12 +14,16 @@ from app.bus import Bus, open_bus
 from app.bus.pubsub import PubSubBus, pubsub_errors
 from app.events import message_from_request
 from app.jobs import dead_letters as dlq
+from app.jobs import doctor
 from app.model.errors import BadEvent, BusUnavailable, ConfigError, WarehouseUnavailable
-from app.model.values import Message, Reason, Row
+from app.model.values import EventType, Message, Reason, Row, Status
+from app.pipeline import handle
 from app.services import open_lane, open_services
+from app.sources.notifications import notification
 from tests.bus.conftest import QUICK, Sink, until
 from tests.bus.contract import BusContract, Endpoint, exceptions, note
 from tests.conftest import lake_settings
+from tests.data import ct
 from tests.emulators import PubSubEmulator
 from tests.system.e2e.deadletter_subscription import DeadLetterSubscription
 
@@ -273,6 +277,37 @@ def test_the_setup_is_told(subscribed: str, bus: Bus, endpoint: Endpoint, topic:
     assert found["publishers"] == []
 
 
+def test_pictures_are_delivered_by_a_topic_of_their_own(
+    here: PubSubEmulator, topic: str, letters: str, endpoint: Endpoint, tmp_path: Path
+) -> None:
+    own = here.topic("forward")
+    subscription = here.push(own, endpoint.url, letters, max_attempts=20)
+    given = {"bus__url": f"pubsub:{topic}", "bus__dead_letter_topic": letters, "forward__topic": own}
+    given["forward__urls"] = json.dumps([f"file:{tmp_path / 'encoded'}"])
+    services = open_services(lake_settings(tmp_path, **given))
+    try:
+        (services.source.root / "ct.dcm").write_bytes(ct())
+        found = services.source.current("ct.dcm")
+        services.source.remember("ct.dcm", found)
+        ref = services.source.find("ct.dcm")
+        event = notification(EventType.FINALIZE, ref, services.source.uri(ref.name), datetime.now(UTC))
+        assert handle(event, services).status is Status.STORED
+        endpoint.wait(1)
+        (push,) = endpoint.pushes
+        assert list(push["message"]["attributes"]) == ["forwardTo", "objectUri"]
+        delivered = handle(message_from_request({}, json.dumps(push).encode()), services)
+        assert delivered.status is Status.FORWARDED
+        assert (tmp_path / "encoded" / "ct.dcm.png.txt").exists()
+    finally:
+        here.unsubscribe(subscription)
+        services.close()
+
+
+def test_a_topic_of_deliveries_that_is_none_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"forward\.topic names the topic 'x'"):
+        open_services(lake_settings(tmp_path, forward__topic="x"))
+
+
 def test_jobs_publish_to_a_topic_of_their_own(
     here: PubSubEmulator, topic: str, letters: str, tmp_path: Path
 ) -> None:
@@ -284,6 +319,12 @@ def test_jobs_publish_to_a_topic_of_their_own(
     try:
         with open_lane(services) as lane:
             assert lane.setup()["topic"] == own
+        (lost,) = [one for one in doctor.examine(services) if one.fault.startswith(own)]
+        assert lost.fault.endswith("has no push subscription: what is published there is lost")
+        here.push(own, "http://127.0.0.1:9/")
+        assert not [one for one in doctor.examine(services) if one.fault.startswith(own)]
+        faults = [one for one in doctor.examine(services) if one.name.startswith("backfill-") and one.fault]
+        assert faults[0].name.endswith(": account")
     finally:
         services.close()
     with pytest.raises(ConfigError, match=r"backfill\.topic names the topic 'x'"):

@@ -300,6 +300,22 @@ def test_a_second_lane_is_a_subscription_that_is_accepted(settings):
     assert failed(doctor.bus_checks(bus(push(), lane), settings.model_copy(update={"bus": both}))) == []
 
 
+def test_deliveries_of_pictures(settings):
+    named = settings.bus.model_copy(
+        update={"subscription": f"{SUBSCRIPTION},projects/p/subscriptions/f-push"}
+    )
+    settings = settings.model_copy(update={"bus": named})
+    own = push(name="projects/p/subscriptions/f-push")
+    facts = bus(own, topic="projects/p/topics/forward")
+    assert failed(doctor.forward_checks(facts, settings)) == []
+    early = facts | {"subscriptions": [own | {"max_attempts": 19, "dead_letter_topic": ""}]}
+    assert failed(doctor.forward_checks(early, settings)) == [
+        "f-push: dead-letter topic",
+        "f-push: last attempt",
+    ]
+    assert failed(doctor.forward_checks(facts | {"subscriptions": []}, settings)) == ["subscription"]
+
+
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [

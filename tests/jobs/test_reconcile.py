@@ -13,6 +13,7 @@ from pydicom.data import get_testdata_file
 
 from app import pipeline
 from app.cli.commands import cli
+from app.cli.fleet import _noted
 from app.jobs import backfill as backfilling
 from app.jobs import lane
 from app.jobs.compare import Comparison, Difference, Kind, in_order, places
@@ -347,6 +348,12 @@ def say(tmp_path, monkeypatch):
         return result.exit_code, result.stdout, result.stderr
 
     return run
+
+
+def test_a_killed_lister_leaves_no_published_object_out_of_the_manifest(tmp_path):
+    with _noted(tmp_path / "published.jsonl") as note:
+        note({"object_uri": "gs://b/a.dcm", "generation": 1})
+        assert json.loads((tmp_path / "published.jsonl").read_text())["object_uri"] == "gs://b/a.dcm"
 
 
 def test_the_commands_of_the_fleet(say, tmp_path):

@@ -319,15 +319,16 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("said", HOSTILE.values(), ids=HOSTILE)
-def test_a_hostile_peer_is_cut_off_and_nobody_else_notices(receiver, tmp_path, said):
-    with association(receiver) as made:
-        made.dul._kill_thread = True  # our own side must not answer
-        made.dul.join()
-        sock = made.dul.socket.socket
-        for one in said:
-            sock.sendall(one)
-        assert is_closed(sock)
-    assert dcmtk("storescu", receiver, written(tmp_path)).returncode == 0
+def test_a_hostile_peer_is_cut_off_and_nobody_else_notices(tmp_path, said):
+    with receiving(tmp_path, timeout_s=3.0) as receiver:
+        with association(receiver) as made:
+            made.dul._kill_thread = True  # our own side must not answer
+            made.dul.join()
+            sock = made.dul.socket.socket
+            for one in said:
+                sock.sendall(one)
+            assert is_closed(sock)
+        assert dcmtk("storescu", receiver, written(tmp_path)).returncode == 0
 
 
 @pytest.mark.parametrize("begun", [b"", b"\x01", struct.pack(">BBL", 1, 0, 100)], ids=["none", "one", "half"])
@@ -349,7 +350,7 @@ def test_associations_are_limited_and_then_there_is_room_again(tmp_path):
 
 
 def test_connections_are_limited_too(tmp_path):
-    with receiving(tmp_path, max_associations=1) as receiver:
+    with receiving(tmp_path, max_associations=1, timeout_s=3.0) as receiver:
         silent = [socket.create_connection((HERE, receiver.port)) for _ in range(1 + 8)]
         try:
             with socket.create_connection((HERE, receiver.port)) as sock:

@@ -7,7 +7,7 @@ down     down(): take the store away, so that it no longer answers
 
 import io
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
@@ -146,6 +146,24 @@ class StorageContract:
         uris = {storage.write("a.png", b"png", "image/png") for _ in range(3)}
         assert len(uris) == 1
         assert [storage.fetch(ref).open().read() for ref in storage.list()] == [b"png"]
+
+    def test_chunks_are_written_as_one_object(self, storage: Storage) -> None:
+        uri = storage.write("a/b.dcm", iter([b"1234", b"", b"56789"]), "application/dicom")
+        content = storage.stored(uri)
+        assert (content.size, content.open().read()) == (9, b"123456789")
+        assert storage.write("a/b.dcm", iter([b"123456789"]), "application/dicom") == uri
+        assert storage.read(uri) == b"123456789"
+
+    def test_chunks_that_break_off_leave_nothing(self, storage: Storage) -> None:
+        def broken() -> Iterator[bytes]:
+            yield b"x" * (20 << 20)
+            raise ObjectGone("object version is gone")
+
+        with pytest.raises(ObjectGone):
+            storage.write("a/b.dcm", broken(), "application/dicom")
+        assert list(storage.list()) == []
+        with pytest.raises(ObjectGone):
+            storage.stored(storage.uri("a/b.dcm"))
 
     def test_reader_sees_whole_objects_while_others_write(self, storage: Storage) -> None:
         whole = [bytes([value]) * 300_000 for value in range(4)]

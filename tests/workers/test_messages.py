@@ -167,11 +167,12 @@ def test_a_worker_that_says_nonsense_is_taken_for_dead_and_the_next_one_works(sa
 
 
 GOOD = {
-    "Instance": [{"modality": "CT"}, "{}", b"{}", b"\x89PNG", None, [], {"parse": 3}, None, None, None],
+    "Instance": [{"modality": "CT"}, "{}", b"{}", b"\x89PNG", None, [], {"parse": 3}, None, None, None, 9],
     "DatasetWarning": ["00100010", "bad_value"],
     "Entry": ["a", 1, 2, 3, 4, 8, None, ""],
     "Listing": [{NAME: "Kind", VALUES: ["zip"]}, [], ""],
     "Refused": ["a", "bad_dataset", "limits.depth", False],
+    "Span": [132, 7, 0xCBF43926],
     "Kind": ["tar"],
     "date": [2026, 1, 2],
     "time": [3, 4, 5, 6],
@@ -207,7 +208,7 @@ VALUES_OF = {
     "kind": {NAME: "Kind", VALUES: ["tar"]},
     "unknown kind": {NAME: "Kind", VALUES: ["exe"]},
     "error": {NAME: "error", VALUES: ["NotDicom", "no", "not_dicom"]},
-    "class": {NAME: "Instance", VALUES: [{}, "", b"", None, None, [], {}, None, None, None]},
+    "class": {NAME: "Instance", VALUES: [{}, "", b"", None, None, [], {}, None, None, None, None]},
 }
 TEXT = {*WORDS, "surrogate", "tag", "setting"}
 NUMBER = {"number", "huge"}
@@ -223,11 +224,13 @@ MAY = {
         TEXT | {"null"},
         {"bytes", "null"},
         {"bytes", "null"},
+        NUMBER | {"null"},
     ],
     "DatasetWarning": [{"tag"}, {"code"}],
     "Entry": [TEXT, NUMBER, NUMBER, NUMBER, NUMBER, NUMBER, NUMBER | {"null"}, {"code", "none"}],
     "Listing": [{"kind"}, {"tuple", "tuple of entries"}, {"code", "none"}],
     "Refused": [TEXT, {"code"}, {"setting", "none"}, {"bool"}],
+    "Span": [NUMBER] * 3,
     "Kind": [set()],
     "date": [{"number"}] * 3,
     "time": [{"number"}] * 4,

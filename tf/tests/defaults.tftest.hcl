@@ -29,11 +29,11 @@ run "an_event_reaches_the_service" {
 
   assert {
     condition = (
-      google_pubsub_subscription.push.topic == google_pubsub_topic.topic["events"].id &&
-      google_pubsub_subscription.push.push_config[0].push_endpoint == "https://ingest.example/" &&
-      google_pubsub_subscription.push.push_config[0].oidc_token[0].audience == "dicomlake-ingest.demo" &&
+      google_pubsub_subscription.push["events"].topic == google_pubsub_topic.topic["events"].id &&
+      google_pubsub_subscription.push["events"].push_config[0].push_endpoint == "https://ingest.example/" &&
+      google_pubsub_subscription.push["events"].push_config[0].oidc_token[0].audience == "dicomlake-ingest.demo" &&
       google_cloud_run_v2_service.service["ingest"].custom_audiences == tolist(["dicomlake-ingest.demo"]) &&
-      google_pubsub_subscription.push.push_config[0].oidc_token[0].service_account_email == google_service_account.job["push"].email
+      google_pubsub_subscription.push["events"].push_config[0].oidc_token[0].service_account_email == google_service_account.job["push"].email
     )
     error_message = "The subscription pushes to the service as the push account, with an audience that Cloud Run knows."
   }
@@ -41,25 +41,25 @@ run "an_event_reaches_the_service" {
 
 run "a_message_is_tried_long_enough_and_then_kept" {
   assert {
-    condition     = google_pubsub_subscription.push.ack_deadline_seconds == 600 && google_cloud_run_v2_service.service["ingest"].template[0].timeout == "300s"
+    condition     = google_pubsub_subscription.push["events"].ack_deadline_seconds == 600 && google_cloud_run_v2_service.service["ingest"].template[0].timeout == "300s"
     error_message = "A request ends before its delivery does."
   }
 
   assert {
-    condition     = google_pubsub_subscription.push.retry_policy[0].minimum_backoff == "10s" && google_pubsub_subscription.push.retry_policy[0].maximum_backoff == "600s"
+    condition     = google_pubsub_subscription.push["events"].retry_policy[0].minimum_backoff == "10s" && google_pubsub_subscription.push["events"].retry_policy[0].maximum_backoff == "600s"
     error_message = "Retries back off from 10 s to 600 s."
   }
 
   assert {
     condition = (
-      google_pubsub_subscription.push.dead_letter_policy[0].max_delivery_attempts == 20 &&
-      google_pubsub_subscription.push.dead_letter_policy[0].dead_letter_topic == google_pubsub_topic.topic["dead-letter"].id
+      google_pubsub_subscription.push["events"].dead_letter_policy[0].max_delivery_attempts == 20 &&
+      google_pubsub_subscription.push["events"].dead_letter_policy[0].dead_letter_topic == google_pubsub_topic.topic["dead-letter"].id
     )
     error_message = "After 20 deliveries a message goes to the dead-letter topic."
   }
 
   assert {
-    condition     = alltrue([for one in [google_pubsub_subscription.push, google_pubsub_subscription.dead_letter] : one.expiration_policy[0].ttl == ""])
+    condition     = alltrue([for one in concat(values(google_pubsub_subscription.push), [google_pubsub_subscription.dead_letter]) : one.expiration_policy[0].ttl == ""])
     error_message = "Idle subscriptions do not expire."
   }
 
@@ -74,8 +74,54 @@ run "a_message_is_tried_long_enough_and_then_kept" {
   }
 
   assert {
-    condition     = google_pubsub_subscription.push.filter == "NOT hasPrefix(attributes.objectId, \"gcloud/tmp/parallel_composite_uploads/\") AND NOT hasPrefix(attributes.objectId, \"/gsutil/tmp/parallel_composite_uploads/\")"
+    condition     = google_pubsub_subscription.push["events"].filter == "NOT hasPrefix(attributes.objectId, \"gcloud/tmp/parallel_composite_uploads/\") AND NOT hasPrefix(attributes.objectId, \"/gsutil/tmp/parallel_composite_uploads/\")"
     error_message = "Parts of parallel uploads are not pushed."
+  }
+}
+
+run "live_events_never_wait_behind_a_backlog" {
+  assert {
+    condition = { for key, one in google_pubsub_subscription.push : one.name => one.topic } == {
+      dicomlake-push          = google_pubsub_topic.topic["events"].id
+      dicomlake-backfill-push = google_pubsub_topic.topic["backfill"].id
+    } && google_pubsub_topic.topic["backfill"].id != google_pubsub_topic.topic["events"].id
+    error_message = "What backfill publishes has a topic and a subscription of its own."
+  }
+
+  # Literal: all but name and topic is that of the lane of live events.
+  assert {
+    condition = [
+      google_pubsub_subscription.push["backfill"].push_config[0].push_endpoint,
+      google_pubsub_subscription.push["backfill"].push_config[0].oidc_token[0].audience,
+      google_pubsub_subscription.push["backfill"].push_config[0].oidc_token[0].service_account_email,
+      google_pubsub_subscription.push["backfill"].dead_letter_policy[0].dead_letter_topic,
+      tostring(google_pubsub_subscription.push["backfill"].dead_letter_policy[0].max_delivery_attempts),
+      google_pubsub_subscription.push["backfill"].retry_policy[0].minimum_backoff,
+      google_pubsub_subscription.push["backfill"].retry_policy[0].maximum_backoff,
+      tostring(google_pubsub_subscription.push["backfill"].ack_deadline_seconds),
+      google_pubsub_subscription.push["backfill"].message_retention_duration,
+      google_pubsub_subscription.push["backfill"].filter,
+      ] == [
+      "https://ingest.example/", "dicomlake-ingest.demo", google_service_account.job["push"].email,
+      google_pubsub_topic.topic["dead-letter"].id, "20", "10s", "600s", "600", "604800s",
+      google_pubsub_subscription.push["events"].filter,
+    ]
+    error_message = "It is pushed to the same service, as long, and given up to the same place."
+  }
+
+  assert {
+    condition     = google_pubsub_topic.topic["backfill"].message_retention_duration == null && google_pubsub_topic.topic["events"].message_retention_duration == "604800s"
+    error_message = "What was listed can be listed again, so its topic keeps no copy."
+  }
+
+  assert {
+    condition     = output.topics.backfill == google_pubsub_topic.topic["backfill"].id && strcontains(output.settings, "export DICOMLAKE__BACKFILL__TOPIC='${google_pubsub_topic.topic["backfill"].id}'")
+    error_message = "The command line publishes to it."
+  }
+
+  assert {
+    condition     = length(google_cloud_run_v2_job.backfill) == 0 && output.backfill == null && keys(google_service_account.job) == ["ingest", "push"]
+    error_message = "No job and no account for it unless asked for."
   }
 }
 
@@ -160,6 +206,15 @@ run "views_come_from_the_generated_sql" {
   }
 
   assert {
+    condition = (
+      google_bigquery_table.study_current[0].clustering == tolist(["study_instance_uid"]) &&
+      length(google_bigquery_table.study_current[0].time_partitioning) == 0 &&
+      length(google_bigquery_data_transfer_config.lists) + length(google_bigquery_table_iam_member.lists_reads) == 0
+    )
+    error_message = "The table of studies is there for who browses; nothing fills it before."
+  }
+
+  assert {
     condition = [
       for one in google_bigquery_routine.function :
       [one.routine_id, one.routine_type, one.language, one.arguments[0].name, one.arguments[0].data_type]
@@ -219,6 +274,7 @@ run "the_service_runs_small" {
       DICOMLAKE__ARTIFACTS__IMAGES       = "images/"
       DICOMLAKE__ARTIFACTS__METADATA     = "metadata/"
       DICOMLAKE__ARTIFACTS__URL          = "gs://demo-dicomlake-artifacts"
+      DICOMLAKE__BACKFILL__TOPIC         = google_pubsub_topic.topic["backfill"].id
       DICOMLAKE__BUS__DEAD_LETTER_TOPIC  = google_pubsub_topic.topic["dead-letter"].id
       DICOMLAKE__BUS__URL                = "pubsub:${google_pubsub_topic.topic["events"].id}"
       DICOMLAKE__DELIVERY__DEADLINE_S    = "270"
@@ -237,6 +293,13 @@ run "the_service_runs_small" {
   assert {
     condition     = keys(google_cloud_run_v2_service.service) == ["ingest"]
     error_message = "No browse service unless asked for."
+  }
+}
+
+run "nothing_is_forwarded" {
+  assert {
+    condition     = toset(keys(google_pubsub_topic.topic)) == toset(["events", "dead-letter"]) && length(google_pubsub_subscription.forward_push) == 0 && length(google_secret_manager_secret_iam_member.forwards) == 0
+    error_message = "Without receivers nothing is made for them."
   }
 }
 
@@ -268,8 +331,11 @@ run "each_account_may_do_its_job_and_no_more" {
   }
 
   assert {
-    condition     = [google_pubsub_subscription_iam_member.dead_lettered.subscription, google_pubsub_subscription_iam_member.dead_lettered.role, google_pubsub_subscription_iam_member.dead_lettered.member] == ["dicomlake-push", "roles/pubsub.subscriber", "serviceAccount:service-123456789012@gcp-sa-pubsub.iam.gserviceaccount.com"]
-    error_message = "Pub/Sub takes dead letters off the push subscription."
+    condition = toset([for one in google_pubsub_subscription_iam_member.dead_lettered : "${one.subscription} ${one.role} ${one.member}"]) == toset([
+      "dicomlake-push roles/pubsub.subscriber serviceAccount:service-123456789012@gcp-sa-pubsub.iam.gserviceaccount.com",
+      "dicomlake-backfill-push roles/pubsub.subscriber serviceAccount:service-123456789012@gcp-sa-pubsub.iam.gserviceaccount.com",
+    ])
+    error_message = "Pub/Sub takes dead letters off both push subscriptions."
   }
 
   assert {
@@ -314,9 +380,14 @@ run "somebody_is_told" {
   assert {
     condition = [for one in google_monitoring_alert_policy.alert["dead-letters"].conditions : [one.condition_threshold[0].filter, one.condition_threshold[0].threshold_value]] == [
       ["metric.type = \"pubsub.googleapis.com/topic/send_message_operation_count\" AND resource.type = \"pubsub_topic\" AND resource.labels.topic_id = \"dicomlake-dead-letter\"", 0],
-      ["metric.type = \"pubsub.googleapis.com/subscription/dead_letter_message_count\" AND resource.type = \"pubsub_subscription\" AND resource.labels.subscription_id = \"dicomlake-push\"", 0],
+      ["metric.type = \"pubsub.googleapis.com/subscription/dead_letter_message_count\" AND resource.type = \"pubsub_subscription\" AND resource.labels.subscription_id = one_of(\"dicomlake-backfill-push\", \"dicomlake-push\")", 0],
     ]
     error_message = "Any dead letter raises the alert, whoever gave it up."
+  }
+
+  assert {
+    condition     = !anytrue([for one in google_monitoring_alert_policy.alert["backlog"].conditions : strcontains(one.condition_threshold[0].filter, "backfill")])
+    error_message = "A backlog that is hours old is no fault."
   }
 
   assert {

@@ -330,7 +330,7 @@ run "a_filter_of_256_bytes_is_fine" {
   }
 
   assert {
-    condition     = length(google_pubsub_subscription.push.filter) == 256
+    condition     = length(google_pubsub_subscription.push["events"].filter) == 256
     error_message = "The longest filter is taken."
   }
 }
@@ -356,4 +356,55 @@ run "text_in_pictures_needs_memory" {
   }
 
   expect_failures = [google_cloud_run_v2_service.service]
+}
+
+run "a_job_that_does_something_else" {
+  command = plan
+
+  variables {
+    backfill = { args = ["serve"] }
+    settings = { BACKFILL__TOPIC = "projects/other/topics/backfill" } # follows from the lane
+  }
+
+  expect_failures = [var.backfill, var.settings]
+}
+
+run "a_job_longer_than_a_week" {
+  command = plan
+
+  variables {
+    backfill = { timeout_s = 604801 }
+  }
+
+  expect_failures = [var.backfill]
+}
+
+run "receivers_without_encryption" {
+  command = plan
+
+  variables {
+    forward = { urls = ["http://pictures.example.org/in"] }
+  }
+
+  expect_failures = [var.forward]
+}
+
+run "receivers_in_files" {
+  command = plan
+
+  variables {
+    forward = { urls = ["file:./encoded"] }
+  }
+
+  expect_failures = [var.forward]
+}
+
+run "a_token_by_value" {
+  command = plan
+
+  variables {
+    forward = { urls = ["https://pictures.example.org/in"], bearer_secret = "s3cret" }
+  }
+
+  expect_failures = [var.forward]
 }

@@ -89,7 +89,7 @@ run "buckets_that_exist_are_served" {
   }
 
   assert {
-    condition     = length(google_storage_bucket.bucket) + length(google_bigquery_dataset.lake) + length(google_service_account.job) == 0 && keys(google_pubsub_topic.topic) == ["dead-letter"]
+    condition     = length(google_storage_bucket.bucket) + length(google_bigquery_dataset.lake) + length(google_service_account.job) == 0 && keys(google_pubsub_topic.topic) == ["backfill", "dead-letter"]
     error_message = "Nothing is made that is there."
   }
 
@@ -178,6 +178,58 @@ run "views_where_removals_are_not_announced" {
       google_bigquery_routine.function["current_of_study"].definition_body == "SELECT * FROM `demo.dicomlake.instances_current` WHERE study_instance_uid = uid"
     )
     error_message = "The views look at all rows of an object."
+  }
+
+  assert {
+    condition     = length(google_bigquery_table.study_current) + length(google_bigquery_data_transfer_config.lists) + length(google_bigquery_table_iam_member.lists_reads) == 0
+    error_message = "No table of studies is merged: each merge would read all rows."
+  }
+}
+
+run "lists_are_merged_every_hour" {
+  variables {
+    browse = { invokers = ["group:radiology@example.org"] }
+    kms    = { key = "projects/demo/locations/us-central1/keyRings/ring/cryptoKeys/key" }
+  }
+
+  assert {
+    condition = (
+      [for one in google_bigquery_data_transfer_config.lists : [one.data_source_id, one.schedule, one.location]] == [["scheduled_query", "every 1 hours", "us-central1"]] &&
+      google_bigquery_data_transfer_config.lists[0].destination_dataset_id == null &&
+      google_bigquery_data_transfer_config.lists[0].service_account_name == google_service_account.job["lists"].email &&
+      google_bigquery_data_transfer_config.lists[0].encryption_configuration[0].kms_key_name == var.kms.key &&
+      google_bigquery_table.study_current[0].encryption_configuration[0].kms_key_name == var.kms.key
+    )
+    error_message = "A scheduled query runs as an account of its own, with the key, and writes by its statements alone."
+  }
+
+  assert {
+    condition = (
+      startswith(google_bigquery_data_transfer_config.lists[0].params.query, "DECLARE since TIMESTAMP DEFAULT (") &&
+      strcontains(google_bigquery_data_transfer_config.lists[0].params.query, "MERGE `demo.dicomlake.study_current` AS t") &&
+      !strcontains(google_bigquery_data_transfer_config.lists[0].params.query, "$${")
+    )
+    error_message = "It merges into the table of this dataset."
+  }
+
+  assert {
+    condition = toset([
+      for one in concat(values(google_bigquery_table_iam_member.lists_reads), google_bigquery_table_iam_member.lists_merges) :
+      "${one.role} ${one.table_id}" if one.member == "serviceAccount:${google_service_account.job["lists"].email}"
+      ]) == toset([
+      "roles/bigquery.dataViewer instances", "roles/bigquery.dataViewer instances_current", "roles/bigquery.dataViewer removed",
+      "roles/bigquery.dataEditor study_current",
+    ]) && google_project_iam_member.jobs["lists"].role == "roles/bigquery.jobUser"
+    error_message = "Its account reads rows, and writes that table."
+  }
+
+  assert {
+    condition = (
+      google_service_account_iam_member.lists_token[0].role == "roles/iam.serviceAccountTokenCreator" &&
+      google_service_account_iam_member.lists_token[0].member == "serviceAccount:service-123456789012@gcp-sa-bigquerydatatransfer.iam.gserviceaccount.com" &&
+      contains(keys(google_project_service.api), "bigquerydatatransfer.googleapis.com")
+    )
+    error_message = "The service of scheduled queries may act as the account."
   }
 }
 
@@ -334,7 +386,7 @@ run "browse_reads_and_keeps_answers" {
   }
 
   assert {
-    condition     = toset([for one in google_bigquery_table_iam_member.browses : one.table_id]) == toset(["announced", "dead_letter", "dead_letters", "deliveries", "failures", "instances", "instances_current", "jobs", "removed", "series", "studies"]) && [for one in google_bigquery_routine_iam_member.browses : "${one.routine_id} ${one.role}"] == ["current_of_study roles/bigquery.dataViewer"]
+    condition     = toset([for one in google_bigquery_table_iam_member.browses : one.table_id]) == toset(["announced", "dead_letter", "dead_letters", "deliveries", "failures", "instances", "instances_current", "jobs", "removed", "series", "studies", "study_current"]) && [for one in google_bigquery_routine_iam_member.browses : "${one.routine_id} ${one.role}"] == ["current_of_study roles/bigquery.dataViewer"]
     error_message = "It reads every table that a view reads."
   }
 
@@ -613,6 +665,82 @@ run "announcements" {
   }
 }
 
+run "forward" {
+  variables {
+    forward = {
+      urls          = ["https://pictures.example.org/in"]
+      bearer_secret = "projects/demo/secrets/receiver"
+      max_attempts  = 30
+      min_backoff_s = 5
+    }
+  }
+
+  assert {
+    condition = alltrue([
+      for name, value in {
+        FORWARD__URLS          = jsonencode(["https://pictures.example.org/in"])
+        FORWARD__FORMAT        = "json"
+        FORWARD__TIMEOUT_S     = "30"
+        FORWARD__TOPIC         = google_pubsub_topic.topic["forward"].id
+        DELIVERY__MAX_ATTEMPTS = "30"
+      } :
+      contains([for env in google_cloud_run_v2_service.service["ingest"].template[0].containers[0].env : "${env.name}=${env.value}" if env.value != null], "DICOMLAKE__${name}=${value}")
+    ])
+    error_message = "The service knows its receivers, the topic of deliveries, and at which attempt to give up."
+  }
+
+  assert {
+    condition     = [for env in google_cloud_run_v2_service.service["ingest"].template[0].containers[0].env : env.value_source[0].secret_key_ref[0].secret if env.name == "DICOMLAKE__FORWARD__BEARER_SECRET"] == ["projects/demo/secrets/receiver"]
+    error_message = "The token comes from Secret Manager."
+  }
+
+  assert {
+    condition     = [for one in google_secret_manager_secret_iam_member.forwards : [one.project, one.secret_id, one.role, one.member]] == [["demo", "projects/demo/secrets/receiver", "roles/secretmanager.secretAccessor", "serviceAccount:${google_service_account.job["ingest"].email}"]]
+    error_message = "The service may read that secret, and no other."
+  }
+
+  assert {
+    condition = (
+      google_pubsub_subscription.forward_push[0].topic == google_pubsub_topic.topic["forward"].id &&
+      google_pubsub_subscription.forward_push[0].push_config[0].push_endpoint == "https://ingest.example/" &&
+      google_pubsub_subscription.forward_push[0].push_config[0].oidc_token[0].audience == "dicomlake-ingest.demo" &&
+      google_pubsub_subscription.forward_push[0].push_config[0].oidc_token[0].service_account_email == google_service_account.job["push"].email
+    )
+    error_message = "Deliveries are pushed to the service, as the push account."
+  }
+
+  assert {
+    condition = (
+      google_pubsub_subscription.forward_push[0].retry_policy[0].minimum_backoff == "5s" &&
+      google_pubsub_subscription.forward_push[0].retry_policy[0].maximum_backoff == "600s" &&
+      google_pubsub_subscription.forward_push[0].dead_letter_policy[0].dead_letter_topic == google_pubsub_topic.topic["dead-letter"].id &&
+      google_pubsub_subscription.forward_push[0].dead_letter_policy[0].max_delivery_attempts == 30 &&
+      google_pubsub_subscription.push.dead_letter_policy[0].max_delivery_attempts == 20
+    )
+    error_message = "Deliveries have retries of their own and the same dead letters."
+  }
+
+  assert {
+    condition     = google_pubsub_topic_iam_member.forwards[0].topic == google_pubsub_topic.topic["forward"].id && google_pubsub_topic_iam_member.forwards[0].member == "serviceAccount:${google_service_account.job["ingest"].email}"
+    error_message = "The ingest account publishes deliveries."
+  }
+
+  assert {
+    condition     = google_pubsub_subscription_iam_member.forward_dead_lettered[0].subscription == "dicomlake-forward-push" && google_pubsub_subscription_iam_member.forward_dead_lettered[0].role == "roles/pubsub.subscriber"
+    error_message = "Pub/Sub takes dead letters off the subscription."
+  }
+
+  assert {
+    condition     = google_bigquery_table_iam_member.appends["deliveries"].member == "serviceAccount:${google_service_account.job["ingest"].email}"
+    error_message = "The ingest account records deliveries."
+  }
+
+  assert {
+    condition     = length([for one in google_monitoring_alert_policy.alert["backlog"].conditions : one if strcontains(one.condition_threshold[0].filter, "dicomlake-forward-push")]) == 1
+    error_message = "Deliveries that wait too long raise an alert."
+  }
+}
+
 run "deidentify" {
   variables {
     browse     = { invokers = ["user:jane@example.org"] }
@@ -650,5 +778,97 @@ run "deidentify" {
   assert {
     condition     = length([for key, one in google_storage_bucket_iam_member.names : key if startswith(key, "browse-reads-")]) == 0
     error_message = "The browse account cannot read originals."
+  }
+}
+
+run "a_job_that_lists" {
+  variables {
+    backfill = {}
+    settings = { PREVIEW__MAX_SIDE = "512" }
+    network  = { network = "vpc" }
+  }
+
+  assert {
+    condition = (
+      google_cloud_run_v2_job.backfill[0].name == "dicomlake-backfill" &&
+      google_cloud_run_v2_job.backfill[0].location == "us-central1" &&
+      !google_cloud_run_v2_job.backfill[0].deletion_protection &&
+      google_cloud_run_v2_job.backfill[0].template[0].template[0].service_account == google_service_account.job["backfill"].email &&
+      google_cloud_run_v2_job.backfill[0].template[0].template[0].timeout == "86400s" &&
+      google_cloud_run_v2_job.backfill[0].template[0].template[0].max_retries == 0 &&
+      google_cloud_run_v2_job.backfill[0].template[0].template[0].vpc_access[0].network_interfaces[0].network == "vpc" &&
+      google_cloud_run_v2_job.backfill[0].template[0].template[0].containers[0].image == var.image &&
+      google_cloud_run_v2_job.backfill[0].template[0].template[0].containers[0].args == tolist(["backfill", "gs://demo-dicomlake-landing/"]) &&
+      google_cloud_run_v2_job.backfill[0].template[0].template[0].containers[0].resources[0].limits == tomap({ cpu = "1", memory = "512Mi" })
+    )
+    error_message = "A job runs the lister with the image of the service, once, under its own account."
+  }
+
+  assert {
+    condition = { for env in google_cloud_run_v2_job.backfill[0].template[0].template[0].containers[0].env : env.name => env.value } == {
+      DICOMLAKE__ARTIFACTS__IMAGES      = "images/"
+      DICOMLAKE__ARTIFACTS__METADATA    = "metadata/"
+      DICOMLAKE__ARTIFACTS__URL         = "gs://demo-dicomlake-artifacts"
+      DICOMLAKE__BACKFILL__TOPIC        = google_pubsub_topic.topic["backfill"].id
+      DICOMLAKE__BUS__DEAD_LETTER_TOPIC = google_pubsub_topic.topic["dead-letter"].id
+      DICOMLAKE__BUS__URL               = "pubsub:${google_pubsub_topic.topic["events"].id}"
+      DICOMLAKE__PREVIEW__MAX_SIDE      = "512"
+      DICOMLAKE__SOURCE__BUCKETS        = "[]"
+      DICOMLAKE__SOURCE__EVENTS         = "[\"OBJECT_FINALIZE\",\"OBJECT_DELETE\",\"OBJECT_ARCHIVE\",\"OBJECT_METADATA_UPDATE\"]"
+      DICOMLAKE__SOURCE__URL            = "gs://demo-dicomlake-landing"
+      DICOMLAKE__SOURCE__WRITE_PREFIX   = ""
+      DICOMLAKE__WAREHOUSE__URL         = "bigquery:demo.dicomlake"
+    }
+    error_message = "It is told where the lake is, and no more: it takes no requests."
+  }
+
+  assert {
+    condition = (
+      [for one in google_pubsub_topic_iam_member.backfill_publishes : [one.topic, one.role, one.member]] == [[google_pubsub_topic.topic["backfill"].id, "roles/pubsub.publisher", "serviceAccount:${google_service_account.job["backfill"].email}"]] &&
+      [for one in google_bigquery_table_iam_member.backfill_records : [one.table_id, one.role, one.member]] == [["jobs", "roles/bigquery.dataEditor", "serviceAccount:${google_service_account.job["backfill"].email}"]] &&
+      { for one in google_bigquery_table_iam_member.backfill_reads : one.table_id => "${one.role} ${one.member}" } == {
+        for table in ["dead_letter", "dead_letters", "failures", "instances", "instances_current", "removed"] :
+        table => "roles/bigquery.dataViewer serviceAccount:${google_service_account.job["backfill"].email}"
+      } &&
+      google_project_iam_member.jobs["backfill"].role == "roles/bigquery.jobUser"
+    )
+    error_message = "It publishes to its lane, records where it stands, and reads which rows there are."
+  }
+
+  assert {
+    condition     = google_storage_bucket_iam_binding.basic_roles["landing legacyBucketReader"].members == toset(["projectOwner:demo", "serviceAccount:${google_service_account.job["backfill"].email}"]) && alltrue([for one in google_storage_bucket_iam_member.names : one.member != "serviceAccount:${google_service_account.job["backfill"].email}"])
+    error_message = "It lists the landing bucket and reads no object."
+  }
+
+  assert {
+    condition     = output.backfill == "gcloud run jobs execute dicomlake-backfill --project=demo --region=us-central1"
+    error_message = "The output says how to run it."
+  }
+}
+
+run "a_job_that_lists_buckets_that_exist" {
+  variables {
+    landing          = { existing = ["pacs-a", "pacs-b"], prefixes = ["ct/"] }
+    backfill         = { args = ["backfill", "gs://pacs-b/ct/", "--rate=2000"], timeout_s = 604800 }
+    deidentify       = { key = "projects/demo/secrets/deidentify" }
+    service_accounts = { backfill = "lister@hub.iam.gserviceaccount.com" }
+  }
+
+  assert {
+    condition     = toset([for one in google_storage_bucket_iam_member.listed : "${one.bucket} ${one.role}" if one.member == "serviceAccount:lister@hub.iam.gserviceaccount.com"]) == toset(["pacs-a roles/storage.legacyBucketReader", "pacs-b roles/storage.legacyBucketReader"])
+    error_message = "The existing account lists both."
+  }
+
+  assert {
+    condition     = google_cloud_run_v2_job.backfill[0].template[0].template[0].containers[0].args == tolist(["backfill", "gs://pacs-b/ct/", "--rate=2000"]) && google_cloud_run_v2_job.backfill[0].template[0].template[0].timeout == "604800s"
+    error_message = "It runs what it is told to."
+  }
+
+  assert {
+    condition = (
+      [for env in google_cloud_run_v2_job.backfill[0].template[0].template[0].containers[0].env : env.value_source[0].secret_key_ref[0].secret if env.name == "DICOMLAKE__DEIDENTIFY__KEY"] == ["projects/demo/secrets/deidentify"] &&
+      google_secret_manager_secret_iam_member.deidentifies["backfill"].member == "serviceAccount:lister@hub.iam.gserviceaccount.com"
+    )
+    error_message = "In a lake without names it hashes those that it lists, as the rows do."
   }
 }

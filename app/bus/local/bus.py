@@ -6,7 +6,8 @@ because one process delivers a few messages at a time); a dead letter stays in t
 has stored it.
 
 Pictures to forward are a topic of their own, so that receivers that are slow or down hold up no event. Their
-backoff has jitter, and is at least what the receiver asks for.
+backoff has jitter, and is at least what the receiver asks for. So is what `backfill` and the like publish: it
+is delivered beside live events while these leave slots free, and yields to them otherwise.
 """
 
 from __future__ import annotations
@@ -26,10 +27,10 @@ from pathlib import Path
 from typing import Any
 from zlib import crc32
 
-from app.bus import Connect, DeadLetterSink, DeliveryPolicy
+from app.bus import Connect, DeadLetterSink, DeliveryPolicy, Publisher
 from app.bus.dead_letter import dead_letter
 from app.bus.local.pusher import Pump, Pusher, Verdict, push_body
-from app.bus.local.queue import DEAD_LETTER, FORWARD, MAIN, Queue, QueueStats, check_file
+from app.bus.local.queue import BACKFILL, DEAD_LETTER, FORWARD, MAIN, Queue, QueueStats, check_file
 from app.model.errors import BadEvent, BusUnavailable, ConfigError, DicomlakeError, OutOfSpace
 from app.model.values import FORWARD_TO, Message, Reason, Row
 from app.plumbing.admission import Space
@@ -44,6 +45,7 @@ GRACE_S = 5.0  # a lease outlasts its push, so the answer ends it, not the clock
 CARRY_S = 120.0  # lease of a dead letter: longer than a warehouse takes for one row
 UNREACHED_PAUSE_S = 0.25
 RESERVE_BYTES = 4 * 2**20  # SQLite overwrites a write-ahead log of this size from its start
+EVENTS = MAIN, BACKFILL
 FORWARDS_AT_ONCE = 4
 CLOSE_S = 8.0  # platforms kill a process 10 s after SIGTERM
 
@@ -72,7 +74,8 @@ class LocalBus:
         self._lock: int | None = None
         self._pusher: Pusher | None = None
         self._pumps: dict[str, Pump] = {}
-        self._acked: deque[Message] = deque()  # acknowledged, but in the file until the next commit
+        # Acknowledged, but in the file until the next commit.
+        self._acked: dict[str, deque[Message]] = {topic: deque() for topic in EVENTS}
 
     @staticmethod
     def check_settings(url: str, dead_letter_topic: str = "") -> None:
@@ -93,12 +96,20 @@ class LocalBus:
 
     def publish_all(self, messages: Sequence[Message]) -> None:
         """Publish several messages in one commit for each topic; raises as `publish`."""
-        if any(len(message.data) > MAX_DATA_BYTES for message in messages):
-            raise BadEvent("a message is limited to 10 MB")
         for topic in (MAIN, FORWARD):
             if own := [message for message in messages if _topic(message) == topic]:
-                self._queue.publish_all(own, self._clock(), topic)
-                self._wake(topic)
+                self.publish_to(topic, own)
+
+    def publish_to(self, topic: str, messages: Sequence[Message]) -> None:
+        """Publish several messages to one topic in one commit; raises as `publish`."""
+        if any(len(message.data) > MAX_DATA_BYTES for message in messages):
+            raise BadEvent("a message is limited to 10 MB")
+        self._queue.publish_all(messages, self._clock(), topic)
+        self._wake(topic)
+
+    def backlog(self) -> Publisher:
+        """Return the lane of long jobs; see the head of this file."""
+        return _Backlog(self)
 
     def dead_letter(self, message: Message, reason: Reason) -> None:
         """Turn a message into a dead letter, durably; the sink may store it later."""
@@ -118,8 +129,12 @@ class LocalBus:
         self._reserve()
         self._pusher = pusher
         carry = partial(self._lease, DEAD_LETTER, CARRY_S)
+        slots = self._policy.concurrency
+        main = Pump("push", slots, partial(self._next, MAIN), partial(self._deliver, pusher, MAIN))
+        yielding = partial(self._next_of_backlog, main)
         self._pumps = {
-            MAIN: Pump("push", self._policy.concurrency, self._next, partial(self._deliver, pusher, MAIN)),
+            MAIN: main,
+            BACKFILL: Pump("backfill", slots, yielding, partial(self._deliver, pusher, BACKFILL)),
             FORWARD: Pump(
                 "forward",
                 FORWARDS_AT_ONCE,
@@ -162,11 +177,12 @@ class LocalBus:
             pump.join(deadline)
         if self._pusher is not None:
             self._pusher.close()
-            for topic in (MAIN, FORWARD):
+            for topic in (*EVENTS, FORWARD):
                 self._pumps[topic].join(time.monotonic() + 1)
         if self._lock is not None:
             with _best_effort("acknowledgements not stored, the messages will come again"):
-                self._next(0)
+                for topic in EVENTS:
+                    self._next(topic, 0)
             with _best_effort("leases end by themselves"):
                 self._queue.release(self._clock())
             os.close(self._lock)
@@ -177,17 +193,22 @@ class LocalBus:
         if topic in self._pumps:
             self._pumps[topic].wake()
 
-    def _next(self, count: int) -> list[Message]:
+    def _next_of_backlog(self, main: Pump, count: int) -> list[Message]:
+        """Lease what long jobs published, unless live events fill all slots of theirs."""
+        return self._next(BACKFILL, 0 if main.full() else count)
+
+    def _next(self, topic: str, count: int) -> list[Message]:
         """Remove acknowledged messages and lease the next ones in one commit.
 
         This saves one of two commits per event. The removal need not be durable at once: after a crash the
         message is delivered again, as after a crash just before its acknowledgement.
         """
-        now, done = self._clock(), [self._acked.popleft() for _ in range(len(self._acked))]
+        acked = self._acked[topic]
+        now, done = self._clock(), [acked.popleft() for _ in range(len(acked))]
         try:
-            return self._queue.lease(MAIN, count if self._has_room() else 0, now, now + self._lease_s, done)
+            return self._queue.lease(topic, count if self._has_room() else 0, now, now + self._lease_s, done)
         except BusUnavailable:
-            self._acked.extend(done)
+            acked.extend(done)
             raise
 
     def _lease(self, topic: str, lease_s: float, count: int) -> list[Message]:
@@ -221,8 +242,8 @@ class LocalBus:
             return
         answer = pusher.push(push_body(replace(message, subscription=SUBSCRIPTION)))
         verdict = answer.verdict
-        if verdict is Verdict.ACK and topic == MAIN:
-            self._acked.append(message)  # removed by `_next`, which runs at once because a slot is free
+        if verdict is Verdict.ACK and topic in EVENTS:
+            self._acked[topic].append(message)  # removed by `_next`, which runs at once: a slot is free
         elif verdict is Verdict.ACK:
             with _best_effort("acknowledgement not stored, the message will come again", message):
                 self._queue.ack(topic, message)
@@ -264,6 +285,17 @@ class LocalBus:
             return
         with _best_effort("dead letter stays in the queue, its row will come again", letter):
             self._queue.ack(DEAD_LETTER, letter)
+
+
+class _Backlog:
+    """The lane of long jobs of an embedded bus."""
+
+    def __init__(self, bus: LocalBus) -> None:
+        self._bus = bus
+
+    def publish_all(self, messages: Sequence[Message]) -> None:
+        """Publish messages that live events overtake; raises as `publish`."""
+        self._bus.publish_to(BACKFILL, messages)
 
 
 def backoff_s(policy: DeliveryPolicy, attempt: int) -> float:

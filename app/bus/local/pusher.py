@@ -170,6 +170,10 @@ class Pump:
         """Look for due messages now."""
         self._woken.set()
 
+    def full(self) -> bool:
+        """Return whether every slot is taken."""
+        return len(self._running) + len(self._leased) >= self._slots
+
     def alive(self) -> bool:
         """Return whether the thread is running and its last fault, if any, was not a bug."""
         at_fault = self._fault is not None and self._fault[0] == InternalError.code

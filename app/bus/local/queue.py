@@ -1,4 +1,4 @@
-"""A durable queue of three topics in one SQLite file, which several connections and processes may use.
+"""A durable queue of four topics in one SQLite file, which several connections and processes may use.
 
 A message is due at `due_at`. Leasing it counts a delivery and moves `due_at` to the end of the lease, so a
 message whose lease nobody ends becomes due again by itself. Times are arguments, in seconds since 1970.
@@ -26,6 +26,7 @@ from app.plumbing.private import make_folder
 from app.plumbing.sqlite import connect, sqlite_errors, transaction
 
 MAIN = "main"
+BACKFILL = "backfill"
 FORWARD = "forward"
 DEAD_LETTER = "dead_letter"
 
@@ -84,12 +85,13 @@ WHERE topic = :topic AND message_id = :message_id AND attempt = :attempt AND lea
 
 RELEASE = "UPDATE queue SET due_at = :now, leased = 0 WHERE leased = 1"
 
-# The plus prevents SQLite from using the index and sorting: ids rise with time, so the first row suffices.
+# Ids rise with time. The plus prevents SQLite from walking the table in the order of ids, past all messages
+# of long jobs, until it meets an event.
 COUNTS = """
-SELECT (SELECT count(*) FROM queue WHERE topic = 'main' AND leased = 0),
-       (SELECT count(*) FROM queue WHERE topic = 'main' AND leased = 1),
+SELECT (SELECT count(*) FROM queue WHERE topic IN ('main', 'backfill') AND leased = 0),
+       (SELECT count(*) FROM queue WHERE topic IN ('main', 'backfill') AND leased = 1),
        (SELECT count(*) FROM queue WHERE topic = 'dead_letter'),
-       (SELECT publish_time FROM queue WHERE +topic = 'main' ORDER BY id LIMIT 1)
+       (SELECT publish_time FROM queue WHERE id = (SELECT min(+id) FROM queue WHERE topic = 'main'))
 """
 
 UNFINISHED = "SELECT attributes FROM queue"
@@ -104,7 +106,10 @@ Rows = list[tuple[Any, ...]]
 
 @dataclass(frozen=True, slots=True)
 class QueueStats:
-    """Counts of messages. `oldest_age_s`: age of the oldest message not yet acknowledged, 0 if none."""
+    """Counts of messages. `oldest_age_s`: age of the oldest live event not yet acknowledged, 0 if none.
+
+    The age of what long jobs published is not that of a fault: they publish more than is done at once.
+    """
 
     waiting: int
     leased: int

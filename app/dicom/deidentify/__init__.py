@@ -1,11 +1,12 @@
 """De-identification by PS3.15 Annex E: pure functions from a data set to a clean file, and a check of it.
 
 identity -> who it is about     table, profile -> which action     actions, sweep -> elements
-stream -> pixels                keys -> what replaces values       verify -> is it clean?
+stream -> pixels                clean_file -> the parts            verify -> is it clean?
 """
 
 from __future__ import annotations
 
+import io
 import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -19,22 +20,19 @@ from app.dicom.deidentify.actions import (
     file_meta,
     stamps,
 )
+from app.dicom.deidentify.clean_file import PIECE, CleanFile, Part, literal
 from app.dicom.deidentify.identity import known_identifiers, subject_of
 from app.dicom.deidentify.kinds import held_back
 from app.dicom.deidentify.profile import BASIC, OPTIONS, Profile
-from app.dicom.deidentify.stream import clean_frames, clean_native
+from app.dicom.deidentify.stream import extended_offsets, frame_parts, native_parts
 from app.dicom.deidentify.sweep import Known
-from app.dicom.metadata.values import turned
 from app.dicom.pixels.attributes import text
-from app.dicom.pixels.fragments import read_fragments
 from app.dicom.pixels.frame_bytes import EXPLICIT_LITTLE, frame_layout
 from app.dicom.pixels.frames import NATIVE
-from app.dicom.pixels.image_header import ImageHeader, pixel_keyword, read_header
+from app.dicom.pixels.image_header import pixel_keyword, read_header
 from app.dicom.pixels.pixel_bytes import PixelBytes, has_fragments
-from app.dicom.read.byte_reader import Source
 from app.dicom.read.charset import Charset
 from app.dicom.read.dataset import ObjectDataset, text_of
-from app.dicom.read.nesting import Node
 from app.dicom.read.vr import PIXELS, SEQUENCE_END, UNDEFINED
 from app.dicom.write.elements import element, head, settled_vr
 from app.dicom.write.explicit import cell_bytes
@@ -42,8 +40,11 @@ from app.model.errors import CannotDeidentify, Unrenderable
 from app.model.keys import Keys
 from app.model.names import IMPLEMENTATION_UID
 from app.model.options import DEFAULT_LIMITS, DatasetLimits
+from app.model.range_stream import RangedStream
 
 BURNED_IN_ANNOTATION = 0x00280301
+READ_AHEAD = 1 << 20
+"""Bytes of a read: small frames then share one."""
 FRAGMENTS_END = struct.pack("<HHI", SEQUENCE_END >> 16, SEQUENCE_END & 0xFFFF, 0)
 
 
@@ -67,7 +68,7 @@ PixelCleaner = Callable[[ObjectDataset, DatasetLimits], CleanPixels]
 class CleanObject:
     """A clean file. known: what must not be found in it. counts: how often each action was applied."""
 
-    data: bytes
+    file: CleanFile
     known: Known
     counts: Mapping[str, int]
 
@@ -111,11 +112,11 @@ def deidentify_dataset(
     little = dataset.original_encoding[1] is not False
     scope = Scope(0, little, False, Charset(), b"")
     kept = dict(cleaner.elements(nodes, scope))
+    pixels: dict[int, list[Part]] = {}
     if keyword is not None:
-        syntax, pixels = _pixels(dataset, source, limits)
-        kept |= pixels
+        syntax, pixels = _pixels(dataset, limits)
         if "pixels" in profile.options:
-            syntax = _without_text(dataset, pixel_cleaner, limits, kept) or syntax
+            syntax = _without_text(dataset, pixel_cleaner, limits, kept, pixels) or syntax
     else:
         syntax = EXPLICIT_LITTLE
     looked = keyword is not None and "pixels" in profile.options
@@ -125,8 +126,9 @@ def deidentify_dataset(
     if "uids" not in profile.options:
         instance = cleaner.replaced_uid(SOP_INSTANCE, instance)
     meta = file_meta(sop_class, instance, syntax, IMPLEMENTATION_UID)
-    data = b"".join((meta, *(kept[tag] for tag in sorted(kept))))
-    return CleanObject(data, known, dict(cleaner.counts))
+    elements = {**{tag: [literal(data)] for tag, data in kept.items()}, **pixels}
+    parts = [literal(meta), *(part for tag in sorted(elements) for part in elements[tag])]
+    return CleanObject(CleanFile(parts), known, dict(cleaner.counts))
 
 
 def clean_pixels(dataset: ObjectDataset, limits: DatasetLimits) -> CleanPixels:
@@ -157,13 +159,19 @@ def clean_pixels(dataset: ObjectDataset, limits: DatasetLimits) -> CleanPixels:
 
 
 def _without_text(
-    dataset: ObjectDataset, cleaner: PixelCleaner | None, limits: DatasetLimits, kept: dict[int, bytes]
+    dataset: ObjectDataset,
+    cleaner: PixelCleaner | None,
+    limits: DatasetLimits,
+    kept: dict[int, bytes],
+    pixels: dict[int, list[Part]],
 ) -> str:
     """Replace pixel data in which text was masked, and say that none is burned in; return their syntax."""
     if cleaner is None:
         raise CannotDeidentify("burned-in text cannot be looked for: the option pixels is not installed")
     clean = cleaner(dataset, limits)
     kept[BURNED_IN_ANNOTATION] = element(BURNED_IN_ANNOTATION, "CS", b"NO")
+    if clean.elements:
+        pixels.clear()
     for tag, (vr, value) in clean.elements.items():
         if tag in PIXELS and clean.transfer_syntax not in NATIVE:
             kept[tag] = head(tag, vr, UNDEFINED) + value + FRAGMENTS_END
@@ -172,52 +180,63 @@ def _without_text(
     return clean.transfer_syntax
 
 
-def _pixels(dataset: ObjectDataset, source: Source, limits: DatasetLimits) -> tuple[str, dict[int, bytes]]:
-    """Return the transfer syntax of the pixel data, and their element without anything but picture."""
+def _pixels(dataset: ObjectDataset, limits: DatasetLimits) -> tuple[str, dict[int, list[Part]]]:
+    """Return the transfer syntax of the pixel data, and their elements without anything but picture."""
     try:
         header = read_header(dataset)
         node = next(
             dataset.nodes[tag] for tag in PIXELS if tag in dataset.nodes and dataset.nodes[tag].length
         )
-        if has_fragments(dataset, header.keyword):
-            return _encapsulated(dataset, node, limits)
+        value = PixelBytes(node.length, None, _read_ahead(dataset), node.offset)
+        if not has_fragments(dataset, header.keyword):
+            vr = settled_vr(node.vr, False)
+            parts = list(native_parts(value, header, _word(dataset, vr)))
+            length = sum(part.length for part in parts)
+            return EXPLICIT_LITTLE, {node.tag: [literal(head(node.tag, vr, length)), *parts]}
+        layout = frame_layout(dataset, (), limits)
+        parts, lengths = frame_parts(layout, value, limits)
     except Unrenderable as error:
         raise CannotDeidentify(f"the pixel data cannot be read: {error.code}") from None
-    return EXPLICIT_LITTLE, {node.tag: _native(dataset, node, header, source)}
+    begin, end = literal(head(node.tag, "OB", UNDEFINED)), literal(FRAGMENTS_END)
+    tables = {tag: [literal(data)] for tag, data in extended_offsets(lengths).items()}
+    return layout.header.transfer_syntax, {**tables, node.tag: [begin, *parts, end]}
 
 
 def hides_in_pixels(dataset: ObjectDataset, limits: DatasetLimits = DEFAULT_LIMITS) -> bool:
     """Return whether the pixel data hold anything but picture, or cannot be followed."""
     if pixel_keyword(dataset) is None:
         return False
-    source = cleaner_source(dataset)
     node = next(dataset.nodes[tag] for tag in PIXELS if tag in dataset.nodes and dataset.nodes[tag].length)
     try:
-        _, written = _pixels(dataset, source, limits)
+        _, written = _pixels(dataset, limits)
     except CannotDeidentify:
         return True
-    return source.value(node.offset, node.length) not in written[node.tag]
+    stream, position = _read_ahead(dataset), node.offset
+    for part in written[node.tag][1:]:  # without its header, which may have another VR
+        if [(span.offset, span.length) for span in part.spans] != [(position, part.length)]:
+            stream.seek(position)
+            if stream.read(part.length) != part.make():
+                return position != node.offset + node.length  # else it is the delimiter
+        position += part.length
+    return position < node.offset + node.length
 
 
-def _native(dataset: ObjectDataset, node: Node, header: ImageHeader, source: Source) -> bytes:
-    data = source.value(node.offset, node.length)
-    vr = settled_vr(node.vr, False)
-    if dataset.original_encoding[1] is False:
-        size = cell_bytes(dataset) if vr == "OW" else {"OF": 4, "OD": 8}.get(vr, 1)
-        data = turned(data[: len(data) - len(data) % size], size)
-    return element(node.tag, vr, clean_native(data, header))
-
-
-def _encapsulated(dataset: ObjectDataset, node: Node, limits: DatasetLimits) -> tuple[str, dict[int, bytes]]:
-    layout = frame_layout(dataset, (), limits)
+def _read_ahead(dataset: ObjectDataset) -> BinaryIO:
+    """Return the stream of a data set for reading it from one end to the other, in few ranges."""
     stream = cast(BinaryIO, dataset.buffer)
-    pixels = PixelBytes(layout.size, None, stream, layout.start, layout.words)
 
-    def read(begin: int, end: int) -> bytes:
-        return read_fragments(pixels, begin, end, limits)
+    def read(position: int, count: int) -> bytes:
+        stream.seek(position)
+        return stream.read(count)
 
-    value = clean_frames(layout, read, layout.header).value()
-    return layout.header.transfer_syntax, {node.tag: head(node.tag, "OB", UNDEFINED) + value + FRAGMENTS_END}
+    return io.BufferedReader(RangedStream(read, stream.seek(0, 2), PIECE), READ_AHEAD)
+
+
+def _word(dataset: ObjectDataset, vr: str) -> int:
+    """Return the bytes of a word of native pixel data that has to be turned, 1 in little endian."""
+    if dataset.original_encoding[1] is not False:
+        return 1
+    return cell_bytes(dataset) if vr == "OW" else {"OF": 4, "OD": 8}.get(vr, 1)
 
 
 __all__ = [

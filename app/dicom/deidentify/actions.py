@@ -331,7 +331,7 @@ class Cleaner:
                 else head(node.tag, vr, 0)
             )
         if node.tag in CODE or (scope.coded and node.tag == MEANING):
-            spans = self.known.spans(text, code=True)
+            spans = self.known.spans(text, code=True, days=node.tag == MEANING)
             return self._changed(node, vr, scope, text, sweep.without(text, spans))
         if words is Words.CLEANED and not scope.coded:
             return self._changed(node, vr, scope, text, self._cleaned(text))
@@ -349,7 +349,7 @@ class Cleaner:
         raw = self._value(node, scope)
         text = raw.decode("latin-1").strip(" \0")
         parts = text.split("\\")
-        kept = ["" if self.known.spans(part, code=True) else part for part in parts]
+        kept = ["" if self.known.spans(part, code=True, days=False) else part for part in parts]
         if kept == parts:
             return element(node.tag, "CS", raw)
         self.counts["swept"] += 1

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pydicom.datadict import tag_for_keyword
 
 from app.dicom.deidentify.profile import Profile
-from app.dicom.deidentify.sweep import GLUED, Known, identifiers, squeeze
+from app.dicom.deidentify.sweep import GLUED, Known, identifiers, person_spellings, squeeze
 from app.dicom.deidentify.table import VOCABULARY
 from app.dicom.read.byte_reader import Source
 from app.dicom.read.charset import Charset, charset
@@ -46,7 +46,8 @@ def known_identifiers(source: Source, nodes: Iterable[Node], profile: Profile) -
     nodes : the elements of the data set itself
     profile : values that it keeps are not looked for
     """
-    keeps = {tag for tag, action in profile.actions().items() if action == "K"}
+    actions = profile.actions()
+    keeps = {tag for tag, action in actions.items() if action == "K"}
     patient: list[str] = []
     people: list[str] = []
     others: list[str] = []
@@ -64,14 +65,17 @@ def known_identifiers(source: Source, nodes: Iterable[Node], profile: Profile) -
                 continue
             elif tag in PATIENT or tag in OTHERS or node.vr == "PN" or public_vr(tag) == "PN":
                 text = text_in.decode(source.value(node.offset, node.length).strip(b" \0"))[0]
-                (patient if tag in PATIENT else others if tag in OTHERS else people).extend(text.split("\\"))
-            elif node.vr in ("DA", "DT"):
+                found = text.split("\\")
+                if node.vr == "PN" or public_vr(tag) == "PN":
+                    found = [spelling for name in found for spelling in person_spellings(name)]
+                (patient if tag in PATIENT else others if tag in OTHERS else people).extend(found)
+            elif node.vr in ("DA", "DT") and (profile.dates != "K" or tag in actions):
                 days |= set(_days(source.value(node.offset, node.length)))
     names = identifiers(patient)
     around = {name for name in identifiers(people) if name not in VOCABULARY}
     around |= {name for value in others if len(name := squeeze(value)) > GLUED and name not in VOCABULARY}
     longest = sorted(names | around, key=lambda name: (-len(name), name))
-    return Known(tuple(longest), frozenset(names), frozenset(days), profile.dates == "K")
+    return Known(tuple(longest), frozenset(names), frozenset(days))
 
 
 def _days(raw: bytes) -> Iterable[tuple[int, int, int]]:

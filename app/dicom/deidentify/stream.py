@@ -5,19 +5,29 @@ from __future__ import annotations
 import re
 import struct
 import zlib
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
 
+from app.dicom.deidentify.clean_file import Part, kept, literal
+from app.dicom.metadata.values import turned
 from app.dicom.pixels.codestream import BOXED, parse_j2k
 from app.dicom.pixels.decoders import BYTEWISE, CODECS
+from app.dicom.pixels.fragments import ITEM_HEADER, fragment_spans, join_spans
 from app.dicom.pixels.frame_bytes import FrameLayout
 from app.dicom.pixels.image_header import ImageHeader
 from app.dicom.pixels.native import frame_span
-from app.dicom.read.vr import ITEM
+from app.dicom.pixels.pixel_bytes import PixelBytes
+from app.dicom.read.vr import EXTENDED_OFFSET_TABLE, ITEM
+from app.dicom.write.elements import element
 from app.model.errors import CannotDeidentify
+from app.model.options import DatasetLimits
+
+CHUNK = 4 << 20
+"""Bytes of native pixel data that are looked at at once; a multiple of every word."""
+EXTENDED_LENGTHS = 0x7FE00002
 
 MARKER = re.compile(rb"\xff[\xc0-\xcf\xd8-\xfe]")
 """What ends entropy-coded data of a JPEG or JPEG-LS frame; restarts do not."""
@@ -34,37 +44,13 @@ PICTURE_TYPES = (
 ICC_HEADER = 128
 
 
-@dataclass(frozen=True, slots=True)
-class EncapsulatedFrames:
-    """The codestreams of all frames, each cleaned."""
-
-    frames: tuple[bytes, ...]
-
-    def value(self) -> bytes:
-        """Return the value of Pixel Data up to its delimiter: an offset table, then one fragment a frame.
-
-        References
-        ----------
-        PS3.5 A.4
-        """
-        padded = [frame + b"\0" * (len(frame) % 2) for frame in self.frames]
-        table = b""
-        if len(padded) > 1 and sum(len(frame) + 8 for frame in padded) < 1 << 32:
-            sizes = np.array([0, *(len(frame) + 8 for frame in padded[:-1])], "<u8")
-            table = np.cumsum(sizes).astype("<u4").tobytes()
-        return b"".join(_fragment(part) for part in (table, *padded))
-
-
-def _fragment(data: bytes) -> bytes:
-    return struct.pack("<HHI", ITEM >> 16, ITEM & 0xFFFF, len(data)) + data
-
-
-def clean_native(data: bytes, header: ImageHeader) -> bytes:
-    """Return native pixel data that end with the last frame and hold nothing beside the stored bits.
+def native_parts(value: PixelBytes, header: ImageHeader, word: int = 1) -> Iterator[Part]:
+    """Yield native pixel data that end with the last frame and hold nothing beside the stored bits.
 
     Parameters
     ----------
-    data : little endian cells of `header.bits_allocated` bits
+    value : cells of `header.bits_allocated` bits
+    word : bytes of a word that is in big endian; 1 if nothing has to be turned
 
     Raises
     ------
@@ -74,61 +60,168 @@ def clean_native(data: bytes, header: ImageHeader) -> bytes:
     ----------
     PS3.5 8.1.1 (unused bits)
     """
-    first_bit, bits = frame_span(len(data), header, header.frames - 1)
+    first_bit, bits = frame_span(value.size, header, header.frames - 1)
     size = -(-(first_bit + bits) // 8)
-    if len(data) < size:
+    if value.size - value.size % word < size:
         raise CannotDeidentify("the pixel data end before the last frame does")
-    data = data[:size]
-    if header.bits_allocated in (8, 16, 32) and header.bits_stored < header.bits_allocated:
-        data = _without_unused_bits(data, header)
-    elif header.bits_allocated == 1 and (first_bit + bits) % 8:
-        last = data[-1] & ((1 << (first_bit + bits) % 8) - 1)
-        data = data[:-1] + bytes((last,))
-    return data + b"\0" * (len(data) % 2)
+    mask = (1 << (first_bit + bits) % 8) - 1 if header.bits_allocated == 1 else 0
+    extended: bool | None = None
+    for position in range(0, size, CHUNK):
+        length = min(CHUNK, size - position)
+        raw = _read(value, position, length, word)
+        if extended is None:
+            extended = _sign_is_extended(raw, header)
+        last = mask if position + length == size else 0
+        clean = _clean_cells(raw, header, extended is True, last)
+        if word == 1 and clean == raw:
+            yield kept(value, [(position, length)], raw)
+        else:
+            again = partial(_cells, value, position, length, word, header, extended is True, last)
+            yield Part(length, again)
+    yield literal(b"\0" * (size % 2))
 
 
-def _without_unused_bits(data: bytes, header: ImageHeader) -> bytes:
-    """Clear the unused bits if they hold anything but zeros, or of signed values copies of their sign."""
-    kind, low = f"u{header.bits_allocated // 8}", header.high_bit - header.bits_stored + 1
-    cells = np.frombuffer(data[: len(data) - len(data) % (header.bits_allocated // 8)], f"<{kind}")
-    used = ((1 << header.bits_stored) - 1) << low
-    every = (1 << header.bits_allocated) - 1
-    unused = np.array(every ^ used, kind)
-    if not (cells & unused).any():
+def _read(value: PixelBytes, position: int, length: int, word: int) -> bytes:
+    """Return bytes of a value in little endian; `position` is a multiple of `word`."""
+    return turned(bytes(value.read(position, -(-length // word) * word)), word)[:length]
+
+
+def _cells(
+    value: PixelBytes, position: int, length: int, word: int, header: ImageHeader, extended: bool, mask: int
+) -> bytes:
+    return _clean_cells(_read(value, position, length, word), header, extended, mask)
+
+
+def _clean_cells(data: bytes, header: ImageHeader, extended: bool, mask: int) -> bytes:
+    """Return cells whose unused bits are zero, or of signed values copies of their sign if `extended`.
+
+    mask: the bits of the last byte that one-bit frames use, 0 for all.
+    """
+    if mask:
+        return data[:-1] + bytes((data[-1] & mask,))
+    if not _has_unused_bits(header):
         return data
-    plain = cells & np.array(used, kind)
-    if header.signed:
+    kind, used, unused = _bits(header)
+    cells = _as_cells(data, header)
+    if not (cells & unused).any() and not extended:
+        return data
+    clean = cells & used
+    if header.signed and extended:
+        every = int(used) | int(unused)
         above = every ^ ((1 << (header.high_bit + 1)) - 1)
         negative = (cells & np.array(1 << header.high_bit, kind)) != 0
-        extended = np.where(negative, plain | np.array(above, kind), plain)
-        if np.array_equal(extended, cells):
-            return data
-        plain = extended
-    return bytes(plain.astype(f"<{kind}").tobytes())
+        clean = np.where(negative, clean | np.array(above, kind), clean)
+    return bytes(clean.astype(f"<{kind}").tobytes())
 
 
-def clean_frames(
-    layout: FrameLayout, read: Callable[[int, int], bytes], header: ImageHeader
-) -> EncapsulatedFrames:
-    """Return the frames of encapsulated pixel data without what is no picture, and none beside the declared.
+def _sign_is_extended(data: bytes, header: ImageHeader) -> bool | None:
+    """Return whether unused bits of signed values are to be copies of their sign, by the first negative one.
+
+    None if there is no negative value, which leaves it open.
+    """
+    if not (_has_unused_bits(header) and header.signed):
+        return False
+    kind, _, unused = _bits(header)
+    cells = _as_cells(data, header)
+    negative = np.flatnonzero(cells & np.array(1 << header.high_bit, kind))
+    return bool(cells[negative[0]] & unused) if len(negative) else None
+
+
+def _has_unused_bits(header: ImageHeader) -> bool:
+    return header.bits_allocated in (8, 16, 32) and header.bits_stored < header.bits_allocated
+
+
+def _bits(header: ImageHeader) -> tuple[str, np.ndarray, np.ndarray]:
+    """Return the type of a cell, its used bits and its unused bits."""
+    kind = f"u{header.bits_allocated // 8}"
+    used = ((1 << header.bits_stored) - 1) << (header.high_bit - header.bits_stored + 1)
+    every = (1 << header.bits_allocated) - 1
+    return kind, np.array(used & every, kind), np.array(every ^ (used & every), kind)
+
+
+def _as_cells(data: bytes, header: ImageHeader) -> np.ndarray:
+    size = header.bits_allocated // 8
+    return np.frombuffer(data[: len(data) - len(data) % size], f"<u{size}")
+
+
+def frame_parts(
+    layout: FrameLayout, value: PixelBytes, limits: DatasetLimits
+) -> tuple[list[Part], list[int]]:
+    """Return encapsulated frames without what is no picture, and none beside the declared.
 
     Parameters
     ----------
     layout : where the frames lie
-    read : joined fragments between two positions of the layout
+    value : the value of Pixel Data
+    limits : on fragments
+
+    Returns
+    -------
+    the value up to its delimiter: an offset table, then one fragment a frame; and the length of each fragment
 
     Raises
     ------
     CannotDeidentify : the transfer syntax is not read, or a codestream cannot be followed
+    Unrenderable : fragments that cannot be followed
+
+    References
+    ----------
+    PS3.5 A.4
     """
-    syntax = header.transfer_syntax
-    if syntax not in CODECS and syntax not in BYTEWISE:
+    header = layout.header
+    if header.transfer_syntax not in CODECS and header.transfer_syntax not in BYTEWISE:
         raise CannotDeidentify("frames in a transfer syntax that is not read cannot be checked")
-    bounds = layout.offsets.tolist()
     frames = []
-    for begin, end in pairwise(bounds):
-        frames.append(clean_frame(read(begin, end), header))
-    return EncapsulatedFrames(tuple(frames))
+    for begin, end in pairwise(layout.offsets.tolist()):
+        spans = fragment_spans(value, begin, end, limits)
+        raw = join_spans(value, spans)
+        clean = _padded(clean_frame(raw, header))
+        again = partial(_frame, value, spans, header)
+        frames.append(kept(value, spans, raw) if clean == raw else Part(len(clean), again))
+    lengths = [frame.length for frame in frames]
+    table = b"" if len(frames) < 2 or _end(lengths) >= 1 << 32 else frame_starts(lengths, "<u4")
+    parts = [literal(_item(len(table)) + table)]
+    for frame in frames:
+        parts += [literal(_item(frame.length)), frame]
+    return parts, lengths
+
+
+def frame_starts(lengths: Sequence[int], kind: str) -> bytes:
+    """Return an offset table: where each fragment begins after the table."""
+    sizes = np.array([0, *(length + ITEM_HEADER.size for length in lengths[:-1])], "<u8")
+    return bytes(np.cumsum(sizes).astype(kind).tobytes())
+
+
+def extended_offsets(lengths: Sequence[int]) -> dict[int, bytes]:
+    """Return the extended offset table of frames that are too long for a basic one; empty for others.
+
+    References
+    ----------
+    PS3.3 C.7.6.3.1.8
+    """
+    if len(lengths) < 2 or _end(lengths) < 1 << 32:
+        return {}
+    sizes = np.array(lengths, "<u8").tobytes()
+    return {
+        EXTENDED_OFFSET_TABLE: element(EXTENDED_OFFSET_TABLE, "OV", frame_starts(lengths, "<u8")),
+        EXTENDED_LENGTHS: element(EXTENDED_LENGTHS, "OV", sizes),
+    }
+
+
+def _end(lengths: Sequence[int]) -> int:
+    return sum(lengths) + ITEM_HEADER.size * len(lengths)
+
+
+def _frame(value: PixelBytes, spans: Sequence[tuple[int, int]], header: ImageHeader) -> bytes:
+    return _padded(clean_frame(join_spans(value, spans), header))
+
+
+def _padded(frame: bytes) -> bytes:
+    return frame + b"\0" * (len(frame) % 2)
+
+
+def _item(length: int) -> bytes:
+    return ITEM_HEADER.pack(ITEM >> 16, ITEM & 0xFFFF, length)
 
 
 def clean_frame(data: bytes, header: ImageHeader) -> bytes:

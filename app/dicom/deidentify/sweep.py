@@ -1,12 +1,14 @@
 """Known identifiers of a data set, and their removal from the text that the table leaves alone.
 
-An identifier is found however it is written: in another case, glued to other letters, spaced, or with other
-punctuation; a date also in the usual orders. Short ones must stand alone, since any text contains them.
+An identifier is found however it is written: in another case, without accents, glued to other letters,
+spaced, or with other punctuation; a date also in the usual orders. Short ones must stand alone, since any
+text contains them.
 """
 
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import date
@@ -16,6 +18,12 @@ from app.dicom.deidentify.table import VOCABULARY
 WORDS = re.compile(r"[^\W_]+")
 GLUED, ALONE, LEAST = 5, 3, 2
 """From so many letters on an identifier counts inside a longer word, and as a word of its own; its fewest."""
+LONG = 8
+"""From so many letters on it also counts inside longer words if it is spaced: chance does not spell it."""
+LATIN = "\u2000"
+"""Up to here accents are marks on letters, which many systems leave out."""
+PLAIN = str.maketrans({"ø": "o", "ł": "l", "đ": "d", "æ": "ae", "œ": "oe", "ı": "i"})
+WRITTEN_OUT = str.maketrans({"ä": "ae", "ö": "oe", "ü": "ue", "å": "aa", "ø": "oe"})
 IDEOGRAPHS = "\u2e80"
 """From here on a character is a syllable or a word, and counts for two letters."""
 TITLES = frozenset(
@@ -47,12 +55,12 @@ TITLES = frozenset(
 MONTHS = ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"]
 _MONTH = "|".join(MONTHS)
 DAY = re.compile(
-    r"(?<!\d)(?:(?P<y>\d{4})(?P<s>[-/. ])(?P<m>\d\d?)(?P=s)(?P<d>\d\d?)"
-    r"|(?P<y1>\d{4})(?P<m1>\d\d)(?P<d1>\d\d)"
-    r"|(?P<a>\d\d?)(?P<t>[-/. ])(?P<b>\d\d?)(?P=t)(?P<c>\d{4}|\d\d)"
-    r"|(?P<a1>\d\d)(?P<b1>\d\d)(?P<c1>\d{4}|\d\d)"
-    rf"|(?P<d2>\d\d?)[-/. ]*(?P<n2>{_MONTH})[a-z]*[-/., ]*(?P<y2>\d{{4}}|\d\d))(?!\d)"
-    rf"|(?<![a-z])(?P<n3>{_MONTH})[a-z]*[-/. ]*(?P<d3>\d\d?)[-/., ]+(?P<y3>\d{{4}}|\d\d)(?!\d)",
+    r"(?<!\d)(?:(?P<y>\d{4})(?P<s>[-/._] ?| )(?P<m>\d\d?)(?P=s)(?P<d>\d\d?)"
+    r"|(?P<y1>\d{4})(?P<m1>\d\d)(?P<d1>\d\d)(?:\d{4}|\d{6})?"
+    r"|(?P<a>\d\d?)(?P<t>[-/._] ?| )(?P<b>\d\d?)(?P=t)(?P<c>\d{4}|\d\d)"
+    r"|(?P<a1>\d\d)(?P<b1>\d\d)(?P<c1>\d\d)"
+    rf"|(?P<d2>\d\d?)[-/._ ]*(?P<n2>{_MONTH})[a-z]*[-/._, ]*(?P<y2>\d{{4}}|\d\d))(?!\d)"
+    rf"|(?<![a-z])(?P<n3>{_MONTH})[a-z]*[-/._ ]*(?P<d3>\d\d?)[-/._, ]+(?P<y3>\d{{4}}|\d\d)(?!\d)",
     re.IGNORECASE,
 )
 """A date in digits, with or without separators, or with the name of its month."""
@@ -68,13 +76,12 @@ class Known:
     """What identifies the subject of one data set and the people around it.
 
     names: squeezed identifiers, the longest first. days: known dates. patient: those of `names` that are of
-    the patient. keeps_days: dates stay, so none is removed from a text.
+    the patient.
     """
 
     names: tuple[str, ...] = ()
     patient: frozenset[str] = frozenset()
     days: frozenset[tuple[int, int, int]] = frozenset()
-    keeps_days: bool = False
     _starts: dict[str, list[str]] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -92,17 +99,17 @@ class Known:
             if squeezed.startswith(name, place)
         ]
 
-    def spans(self, text: str, code: bool = False) -> list[Span]:
+    def spans(self, text: str, code: bool = False, days: bool = True) -> list[Span]:
         """Return where identifiers and known dates stand in a text; they may overlap.
 
-        code: this is a coded string, in which only identifiers of the patient count, and none that is also
-        a word of the standard.
+        code: this is a coded string or the meaning of a code, in which only identifiers of the patient count,
+        and none that is also a word of the standard. days: look for dates, which a code may have by chance.
         """
         found: list[Span] = []
         for name in dict.fromkeys(self.inside(squeeze(text))):
             if not code or (name in self.patient and name not in VOCABULARY):
                 found += _occurrences(name, text)
-        if not code and not self.keeps_days and self.days:
+        if days and self.days:
             found += self._days(text)
         return found
 
@@ -119,8 +126,16 @@ class Known:
 
 
 def squeeze(text: str) -> str:
-    """Return the letters and digits of a text without case."""
-    return "".join(filter(str.isalnum, text)).casefold()
+    """Return the letters and digits of a text without case and accents."""
+    return "".join(map(_folded, filter(str.isalnum, text)))
+
+
+def _folded(letter: str) -> str:
+    """Return a letter without case and accent; it may become two."""
+    if letter >= LATIN or letter.isascii():
+        return letter.casefold()
+    parts = unicodedata.normalize("NFKD", letter.casefold().translate(PLAIN))
+    return "".join(part for part in parts if part.isalnum())
 
 
 def without(text: str, spans: Iterable[Span]) -> str:
@@ -136,17 +151,29 @@ def without(text: str, spans: Iterable[Span]) -> str:
 
 
 def identifiers(values: Iterable[str]) -> set[str]:
-    """Return the squeezed identifiers in some names or numbers: each whole, and its longer words."""
+    """Return the squeezed identifiers in some names or numbers: each whole, and its longer words.
+
+    One with accents comes with them, too, as it stands in bytes that are no text.
+    """
     found = set()
     for value in values:
-        whole = squeeze(value)
-        words = {squeeze(word) for word in re.split(r"[\s^=,;\\/]+", value)}
-        found |= {whole, *words}
+        for word in (value, *re.split(r"[\^=]+", value), *re.split(r"[\s^=,;\\/]+", value)):
+            found |= {squeeze(word), "".join(filter(str.isalnum, word)).casefold()}
     return {
         name
         for name in found
         if len(name) >= LEAST and _weight(name) >= ALONE and name not in TITLES and not _common(name)
     }
+
+
+def person_spellings(name: str) -> tuple[str, ...]:
+    """Return a person's name as it may be written: also by its parts, and with its umlauts written out.
+
+    A name with digits is a number, as of a trial's subject: its parts are words of the trial.
+    """
+    whole = unicodedata.normalize("NFC", name)
+    apart = whole if any(map(str.isdigit, whole)) else re.sub(r"[-'\u2019]", " ", whole)
+    return (whole, apart, whole.casefold().translate(WRITTEN_OUT), apart.casefold().translate(WRITTEN_OUT))
 
 
 def possible_days(match: re.Match[str]) -> set[tuple[int, int, int]]:
@@ -156,6 +183,9 @@ def possible_days(match: re.Match[str]) -> set[tuple[int, int, int]]:
         orders = [(part["y"], str(MONTHS.index(part["n"].lower()) + 1), part["d"])]
     elif "y" in part:
         orders = [(part["y"], part["m"], part["d"])]
+        if match["y1"]:  # eight digits may begin with the day
+            first, second, last = match["y1"][:2], match["y1"][2:], match["m1"] + match["d1"]
+            orders += [(last, second, first), (last, first, second)]
     else:
         first, second, last = part["a"], part["b"], part["c"]
         orders = [(last, second, first), (last, first, second)]
@@ -173,9 +203,16 @@ def possible_days(match: re.Match[str]) -> set[tuple[int, int, int]]:
 
 
 def remove_days(text: str) -> str:
-    """Return a text without any date written with separators or a month's name."""
-    written = (match for match in DAY.finditer(text) if not match.group().isdigit())
-    return without(text, [match.span() for match in written if possible_days(match)])
+    """Return a text without any date written with separators or a month's name.
+
+    Numbers between low lines are parameters more often than dates, unless one is a year.
+    """
+    found = []
+    for match in DAY.finditer(text):
+        is_number = match.group().replace("_", "").isdigit()
+        if not is_number or ("_" in match.group() and re.search(r"\d{4}", match.group())):
+            found.append(match)
+    return without(text, [match.span() for match in found if possible_days(match)])
 
 
 def remove_addresses(text: str) -> str:
@@ -227,7 +264,7 @@ def _occurrences(name: str, text: str) -> Iterable[Span]:
     letters, places = [], []
     for place, letter in enumerate(text):
         if letter.isalnum():
-            folded = letter.casefold()
+            folded = _folded(letter)
             letters.append(folded)
             places += [place] * len(folded)
     squeezed = "".join(letters)
@@ -236,7 +273,7 @@ def _occurrences(name: str, text: str) -> Iterable[Span]:
     while start >= 0:
         begin, end = places[start], places[start + len(name) - 1] + 1
         bounded = _is_bound(text, begin, name) and _is_bound(text, end, name)
-        whole = end - begin <= len(name)
+        whole = end - begin <= len(name) or _weight(name) >= LONG or not name.isalpha()
         if bounded or (glued and whole and not name.isdigit()):
             yield begin, end
         start = squeezed.find(name, start + 1)

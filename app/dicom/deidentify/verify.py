@@ -5,13 +5,13 @@ Nothing here comes from the code that cleaned: not the scanner, not the walk. Fi
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import BinaryIO
 
 from pydicom import dcmread
 from pydicom._uid_dict import UID_dictionary
-from pydicom.dataelem import DataElement
+from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
 
@@ -36,6 +36,8 @@ from app.model.errors import BadDataset, permanent
 from app.model.keys import is_replacement
 
 PSEUDONYM_LENGTH = 16
+MAX_READ = 16 << 20
+"""Bytes that are read at once; longer values are read when they are looked at."""
 MAX_SEARCHED = 1 << 20
 """Bytes of a binary value that are searched for text; pixel data are checked as pictures."""
 STAMPS = (0x00120062, 0x00120063, 0x00120064)
@@ -61,11 +63,12 @@ class Finding:
     code: str
 
 
-def findings(data: bytes, profile: Profile, known: Known | None = None) -> tuple[Finding, ...]:
+def findings(stream: BinaryIO, profile: Profile, known: Known | None = None) -> tuple[Finding, ...]:
     """Return what is left in a file that should be clean by a profile, in the order of the file.
 
     Parameters
     ----------
+    stream : the file; its pixel data are not read
     known : identifiers of the original, where it is at hand
 
     Raises
@@ -73,8 +76,15 @@ def findings(data: bytes, profile: Profile, known: Known | None = None) -> tuple
     BadDataset : pydicom cannot read it
     """
     with permanent(BadDataset):
-        dataset = dcmread(io.BytesIO(data), force=True)
-        return tuple(dict.fromkeys(_Checker(profile, known or Known()).file(dataset, data)))
+        dataset = dcmread(_Stream(stream), force=True, defer_size=MAX_READ)
+        return tuple(dict.fromkeys(_Checker(profile, known or Known()).file(dataset, stream)))
+
+
+class _Stream:
+    """A stream that pydicom takes as one: of a BufferedReader it would want to reopen the file."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self.read, self.seek, self.tell = stream.read, stream.seek, stream.tell
 
 
 class _Checker:
@@ -85,7 +95,7 @@ class _Checker:
         self.in_binary = [name.encode() for name in self.known.names if len(name) >= GLUED]
         self.in_file = [name.encode() for name in self.known.patient if _is_distinct(name)]
 
-    def file(self, dataset: Dataset, data: bytes) -> Iterator[Finding]:
+    def file(self, dataset: Dataset, stream: BinaryIO) -> Iterator[Finding]:
         if getattr(dataset, "preamble", None) and dataset.preamble.strip(b"\0"):
             yield Finding("00000000", "hidden")
         for element in getattr(dataset, "file_meta", None) or ():
@@ -95,18 +105,33 @@ class _Checker:
             if tag not in dataset or not dataset[tag].value:
                 yield Finding(f"{tag:08X}", "not_stamped")
         yield from self.elements(dataset, nested=False)
-        start = dataset[PIXEL_DATA[2]].file_tell if PIXEL_DATA[2] in dataset else None
-        head = data[:start].lower() if start else data.lower()
-        if any(name in head for name in self.in_file):
+        pixels = dataset.get_item(PIXEL_DATA[2], keep_deferred=True) if PIXEL_DATA[2] in dataset else None
+        if self.stands_in(stream, pixels.value_tell if isinstance(pixels, RawDataElement) else None):
             yield Finding("00000000", "known_identifier")
+
+    def stands_in(self, stream: BinaryIO, end: int | None) -> bool:
+        """Return whether an identifier stands in the bytes of a file up to its pixel data."""
+        overlap = max(map(len, self.in_file), default=0)
+        before = b""
+        stream.seek(0)
+        while self.in_file:
+            left = MAX_READ if end is None else min(MAX_READ, end - stream.tell())
+            data = before + stream.read(left).lower()
+            if any(name in data for name in self.in_file):
+                return True
+            if len(data) == len(before):
+                break
+            before = data[-overlap:]
+        return False
 
     def elements(self, dataset: Dataset, nested: bool) -> Iterator[Finding]:
         public = nested and SCHEME in dataset and str(dataset[SCHEME].value).upper() in SCHEMES
         codes = CODE | {MEANING} if public else CODE
-        for element in dataset:
-            place = f"{element.tag:08X}"
-            if element.tag in PIXEL_DATA or element.tag in STAMPED:
+        for tag in sorted(dataset.keys()):
+            if tag in PIXEL_DATA or tag in STAMPED:
                 continue
+            element = dataset[tag]
+            place = f"{element.tag:08X}"
             yield from (Finding(place, fault) for fault in self.faults(element, codes))
             if element.VR == "SQ":
                 for item in element.value or ():
@@ -129,8 +154,9 @@ class _Checker:
         elif element.VR != "SQ" and element.value not in (None, "", b"") and not element.is_empty:
             yield from self.listed(element, self.actions.get(tag, ""))
         if element.VR in STRINGS or element.VR == "CS":
-            as_code = element.VR == "CS" or tag in codes
-            if any(self.known.spans(str(value), as_code) for value in _values(element)):
+            days = element.VR != "CS" and tag not in CODE
+            as_code = not days or tag in codes
+            if any(self.known.spans(str(value), as_code, days) for value in _values(element)):
                 yield "known_identifier"
         elif element.VR in BINARY and isinstance(element.value, bytes) and len(element.value) <= MAX_SEARCHED:
             lower = element.value.lower()

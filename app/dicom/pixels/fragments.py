@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -50,9 +50,9 @@ def read_codestream(
     for offsets in (extended, table):
         span = _by_offsets(pixels, start, offsets, frame_index, frames)
         if span is not None:
-            return _join(pixels, _walk(pixels, *span, limits.fragments))
+            return join_spans(pixels, _spans(_walk(pixels, *span, limits.fragments)))
     items = pixels.fragments or _walk(pixels, start, pixels.size, limits.fragments)
-    return _join(pixels, _by_counting(pixels, items, frame_index, frames))
+    return join_spans(pixels, _spans(_by_counting(pixels, items, frame_index, frames)))
 
 
 def frame_offsets(
@@ -92,7 +92,40 @@ def read_fragments(pixels: PixelBytes, begin: int, end: int, limits: DatasetLimi
     EmptyFrame : the frame has no bytes
     Unrenderable : bad_encapsulation, truncated_pixel_data, limit_exceeded
     """
-    return _join(pixels, _walk(pixels, begin, end, limits.fragments))
+    return join_spans(pixels, _spans(_walk(pixels, begin, end, limits.fragments)))
+
+
+def fragment_spans(
+    pixels: PixelBytes, begin: int, end: int, limits: DatasetLimits
+) -> Sequence[tuple[int, int]]:
+    """Return offset and length of the fragments between two positions returned by `frame_offsets`.
+
+    Raises
+    ------
+    Unrenderable : bad_encapsulation, truncated_pixel_data, limit_exceeded
+    """
+    return list(_spans(_walk(pixels, begin, end, limits.fragments)))
+
+
+def join_spans(pixels: PixelBytes, spans: Iterable[tuple[int, int]]) -> bytes:
+    """Return the bytes of several ranges of a value.
+
+    Raises
+    ------
+    EmptyFrame : there are none
+    """
+    joined = io.BytesIO()  # b"".join would keep a view of every fragment, 480 bytes each
+    for offset, length in spans:
+        joined.write(pixels.read(offset, length))
+    if not joined.tell():
+        raise EmptyFrame("the frame has no bytes")
+    return joined.getvalue()
+
+
+def _spans(items: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """Yield offset and length of each item's value."""
+    size = ITEM_HEADER.size
+    return ((begin + size, end - begin - size) for begin, end in pairwise(items))
 
 
 def _basic_offsets(pixels: PixelBytes) -> tuple[np.ndarray, int]:
@@ -176,13 +209,3 @@ def _item_header(pixels: PixelBytes, offset: int) -> tuple[int, int]:
         raise unrenderable(PreviewError.TRUNCATED_PIXEL_DATA, "the pixel data end inside an item")
     group, element, length = ITEM_HEADER.unpack(head)
     return group << 16 | element, length
-
-
-def _join(pixels: PixelBytes, items: Sequence[int]) -> bytes:
-    """Return the bytes of the fragments, without the headers of their items."""
-    joined = io.BytesIO()  # b"".join would keep a view of every fragment, 480 bytes each
-    for begin, end in pairwise(items):
-        joined.write(pixels.read(begin + ITEM_HEADER.size, end - begin - ITEM_HEADER.size))
-    if not joined.tell():
-        raise EmptyFrame("the frame has no bytes")
-    return joined.getvalue()

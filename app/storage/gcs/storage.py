@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import re
 import threading
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -25,7 +25,7 @@ from app.model.options import BIG_BYTES
 from app.model.values import Content, ObjectRef
 from app.storage import Landed, Listed, Publish, WatchOptions
 from app.storage.checksum import checksum
-from app.storage.gcs.client import TIMEOUT_S, gcs_errors, new_client, tried
+from app.storage.gcs.client import DEADLINE_S, TIMEOUT_S, gcs_errors, new_client, tried
 from app.storage.gcs.stream import download, stream_version, version
 from app.storage.gzip_encoding import inflated
 
@@ -35,6 +35,8 @@ if find_spec("google.cloud.storage") is None:
 
 NAME_BYTES = 1024
 PAGE_OBJECTS = 1000
+CHUNK_BYTES = 8 << 20
+"""Bytes in each request of an upload whose size is not known, a multiple of 256 KiB."""
 MAX_LANDINGS = 5
 """Maximum attempts at an upload while others write the same object."""
 MAX_ARTIFACT_BYTES = 512 << 20
@@ -118,10 +120,14 @@ class GcsStorage:
         """Return whether this generation is not in the future: generations are times in microseconds."""
         return ref.generation <= (now + MAX_CLOCK_SKEW).timestamp() * 1_000_000
 
-    def write(self, name: str, data: bytes, content_type: str) -> str:
+    def write(self, name: str, data: bytes | Iterable[bytes], content_type: str) -> str:
         """Store an object whole or not at all and return its URI; an illegal name is escaped."""
         full = object_name(self.prefix, name)
-        tried(lambda: self._put(full, data, content_type or "application/octet-stream"))
+        kind = content_type or "application/octet-stream"
+        if isinstance(data, bytes):
+            tried(lambda: self._put(full, data, kind))
+        else:
+            _write_chunks(self._client().bucket(self.bucket).blob(full), data, kind)
         return self.uri(full, self.bucket)
 
     def read(self, uri: str) -> bytes:
@@ -131,6 +137,16 @@ class GcsStorage:
             raise ObjectGone("the address is of another storage")
         blob = self._client().bucket(self.bucket).blob(ref.name)
         return tried(lambda: download(blob, MAX_ARTIFACT_BYTES), ObjectGone)
+
+    def stored(self, uri: str) -> Content:
+        """Return an object that `write` stored, by its URI; a large one for reading in ranges."""
+        ref = self.ref_of(uri, 0)
+        if ref is None or ref.bucket != self.bucket:
+            raise ObjectGone("the address is of another storage")
+        found = tried(partial(self._client().bucket(self.bucket).get_blob, ref.name, **_ONCE))
+        if found is None:
+            raise ObjectGone("object version is gone")
+        return self.fetch(replace(ref, generation=int(found.generation)), found.size)
 
     def delete(self, name: str) -> None:
         """Remove an object that `write` stored; with versioning it becomes a noncurrent version."""
@@ -414,6 +430,41 @@ def _stream_up(blob: Any, stream: BinaryIO, size: int, generation: int) -> int |
 
 def _is_gzipped(blob: Any) -> bool:
     return (blob.content_encoding or "").strip().lower() == "gzip"
+
+
+class _Chunks:
+    """Chunks as the stream of an upload, which reads it once from its beginning to its end."""
+
+    def __init__(self, chunks: Iterable[bytes]) -> None:
+        self._chunks, self._ahead, self._position = iter(chunks), bytearray(), 0
+
+    def read(self, size: int) -> bytes:
+        """Return so many bytes, fewer at the end."""
+        while len(self._ahead) < size and (chunk := next(self._chunks, None)) is not None:
+            self._ahead += chunk
+        data = bytes(self._ahead[:size])
+        del self._ahead[:size]
+        self._position += len(data)
+        return data
+
+    def tell(self) -> int:
+        """Return how many bytes were read."""
+        return self._position
+
+
+def _write_chunks(blob: Any, chunks: Iterable[bytes], content_type: str) -> None:
+    """Store chunks by a resumable upload, which repeats single requests; it ends with the last chunk only.
+
+    The SDK's own writer ends it also when it is collected after an error.
+    """
+    from google.cloud.storage.retry import DEFAULT_RETRY
+
+    blob.cache_control, blob.chunk_size = CACHE_CONTROL, CHUNK_BYTES
+    again = DEFAULT_RETRY.with_timeout(DEADLINE_S)
+    with gcs_errors():
+        blob.upload_from_file(
+            _Chunks(chunks), content_type=content_type, checksum="crc32c", timeout=TIMEOUT_S, retry=again
+        )
 
 
 def _upload(blob: Any, data: bytes, content_type: str, generation: int) -> bool:

@@ -7,8 +7,8 @@ import time
 from typing import Any, BinaryIO
 
 from app.model.errors import ObjectGone, ShortRead, StorageUnavailable
+from app.model.range_stream import RangedStream
 from app.model.values import ObjectRef
-from app.plumbing.range_stream import RangedStream
 from app.storage.gcs.client import DEADLINE_S, TIMEOUT_S, tried
 
 MIN_REQUEST_BYTES = 2 * 2**20

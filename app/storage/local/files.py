@@ -258,17 +258,19 @@ def _entries(
         os.close(descriptor)
 
 
-def write_file(root: Path, path: str, data: bytes) -> None:
+def write_file(root: Path, path: str, data: bytes | Iterable[bytes]) -> None:
     """Write a file whole or not at all; it is durable when this returns."""
     *folders, last = path.split("/")
-    for attempt in range(MAX_RACES):
+    chunks = [data] if isinstance(data, bytes) else data
+    attempts = MAX_RACES if isinstance(data, bytes) else 1  # chunks come only once
+    for attempt in range(attempts):
         try:
             with os_errors(), open_folder(root, folders, make=True) as folder:
-                _replace(folder, last, data)
+                _place(folder, last, chunks, os.rename)
             return
         except StorageUnavailable as error:
             # Another process pruned a folder that was still empty: create it again.
-            if not isinstance(error.__cause__, FileNotFoundError) or attempt == MAX_RACES - 1:
+            if not isinstance(error.__cause__, FileNotFoundError) or attempt == attempts - 1:
                 raise
 
 
@@ -293,10 +295,6 @@ def folders_of(root: Path, prefix: str) -> tuple[str, ...]:
             return tuple(sorted(name[:-1] for name, found in _entries(folder, "", "", None) if found is None))
     except ObjectGone:
         return ()
-
-
-def _replace(folder: int, name: str, data: bytes) -> None:
-    _place(folder, name, [data], os.rename)
 
 
 def _place(folder: int, name: str, chunks: Iterable[bytes], move: Callable[..., None]) -> None:

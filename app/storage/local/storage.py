@@ -6,7 +6,7 @@ import io
 import os
 import re
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import datetime
@@ -198,7 +198,7 @@ class LocalStorage:
         """Record a version before it is processed, and again as `told` afterwards; returns as Index.put."""
         return self._index.put({name: seen})[name] if self._index else seen
 
-    def write(self, name: str, data: bytes, content_type: str) -> str:
+    def write(self, name: str, data: bytes | Iterable[bytes], content_type: str) -> str:
         """Store an object whole or not at all and return its URI; a name that is not a path is escaped."""
         self._sweep()
         path = file_name(name)
@@ -212,6 +212,13 @@ class LocalStorage:
             raise ObjectGone("the address is of another storage")
         with os_errors(), open(open_file(self.root, name), "rb", buffering=0) as stream:
             return stream.readall()
+
+    def stored(self, uri: str) -> Content:
+        """Return a file that `write` stored, by its URI; a large one for reading in ranges."""
+        name = uri.removeprefix(self.uri(""))
+        if name == uri or not is_object_name(name):
+            raise ObjectGone("the address is of another storage")
+        return self.fetch(self.find(name))
 
     def delete(self, name: str) -> None:
         """Remove an object that `write` stored, and the folders that become empty."""

@@ -24,6 +24,7 @@ from requests.exceptions import RequestException
 
 from app.model.errors import BadQuery, WarehouseUnavailable
 from app.warehouse.bigquery.url import Place
+from app.warehouse.study_current import STUDY_CURRENT
 from app.warehouse.tables import TABLES, Table, check_statement
 from app.warehouse.views import VIEWS, views
 
@@ -219,6 +220,8 @@ class BigQueryReader:
         selects = [views("bigquery", prefix, removals=one) for one in (True, False)]
         made_tables = {name: self._found(name) for name in TABLES}
         found = [name for name, made in made_tables.items() if _lacks(made, TABLES[name])]
+        if self._found("removed") is not None and _lacks(self._found(STUDY_CURRENT.name), STUDY_CURRENT):
+            found.append(STUDY_CURRENT.name)
         found += [
             f"{name} ({fault})"
             for name, made in made_tables.items()

@@ -1,3 +1,4 @@
+import base64
 import json
 import os
 import socket
@@ -319,6 +320,58 @@ def test_a_receiver_that_holds_up_pictures_holds_up_no_event(bus, endpoint):
     assert len(held[0]) == FORWARDS_AT_ONCE
     bus.publish(note(b"an event"))
     assert [message.data for message in bus._queue.lease(MAIN, 9, NOW, NOW + 600)] == [b"an event"]
+
+
+def bodies(pushes):
+    return [base64.b64decode(push["message"]["data"]) for push in pushes]
+
+
+def test_an_event_does_not_wait_behind_what_a_long_job_published(make, endpoint):
+    bus = make(DeliveryPolicy(concurrency=2))
+    bus.backlog().publish_all([note(b"old") for _ in range(50)])
+    endpoint.open.clear()
+    bus.start(endpoint.connect)
+    assert bodies(endpoint.wait(2)) == [b"old", b"old"]
+    bus.publish(note(b"live"))
+    assert bodies(endpoint.wait(3)) == [b"old", b"old", b"live"]
+    endpoint.open.set()
+    endpoint.wait(51)
+    until(lambda: bus.stats() == QueueStats(0, 0, 0, 0.0))
+
+
+def test_a_long_job_yields_to_events_that_fill_all_slots(make, endpoint):
+    bus = make(DeliveryPolicy(concurrency=2))
+    for _ in range(4):
+        bus.publish(note(b"live"))
+    endpoint.open.clear()
+    bus.start(endpoint.connect)
+    endpoint.wait(2)
+    bus.backlog().publish_all([note(b"old")])
+    time.sleep(0.4)
+    assert bodies(endpoint.pushes) == [b"live", b"live"]
+    endpoint.open.set()
+    assert sorted(bodies(endpoint.wait(5))) == [b"live"] * 4 + [b"old"]
+
+
+def test_only_a_live_event_that_is_not_taken_makes_the_queue_old(make):
+    clock = Clock()
+    bus = make(DeliveryPolicy(), clock)
+    bus.backlog().publish_all([note(), note()])
+    clock.now += 7200
+    assert bus.stats() == QueueStats(2, 0, 0, 0.0)
+    bus.publish(note())
+    clock.now += 5
+    assert bus.stats() == QueueStats(3, 0, 0, 5.0)
+
+
+def test_a_message_of_a_long_job_is_given_up_like_any_other(make, sink, endpoint):
+    bus = make(DeliveryPolicy(max_attempts=2, backoff_min_s=0.01))
+    endpoint.answer(500, 500)
+    bus.backlog().publish_all([note(b"bad")])
+    bus.start(endpoint.connect)
+    (row,) = sink.wait(1)
+    assert row["data"] == b"bad"
+    until(lambda: bus.stats() == QueueStats(0, 0, 0, 0.0))
 
 
 def test_a_picture_published_twice_waits_once(bus):

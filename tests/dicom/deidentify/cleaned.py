@@ -18,7 +18,7 @@ KEYS = Keys(SECRET)
 def clean_bytes(data: bytes, profile: Profile | str = "basic") -> bytes:
     """Return the clean file of a file."""
     chosen = PROFILES[profile] if isinstance(profile, str) else profile
-    return deidentify_dataset(read_dataset(content(data)), chosen, KEYS).data
+    return deidentify_dataset(read_dataset(content(data)), chosen, KEYS).file.whole()
 
 
 def clean(data: bytes, profile: Profile | str = "basic") -> Dataset:

@@ -2,7 +2,14 @@
 
 import pytest
 
-from app.dicom.deidentify.sweep import Known, identifiers, keep_known_words, remove_days, replace_uids
+from app.dicom.deidentify.sweep import (
+    Known,
+    identifiers,
+    keep_known_words,
+    person_spellings,
+    remove_days,
+    replace_uids,
+)
 
 NAMES = identifiers(["Quagmire^Glenn", "MRN-48213X", "57130246"])
 KNOWN = Known(tuple(sorted(NAMES, key=len, reverse=True)), frozenset(NAMES), frozenset({(1950, 1, 2)}))
@@ -25,6 +32,10 @@ KNOWN = Known(tuple(sorted(NAMES, key=len, reverse=True)), frozenset(NAMES), fro
         ("born 1950-01-02 here", "born here"),
         ("born 2 January 1950 here", "born here"),
         ("born Jan 2, 1950 here", "born here"),
+        ("born 02_01_1950 here", "born here"),
+        ("born 02011950 here", "born here"),
+        ("at 19500102134501 here", "at here"),
+        ("idMRN-48213X here", "id here"),
         ("on 19500102.", "on ."),
         ("on 19500103.", "on 19500103."),
         ("head and neck", "head and neck"),
@@ -47,6 +58,36 @@ def test_identifiers_go(text, expected):
 def test_a_short_identifier_must_stand_alone(name, text):
     names = identifiers([name])
     assert Known(tuple(names), frozenset(names)).remove(text) == text
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("O'Brien-Smith^Mary", "for Smith"),
+        ("O'Brien-Smith^Mary", "ptO'Brien-Smithct"),
+        ("de la Cruz^Ana", "ptDe La Cruzct"),
+        ("Müller^Jörg", "for MULLER"),
+        ("Müller^Jörg", "for Mueller"),
+        ("Mu\N{COMBINING DIAERESIS}ller^Jorg", "for Müller"),
+        ("Muller^Jorg", "for Müller"),
+        ("Łukasz^Æthel", "for Lukasz"),
+    ],
+)
+def test_a_name_is_found_with_other_accents_and_by_its_parts(name, text):
+    names = identifiers(person_spellings(name))
+    known = Known(tuple(sorted(names, key=len, reverse=True)), frozenset(names))
+    assert known.remove(text) in ("for", "ptct")
+
+
+def test_words_of_a_number_are_no_identifiers():
+    names = identifiers(["MR-HEAD-77", *person_spellings("QIN-HEADNECK-01^MR")])
+    assert Known(tuple(names), frozenset(names)).remove("headneck head") == "headneck head"
+
+
+def test_a_code_meaning_loses_known_dates_and_a_code_does_not():
+    known = Known(days=frozenset({(1950, 1, 2)}))
+    assert known.spans("born 2.1.1950", code=True) == [(5, 13)]
+    assert known.spans("19500102", code=True, days=False) == []
 
 
 def test_names_in_other_scripts_are_found():
@@ -79,6 +120,7 @@ def test_a_description_keeps_known_words_and_short_numbers(text, expected):
 
 def test_dates_with_separators_go_and_numbers_stay():
     assert remove_days("on 3.4.2019 and 20190304") == "on and 20190304"
+    assert remove_days("t2_tse_3_2_10 3_2_2010") == "t2_tse_3_2_10"
 
 
 def test_uids_in_text_are_replaced():

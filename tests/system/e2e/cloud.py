@@ -109,14 +109,14 @@ def running_cloud(
         cloud = Cloud(gcs, relay, front, service)
         stack.callback(cloud.close)
         for bucket in ("landing", *versioned):
-            gcs.subscribe(_publisher(emulator, topic, cloud.published), bucket=bucket)
+            gcs.subscribe(publisher(emulator, topic, cloud.published), bucket=bucket)
         stack.enter_context(DeadLetterSubscription(emulator, letters, cloud.keep_letter))
         stack.enter_context(service)
         relay.target = service.url
         yield cloud
 
 
-def _publisher(
+def publisher(
     emulator: PubSubEmulator, topic: str, published: list[str]
 ) -> Callable[[dict[str, str], bytes], None]:
     def publish(attributes: dict[str, str], data: bytes) -> None:
