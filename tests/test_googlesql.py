@@ -152,6 +152,20 @@ def test_lists(since):
     assert [checked(*one) for one in (last_merge(), touched_since(MOMENT))] == ["ResolvedQueryStmt"] * 2
 
 
+def test_the_statements_that_copy_days_into_months():
+    page = (ROOT / "docs/deploy.md").read_text().partition("## From days to months\n")[2]
+    asked = re.findall(r'^bq query --use_legacy_sql=false "(.*?)"$', page.partition("\n## ")[0], re.M | re.S)
+    plain = [re.sub(r"\\`\$LAKE\.(\w+)\\`", r"`\1`", one) for one in asked]
+    assert [parse_script(one) for one in plain] == [
+        *(["ASTInsertStatement"], ["ASTInsertStatement"], ["ASTQueryStatement"], ["ASTCreateTableStatement"]),
+        *(["ASTDropMaterializedViewStatement"], ["ASTDropStatement"], ["ASTAlterTableStatement"]),
+    ]
+    of_rows = [one.replace("`instances_by_month`", "`instances`") for one in plain[:3]]
+    assert [analyze(one) for one in of_rows] == [
+        *("ResolvedInsertStmt", "ResolvedInsertStmt", "ResolvedQueryStmt")
+    ]
+
+
 def test_removing_rows():
     with_values = deletion("dead_letter", "message_id").replace("@values", "['m1']")
     assert analyze(with_values) == "ResolvedDeleteStmt"
