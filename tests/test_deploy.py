@@ -148,7 +148,7 @@ def test_every_command_of_the_page_runs_up_to_the_account_that_is_missing(run):
     (destroy,) = [number for number, block in enumerate(BLOCKS) if "destroy" in block]
     next_steps = 'eval "$(terraform -chdir=tf output -raw next_steps)"\n'
     output = run("\n".join([*BLOCKS[:destroy], next_steps, *RUNBOOK, *BLOCKS[destroy:]]))
-    assert output.count("Apply complete!") == 7
+    assert output.count("Apply complete!") == 9
     assert output.count("Destroy complete!") == 1
 
 

@@ -59,7 +59,8 @@ def run(work: Job, settings: Settings, emit: Emit, progress: Progress) -> dict[s
 
         name = keys.name if settings.deidentify.names == "hash" else str
         key = keys.check(f"{profile.key} {settings.deidentify.names}")
-        return job.deidentify(work.source, work.target, job.Cleaning(clean, name, key), emit, progress)
+        how = job.Cleaning(clean, name, key, settings.workers.memory_bytes)
+        return job.deidentify(work.source, work.target, how, emit, progress)
 
 
 def check(

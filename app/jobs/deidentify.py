@@ -33,12 +33,14 @@ class Cleaning:
     """How files become clean.
 
     clean: yields the pieces of the clean copy of a file. name: the replacement of one part of a path. key:
-    equal only for equal profiles and secrets, and gives neither away.
+    equal only for equal profiles and secrets, and gives neither away. room: bytes by which a copy may be
+    larger than its file.
     """
 
     clean: Callable[[Content], Generator[Pieces]]
     name: Callable[[str], str]
     key: str
+    room: int
 
 
 def deidentify(
@@ -163,7 +165,7 @@ def _one(file: Path, root: Path, target: Path, cleaning: Cleaning, before: dict[
             return line | {"output": output.as_posix(), "status": UNCHANGED}
         content = content_at_hand(file)
         with closing(cleaning.clean(content)) as pieces:
-            _write(copy, joined(pieces, content))
+            _write(copy, joined(pieces, content, cleaning.room))
     except DicomlakeError as error:
         with suppress(FileNotFoundError):  # of an earlier version of the file
             copy.unlink()

@@ -161,7 +161,7 @@ def ingest_object(
                 correct(cost(content) + len(instance.pdf or b""))
                 instance = with_page(instance, options.preview, attempt, services.workers, MAX_WAIT_S)
             with attempt.step(Stage.WRITE):
-                copy = joined(_copy_of(rest), content, instance.copy_size)
+                copy = joined(_copy_of(rest), content, services.settings.workers.memory_bytes)
                 written = write_artifacts(event.shown, event.revision, instance, services, copy)
         if instance.preview is None and instance.preview_error is None:
             # The existing picture was kept, and may have been made with other settings.
@@ -294,7 +294,7 @@ def _described(
     if options.clean is None:
         return attempt.run(services.workers, describe, content, options), _nothing()
     found = attempt.stream(services.workers, describe_pieces, content, options)
-    instance = next(found)
+    instance = next(found, None)
     if not isinstance(instance, Instance):
         raise WorkerCrashed(NO_PIECE)
     if instance.copy_size is None or instance.copy is not None:

@@ -41,7 +41,7 @@ def write_artifacts(
     """
     stem = artifact_stem(ref, instance.member, revision)
     copy_uri = None
-    if (instance.copy, instance.copy_size) != (None, None):
+    if instance.copy is not None or instance.copy_size is not None:
         data = copy if instance.copy is None else instance.copy
         copy_uri = services.artifacts.write(_copy_name(stem), data, "application/dicom")
     document_name, preview_name = _names(stem, services)

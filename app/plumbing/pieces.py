@@ -13,29 +13,28 @@ from app.model.values import Content, Pieces, Span
 READ_BYTES = 4 << 20
 
 
-def joined(pieces: Iterable[Pieces], content: Content, size: int | None = None) -> Iterator[bytes]:
+def joined(pieces: Iterable[Pieces], content: Content, room: int) -> Iterator[bytes]:
     """Yield the bytes of a copy in chunks.
 
     Parameters
     ----------
     content : the object whose ranges the copy takes over
-    size : bytes of the whole copy, if known
+    room : bytes by which the copy may be larger than the object, since a worker may have been taken over
 
     Raises
     ------
     ShortRead : the object has other bytes there than those that the worker checked
-    WorkerCrashed : a range lies outside of the object, or the copy has another size
+    WorkerCrashed : a range lies outside of the object, or the copy is too large
     """
-    left = size
+    left = content.size + room
     with replace(content, decode=None).open() as stream:  # only workers decode
         for piece in (one for group in pieces for one in group):
             chunks = [piece] if isinstance(piece, bytes) else _range(stream, piece, content)
             for chunk in chunks:
-                if left is not None:
-                    left -= len(chunk)
+                left -= len(chunk)
+                if left < 0:
+                    raise WorkerCrashed("the copy is larger than any of the object can be")
                 yield chunk
-    if left:
-        raise WorkerCrashed("the copy has another size than the worker described")
 
 
 def _range(stream: BinaryIO, span: Span, content: Content) -> Iterator[bytes]:

@@ -59,6 +59,8 @@ HINT_S = 0.2
 RETRY_S = 1.0
 BATCH, BATCH_S = 100, 0.05
 """Changes are published in groups of this number, or after this many seconds."""
+PAUSE_S = 0.2
+"""Seconds after which a full scan pauses for files that are written meanwhile."""
 SCAN_SHARE = 10
 """A scan or a start of the library is repeated only after this multiple of its duration. The library blocks
 all threads while it walks all folders, including those behind links."""
@@ -218,9 +220,13 @@ class Watcher:
         known = self._index.live(folder)
         unnamed: set[str] = set()
         touched: dict[str, Seen] = {}
+        pause_at = monotonic() + PAUSE_S
         for name, found in walk(self._storage.root, folder, self._skip_found):
             if self._stop.is_set():
                 return unnamed
+            if not folder and monotonic() >= pause_at:
+                self._publish_written()
+                pause_at = monotonic() + PAUSE_S
             seen = known.pop(name, None)
             self._found(name)
             if seen is not None:
@@ -243,6 +249,20 @@ class Watcher:
                 self._wait(name, None)
         self._index.put(touched)
         return unnamed
+
+    def _publish_written(self) -> None:
+        """Publish files written during a scan; removals and folders wait for its end."""
+        later = []
+        for _ in range(self._hints.qsize()):
+            hint = self._hints.get_nowait()
+            found = self._state(hint) if hint and _is_object(hint) else None
+            if found is None:
+                later.append(hint)
+            else:
+                self._wait(hint, found)
+        for hint in later:
+            self._hints.put(hint)
+        self._settle(only_written=True)
 
     def _found(self, name: str) -> None:
         if self.removals.seen(name):  # a scan will find what is really gone from its folder
@@ -282,7 +302,7 @@ class Watcher:
             self._waiting.pop(name, None)
             self._waiting[name] = (found, monotonic() + self._settle_s)
 
-    def _settle(self) -> None:
+    def _settle(self, only_written: bool = False) -> None:
         """Decide on names that have waited long enough, in portions, to process hints in between."""
         changes: dict[str, Seen] = {}
         self.removals.begin()
@@ -290,6 +310,8 @@ class Watcher:
         for name, (before, due) in list(islice(self._waiting.items(), BATCH)):
             if due > monotonic() or monotonic() > enough or self._stop.is_set():
                 break
+            if only_written and before is None:
+                continue
             if self._waiting.pop(name, None) is None:  # scanned with a folder above
                 continue
             if name.endswith("/"):

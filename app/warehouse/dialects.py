@@ -19,6 +19,7 @@ class Dialect:
     collation: collation of text columns, so that order and MAX compare bytes, as in other warehouses.
     nulls_first: null sorts before every value.
     walks: the database follows an index row by row, as a search asks it to.
+    study_table: table that always has the rows of the view `studies`; empty if there is none.
     distinct_list, object_bytes: the aggregate of a group, and the expression applied to its result.
     matches: whether a text fits a pattern; `pattern` makes one from text with the wildcards `*` and `?`, and
     its second argument says whether case is ignored.
@@ -54,6 +55,7 @@ class Dialect:
     first_document: tuple[str, str]
     number: str
     walks: bool = False
+    study_table: str = ""
     nulls_first: bool = True
     collation: str = ""
 
@@ -165,6 +167,7 @@ DIALECTS: dict[str, Dialect] = {
         ),
         number="dicomlake_double(CAST({0} AS TEXT))",
         nulls_first=False,
+        study_table="study",
         collation='COLLATE "C"',
     ),
     "bigquery": Dialect(

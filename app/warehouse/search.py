@@ -149,6 +149,8 @@ def statement(
     if since_merge is not None:
         tables = [f"listed AS (\n  {listed(since_merge, list(_columns(search)), bound)})"]
         rows, made_of = _rows_of_list, _COMBINATIONS
+    elif words.study_table and is_list(search) and not matches and not search.collection:
+        rows, made_of = _rows_of_list, words.study_table
     elif words.walks and search.limit is not None and not is_instance and not _is_selective(search, matches):
         walked = True
         tables = _walk(where, matches, bound.bind(search.offset + search.limit + MAX_COUNTED), bound)
@@ -358,7 +360,7 @@ ORDER BY place"""
 def _rows_of_list(search: Search, dialect: str, bound: Parameters) -> str:
     columns = ", ".join(f"l.{name}" for name in _columns(search))
     return f"""SELECT {columns}, g.counted
-FROM page AS g JOIN listed AS l ON l.study_instance_uid = g.study_key
+FROM page AS g JOIN {DIALECTS[dialect].study_table or "listed"} AS l ON l.study_instance_uid = g.study_key
 ORDER BY g.place"""
 
 

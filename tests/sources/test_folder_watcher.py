@@ -16,10 +16,11 @@ import pytest
 
 from app.model.errors import BusUnavailable, ConfigError, ObjectGone, StorageUnavailable
 from app.model.values import Message, ObjectRef
+from app.sources import folder_watcher
 from app.storage import WatchOptions
 from app.storage.local.storage import LocalStorage
 from tests.parts import need
-from tests.processes import wait_until
+from tests.processes import PATIENCE_S, wait_until
 
 QUIET = 0.4
 """Seconds after which nothing more comes of a change."""
@@ -410,6 +411,37 @@ def test_many_files_in_many_new_folders_are_each_published_once(landing: Landing
     assert sorted(name for _, name, _ in events) == names
     shutil.rmtree(landing.root / "study3")
     assert {kind for kind, _, _ in landing.settled(15)} == {"delete"}
+
+
+def test_a_file_is_published_while_a_scan_still_walks(
+    landing: Landing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The scan goes on only once the files that were written meanwhile are published."""
+    old, removed, _ = (landing.put(f"b/{name}.dcm") for name in ("old", "removed", "same"))
+    landing.settled(3)
+    landing.stop()
+    walk, published = folder_watcher.walk, []
+
+    def slow(*given: Any) -> Iterator[Any]:
+        found = list(walk(*given))
+        yield from found
+        if answers(landing) and landing.storage._watcher._listening and not published:
+            old.write_bytes(b"longer")
+            removed.unlink()
+            landing.put("a.dcm")
+            end = time.monotonic() + PATIENCE_S
+            while len(landing.messages) < 3 and time.monotonic() < end:
+                yield found[-1]  # as if there were many files more
+            published.extend(landing.events())
+
+    monkeypatch.setattr(folder_watcher, "walk", slow)
+    monkeypatch.setattr(folder_watcher, "PAUSE_S", 0.0)
+    landing.start()
+    until(lambda: bool(published))
+    assert sorted((kind, name) for kind, name, _ in published) == [
+        ("delete", "b/old.dcm"), ("finalize", "a.dcm"), ("finalize", "b/old.dcm")
+    ]  # fmt: skip
+    assert ("delete", "b/removed.dcm") in [(kind, name) for kind, name, _ in landing.settled(4)]
 
 
 def test_what_is_no_object_is_left_out_and_named_once(

@@ -64,6 +64,14 @@ def test_a_list_never_reads_documents(dialect, level):
     assert not re.search(r"\bmetadata\b", text)
 
 
+def test_a_list_of_all_studies_reads_the_table_that_postgresql_keeps():
+    plain, _ = statement(Search(limit=50, offset=50), "postgresql")
+    assert set(re.findall(r"\b(?:FROM|JOIN) (\w+)", plain)) == {"study", "hit", "page"}
+    # Instances of a study may differ in what is searched by; the table has the greatest values alone.
+    for search in (Search(matches=keys(PatientID="1")), Search(collection="acme"), Search(study=("1.2",))):
+        assert "instances_current" in statement(search, "postgresql")[0]
+
+
 def test_no_value_is_written_into_a_statement():
     matches = keys(PatientName="'Doe", PatientID="it's", StudyDescription="*'*", PatientComments="o'clock")
     for dialect in DIALECTS:

@@ -715,7 +715,7 @@ run "forward" {
       google_pubsub_subscription.forward_push[0].retry_policy[0].maximum_backoff == "600s" &&
       google_pubsub_subscription.forward_push[0].dead_letter_policy[0].dead_letter_topic == google_pubsub_topic.topic["dead-letter"].id &&
       google_pubsub_subscription.forward_push[0].dead_letter_policy[0].max_delivery_attempts == 30 &&
-      google_pubsub_subscription.push.dead_letter_policy[0].max_delivery_attempts == 20
+      google_pubsub_subscription.push["events"].dead_letter_policy[0].max_delivery_attempts == 20
     )
     error_message = "Deliveries have retries of their own and the same dead letters."
   }

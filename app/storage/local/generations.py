@@ -258,6 +258,7 @@ def _values(seen: Seen) -> tuple[object, ...]:
 
 def _seen(row: Sequence[Any]) -> Seen:
     _, number, mtime_ns, size, inode, ctime_ns, live, crc32c, told, replaced, *flags = row
-    before = tuple((old, size) for old, size in json.loads(replaced))
+    # Almost always empty, and a scan reads all rows: while it does, no live file is published.
+    before = () if replaced == "[]" else tuple((old, size) for old, size in json.loads(replaced))
     found = Stamp(mtime_ns, size, inode, ctime_ns)
     return Seen(number, found, bool(live), crc32c, bool(told), before, *map(bool, flags))

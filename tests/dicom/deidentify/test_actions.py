@@ -324,3 +324,10 @@ def test_the_meaning_of_a_public_code_stays_when_somebody_is_called_like_it():
     region.CodeMeaning = "Chest of Doe"
     made = clean(ct(PatientName="Chest^Doe", AnatomicRegionSequence=Sequence([region])))
     assert made.AnatomicRegionSequence[0].CodeMeaning == "Chest of"
+
+
+def test_where_dates_stay_the_date_of_birth_still_goes_from_texts():
+    text = "born 02.01.1970, seen 31.01.2024"
+    made = clean(ct(ContrastBolusRoute=text), "internal")
+    assert (made.StudyDate, made.PatientBirthDate) == ("20240131", "")
+    assert made.ContrastBolusRoute == "born , seen 31.01.2024"
