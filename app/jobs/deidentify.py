@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -14,7 +13,7 @@ from functools import partial
 from pathlib import Path
 
 from app.jobs.advice import what_to_do
-from app.jobs.file_content import content_at_hand
+from app.jobs.file_content import content_at_hand, files_below
 from app.jobs.ingest import Emit, Line, Progress, at_once
 from app.model.errors import ConfigError, DicomlakeError, StorageUnavailable
 from app.model.names import spelled
@@ -65,7 +64,7 @@ def deidentify(
     target.mkdir(parents=True, exist_ok=True)
     _claim(target, cleaning.key)
     done = _read_table(target)
-    files = [source] if source.is_file() else list(_files(source))
+    files = [source] if source.is_file() else list(files_below(source))
     counts: Counter[str] = Counter()
     with (target / TABLE).open("a", newline="", encoding="utf-8") as stream:
         table = csv.DictWriter(stream, COLUMNS)
@@ -97,7 +96,9 @@ def check(
     """
     root = folder if folder.is_dir() else folder.parent
     files = (
-        [folder] if folder.is_file() else [file for file in _files(folder) if file.name not in (TABLE, STATE)]
+        [folder]
+        if folder.is_file()
+        else [file for file in files_below(folder) if file.name not in (TABLE, STATE)]
     )
     counts: Counter[str] = Counter()
     codes: Counter[str] = Counter()
@@ -129,16 +130,6 @@ def _checked(file: Path, root: Path, examine: Callable[[Path], tuple[tuple[str, 
     except OSError as error:
         return line | {"status": UNREADABLE, "code": StorageUnavailable.code, "reason": error.strerror or ""}
     return line | ({"status": LEFT, "left": [list(pair) for pair in left]} if left else {"status": CLEAN})
-
-
-def _files(folder: Path) -> Iterator[Path]:
-    """Yield the regular files below a folder in order of their names; links are not followed."""
-    for parent, folders, names in os.walk(folder):
-        folders.sort()
-        for name in sorted(names):
-            file = Path(parent, name)
-            if file.is_file() and not file.is_symlink():
-                yield file
 
 
 def _begun(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,3 +30,13 @@ def content_at_hand(path: Path, up_to: int = BIG_BYTES) -> Content:
         return content
     data = path.read_bytes()
     return replace(content, data=data, size=len(data), opener=None)
+
+
+def files_below(folder: Path) -> Iterator[Path]:
+    """Yield the regular files below a folder in order of their names; links are not followed."""
+    for parent, folders, names in os.walk(folder):
+        folders.sort()
+        for name in sorted(names):
+            file = Path(parent, name)
+            if file.is_file() and not file.is_symlink():
+                yield file

@@ -27,7 +27,7 @@ import orjson
 
 from app import __version__, archive
 from app.dicom import describe
-from app.jobs.file_content import content_at_hand, uri_of
+from app.jobs.file_content import content_at_hand, files_below, uri_of
 from app.jobs.ingest import Progress, at_once
 from app.model.errors import (
     ConfigError,
@@ -159,18 +159,9 @@ def _files(paths: Iterable[Path]) -> Iterator[Path]:
     """Yield the regular files at and below some paths, each once; links in folders are not followed."""
     seen: set[Path] = set()
     for path in map(Path.resolve, paths):
-        for file in [path] if path.is_file() else _below(path):
+        for file in [path] if path.is_file() else files_below(path):
             if file not in seen:
                 seen.add(file)
-                yield file
-
-
-def _below(folder: Path) -> Iterator[Path]:
-    for parent, folders, names in os.walk(folder):
-        folders.sort()
-        for name in sorted(names):
-            file = Path(parent, name)
-            if file.is_file() and not file.is_symlink():
                 yield file
 
 
