@@ -58,7 +58,7 @@ chaos: $(VENV)/.test ## three seeds of 10,000 events under faults and kills, the
 soak: $(VENV)/.test ## 100,000 events under few faults and rare kills, and what the process holds in the end
 	$(BIN)/python -m tests.system.faults.chaos --events 100000 --seeds 1 --rate 0.01 --kill-s 300
 
-fleet: $(VENV)/.test ## 100,000 objects listed and worked under ten kills, and a million names reconciled; 40 minutes
+fleet: $(VENV)/.test ## 100,000 objects listed and worked under ten kills, a million names reconciled; 40 minutes
 	$(BIN)/python -m benchmarks.fleet
 
 fuzz: $(VENV)/.test ## 30,000 mutants of each kind of codestream, file, archive and event; twenty minutes
