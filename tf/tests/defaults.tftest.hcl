@@ -298,7 +298,7 @@ run "the_service_runs_small" {
 
 run "nothing_is_forwarded" {
   assert {
-    condition     = toset(keys(google_pubsub_topic.topic)) == toset(["events", "dead-letter"]) && length(google_pubsub_subscription.forward_push) == 0 && length(google_secret_manager_secret_iam_member.forwards) == 0
+    condition     = toset(keys(google_pubsub_topic.topic)) == toset(["events", "backfill", "dead-letter"]) && length(google_pubsub_subscription.forward_push) == 0 && length(google_secret_manager_secret_iam_member.forwards) == 0
     error_message = "Without receivers nothing is made for them."
   }
 }
