@@ -15,7 +15,7 @@ from pathlib import Path
 from app.jobs.advice import what_to_do
 from app.jobs.file_content import content_at_hand, files_below
 from app.jobs.ingest import Emit, Line, Progress, at_once
-from app.model.errors import ConfigError, DicomlakeError, StorageUnavailable
+from app.model.errors import CannotDeidentify, ConfigError, DicomlakeError, StorageUnavailable
 from app.model.names import spelled
 from app.model.values import Content, Pieces
 from app.plumbing.pieces import joined
@@ -160,8 +160,9 @@ def _one(file: Path, root: Path, target: Path, cleaning: Cleaning, before: dict[
     except DicomlakeError as error:
         with suppress(FileNotFoundError):  # of an earlier version of the file
             copy.unlink()
-        reason = {"reason": error.text, "do": what_to_do(error.code)}
-        return line | {"output": "", "status": REFUSED, "code": error.code} | reason
+        refused = line | {"output": "", "status": REFUSED, "code": error.code, "reason": error.text}
+        # Advice on the other codes speaks of dead letters.
+        return refused | ({"do": what_to_do(error.code)} if isinstance(error, CannotDeidentify) else {})
     except OSError as error:
         why = error.strerror or type(error).__name__
         return line | {"output": "", "status": REFUSED, "code": StorageUnavailable.code, "reason": why}

@@ -62,6 +62,13 @@ def test_folders_keep_their_shape_under_hashed_names(source, tmp_path):
     assert sorted(path.name for path in target.iterdir()) == [".deidentified", "deidentified.csv", folder]
 
 
+def test_advice_is_for_copies_and_not_for_dead_letters(source, tmp_path):
+    _, lines = run(source, tmp_path / "clean")
+    advice = {line["source"]: line.get("do", "") for line in lines if line["status"] == "refused"}
+    assert advice["readme.txt"] == ""
+    assert advice["report.dcm"].startswith("see docs/deidentification.md")
+
+
 def test_a_second_run_reads_only_what_is_new(source, tmp_path):
     target = tmp_path / "clean"
     run(source, target)
