@@ -19,7 +19,7 @@ from app.config import SECTIONS, Settings, loader_variables
 from app.forward import Options as ForwardOptions
 from app.forward import Receiver as PictureReceiver
 from app.forward import check_distinct, check_receiver, open_receivers
-from app.model.cleaning import OFF, Cleaning
+from app.model.cleaning import OFF, Cleaning, check_pixels
 from app.model.errors import ConfigError, TransientError
 from app.model.options import options_of
 from app.model.values import Instance
@@ -295,6 +295,8 @@ def _cleaning(settings: Settings, prefix: str) -> Cleaning | None:
         return None
     if OFF in (clean.profile, *clean.collections.values()):
         raise ConfigError("deidentify.profile: off is for the whole lake; give every collection a profile")
+    if clean.pixels:
+        check_pixels()
     profiles = {name: _profile(name) for name in {clean.profile, *clean.collections.values()}}
     return Cleaning(
         profile=profiles[clean.profile],

@@ -13,6 +13,7 @@ from app.dicom.deidentify.profile import PROFILES, Profile, profile_of
 from app.jobs import deidentify as job
 from app.jobs.file_content import content_at_hand
 from app.jobs.ingest import Emit, Progress
+from app.model.cleaning import check_pixels
 from app.model.errors import ConfigError
 from app.model.keys import Keys
 from app.model.values import Content, Pieces
@@ -50,7 +51,7 @@ def secret_of(settings: Settings, file: Path | None) -> bytes:
 
 def run(work: Job, settings: Settings, emit: Emit, progress: Progress) -> dict[str, object]:
     """Clean a file or folder in worker processes, one per core."""
-    profile, keys = load_profile(work.profile), Keys(work.secret)
+    profile, keys = load_profile(work.profile, settings.deidentify.pixels), Keys(work.secret)
     options = settings.describe_options()
     with open_workers(settings, *CLEANERS) as workers:
 
@@ -67,7 +68,7 @@ def check(
     folder: Path, settings: Settings, profile_name: str, emit: Emit, progress: Progress
 ) -> dict[str, object]:
     """Check a file or folder in worker processes, one per core."""
-    profile = load_profile(profile_name)
+    profile = load_profile(profile_name, settings.deidentify.pixels)
     options = settings.describe_options()
     with open_workers(settings, *CLEANERS) as workers:
 
@@ -77,15 +78,21 @@ def check(
         return job.check(folder, examine, emit, progress)
 
 
-def load_profile(name: str) -> Profile:
-    """Return a profile by its name, or from a JSON file.
+def load_profile(name: str, pixels: bool) -> Profile:
+    """Return a profile by its name, or from a JSON file; `pixels` adds that option.
 
     Raises
     ------
-    ConfigError : there is no such profile, or the file is not one
+    ConfigError : there is no such profile, the file is not one, or text in pixels cannot be found here
     """
-    if name in PROFILES:
-        return PROFILES[name]
+    profile = PROFILES.get(name) or _of_file(name)
+    profile = profile.with_pixels() if pixels else profile
+    if "pixels" in profile.options:
+        check_pixels()
+    return profile
+
+
+def _of_file(name: str) -> Profile:
     path = Path(name)
     if not path.is_file():
         raise ConfigError(f"{name} is no profile: give {', '.join(PROFILES)} or a JSON file")

@@ -268,6 +268,7 @@ def render(ctx: click.Context, /, file: Path, output: Path, **options: Any) -> N
 @click.option("--key-file", type=click.Path(exists=True, dir_okay=False, path_type=Path),
               help="File with the secret, instead of the setting deidentify.key.")  # fmt: skip
 @click.option("--names", type=click.Choice(["hash", "keep"]), help="Names of files and folders.")
+@click.option("--pixels", is_flag=True, help="Also find and remove text burned into pictures.")
 @click.option("--quiet", is_flag=True, help="No bar, and only the lines of what is not clean.")
 @click.option("--adopt", "adopting", is_flag=True,
               help="Change the lake to the profile in the settings: describe everything anew.")  # fmt: skip
@@ -293,7 +294,8 @@ def deidentify(
         return
     if (folder is None) == (target is None) or adopting:
         raise click.UsageError("name SOURCE and TARGET, or give --check DIR or --adopt alone")
-    settings = settings_of(ctx, deidentify__names=options["names"])
+    pixels = options["pixels"] or None
+    settings = settings_of(ctx, deidentify__names=options["names"], deidentify__pixels=pixels)
     quiet = options["quiet"]
     with Bar("check" if folder else "deidentify", quiet) as bar:
         tell = _unclean(bar.emit) if quiet else bar.emit

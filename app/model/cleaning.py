@@ -8,13 +8,21 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from importlib.util import find_spec
 
+from app.model.errors import ConfigError
 from app.model.keys import Keys
 from app.model.options import CleanOptions
 from app.model.values import ObjectEvent
 
 OFF = "off"
 """The profile of collections that are not de-identified."""
+
+
+def check_pixels() -> None:
+    """Raise ConfigError unless what finds text in pictures is installed."""
+    if find_spec("rapidocr") is None:
+        raise ConfigError("deidentify.pixels: needs dicomlake[pixels]; rapidocr is not installed")
 
 
 @dataclass(frozen=True)

@@ -3,10 +3,13 @@
 import csv
 import io
 import os
+import shutil
+import sys
 from pathlib import Path
 
 import pytest
 from pydicom import dcmread
+from pydicom.data import get_testdata_file
 
 from app.cli import cleaning
 from app.config import load
@@ -67,6 +70,21 @@ def test_advice_is_for_copies_and_not_for_dead_letters(source, tmp_path):
     advice = {line["source"]: line.get("do", "") for line in lines if line["status"] == "refused"}
     assert advice["readme.txt"] == ""
     assert advice["report.dcm"].startswith("see docs/deidentification.md")
+
+
+def test_with_pixels_a_secondary_capture_is_searched_for_text_and_released(tmp_path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    shutil.copy(get_testdata_file("SC_rgb_small_odd.dcm"), folder)
+    for pixels, status in ((False, "refused"), (True, "clean")):
+        summary, _ = run(folder, tmp_path / status, pixels=pixels)
+        assert summary == {"files": 1, status: 1}
+
+
+def test_pixels_need_the_extra_and_say_so(monkeypatch):
+    monkeypatch.setitem(sys.modules, "rapidocr", None)
+    with pytest.raises(ConfigError, match=r"deidentify\.pixels: needs dicomlake\[pixels\]"):
+        cleaning.load_profile("basic", pixels=True)
 
 
 def test_a_second_run_reads_only_what_is_new(source, tmp_path):
@@ -138,9 +156,9 @@ def test_a_check_of_copies_finds_nothing(source, tmp_path):
 def test_a_profile_that_is_no_json_is_named(tmp_path):
     (tmp_path / "own.json").write_text("{")
     with pytest.raises(ConfigError, match=r"own\.json is not JSON"):
-        cleaning.load_profile(str(tmp_path / "own.json"))
+        cleaning.load_profile(str(tmp_path / "own.json"), pixels=False)
     with pytest.raises(ConfigError, match="is no profile"):
-        cleaning.load_profile("strict")
+        cleaning.load_profile("strict", pixels=False)
 
 
 def test_a_key_is_needed(tmp_path):

@@ -71,6 +71,10 @@ class Profile:
             ).encode()
         ).hexdigest()[:16]
 
+    def with_pixels(self) -> Profile:
+        """Return this profile with the option to clean pixels."""
+        return replace(self, options=self.options | {"pixels"})
+
     def actions(self) -> Mapping[int, str]:
         """Return tag -> action, still conditional on the type where the table says so."""
         return _actions(self.options, tuple(sorted(self.overrides.items())))
@@ -110,7 +114,7 @@ def read_profile(text: str, pixels: bool = False) -> Profile:
         except ValueError:
             names = ", ".join(PROFILES)
             raise ConfigError(f"deidentify.profile: unknown profile; give {names} or a JSON file") from None
-    return replace(profile, options=profile.options | {"pixels"}) if pixels else profile
+    return profile.with_pixels() if pixels else profile
 
 
 def profile_of(name: str, value: Any) -> Profile:
