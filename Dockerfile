@@ -12,9 +12,11 @@ FROM ${BASE} AS dependencies
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=ignore PYTHONDONTWRITEBYTECODE=1
 WORKDIR /build
 RUN python3 -m venv tools && python3 -m venv --without-pip /opt/dicomlake
-COPY requirements.build.lock requirements.gcp.lock ./
+# requirements.pixels.lock also finds text burned into pictures (`deidentify.pixels`).
+ARG LOCK=requirements.gcp.lock
+COPY requirements.build.lock requirements.gcp.lock requirements.pixels.lock ./
 RUN tools/bin/pip --python /opt/dicomlake/bin/python install \
-        --no-deps --require-hashes --only-binary :all: --no-compile -r requirements.gcp.lock \
+        --no-deps --require-hashes --only-binary :all: --no-compile -r ${LOCK} \
     && tools/bin/pip --python /opt/dicomlake/bin/python check
 COPY docker/slim.py app/dicom/pixels/decoders.py ./
 # Bytecode is made here, once: at run time the root may be read-only. It is never checked against the source.

@@ -110,6 +110,8 @@ lock: tools ## pin every dependency again, with hashes; with UPGRADE=--upgrade t
 	$(LOCK) --extra test --extra gcp --extra kafka --extra otel --extra parquet --extra pixels --extra postgres --extra dimse pyproject.toml requirements.build.in \
 	    -c requirements.lock \
 	    -c requirements.gcp.lock -o requirements.test.lock
+	$(LOCK) --extra gcp --extra dimse --extra kafka --extra otel --extra pixels --extra postgres pyproject.toml \
+	    -c requirements.gcp.lock -c requirements.test.lock -o requirements.pixels.lock
 	$(LOCK) --extra load pyproject.toml -c requirements.test.lock -o requirements.load.lock
 	$(LOCK) requirements.build.in -c requirements.lock -o requirements.build.lock
 	$(LOCK) requirements.tools.in -o requirements.tools.lock

@@ -98,10 +98,16 @@ def test_every_extra_is_of_a_backend_that_there_is():
     assert project["optional-dependencies"].keys() == named | of_users | of_ways_in | others
 
 
-def test_what_runs_is_what_was_tested():
-    tested = requirements("requirements.test.lock")
-    run = requirements("requirements.gcp.lock")
+@pytest.mark.parametrize("lock", ["requirements.gcp.lock", "requirements.pixels.lock"])
+def test_what_runs_is_what_was_tested(lock):
+    tested, run = requirements("requirements.test.lock"), requirements(lock)
     assert {name: run[name] for name in run if tested.get(name) != run[name]} == {}
+
+
+def test_the_lock_with_pixels_is_the_other_one_and_more():
+    both = requirements("requirements.gcp.lock"), requirements("requirements.pixels.lock")
+    assert both[0].items() <= both[1].items()
+    assert {"onnxruntime", "opencv-python-headless", "rapidocr"} <= both[1].keys() - both[0].keys()
 
 
 def test_the_builder_gets_what_is_copied_and_nothing_else():

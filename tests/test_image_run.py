@@ -22,6 +22,7 @@ from tests.system.e2e.service import free_port, until
 
 BASE = "localhost/base:test"
 IMAGE = "localhost/dicomlake:test"
+WITH_PIXELS = "localhost/dicomlake:pixels"
 CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
 TRUST = ["-v", f"{CERTIFICATES}:{CERTIFICATES}:ro"] if CERTIFICATES.exists() else []
 COMPRESSED = (
@@ -83,9 +84,11 @@ def buildah() -> Iterator[Buildah]:
             "host",
             "--pull-never",
         ]
-        began = time.monotonic()
-        tool(*build, *TRUST, "--build-arg", f"BASE={BASE}", "-t", IMAGE, ROOT)
-        print(f"built in {time.monotonic() - began:.0f} s")
+        for image, lock in ((IMAGE, "requirements.gcp.lock"), (WITH_PIXELS, "requirements.pixels.lock")):
+            began = time.monotonic()
+            given = ("--build-arg", f"BASE={BASE}", "--build-arg", f"LOCK={lock}")
+            tool(*build, *TRUST, *given, "-t", image, ROOT)
+            print(f"{image}: built in {time.monotonic() - began:.0f} s")
         yield tool
 
 
@@ -167,6 +170,20 @@ def test_every_decoder_is_still_there(buildah, container, data):
     assert json.loads(asked) == [{"n": 5}]
     # No sample of JPEG XL is at hand: opening its decoder maps its libraries.
     output(buildah, container, "--", "python", "-c", "import imagecodecs; imagecodecs.jpegxl_version()")
+
+
+@slow
+def test_text_in_pictures_is_looked_for_where_the_image_has_what_that_needs(buildah, data):
+    """A secondary capture is held back unless its pixels were searched."""
+    (data / "in").mkdir(mode=0o755)
+    shutil.copy(get_testdata_file("SC_rgb_small_odd.dcm"), data / "in")
+    (data / "key").write_text("k" * 48)
+    for image, options, expected in ((IMAGE, [], "refused"), (WITH_PIXELS, ["--pixels"], "clean")):
+        made = buildah("from", "--pull-never", image)
+        command = ["dicomlake", "deidentify", "--key-file", "key", *options, "in", expected]
+        run = buildah.running("-v", f"{data}:/data", made, "--", *command)
+        ran = subprocess.run(run, capture_output=True, text=True, check=False)
+        assert json.loads(ran.stdout.splitlines()[0])["status"] == expected, ran.stdout + ran.stderr
 
 
 def server_process(pid: int) -> int | None:
