@@ -386,7 +386,8 @@ def table(heads: Sequence[str], lines: Mapping[str, Times], columns: Sequence[st
         cells = []
         for column in columns:
             value = times.get(column)
-            beside = f" ({value / times[base]:.2g})" if value and base in times and column != base else ""
+            ratio = value / times[base] if value and base in times and column != base else 0.0
+            beside = f" ({figures(float(f'{ratio:.2g}'))})" if ratio else ""
             cells.append("" if value is None else f"{figures(value)}{beside}")
         text.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(text)

@@ -6,11 +6,13 @@ from benchmarks.bench import OURS, Way, in_turn, svg, table
 
 
 def test_a_table_shows_how_many_times_our_cpu_each_peer_takes():
-    times = {"CT | both": {OURS: 2.0, "dcmtk": 31.0}, "MR | both": {OURS: 8.25}}
+    times = {"CT | both": {OURS: 2.0, "dcmtk": 31.0}, "US | both": {OURS: 2.0, "dcmtk": 247}}
+    times["MR | both"] = {OURS: 8.25}
     assert table(["file", "task"], times, [OURS, "dcmtk"], OURS).splitlines() == [
         "| file | task | dicomlake | dcmtk |",
         "|---|---|---:|---:|",
         "| CT | both | 2 | 31 (16) |",
+        "| US | both | 2 | 247 (120) |",
         "| MR | both | 8.25 |  |",
     ]
 
