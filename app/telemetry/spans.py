@@ -8,6 +8,7 @@ which names patients; so the provider is ours and stays unknown to it.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from time import monotonic, time_ns
 
 from opentelemetry import trace
@@ -25,8 +26,8 @@ from app.telemetry.trace import SAMPLED, SPAN, TRACE
 
 EXPORT_S = 5.0
 """Seconds that a collector may take for one request, with its repetitions."""
-FLUSH_MS = 2000
-"""Milliseconds that an answer waits for the collector where the service has no CPU after it."""
+FLUSH_S = 2.0
+"""Seconds that an answer waits for the collector where the service has no CPU after it."""
 MOST_STEPS = 100
 """Steps of one delivery that get a span: an archive has several for each member."""
 
@@ -44,7 +45,7 @@ class Spans:
     """
 
     def __init__(self, url: str, ratio: float, flush: bool) -> None:
-        self._flush = flush
+        self._flusher = ThreadPoolExecutor(1, thread_name_prefix="spans") if flush else None
         resource = Resource.create({"service.name": "dicomlake", "service.version": __version__})
         self._provider = TracerProvider(ParentBasedTraceIdRatio(ratio), resource, shutdown_on_exit=False)
         exporter = OTLPSpanExporter(endpoint=url, timeout=EXPORT_S)
@@ -75,11 +76,16 @@ class Spans:
         if failed:
             whole.set_status(StatusCode.ERROR, failed)
         whole.end(now_ns)
-        if self._flush and whole.get_span_context().trace_flags.sampled:
-            self._provider.force_flush(FLUSH_MS)
+        if self._flusher is not None and whole.get_span_context().trace_flags.sampled:
+            # The SDK ignores the time limit of a flush, and flushes one after the other.
+            flushed = self._flusher.submit(self._provider.force_flush)
+            wait([flushed], FLUSH_S)
+            flushed.cancel()
 
     def close(self) -> None:
         """Send what waits, and take no more."""
+        if self._flusher is not None:
+            self._flusher.shutdown(wait=False, cancel_futures=True)
         self._provider.shutdown()
 
 

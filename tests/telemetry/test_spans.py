@@ -1,6 +1,8 @@
 """Spans as a collector gets them from the running service, by OTLP over HTTP."""
 
+import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -9,7 +11,9 @@ import httpx
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
+from app.telemetry import spans
 from tests import data
+from tests.processes import PATIENCE_S
 from tests.system.e2e.service import Service, until
 
 PATIENT = b"KANARIE^SPAN"
@@ -138,3 +142,23 @@ def test_a_collector_that_is_away_stops_nothing(tmp_path):
     with running(tmp_path, "http://127.0.0.1:9/v1/traces") as service:
         put(service, "a.dcm", SOUND)
         assert until(lambda: "a.dcm" in service.current())
+
+
+def test_an_answer_does_not_wait_for_a_collector_that_hangs(monkeypatch):
+    """The collector takes connections and never answers; without a limit these would wait for an hour."""
+    monkeypatch.setattr(spans, "EXPORT_S", 3600.0)
+    monkeypatch.setattr(spans, "FLUSH_S", 0.1)
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        sender = spans.Spans(f"http://127.0.0.1:{silent.getsockname()[1]}/v1/traces", 1.0, flush=True)
+        step = ("read", time.monotonic(), time.monotonic())
+        sending = [
+            threading.Thread(target=sender.delivery, args=([step], "", {}), daemon=True) for _ in range(6)
+        ]
+        for thread in sending:
+            thread.start()
+        for thread in sending:
+            thread.join(PATIENCE_S)
+        assert not any(thread.is_alive() for thread in sending)
+    sender.close()
