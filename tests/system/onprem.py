@@ -373,12 +373,12 @@ def tally(site: Site, sender: Sender) -> dict[str, Counts]:
     return found
 
 
-def follow(site: Site, topic: str, way: str) -> list[str]:
-    """Return the line of the log, the row and the message that have one correlation id."""
+def follow(site: Site, topic: str, part: str) -> list[str]:
+    """Return the line of the log, the row and the message of the first object whose name has that part."""
     message = next(
         one
         for one in site.messages(topic)
-        if f"/{way}/" in one.key and one.headers["ce_type"] in (STORED, DEAD_LETTERED)
+        if part in one.key and one.headers["ce_type"] in (STORED, DEAD_LETTERED)
     )
     given = message.value["correlation_id"]
     assert message.headers["ce_correlationid"] == given
@@ -413,7 +413,7 @@ def run(folder: Path, files: list[Path], kills: int) -> dict[str, Any]:
         settle(site)
         counts = tally(site, sender)
         topics = {name: len(site.messages(name)) for name in (TOPIC, LETTERS)}
-        followed = follow(site, TOPIC, "orthanc"), follow(site, LETTERS, "folder")
+        followed = follow(site, TOPIC, "/orthanc/"), follow(site, LETTERS, "/folder/text-")
     return {
         "counts": counts,
         "topics": topics,

@@ -23,6 +23,7 @@ from pathlib import Path
 
 import httpx
 
+from tests.system.e2e.service import until
 from tests.system.faults import checker
 from tests.system.faults.service import FaultyService, Tail
 from tests.system.faults.world import World
@@ -62,6 +63,8 @@ class Chaos:
     def run(self, events: int) -> checker.Findings:
         """Let it happen until so many events were published, one kill at least; when all is quiet, look."""
         self.service.start()
+        kept = self.world.furnish()
+        assert until(lambda: self._told(kept))
         kill_at = self._next_kill()
         while len(self._published) < events or not self.counts["SIGKILL"]:
             self._listen()
@@ -80,6 +83,10 @@ class Chaos:
         self.counts["events"] = len(self._published)
         self.counts["torn lines"] = self._tail.torn
         return findings
+
+    def _told(self, names: set[str]) -> bool:
+        self._listen()
+        return names <= {str(line["object"]) for line in self._published}
 
     def _next_kill(self) -> float:
         return time.monotonic() + self._kill_s * self._random.uniform(0.5, 1.5)

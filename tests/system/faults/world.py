@@ -75,6 +75,17 @@ class World:
         self.history: list[tuple[str, int, str]] = []
         staging.mkdir(parents=True)
 
+    def furnish(self) -> set[str]:
+        """Put one file into each folder that nobody touches again, and return their names.
+
+        Where all known files of a folder vanish while the service is dead, their removals are held back, as
+        those of an unmounted disk. That is right, but nothing that this world could tell from a loss.
+        """
+        kept = {f"{os.path.dirname(name)}/kept.dcm" for name in self._names}
+        for name in sorted(kept):
+            self.write(name, "good")
+        return kept
+
     def act(self) -> str:
         """Write, overwrite or delete one file and return its name."""
         name = self._random.choice(self._names)
