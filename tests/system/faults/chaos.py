@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import random
 import signal
 import sqlite3
@@ -44,6 +45,7 @@ KILL_S = 2.0
 TERMINATED = 0.2
 REPEATED = 0.5
 SETTLED_S = 75
+"""So long the queue may stand still at the end before what is found counts."""
 
 
 class Chaos:
@@ -98,9 +100,9 @@ class Chaos:
             self._untold |= {self.world.act(): now for _ in range(AT_ONCE)}
 
     def _settle(self) -> checker.Findings:
-        """Wait until nothing waits and nothing is found; return what is found after the longest wait."""
+        """Wait until nothing waits and nothing is found, or the queue stands still; return what is found."""
         self.world.save(self.service.lake / "model.json")
-        end = time.monotonic() + SETTLED_S
+        fewest, end = math.inf, 0.0
         while True:
             self._listen()
             seen = len(self._published)
@@ -108,8 +110,10 @@ class Chaos:
                 self._deliver()
             time.sleep(1)
             self._listen()
+            if (queued := self._queued()) < fewest:
+                fewest, end = queued, time.monotonic() + SETTLED_S
             late = time.monotonic() > end
-            if late or (self._queued() == 0 and seen == len(self._published) and not self._owed):
+            if late or (queued == 0 and seen == len(self._published) and not self._owed):
                 findings = checker.check(self.service.lake)
                 if late or not findings.any():
                     return findings
