@@ -117,7 +117,7 @@ def backfill(
     url = str(job.arguments["url"])
     with recorded(Lane(services, bus, job, pacing)) as lane:
         for place in _left(services, places(services, url), job.cursor):
-            comparison = compare(services, place, job.cursor)
+            comparison = compare(services, place, job.cursor, slowly=True)
             comparison.progress = reporting.count
             before = 0
             for found in comparison:
@@ -183,9 +183,9 @@ def rows_to_reprocess(services: Services, arguments: Mapping[str, object], after
     """
     warehouse = services.warehouse
     if where := arguments.get("where"):
-        yield from warehouse.stream(*to_reprocess(None, str(where), after))
+        yield from warehouse.stream(*to_reprocess(None, str(where), after), slowly=True)
     elif versions := older_versions(warehouse, str(arguments["older_than"])):
-        yield from warehouse.stream(*to_reprocess(versions, "", after))
+        yield from warehouse.stream(*to_reprocess(versions, "", after), slowly=True)
 
 
 def reprocess(

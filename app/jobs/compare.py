@@ -115,12 +115,18 @@ class Comparison:
                 yield from (Difference(Kind.ORPHAN_ROW, uri, listed, other) for other in others)
 
 
-def compare(services: Services, place: Place, after: str = "") -> Comparison:
-    """Compare the objects of a place with their current rows; `after` is a position to go on from."""
+def compare(services: Services, place: Place, after: str = "", slowly: bool = False) -> Comparison:
+    """Compare the objects of a place with their current rows.
+
+    Parameters
+    ----------
+    after : a position to go on from
+    slowly : the caller may take hours
+    """
     base = base_uri(services, place)
     after = after if after.startswith(base) else ""
-    rows = services.warehouse.stream(*versions_below(base + _shown_prefix(services, place), after))
-    return Comparison(listing(services, place, after), rows)
+    asked = versions_below(base + _shown_prefix(services, place), after)
+    return Comparison(listing(services, place, after), services.warehouse.stream(*asked, slowly=slowly))
 
 
 def places(services: Services, url: str = "") -> list[Place]:

@@ -43,8 +43,13 @@ class Warehouse(Protocol):
         """
         ...
 
-    def stream(self, sql: str, parameters: Mapping[str, object] | None = None) -> Iterator[dict[str, object]]:
-        """Yield the rows of one read-only statement without collecting them; raises as `query`."""
+    def stream(
+        self, sql: str, parameters: Mapping[str, object] | None = None, slowly: bool = False
+    ) -> Iterator[dict[str, object]]:
+        """Yield the rows of one read-only statement without collecting them in memory; raises as `query`.
+
+        slowly: the caller may take hours, so no statement stays open meanwhile.
+        """
         ...
 
     def delete(self, table: str, column: str, values: Sequence[str]) -> int:

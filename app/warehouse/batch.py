@@ -87,9 +87,11 @@ class BatchedWarehouse:
         """Run one read-only statement."""
         return self._inner.query(sql, parameters)
 
-    def stream(self, sql: str, parameters: Mapping[str, object] | None = None) -> Iterator[dict[str, object]]:
+    def stream(
+        self, sql: str, parameters: Mapping[str, object] | None = None, slowly: bool = False
+    ) -> Iterator[dict[str, object]]:
         """Yield the rows of one read-only statement as they come."""
-        return self._inner.stream(sql, parameters)
+        return self._inner.stream(sql, parameters, slowly)
 
     def delete(self, table: str, column: str, values: Sequence[str]) -> int:
         """Remove dead letters."""

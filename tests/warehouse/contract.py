@@ -388,6 +388,7 @@ class WarehouseContract:
         assert [one["object_uri"] for one in found] == [f"gs://b/{name}" for name in ordered]
         assert [one["generation"] for one in found] == [7] * 6 + [1]
         assert found[0]["ingested_at"] == NOON
+        assert list(warehouse.stream(*versions_below("gs://b/"), slowly=True)) == found
         rest = warehouse.query(*versions_below("gs://b/a", "gs://b/a/x"))
         assert [one["object_uri"] for one in rest] == ["gs://b/ab", "gs://b/aé"]
 

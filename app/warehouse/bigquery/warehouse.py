@@ -54,8 +54,13 @@ class BigQueryWarehouse:
         """Run one read-only statement; see Warehouse. Values are Python objects, JSON is parsed."""
         return list(self.stream(sql, parameters))
 
-    def stream(self, sql: str, parameters: Mapping[str, object] | None = None) -> Iterator[dict[str, object]]:
-        """Yield the rows of one read-only statement, page by page; see Warehouse."""
+    def stream(
+        self, sql: str, parameters: Mapping[str, object] | None = None, slowly: bool = False
+    ) -> Iterator[dict[str, object]]:
+        """Yield the rows of one read-only statement, page by page; see Warehouse.
+
+        The result is a table of its own, so a slow caller holds nothing.
+        """
         return self._reading().stream(sql, parameters or {})
 
     def delete(self, table: str, column: str, values: Sequence[str]) -> int:

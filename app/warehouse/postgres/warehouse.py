@@ -22,6 +22,7 @@ from psycopg.rows import tuple_row
 
 from app.model.errors import BadQuery, ConfigError, RowsRejected, WarehouseUnavailable
 from app.model.values import Row
+from app.plumbing.spooled import spooled
 from app.warehouse.postgres import statements
 from app.warehouse.postgres.values import prepare, to_values
 from app.warehouse.row_values import distinct
@@ -162,9 +163,13 @@ class PostgresWarehouse:
             rows.append(row)
         return rows
 
-    def stream(self, sql: str, parameters: Mapping[str, object] | None = None) -> Iterator[dict[str, object]]:
+    def stream(
+        self, sql: str, parameters: Mapping[str, object] | None = None, slowly: bool = False
+    ) -> Iterator[dict[str, object]]:
         """Yield the rows of one read-only statement; see Warehouse. They are those of one moment."""
-        yield from self._run(sql, parameters or {}, 0)
+        rows = self._run(sql, parameters or {}, 0)
+        # A transaction that stays open would have VACUUM keep all that is replaced meanwhile.
+        yield from spooled(rows) if slowly else rows
 
     def _run(self, sql: str, parameters: Mapping[str, object], timeout_s: int) -> Iterator[dict[str, object]]:
         check_statement(sql, parameters)

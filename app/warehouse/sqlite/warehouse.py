@@ -15,6 +15,7 @@ from app.model.errors import BadQuery, ConfigError, RowsRejected, WarehouseUnava
 from app.model.values import Row
 from app.plumbing.makeable import check_makeable, looking
 from app.plumbing.private import make_folder
+from app.plumbing.spooled import spooled
 from app.plumbing.sqlite import connect, sqlite_errors, transaction
 from app.warehouse.sqlite.reader import guard, read, run
 from app.warehouse.sqlite.values import from_values, to_values
@@ -166,8 +167,13 @@ class SqliteWarehouse:
         with self._reading() as reader:
             return read(reader, sql, parameters or {}, time_limit_s)
 
-    def stream(self, sql: str, parameters: Mapping[str, object] | None = None) -> Iterator[dict[str, object]]:
+    def stream(
+        self, sql: str, parameters: Mapping[str, object] | None = None, slowly: bool = False
+    ) -> Iterator[dict[str, object]]:
         """Yield the rows of one read-only statement; see Warehouse. They are those of one moment."""
+        if slowly:  # else the log would grow by all that is appended meanwhile
+            yield from spooled(self.stream(sql, parameters))
+            return
         with self._reading() as reader:
             yield from map(from_values, run(reader, sql, parameters or {}))
 

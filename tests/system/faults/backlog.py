@@ -142,7 +142,7 @@ class Backlog:
             for number in range(self.kills)
         ]
         others: list[Future[None]] = [pool.submit(self._list)]
-        while not all(one.done() for one in others) or self._queued():
+        while goals or not all(one.done() for one in others) or self._queued():
             self._waits.append(self._live(rows))
             self._measure()
             (done,) = rows.execute("SELECT count(*) FROM instances").fetchone()

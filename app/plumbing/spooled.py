@@ -1,0 +1,28 @@
+"""Take all rows of a statement now, for a caller who needs hours for them."""
+
+from __future__ import annotations
+
+import pickle
+import tempfile
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import TypeVar
+
+T = TypeVar("T")
+AT_ONCE = 1000
+
+
+def spooled(rows: Iterable[T]) -> Iterator[T]:
+    """Yield rows from a temporary file, which has all of them before the first is yielded.
+
+    A statement that stays open is expensive for others: SQLite's log grows by all that they append, and
+    PostgreSQL keeps all that they replace.
+    """
+    remaining = iter(rows)
+    with tempfile.TemporaryFile() as file:
+        while batch := list(islice(remaining, AT_ONCE)):
+            pickle.dump(batch, file, pickle.HIGHEST_PROTOCOL)
+        size = file.tell()
+        file.seek(0)
+        while file.tell() < size:
+            yield from pickle.load(file)
