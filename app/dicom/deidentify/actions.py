@@ -427,10 +427,15 @@ class Cleaner:
         return element(node.tag, vr, raw)
 
     def _changed(self, node: Node, vr: str, scope: Scope, old: str, new: str) -> bytes:
-        """Return a text element: as it is if nothing was taken from it, else in the character set at hand."""
+        """Return a text element: as it is if nothing was taken from it, else in the character set at hand.
+
+        A dummy stands for a text of which nothing is left: there are attributes that may not be empty.
+        """
         if new == old:
             return self._copied(node, vr, scope)
         self.counts["swept"] += 1
+        if old.strip(" \\") and not new.strip(" \\"):
+            return element(node.tag, vr, DUMMIES[vr])
         try:
             raw = new.encode("ascii" if new.isascii() else scope.charset.codecs[0])
         except UnicodeError:
