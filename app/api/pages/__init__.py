@@ -6,7 +6,7 @@ Nothing is inline and nothing comes from elsewhere, so that the policy of `CONTE
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from importlib import resources
@@ -88,9 +88,13 @@ class Pages:
         }
         return HTMLResponse(text, status, headers)
 
-    def problem(self, request: Request, status: int, title: str, words: str) -> HTMLResponse:
+    def problem(
+        self, request: Request, status: int, title: str, words: str, headers: Mapping[str, str] | None = None
+    ) -> HTMLResponse:
         """Return a page that says in one sentence what is wrong."""
-        return self.page(request, "error.html", status, title=title, words=words)
+        page = self.page(request, "error.html", status, title=title, words=words)
+        page.headers.update(headers or {})
+        return page
 
     def uploaded(self, request: Request, fates: Sequence[Fate]) -> HTMLResponse:
         """Return the page that tells what became of the files of a form."""
