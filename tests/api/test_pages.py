@@ -9,6 +9,9 @@ from fastapi.testclient import TestClient
 
 from app.api import create_app
 from app.model.errors import WarehouseUnavailable
+from app.model.values import Message, Reason
+from tests import data
+from tests.browse.lake import put
 from tests.data import SERIES, SOP, STUDY
 
 PAGE = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
@@ -79,3 +82,83 @@ def test_dicomweb_and_rest_answer_a_browser_as_anyone(services):
     client = TestClient(create_app(replace(services, warehouse=Down(services.warehouse))))
     assert client.get("/dicomweb/studies", headers=PAGE).json()["code"] == "warehouse_unavailable"
     assert client.get("/search", headers=PAGE).json()["success"] is False
+
+
+@pytest.mark.parametrize(
+    ("path", "marked"),
+    [
+        ("/", "/studies"),
+        ("/studies?modality=CT", "/studies"),
+        (INSTANCE, "/studies"),
+        ("/overview", "/overview"),
+        ("/upload", "/upload"),
+    ],
+)
+def test_the_menu_marks_where_one_is(client, services, path, marked):
+    put(services, "a/1.dcm", data.ct())
+    page = client.get(path, headers=PAGE).text
+    assert re.findall(r'<a href="([^"]*)" aria-current="page">', page) == [marked]
+
+
+def test_an_instance_names_what_it_is_in_words_that_people_use(client, services):
+    put(services, "a/1.dcm", data.ct(PatientName="Doe^Jane", InstanceNumber=7))
+    page = client.get(INSTANCE, headers=PAGE)
+    text = words(page)
+    assert re.search(r"Stored \d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC ", text)
+    assert "CT Image Storage (1.2.840.10008.5.1.4.1.1.2)" in text
+    assert "Explicit VR Little Endian (1.2.840.10008.1.2.1)" in text
+    assert f"Instance UID {SOP}" in text
+    assert "› 7 · Doe, Jane · dicomlake" in page.text
+    assert set(re.findall(r'download="([^"]*)"', page.text)) == {
+        f"{SOP}.{end}" for end in ("dcm", "json", "png")
+    }
+
+
+def test_what_an_instance_has_not_is_left_out(client, services):
+    put(services, "a/1.dcm", data.minimal())
+    page = client.get(INSTANCE, headers=PAGE)
+    assert page.status_code == 200
+    assert "<dd></dd>" not in page.text
+    assert "Rows × columns" not in page.text
+
+
+def test_a_warning_names_its_attribute(client, services):
+    put(services, "a/1.dcm", data.ct(StudyDate="20260230"))
+    assert "(0008,0020) StudyDate" in words(client.get(INSTANCE, headers=PAGE)).partition("Warnings")[2][:40]
+
+
+def test_a_date_that_is_none_is_told_once(client):
+    text = words(client.get("/studies?from=abc", headers=PAGE))
+    assert "StudyDate: the value is no date" in text
+    assert "No study fits" not in text
+
+
+def test_a_dead_letter_comes_with_what_to_do(client, services):
+    services.bus.dead_letter(
+        Message(b"", {"objectId": "a/1.dcm"}, "1"), Reason("not_dicom", "the bytes are text")
+    )
+    text = words(client.get("/dead-letters", headers=PAGE))
+    assert "To do: put the right file in its place and ingest it, or drop the letter" in text
+
+
+@pytest.mark.parametrize("label", ["trial 7", "Müller", "a_b-c.d"])
+def test_the_form_takes_each_label_that_the_service_takes(client, label):
+    (pattern,) = re.findall(r'name="study"[^>]* pattern="([^"]*)"', client.get("/upload", headers=PAGE).text)
+    assert re.fullmatch(unescape(pattern), label)
+    answer = client.post("/upload", data={"study": label}, files={"files": ("a.dcm", data.ct())})
+    assert answer.json()["success"] is True
+
+
+@pytest.mark.parametrize("label", [".a", "a/b", "a^b", "a%b", "a\\b"])
+def test_the_form_takes_no_label_that_the_service_refuses(client, label):
+    (pattern,) = re.findall(r'name="study"[^>]* pattern="([^"]*)"', client.get("/upload", headers=PAGE).text)
+    assert not re.fullmatch(unescape(pattern), label)
+    answer = client.post("/upload", data={"study": label}, files={"files": ("a.dcm", data.ct())})
+    assert answer.json()["files"][0]["reason"] == "bad_name"
+
+
+def test_the_overview_counts_instances_and_the_objects_that_hold_them(client, services):
+    put(services, "a/1.dcm", data.ct())
+    put(services, "a/copy.dcm", data.ct())
+    text = words(client.get("/overview", headers=PAGE))
+    assert "Instances 1 Objects 2 " in text

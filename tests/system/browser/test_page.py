@@ -184,7 +184,7 @@ def test_without_javascript_all_but_the_viewer_works(place, browser):
         with page.expect_response("**/upload") as answer:
             page.get_by_role("button", name="Upload").click()
         assert answer.value.status == 400
-        assert page.get_by_text("this is no DICOM file").is_visible()
+        assert page.get_by_text("not a DICOM file").is_visible()
 
 
 def test_dead_letters_are_sent_again_and_dropped(place, browser):
