@@ -430,15 +430,16 @@ def pull_group() -> None:
 
 
 @pull_group.command("orthanc")
-@click.option("--follow", is_flag=True, help="Go on until interrupted, with a look every orthanc.poll_s.")
+@click.option("--once/--follow", default=True, show_default=True,
+              help="End when all is copied, or go on, with a look every orthanc.poll_s.")  # fmt: skip
 @click.pass_context
-def pull_orthanc(ctx: click.Context, follow: bool) -> None:
+def pull_orthanc(ctx: click.Context, once: bool) -> None:
     """Copy the new instances of the Orthanc at orthanc.url; what is there already is not written again.
 
     Prints how many were stored, unchanged, gone meanwhile, and failed. Needs no warehouse and no bus.
     """
     with open_orthanc(settings_of(ctx)) as poller, Bar("pull") as bar:
-        if follow:
+        if not once:
             poller.follow(bar.emit, bar.show)
             return
         counts = poller.pull(bar.show)
