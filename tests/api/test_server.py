@@ -332,5 +332,6 @@ def test_the_page_of_the_routes_loads_and_runs_nothing(port):
     page = httpx.get(f"http://127.0.0.1:{port}/docs").text
     assert "<h2>POST /</h2>" in page
     assert "<p>Query: <code>frame</code>, <code>window</code>, <code>max_side</code></p>" in page
+    assert "<code>study</code>" not in page  # the study of a path is no parameter of the query
     assert '<meta name="viewport" content="width=device-width">' in page  # else a phone shows tiny letters
     assert not re.findall(r"<(?:script|link|style|img|iframe)|https?:|\son\w+=|javascript:", page)
