@@ -6,10 +6,12 @@ from collections.abc import Iterator, Mapping
 from html import escape
 from typing import Any
 
-from fastapi import APIRouter, Request
+from fastapi import Request
 from fastapi.responses import HTMLResponse
 
-router = APIRouter()
+from app.api.router import Router
+
+router = Router()
 
 
 @router.get("/docs", include_in_schema=False)

@@ -15,7 +15,7 @@ from typing import Annotated, Any
 from urllib.parse import urlencode
 
 import jinja2
-from fastapi import APIRouter, Form, Request
+from fastapi import Form, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from markupsafe import Markup
@@ -24,6 +24,7 @@ from starlette.staticfiles import StaticFiles
 from app.api.health import VERSION
 from app.api.pages import plots
 from app.api.public_url import root_path
+from app.api.router import Router
 from app.browse import catalog, sheet
 from app.browse.uploads import WORDS, Fate
 from app.jobs import dead_letters as dlq
@@ -47,7 +48,7 @@ MENU = (
     ("/overview", "Overview"),
 )
 
-router = APIRouter(include_in_schema=False)
+router = Router(include_in_schema=False)
 
 
 def static_files() -> StaticFiles:
@@ -157,7 +158,7 @@ def _offset(request: Request) -> int:
     return min(int(given), 10_000_000) if given.isdecimal() and given.isascii() else 0
 
 
-root = APIRouter(include_in_schema=False)
+root = Router(include_in_schema=False)
 
 
 @root.get("/")
