@@ -7,11 +7,13 @@ from html import unescape
 import pytest
 from fastapi.testclient import TestClient
 
+from app import pipeline
 from app.api import create_app
 from app.model.errors import WarehouseUnavailable
-from app.model.values import Message, Reason
+from app.model.values import EventType, Message, Reason
+from app.sources.notifications import described_again, notification
 from tests import data
-from tests.browse.lake import put
+from tests.browse.lake import NOON, put
 from tests.data import SERIES, SOP, STUDY
 
 PAGE = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
@@ -162,3 +164,12 @@ def test_the_overview_counts_instances_and_the_objects_that_hold_them(client, se
     put(services, "a/copy.dcm", data.ct())
     text = words(client.get("/overview", headers=PAGE))
     assert "Instances 1 Objects 2 " in text
+
+
+def test_what_is_described_again_has_not_arrived_again(client, services):
+    ref = put(services, "a/1.dcm", data.ct())
+    event = notification(EventType.FINALIZE, ref, services.source.uri(ref.name), NOON)
+    pipeline.handle(described_again(event, 1_790_000_000, None), services)
+    found = services.warehouse.query("SELECT COUNT(*) AS n FROM instances")
+    assert found == [{"n": 2}]
+    assert "most: 1 " in words(client.get("/overview", headers=PAGE))
