@@ -94,8 +94,8 @@ def check_call(words: list[str]) -> None:
     command: click.Command = cli
     for word in words:
         if word.startswith("--"):
-            options = {option for parameter in command.params for option in parameter.opts} | {"--help"}
-            assert word in options, words
+            options = {name for one in command.params for name in (*one.opts, *one.secondary_opts)}
+            assert word in options | {"--help"}, words
         elif isinstance(command, click.Group) and re.fullmatch(r"[a-z]+", word):
             assert word in command.commands, words
             command = command.commands[word]

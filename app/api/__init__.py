@@ -9,7 +9,8 @@ from math import ceil
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, Response
+from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
@@ -54,6 +55,9 @@ STATUS: tuple[tuple[type[DicomlakeError], int], ...] = (
     (DicomlakeError, 500),
 )
 """HTTP status by error class, first match wins. Each of them is a nack."""
+
+TITLES = {404: "Not found", 405: "Not possible", 429: "Not now", 503: "Not now"}
+"""What heads the page of an error."""
 
 GUARDED: dict[int | str, dict[str, str]] = {
     400: {"description": "A parameter or the body cannot be understood"},
@@ -122,6 +126,7 @@ def create_app(services: Services) -> FastAPI:
         app.mount("/static", pages.static_files())
     app.add_exception_handler(DicomlakeError, _nack)
     app.add_exception_handler(RequestValidationError, _bad_parameter)
+    app.add_exception_handler(HTTPException, _no_route)
     return app
 
 
@@ -133,14 +138,25 @@ async def _bad_parameter(_: Request, error: Exception) -> JSONResponse:
     return JSONResponse({"error": text, "success": False}, 400)
 
 
-async def _nack(request: Request, error: Exception) -> JSONResponse:
+async def _no_route(request: Request, error: Exception) -> Response:
+    """Answer for an address or a method that there is not."""
+    assert isinstance(error, HTTPException)
+    answer: dict[str, object]
+    if error.status_code == 405:
+        answer = {"code": "method_not_allowed", "message": f"this address does not take {request.method}"}
+    else:
+        answer = {"code": "not_found", "message": "there is no such address"}
+    return _refusal(request, error.status_code, answer, dict(error.headers or {}))
+
+
+async def _nack(request: Request, error: Exception) -> Response:
     assert isinstance(error, DicomlakeError)
     status = next(status for kind, status in STATUS if isinstance(error, kind))
     if not getattr(request.state, "handled", False):  # else the pipeline has logged it
         log.warning("refused", extra={"code": error.code, "http_status": status})
         request.app.state.services.metrics.event(None, FAILED, error.code, 0.0)
     body = getattr(request.state, "body", b"")
-    answer = {
+    answer: dict[str, object] = {
         "code": error.code,
         "message": error.text,
         "message_id": getattr(request.state, "message_id", None) or events.given_id(request.headers, body),
@@ -149,6 +165,20 @@ async def _nack(request: Request, error: Exception) -> JSONResponse:
     headers = {"WWW-Authenticate": "Bearer"} if status == 401 else {}
     if isinstance(error, ForwardUnavailable) and error.retry_after_s:
         headers["Retry-After"] = str(ceil(error.retry_after_s))  # for the embedded queue
-    if is_rest(request.url.path.removeprefix(request.scope.get("root_path", ""))):
-        return JSONResponse({"error": error.text, "success": False}, status, headers)
+    return _refusal(request, status, answer, headers)
+
+
+def _refusal(request: Request, status: int, answer: dict[str, object], headers: dict[str, str]) -> Response:
+    """Return an error as the routes around it answer: of REST, of a page for a browser, or of all others."""
+    path = request.scope["path"].removeprefix(request.scope.get("root_path", ""))
+    if is_rest(path):
+        return JSONResponse({"error": answer["message"], "success": False}, status, headers)
+    # Pages are not in the schema; an address without a route is one unless it is below DICOMweb's.
+    is_page = not getattr(request.scope.get("route"), "include_in_schema", False)
+    made = request.app.state.pages
+    if made is not None and is_page and not path.startswith("/dicomweb") and pages.wants_page(request):
+        text = str(answer["message"])
+        title = TITLES.get(status, "This cannot be shown")
+        page: Response = made.problem(request, status, title, f"{text[:1].upper()}{text[1:]}.", headers)
+        return page
     return JSONResponse(answer, status, headers)

@@ -6,10 +6,12 @@ from collections.abc import Iterator, Mapping
 from html import escape
 from typing import Any
 
-from fastapi import APIRouter, Request
+from fastapi import Request
 from fastapi.responses import HTMLResponse
 
-router = APIRouter()
+from app.api.router import Router
+
+router = Router()
 
 
 @router.get("/docs", include_in_schema=False)
@@ -20,11 +22,17 @@ async def docs(request: Request) -> HTMLResponse:
 
 def _page(document: Mapping[str, Any]) -> Iterator[str]:
     title = escape(f"{document['info']['title']} {document['info']['version']}")
-    yield f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title><h1>{title}</h1>'
+    yield '<!doctype html><html lang="en"><meta charset="utf-8">'
+    yield '<meta name="viewport" content="width=device-width"><meta name="color-scheme" content="light dark">'
+    yield f"<title>{title}</title><h1>{title}</h1>"
     for path, methods in document["paths"].items():
         for method, operation in methods.items():
             yield f"<h2>{escape(method.upper())} {escape(path)}</h2>"
-            yield f"<p>{escape(operation['summary'])}. {escape(operation.get('description', ''))}</p><ul>"
+            yield f"<p>{escape(operation['summary'])}. {escape(operation.get('description', ''))}</p>"
+            query = [one["name"] for one in operation.get("parameters", ()) if one["in"] == "query"]
+            if query:
+                yield f"<p>Query: {', '.join(f'<code>{escape(name)}</code>' for name in query)}</p>"
+            yield "<ul>"
             for status, answer in operation["responses"].items():
                 yield f"<li>{escape(status)}: {escape(answer['description'])}</li>"
             yield "</ul>"

@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Query, Request
+from fastapi import Depends, Query, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse, Response
 from starlette.datastructures import FormData, UploadFile
@@ -21,13 +21,14 @@ from app.api.auth import Forbidden
 from app.api.dicomweb.answers import Browser
 from app.api.dicomweb.parameters import BadParameter, window_text
 from app.api.push import BodyCut, BodyTooLarge, UnsupportedBody
+from app.api.router import Router
 from app.browse import landed
 from app.browse.uploads import WORDS, Fate, UploadSession, begin, land
 from app.model.errors import BadEvent, OutOfSpace
 from app.model.options import RenderOptions
 from app.services import Services
 
-router = APIRouter()
+router = Router()
 
 MAX_FILES = 10_000
 """Files of one request."""

@@ -13,16 +13,17 @@ from contextlib import suppress
 from functools import partial
 from typing import Generic, TypeVar
 
-from fastapi import APIRouter, Request, Response
+from fastapi import Request, Response
 from fastapi.responses import JSONResponse
 
 from app import __version__
+from app.api.router import Router
 from app.model.errors import DeadlineExceeded, DicomlakeError
 from app.services import Services
 
 T = TypeVar("T")
 
-router = APIRouter()
+router = Router()
 
 PARTS = ("source", "artifacts", "warehouse", "bus")
 TARGETS = {"announce": "announcers", "announce_dead_letters": "letter_announcers"}

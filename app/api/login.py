@@ -13,18 +13,19 @@ from typing import Annotated
 from urllib.parse import urlencode
 
 import httpx
-from fastapi import APIRouter, Form, Request
+from fastapi import Form, Request
 from fastapi.responses import RedirectResponse, Response
 
 from app.api.auth import Unauthorized
 from app.api.browser_guard import cookie_name
 from app.api.pages import Pages
 from app.api.public_url import base_url, is_secure, root_path
+from app.api.router import Router
 from app.api.users import LOGIN_S, SESSION_S, User, Users
 from app.model.errors import TransientError
 from app.services import Services
 
-router = APIRouter(include_in_schema=False)
+router = Router(include_in_schema=False)
 STATE = "dicomlake-login"
 
 

@@ -8,11 +8,12 @@ from datetime import date
 from typing import Any
 
 import orjson
-from fastapi import APIRouter, Request, Response
+from fastapi import Request, Response
 from fastapi.routing import APIRoute
 
 from app.api.dicomweb.answers import status_of
 from app.api.dicomweb.parameters import BadParameter
+from app.api.router import Router
 from app.dicom.metadata.dictionary import attribute
 from app.model.errors import DicomlakeError
 from app.services import Services
@@ -66,7 +67,7 @@ class RestRoute(APIRoute):
         return answer
 
 
-router = APIRouter(route_class=RestRoute)
+router = Router(route_class=RestRoute)
 
 
 @router.get(

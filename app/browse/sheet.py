@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +11,7 @@ Document = Mapping[str, Any]
 """A data set as PS3.18 Annex F writes it: eight hex digits -> vr, Value, BulkDataURI."""
 MAX_LINES, MAX_DEPTH, MAX_TEXT = 5000, 5, 400
 RAW_BITS = (8, 16)
+TAG = re.compile(r"[0-9A-Fa-f]{8}")
 RATES = ("00082144", "00180040")
 """Recommended Display Frame Rate, Cine Rate; PS3.3 C.7.6.5."""
 
@@ -60,6 +62,22 @@ def lines(document: Document | None, warnings: Sequence[Mapping[str, object]]) -
         if len(found) == MAX_LINES:
             break
     return found
+
+
+def uid_text(uid: object) -> str:
+    """Return a UID of the standard with its name, any other as it is."""
+    from app.dicom.metadata.dictionary import uid_name
+
+    name = uid_name(str(uid or ""))
+    return f"{name} ({uid})" if name else str(uid or "")
+
+
+def tag_text(tag: object) -> str:
+    """Return `(0010,0020) PatientID` of a tag of eight hex digits, anything else as it is."""
+    from app.dicom.metadata.keywords import keyword_of
+
+    text = str(tag or "")
+    return f"({text[:4]},{text[4:]}) {keyword_of(text)}".strip() if TAG.fullmatch(text) else text
 
 
 def _lines(document: Document, depth: int, warned: Mapping[str, str]) -> Iterator[Line]:

@@ -71,7 +71,7 @@ class UploadSession:
 
 
 WORDS = {
-    "invalid_type": "this is no DICOM file, or one without UIDs",
+    "invalid_type": "not a DICOM file, or one without UIDs",
     "duplicate": "another file has this name already; choose another label",
     "bad_name": "the label or the file name cannot be the name of an object that is taken for DICOM",
     "too_large": "the file is larger than source.max_object_bytes",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import time
 from collections.abc import Callable, Iterable
@@ -50,6 +51,7 @@ def _assignments(_: click.Context, __: click.Parameter, values: Iterable[str]) -
 
 
 PROFILE = "basic"
+DAY_S = 86_400
 """Profile of a clean copy where none is named."""
 SHOWN = ("message_id", "publish_time", "object_uri", "code", "reason")
 """Columns of a dead letter in the table on a terminal."""
@@ -428,15 +430,16 @@ def pull_group() -> None:
 
 
 @pull_group.command("orthanc")
-@click.option("--follow", is_flag=True, help="Go on until interrupted, with a look every orthanc.poll_s.")
+@click.option("--once/--follow", default=True, show_default=True,
+              help="End when all is copied, or go on, with a look every orthanc.poll_s.")  # fmt: skip
 @click.pass_context
-def pull_orthanc(ctx: click.Context, follow: bool) -> None:
+def pull_orthanc(ctx: click.Context, once: bool) -> None:
     """Copy the new instances of the Orthanc at orthanc.url; what is there already is not written again.
 
     Prints how many were stored, unchanged, gone meanwhile, and failed. Needs no warehouse and no bus.
     """
     with open_orthanc(settings_of(ctx)) as poller, Bar("pull") as bar:
-        if follow:
+        if not once:
             poller.follow(bar.emit, bar.show)
             return
         counts = poller.pull(bar.show)
@@ -445,19 +448,30 @@ def pull_orthanc(ctx: click.Context, follow: bool) -> None:
         ctx.exit(1)
 
 
+def life_of(_ctx: click.Context, _option: click.Parameter, text: str) -> int:
+    """Return the seconds that a token is valid, of `8h` or `30d`."""
+    given = re.fullmatch(r"([1-9][0-9]{0,4})([hd])", text)
+    life_s = int(given[1]) * (DAY_S if given[2] == "d" else 3600) if given else 0
+    if not 0 < life_s <= 3650 * DAY_S:
+        raise click.BadParameter("give up to ten years in hours or days, such as 8h or 30d")
+    return life_s
+
+
 @cli.command()
-@click.option("--name", required=True, help="Whose token it is, as the audit log shall call them.")
+@click.option("--subject", "--name", required=True, help="Whose token it is: the name in the audit log.")
 @click.option("--role", type=click.Choice(["read-only", "user", "admin"]), default="read-only",
               show_default=True, help="What it allows.")  # fmt: skip
-@click.option("--days", type=click.IntRange(1, 3650), default=90, show_default=True, help="How long.")
+@click.option("--expires", default="90d", show_default=True, callback=life_of, help="Hours or days: 8h, 30d.")
+@click.option("--days", type=click.IntRange(1, 3650), hidden=True, help="The same in days.")
 @click.pass_context
-def token(ctx: click.Context, name: str, role: str, days: int) -> None:
+def token(ctx: click.Context, subject: str, role: str, expires: int, days: int | None) -> None:
     """Print a token for the page, DICOMweb and REST, signed with `api.users_key`."""
     from app.api.users import Tokens, check_users
 
     api = settings_of(ctx).api.model_copy(update={"users": "token"})
     check_users(api)
-    click.echo(Tokens(api.users_key).issue(name, role, time.time(), days * 86_400))
+    life_s = days * DAY_S if days else expires
+    click.echo(Tokens(api.users_key).issue(subject, role, time.time(), life_s))
 
 
 @cli.command()

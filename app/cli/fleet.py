@@ -172,6 +172,8 @@ def status(ctx: click.Context, job_id: str | None, as_json: bool) -> None:
     """Print where a job of backfill or reprocess stands; the last jobs if none is named."""
     with reading(ctx) as warehouse:
         rows = [lane.job_row(warehouse, job_id)] if job_id else lane.job_rows(warehouse)
+    if not rows:
+        click.echo("there is no job yet", err=True)
     for row in rows:
         show(row, as_json)
 

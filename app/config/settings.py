@@ -244,7 +244,8 @@ class Api(Section):
         " the claims of their token checked (iam), callers with a valid token (oidc)"
     )
     insecure: bool = Field(
-        description="allow api.auth none beyond 127.0.0.1: anyone who reaches the port may push"
+        description="allow api.auth none and api.users none beyond 127.0.0.1: anyone who reaches the port may"
+        " push, see everything and change it"
     )
     audience: str = Field(description="required audience of the token of a push")
     service_accounts: tuple[str, ...] = Field(description="e-mail addresses that may push")

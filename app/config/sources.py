@@ -73,8 +73,11 @@ def merge(found: Iterable[Layer]) -> tuple[dict[str, dict[str, Any]], dict[str, 
 def _parse(name: str, text: str) -> Layer:
     try:
         value = json.loads(text)
-    except (ValueError, RecursionError):
-        raise ConfigError(f"{name}: is not JSON") from None
+    except (ValueError, RecursionError) as error:
+        place = (
+            f" (line {error.lineno}, column {error.colno})" if isinstance(error, json.JSONDecodeError) else ""
+        )
+        raise ConfigError(f"{name}: is not JSON{place}") from None
     if not isinstance(value, dict):
         raise ConfigError(f"{name}: is not a JSON object of sections")
     return name, value

@@ -379,7 +379,7 @@ def overview(dialect: str) -> dict[str, str]:
         " GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT 12",
         "days": f"SELECT SUBSTR(CAST(ingested_at AS {text}), 1, 10) AS name, COUNT(*) AS number"
         " FROM instances"
-        " WHERE event_type = 'OBJECT_FINALIZE' GROUP BY 1 ORDER BY 1 DESC LIMIT 30",
+        " WHERE event_type = 'OBJECT_FINALIZE' AND revision IS NULL GROUP BY 1 ORDER BY 1 DESC LIMIT 30",
         "failures": "SELECT COALESCE(code, 'unknown') AS name, COUNT(*) AS number FROM failures"
         " GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT 12",
         "loose": "SELECT object_uri, member, ingested_at FROM instances_current"

@@ -331,4 +331,26 @@ def test_a_bug_is_told_without_its_text_or_place(services):
 def test_the_page_of_the_routes_loads_and_runs_nothing(port):
     page = httpx.get(f"http://127.0.0.1:{port}/docs").text
     assert "<h2>POST /</h2>" in page
+    assert "<p>Query: <code>frame</code>, <code>window</code>, <code>max_side</code></p>" in page
+    assert "<code>study</code>" not in page  # the study of a path is no parameter of the query
+    assert '<meta name="viewport" content="width=device-width">' in page  # else a phone shows tiny letters
     assert not re.findall(r"<(?:script|link|style|img|iframe)|https?:|\son\w+=|javascript:", page)
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/", "/health", "/ready", "/version", "/metrics", "/docs", "/studies", "/overview", "/files", "/search"],
+)
+def test_head_is_answered_as_get_without_the_body(port, path):
+    # RFC 9110 9.1: all general-purpose servers must support GET and HEAD
+    base = f"http://127.0.0.1:{port}"
+    asked, whole = httpx.head(f"{base}{path}"), httpx.get(f"{base}{path}")
+    assert (asked.status_code, asked.content) == (200, b"")
+    assert asked.headers["content-type"] == whole.headers["content-type"]
+
+
+def test_head_is_in_no_document_of_the_routes(port):
+    paths = httpx.get(f"http://127.0.0.1:{port}/openapi.json").json()["paths"]
+    assert not [path for path, operations in paths.items() if "head" in operations]
+    assert httpx.head(f"http://127.0.0.1:{port}/nothing").status_code == 404
+    assert httpx.head(f"http://127.0.0.1:{port}/login/callback").status_code != 405

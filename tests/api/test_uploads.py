@@ -163,7 +163,7 @@ def test_a_browser_without_javascript_gets_a_page(client):
     assert answer.status_code == 400
     assert answer.headers["content-type"].startswith("text/html")
     assert "sample.pdf" in answer.text
-    assert "this is no DICOM file" in answer.text
+    assert "not a DICOM file" in answer.text
 
 
 def test_a_label_that_nobody_used_is_not_found(client):

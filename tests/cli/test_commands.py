@@ -15,6 +15,7 @@ from contextlib import closing, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
+import jwt
 import pytest
 from click.testing import CliRunner
 from pydicom.data import get_testdata_file
@@ -503,3 +504,32 @@ def test_the_key_of_deidentification_is_masked(say):
     _, out, _ = say("--set", "deidentify.key=" + "k" * 40, "config", "show")
     (line,) = (json.loads(line) for line in out.splitlines() if '"deidentify.key"' in line)
     assert line["value"] == "***"
+
+
+@pytest.mark.parametrize(
+    ("words", "life_s"),
+    [
+        (("--subject", "ann", "--expires", "8h"), 8 * 3600),
+        (("--subject", "ann", "--expires", "30d"), 30 * 86400),
+        (("--name", "ann", "--days", "2"), 2 * 86400),
+        (("--name", "ann"), 90 * 86400),
+    ],
+)
+def test_a_token_is_for_somebody_and_some_time(say, words, life_s):
+    key = "k" * 32
+    status, said, _ = say("--set", f"api.users_key={key}", "token", "--role", "user", *words)
+    assert status == 0
+    claims = jwt.decode(said.strip(), key, algorithms=["HS256"])
+    assert (claims["sub"], claims["role"], claims["exp"] - claims["iat"]) == ("ann", "user", life_s)
+
+
+@pytest.mark.parametrize("given", ["8", "0h", "8 weeks", "-1d", "4000d"])
+def test_a_time_that_no_token_has_is_refused(say, given):
+    status, _, why = say("--set", f"api.users_key={'k' * 32}", "token", "--subject", "a", "--expires", given)
+    assert status == 2
+    assert "hours or days, such as 8h or 30d" in why
+
+
+def test_a_lake_without_jobs_says_so(lake):
+    assert lake("status") == (0, "", "there is no job yet\n")
+    assert lake("status", "--json") == (0, "", "there is no job yet\n")

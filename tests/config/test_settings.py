@@ -58,6 +58,7 @@ def test_port_is_honoured_below_the_own_variable():
         ({"DICOMLAKE_CONFIG": '{"api": {"port": "1"}}'}, "api.port (from DICOMLAKE_CONFIG)"),
         ({"DICOMLAKE_CONFIG": '{"api": 1}'}, "api (from DICOMLAKE_CONFIG): is not a section"),
         ({"DICOMLAKE_CONFIG": "nonsense"}, "DICOMLAKE_CONFIG: is not JSON"),
+        ({"DICOMLAKE_CONFIG": '{\n"api" 1}'}, "DICOMLAKE_CONFIG: is not JSON (line 2, column 7)"),
         ({"DICOMLAKE_CONFIG": "[]"}, "DICOMLAKE_CONFIG: is not a JSON object"),
         ({"DICOMLAKE_CONFIG": "[" * 100_000}, "DICOMLAKE_CONFIG: is not JSON"),
         ({"DICOMLAKE__API__PORT": "[" * 100_000}, "api.port (from DICOMLAKE__API__PORT)"),

@@ -342,7 +342,7 @@ def test_pull_needs_the_two_storages_alone_and_prints_what_it_did(orthanc, tmp_p
         orthanc.upload(instance(number))
     told = {"orthanc.url": orthanc.url, "orthanc.user": USER[0], "orthanc.password": USER[1]}
     told |= {"warehouse.url": "nowhere:x", "bus.url": "nowhere:x"}
-    result = run(tmp_path, "pull", "orthanc", **told)
+    result = run(tmp_path, "pull", "orthanc", "--once", **told)
     assert (result.exit_code, json.loads(result.stdout)) == (0, {"stored": 3})
     assert not (tmp_path / "lake.db").exists()
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from xml.sax.saxutils import quoteattr
 
-from fastapi import APIRouter, Request, Response
+from fastapi import Request, Response
 from fastapi.responses import JSONResponse
 
 from app.api.dicomweb.accept import Offer, choose
 from app.api.dicomweb.answers import PREFIX, BrowseRoute, base_url
+from app.api.router import Router
 
 WADL = "application/vnd.sun.wadl+xml"
 DICOM = ("multipart/related; type=application/dicom", "application/dicom")
@@ -32,7 +33,7 @@ MEDIA_TYPES = {
 }
 """Last segment of a path -> what the resource is answered with."""
 
-router = APIRouter(prefix=PREFIX, route_class=BrowseRoute)
+router = Router(prefix=PREFIX, route_class=BrowseRoute)
 
 
 @router.options("/", include_in_schema=False, response_class=Response)

@@ -200,9 +200,18 @@ _post = partial(router.post, dependencies=[Depends(check_uploads)], response_cla
 
 
 @_post("/studies", summary="Store instances")
-@_post("/studies/{study}", summary="Store instances of one study")
-async def stow(request: Request, study: str | None = None) -> Response:
+async def stow(request: Request) -> Response:
     """Store the instances of a multipart or single-part body; PS3.18 10.5."""
+    return await _stow(request, None)
+
+
+@_post("/studies/{study}", summary="Store instances of one study")
+async def stow_in_study(request: Request, study: str) -> Response:
+    """Store the instances of a multipart or single-part body; PS3.18 10.5."""
+    return await _stow(request, study)
+
+
+async def _stow(request: Request, study: str | None) -> Response:
     media = choose(ANSWERS, request.headers.getlist("accept")).media_type
     services: Services = request.app.state.services
     stored: list[Identity] = []

@@ -6,26 +6,29 @@ Nothing is inline and nothing comes from elsewhere, so that the policy of `CONTE
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlencode
 
 import jinja2
-from fastapi import APIRouter, Form, Request
+from fastapi import Form, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
+from markupsafe import Markup
 from starlette.staticfiles import StaticFiles
 
 from app.api.health import VERSION
 from app.api.pages import plots
 from app.api.public_url import root_path
+from app.api.router import Router
 from app.browse import catalog, sheet
 from app.browse.uploads import WORDS, Fate
 from app.jobs import dead_letters as dlq
+from app.jobs.advice import what_to_do
 from app.model.errors import BadSearch
 from app.services import Services
 
@@ -45,7 +48,7 @@ MENU = (
     ("/overview", "Overview"),
 )
 
-router = APIRouter(include_in_schema=False)
+router = Router(include_in_schema=False)
 
 
 def static_files() -> StaticFiles:
@@ -88,9 +91,13 @@ class Pages:
         }
         return HTMLResponse(text, status, headers)
 
-    def problem(self, request: Request, status: int, title: str, words: str) -> HTMLResponse:
+    def problem(
+        self, request: Request, status: int, title: str, words: str, headers: Mapping[str, str] | None = None
+    ) -> HTMLResponse:
         """Return a page that says in one sentence what is wrong."""
-        return self.page(request, "error.html", status, title=title, words=words)
+        page = self.page(request, "error.html", status, title=title, words=words)
+        page.headers.update(headers or {})
+        return page
 
     def uploaded(self, request: Request, fates: Sequence[Fate]) -> HTMLResponse:
         """Return the page that tells what became of the files of a form."""
@@ -151,7 +158,7 @@ def _offset(request: Request) -> int:
     return min(int(given), 10_000_000) if given.isdecimal() and given.isascii() else 0
 
 
-root = APIRouter(include_in_schema=False)
+root = Router(include_in_schema=False)
 
 
 @root.get("/")
@@ -329,6 +336,7 @@ def overview_page(request: Request) -> Response:
         ("Studies", totals["studies"] or 0, "/studies"),
         ("Series", totals["series"] or 0, ""),
         ("Instances", totals["instances"] or 0, ""),
+        ("Objects", totals["objects"] or 0, ""),
         ("Size", size(totals["size_bytes"] or 0), ""),
         ("Dead letters", letters, "/dead-letters"),
         ("Waiting in the queue", services.bus.depth() or 0, ""),
@@ -392,7 +400,7 @@ def clock(value: object) -> str:
 def moment(value: object) -> str:
     """Return a point in time to the second."""
     if isinstance(value, datetime):
-        return f"{value:%Y-%m-%d %H:%M:%S}"
+        return f"{value.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
     return str(value or "").replace("T", " ")[:19]
 
 
@@ -401,7 +409,19 @@ def modality_list(value: object) -> str:
     return ", ".join(str(value or "").split(","))
 
 
+def advice(code: object) -> Markup:
+    """Return what to do about a failure, its names of settings and commands as code."""
+    parts = what_to_do(str(code or "")).split("`")
+    marked = [
+        Markup("<code>{}</code>").format(part) if number % 2 else part for number, part in enumerate(parts)
+    ]
+    return Markup("").join(marked)
+
+
 FILTERS: dict[str, Callable[[object], str]] = {
+    "advice": advice,
+    "uid": sheet.uid_text,
+    "tag": sheet.tag_text,
     "size": size,
     "person": person,
     "clock": clock,

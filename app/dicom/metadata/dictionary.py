@@ -78,3 +78,10 @@ def level_of(tag: str) -> Level:
     if tag in _STUDY or tag.startswith("0010"):
         return "study"
     return "series" if tag in _SERIES else "instance"
+
+
+def uid_name(uid: str) -> str:
+    """Return the name of a UID in PS3.6 Annex A, empty for any other."""
+    from pydicom._uid_dict import UID_dictionary
+
+    return UID_dictionary[uid][0] if uid in UID_dictionary else ""

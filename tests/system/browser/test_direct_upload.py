@@ -89,6 +89,6 @@ def test_what_is_no_dicom_is_told_before_it_is_sent(place, gcs, browser, tmp_pat
     _, base = place
     with page_of(browser, base) as page:
         chosen(page, "film.dcm", bytes(31_000_000), tmp_path)
-        page.locator(".progress tr", has_text="film.dcm").get_by_text("this is no DICOM file").wait_for()
+        page.locator(".progress tr", has_text="film.dcm").get_by_text("not a DICOM file").wait_for()
     assert puts(gcs) == []
     assert gcs.buckets["landing"].live == {}

@@ -103,6 +103,10 @@ def test_the_window_follows_the_mouse_and_the_presets(place, browser):
         page.mouse.move(box["x"] + 400, box["y"] + 260, steps=4)
         page.mouse.up()
         assert page.locator("[name=center]").input_value() != before
+        # The window is no preset any more, so each of them can be chosen again.
+        assert page.locator("[name=preset]").input_value() == "custom"
+        page.locator("[name=preset]").select_option("full")
+        assert page.locator("[name=center]").input_value() == before
         page.locator("[name=invert]").check()
         page.locator("[name=reset]").click()
         assert page.locator("[name=center]").input_value() == "0"
@@ -184,7 +188,7 @@ def test_without_javascript_all_but_the_viewer_works(place, browser):
         with page.expect_response("**/upload") as answer:
             page.get_by_role("button", name="Upload").click()
         assert answer.value.status == 400
-        assert page.get_by_text("this is no DICOM file").is_visible()
+        assert page.get_by_text("not a DICOM file").is_visible()
 
 
 def test_dead_letters_are_sent_again_and_dropped(place, browser):

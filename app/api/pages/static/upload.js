@@ -88,7 +88,7 @@ async function send({ file, label, line, bar }) {
     stored = { object: answer.name, generation: put.json.generation };
   }
   bar.value = bar.max;
-  end("landed", "good");
+  end("landed, being processed", "good");
   follow(stored, line);
 }
 

@@ -220,6 +220,7 @@ function start(root) {
       else {
         const step = Math.max(from.win.width, 16) / 300;
         win = { center: from.win.center + dy * step, width: Math.max(from.win.width + dx * step, 1) };
+        input("preset").value = "custom";
       }
       draw();
     };
@@ -254,6 +255,7 @@ function start(root) {
     for (const name of ["center", "width"])
       input(name).addEventListener("change", () => {
         win = { center: Number(input("center").value), width: Math.max(Number(input("width").value), 1) };
+        input("preset").value = "custom";
         draw();
       });
     input("invert").addEventListener("change", (event) => {
