@@ -18,7 +18,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from app.model.errors import DicomlakeError
-from app.services import CACHE
+from app.places import CACHE
 from app.storage import Storage
 
 MAX_MEMORY_BYTES = 64 << 20

@@ -16,7 +16,8 @@ from app import pipeline
 from app.jobs import ingest
 from app.model.errors import ConfigError, DicomlakeError, ObjectGone, TransientError
 from app.model.values import EventType, GiveUp, Message, ObjectRef
-from app.services import CACHE, COPIES, STATE, Services
+from app.places import CACHE, COPIES, STATE
+from app.services import Services
 from app.storage.local.storage import LocalStorage
 from app.warehouse import queries
 

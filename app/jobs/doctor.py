@@ -14,9 +14,10 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from app.checks import faults
 from app.model.errors import DicomlakeError
 from app.model.values import REMOVALS, EventType
-from app.services import Services, faults, open_backfill_topic
+from app.services import Services, open_backfill_topic
 from app.warehouse.queries import outcome_of
 
 if TYPE_CHECKING:

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 from app.jobs.compare import Comparison, Difference, Kind, Place, compare, is_wanted, open_letters
 from app.jobs.lane import event_of
 from app.model.values import EventType, Message, ObjectRef
-from app.services import COPIES, Services
+from app.places import COPIES
+from app.services import Services
 from app.sources.notifications import notification
 from app.storage import Listed
 from app.warehouse.queries import artifact_uris

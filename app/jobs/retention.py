@@ -16,7 +16,8 @@ from itertools import chain, islice
 from app.forward.encoded import SUFFIX
 from app.model.errors import DicomlakeError, ObjectGone, StorageUnavailable
 from app.model.values import ObjectRef
-from app.services import COPIES, Services
+from app.places import COPIES
+from app.services import Services
 from app.storage import open_storage
 from app.storage.local.files import delete_file, walk
 from app.storage.local.generations import Seen
