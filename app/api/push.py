@@ -138,8 +138,8 @@ def push(request: Request, body: Annotated[bytes, Depends(admitted_body)]) -> No
     with internal():
         message = events.message_from_request(request.headers, body)
     request.state.message_id = message.message_id
-    expected = services.settings.bus.subscription
-    if expected and message.subscription not in expected.replace(" ", "").split(","):
+    bus = services.settings.bus
+    if bus.subscription and message.subscription not in bus.subscriptions():
         raise Forbidden("subscription: is none whose pushes are taken here; see bus.subscription")
     with bind(message_id=message.message_id, correlation_id=message.correlation_id):
         request.state.handled = True

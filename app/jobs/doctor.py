@@ -381,9 +381,8 @@ def push_checks(one: Mapping[str, Any], facts: Mapping[str, Any], settings: Sett
     ]
     for what, good, fault, mend in rules:
         yield Check(f"{name.rpartition('/')[2]}: {what}", "" if good else fault, mend)
-    accepted = settings.bus.subscription.replace(" ", "")
-    if accepted and name not in accepted.split(","):
-        yield Check(f"{name}: accepted", "bus.subscription does not name it", "add it, by a comma")
+    if settings.bus.subscription and name not in settings.bus.subscriptions():
+        yield Check(f"{name}: accepted", "bus.subscription does not name it", "add it to bus.subscription")
 
 
 def service_checks(one: Mapping[str, Any], facts: Mapping[str, Any]) -> Iterator[Check]:
