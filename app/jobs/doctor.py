@@ -1,6 +1,6 @@
-"""`doctor`: a check a line, each fault with the command that mends it.
+"""`doctor`: one line per check; each fault comes with the command that mends it.
 
-The checks are pure: the backends tell facts, and here is what must be true of them.
+Most checks are pure: the backends return facts, and this module says what must be true of them.
 """
 
 from __future__ import annotations
@@ -151,7 +151,7 @@ def _told(part: str, setup: Callable[[], Any], mend: str = VIEWER) -> tuple[Any,
 
 
 def storage_checks(buckets: Iterable[Mapping[str, Any]], settings: Settings, prefix: str) -> Iterator[Check]:
-    """Check how the store tells of changes; `buckets` as from `Storage.setup`, that of source.url first."""
+    """Check the notifications of the store; `buckets` as from `Storage.setup`, that of source.url first."""
     for number, facts in enumerate(buckets):
         for check in _bucket_checks(facts, settings, "" if number else prefix):
             yield replace(check, name=f"{facts['bucket']}: {check.name}") if number else check
@@ -222,7 +222,7 @@ def outputs_checks(buckets: Iterable[Mapping[str, Any]], settings: Settings) -> 
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """Who holds what, as the setups of the source, the artifacts, the bus and the warehouse tell."""
+    """Who holds which grants, from the setups of the source, the artifacts, the bus and the warehouse."""
 
     source: Iterable[Mapping[str, Any]]
     artifacts: Iterable[Mapping[str, Any]]

@@ -180,7 +180,7 @@ def _found(
 def _names(name: str, root: Path) -> Iterator[tuple[str, DicomlakeError | None]]:
     """Yield the name of a file, or of every file below a folder, each with its fault or None."""
     if name and not is_object_name(name):
-        yield name, None  # with its fault, to be found there
+        yield name, None  # the caller reports the name as a fault
     elif os.path.isdir(root / name):
         left: list[tuple[str, DicomlakeError]] = []
         for found, _ in walk(root, f"{name}/" if name else "", lambda *fault: left.append(fault)):
