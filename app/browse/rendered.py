@@ -22,7 +22,7 @@ MAX_SIDE = 4096
 
 
 def render_picture(stored: Stored, how: RenderOptions, window: str | None, originals: Originals) -> bytes:
-    """Draw a frame of an instance, all of them, or its page, in a worker; or return the PDF that it holds.
+    """Draw a frame of an instance, all frames, or its page, in a worker; or return the PDF that it holds.
 
     Parameters
     ----------

@@ -140,7 +140,7 @@ def animate(pictures: list[bytes]) -> bytes:
 
 
 def bulk_value(content: Content, limits: DatasetLimits, threshold: int, tag: str, number: int) -> bytes:
-    """Return the bytes of a value that a document names without a place, or that have to be turned.
+    """Return the bytes of a value that a document names without a place, or whose byte order is swapped.
 
     Parameters
     ----------

@@ -21,7 +21,7 @@ from app.warehouse import find
 from app.warehouse.search import MAX_COUNTED, Found, Level, Search
 
 MAX_RESULTS, MAX_RESULTS_OF_STUDY = 1000, 10_000
-"""Results of one answer, whatever limit is asked for: in all of the lake, and below a study."""
+"""Maximum results of one answer, whatever limit is requested: in all of the lake, and below a study."""
 OFFERS = (Offer("application/dicom+json"), Offer("application/json"))
 ANSWERS: dict[int | str, dict[str, str]] = {
     204: {"description": "Nothing matches, or nothing comes after the offset"},
@@ -33,7 +33,7 @@ router = APIRouter(prefix=PREFIX, route_class=BrowseRoute)
 
 
 def search(request: Request, level: Level, parents: Mapping[str, str]) -> Response:
-    """Answer a search for what is of `level` below `parents`, UIDs by level."""
+    """Answer a search for studies, series or instances (`level`) below `parents`, UIDs by level."""
     chosen = choose(OFFERS, request.headers.getlist("accept"), request.query_params.getlist("accept"))
     query = read_query(request.query_params.multi_items())
     most = MAX_RESULTS_OF_STUDY if parents else MAX_RESULTS
