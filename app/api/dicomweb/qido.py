@@ -88,7 +88,7 @@ def _results(services: Services, query: Query, found: Found, wanted: Search, bas
         fields |= fields_of(row, level, query.include, query.all_fields)
         fields["00081190"] = url_of(row, level, base)
         fields |= creators if level == "instance" else {}
-        # OHIF asks for the Modality of studies, and shows none at all if one has no ModalitiesInStudy value.
+        # OHIF requests Modality of studies, and shows no study at all if one has an empty ModalitiesInStudy.
         if level == "study" and "00080060" in query.include and "Value" not in fields["00080061"]:
             del fields["00080061"]
         results.append(dict(sorted(fields.items())))
