@@ -153,7 +153,7 @@ def _check_retention(settings: Settings) -> None:
 
 def _check_spans() -> None:
     try:
-        import app.telemetry.spans  # noqa: F401  only who sends spans pays for the library
+        import app.telemetry.spans  # noqa: F401  loads the library only if spans are sent
     except ModuleNotFoundError as exc:
         text = f"traces.otlp_url: needs dicomlake[otel]; {exc.name} is not installed"
         raise ConfigError(text) from exc

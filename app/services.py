@@ -57,10 +57,10 @@ class Services:
     """Everything that a running dicomlake holds open.
 
     own_prefixes: for each source bucket, the prefixes of our own artifacts in it. index: the file that stores
-    generations of files. letter_announcers: targets of dead letters. receivers: those of pictures, by the
+    generations of files. letter_announcers: targets of dead letters. receivers: receivers of pictures, by the
     names that rows show. archive: where retention copies received files. accept_removals: treat files missing
     at the start as removed, even if it looks like an unmounted disk. orthanc, dimse: further ways in, if they
-    are set. cleaning: how this lake de-identifies; None where it does not. spans: where deliveries are
+    are set. cleaning: how this lake de-identifies; None if it does not. spans: where deliveries are
     reported, if anywhere. forward_bus: where deliveries of pictures are published, if not on `bus`.
     """
 
@@ -96,7 +96,7 @@ class Services:
         shown = self.cleaning.name if self.cleaning else str
         options = WatchOptions(self.settings.source.settle_s, self.accept_removals, shown)
         self.source.watch(self.bus.publish_all, options)
-        # Where the bucket is Google's, the service has no CPU between requests: `pull orthanc` polls there.
+        # With a bucket as source, the service has no CPU between requests: there `pull orthanc` polls.
         if self.orthanc and self.settings.source.url.startswith("file:"):
             self.orthanc.start()
         if self.dimse:
@@ -185,7 +185,7 @@ def open_services(settings: Settings) -> Services:
 
 @contextmanager
 def open_lane(services: Services) -> Iterator[Publisher]:
-    """Open what jobs publish to: `backfill.topic` if it is set, else the lane of the bus of events."""
+    """Open the lane that jobs publish to: `backfill.topic` if it is set, else that of the bus of events."""
     if not services.settings.backfill.topic:
         yield services.bus.backlog()
         return
@@ -210,7 +210,7 @@ def _open_topic(settings: Settings, topic: str) -> Bus:
 
 @contextmanager
 def open_workers(settings: Settings, *preload: str) -> Iterator[Workers]:
-    """Open only worker processes, for what reads files and keeps nothing; they import `preload`, too."""
+    """Open only worker processes, for commands that read files without a lake; they also import `preload`."""
     workers = _workers(settings, *preload)
     try:
         yield workers
@@ -271,13 +271,13 @@ def open_orthanc(settings: Settings) -> Iterator[OrthancPoller]:
 
 
 def _open_orthanc(settings: Settings, source: Storage, artifacts: Storage) -> OrthancPoller:
-    from app.sources.orthanc.poller import OrthancPoller  # only who polls pays for the library
+    from app.sources.orthanc.poller import OrthancPoller  # loads the library only to poll
 
     return OrthancPoller(settings.orthanc, _landing(settings, source), artifacts, _now)
 
 
 def _landing(settings: Settings, source: Storage) -> Landing:
-    """Return the landing storage for ways in; its disk and that of temporary files are looked at."""
+    """Return the landing storage for ways in; it checks the space on its disk and for temporary files."""
     folders = [Path(gettempdir())]
     if settings.source.url.startswith("file:"):
         folders.append(folder(settings.source.url))
@@ -316,7 +316,7 @@ def _open_spans(settings: Settings) -> Spans | None:
     traces = settings.traces
     if not traces.otlp_url:
         return None
-    from app.telemetry.spans import Spans  # only who sends spans pays for the library
+    from app.telemetry.spans import Spans  # loads the library only to send spans
 
     # Where Pub/Sub pushes, the service has no CPU between requests.
     flush = not settings.bus.url.startswith("local:")

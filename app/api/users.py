@@ -112,7 +112,7 @@ class Tokens:
         return claims
 
     def user(self, token: str, use: str, now_s: float) -> User:
-        """Return whom a token is of."""
+        """Return the user of one of our own tokens."""
         claims = self.read(token, use, now_s)
         if claims.get("role") not in ROLES:
             raise Unauthorized("the token is not one of ours")

@@ -10,7 +10,7 @@ from app.model.names import digest
 from app.model.values import FORWARD_TO, Message, ObjectEvent, Row
 
 QUEUED, DELIVERED, REFUSED, DROPPED = "queued", "delivered", "refused", "dropped"
-"""States of a delivery. Dropped: its receiver is set no more, or its picture is gone."""
+"""States of a delivery. Dropped: its receiver is no longer set, or its picture no longer exists."""
 FACTS = ("collection", "study_instance_uid", "series_instance_uid", "sop_instance_uid", "modality")
 """Columns of `instances` that a receiver gets."""
 MAX_ATTRIBUTE_BYTES = 1024  # as Pub/Sub
