@@ -9,7 +9,14 @@ import pytest
 from app.warehouse import queries
 from app.warehouse.bigquery.client import deletion
 from app.warehouse.search import Search, statement
-from app.warehouse.study_current import Recent, last_merge, merge_script, touched_since
+from app.warehouse.study_current import (
+    Recent,
+    first_unmerged,
+    last_merge,
+    merge_script,
+    touched_before,
+    touched_since,
+)
 from app.warehouse.tables import TABLES
 from app.warehouse.views import ddl, table_functions, views
 from tests.googlesql import analyze, googlesql, parse_script
@@ -149,7 +156,9 @@ def test_lists(since):
     matches = keys(PatientName="a*", StudyDate="20200101-", ModalitiesInStudy="CT", SOPClassesInStudy="1.2")
     for search in (Search(limit=50), Search(matches=matches, collection="acme", limit=50, offset=50)):
         assert checked(*statement(search, "bigquery", since)) == "ResolvedQueryStmt"
-    assert [checked(*one) for one in (last_merge(), touched_since(MOMENT))] == ["ResolvedQueryStmt"] * 2
+    asked = (last_merge(), touched_since(MOMENT), touched_before(MOMENT, MOMENT))
+    asked += (first_unmerged(["1.2", "1.3"], MOMENT),)
+    assert [checked(*one) for one in asked] == ["ResolvedQueryStmt"] * 4
 
 
 def test_the_statements_that_copy_days_into_months():

@@ -3,8 +3,10 @@ import sys
 
 import pytest
 
+from app.checks import check_apart
 from app.model.errors import ConfigError
-from app.services import check_apart, open_services, own_prefixes
+from app.places import own_prefixes
+from app.services import open_services
 from tests.conftest import lake_settings
 from tests.parts import ROOT
 

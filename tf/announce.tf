@@ -38,9 +38,9 @@ resource "google_secret_manager_secret_iam_member" "announces" {
   member    = local.members.ingest
 }
 
-# What the service gives up it announces itself; this brings it what Pub/Sub gave up.
+# What the service gives up it announces and records itself; this brings it what Pub/Sub gave up.
 resource "google_pubsub_subscription" "dead_letter_push" {
-  count = local.announces_letters ? 1 : 0
+  count = local.announces_letters || local.forwards ? 1 : 0
 
   project                    = var.project_id
   name                       = "${var.name}-dead-letter-push"

@@ -122,7 +122,7 @@ class _Connection:
         self._retired.set()
 
     def close(self) -> None:
-        """End the thread; nobody waits for what is still pending, and its event comes again."""
+        """End the thread; pending messages are abandoned, and their events are delivered again."""
         self.retire()
         self._thread.join(CLOSE_S)
 

@@ -1,17 +1,22 @@
-"""Dead letters that the bus itself gave up: stored, and announced with the reason of their last failure."""
+"""Dead letters that the bus itself gave up: stored, and announced with the reason of their last failure.
+
+A delivery of a picture among them is recorded as refused.
+"""
 
 from __future__ import annotations
 
 import json
+from datetime import datetime
 
 from app.announce import Announcers
 from app.announce.announcements import dead_lettered, object_uri
+from app.model.deliveries import refused_delivery
 from app.model.values import Message, Reason, Row
 from app.warehouse import Warehouse
 from app.warehouse.queries import last_failure, stored_letter
 
 GIVEN_UP_BY_US = "dicomlakeCode"
-"""Attribute of a dead letter that the pipeline gave up, and has announced."""
+"""Attribute of a dead letter that the pipeline gave up, and has announced or recorded."""
 
 
 class LetterSink:
@@ -26,10 +31,12 @@ class LetterSink:
         self._unannounced: set[str] = set()
 
     def __call__(self, row: Row) -> None:
-        """Store a letter once, then announce it."""
-        data, attributes = row["data"], json.loads(str(row["attributes"]))
+        """Record a letter of a delivery, store the letter once, then announce it."""
+        data, attributes, given_up_at = row["data"], json.loads(str(row["attributes"])), row["publish_time"]
         assert isinstance(data, bytes)
+        assert isinstance(given_up_at, datetime)
         letter = Message(data, attributes, str(row["message_id"]))
+        record_refused(letter, given_up_at, self._warehouse)
         if not self._announcers or GIVEN_UP_BY_US in attributes:
             self._warehouse.append("dead_letter", [row])
             return
@@ -39,6 +46,13 @@ class LetterSink:
         self._unannounced.add(letter.message_id)
         announce_letter(letter, self._warehouse, self._announcers, self._is_verbatim)
         self._unannounced.discard(letter.message_id)
+
+
+def record_refused(letter: Message, given_up_at: datetime, warehouse: Warehouse) -> None:
+    """Record that the bus itself gave up a delivery of a picture, if the letter is one."""
+    refused = None if GIVEN_UP_BY_US in letter.attributes else refused_delivery(letter, given_up_at)
+    if refused is not None:
+        warehouse.append("deliveries", [refused])
 
 
 def announce_letter(

@@ -39,7 +39,7 @@ class WebhookAnnouncer:
         each_at_once(self._post, announcements)
 
     def check(self) -> None:
-        """Do nothing: a receiver has no request that means nothing."""
+        """Do nothing: any request to a receiver would have an effect."""
 
     def close(self) -> None:
         """Close the connections."""

@@ -1,4 +1,4 @@
-"""Routes for Pub/Sub and Cloud Scheduler, which announce what no event brings: letters, and settled studies.
+"""Routes for Pub/Sub and Cloud Scheduler, which bring what no event does: letters, and settled studies.
 
 A service with a folder needs neither: its queue brings the letters, and a thread looks for settled studies.
 """
@@ -12,7 +12,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Request, Response
 
 from app import events
-from app.announce.letters import announce_letter
+from app.announce.letters import announce_letter, record_refused
 from app.api.push import ANSWERS, admitted_body
 from app.api.repeated import repeated
 from app.jobs.settled import announce_settled
@@ -28,14 +28,15 @@ MAX_PAUSE_S = 60.0
     "/dead-letters",
     status_code=204,
     response_class=Response,
-    summary="Announce a dead letter",
-    responses={**ANSWERS, 204: {"description": "Ack: announced, or there is no need"}},
+    summary="Announce a dead letter, and record a delivery that was given up",
+    responses={**ANSWERS, 204: {"description": "Ack: done, or there is no need"}},
 )
 def dead_letter(request: Request, body: Annotated[bytes, Depends(admitted_body)]) -> None:
-    """Accept a push of the dead-letter topic; what the service itself gave up is announced already."""
+    """Accept a push of the dead-letter topic; what the service itself gave up needs nothing more."""
     services: Services = request.app.state.services
     with internal():
         letter = events.message_from_request(request.headers, body)
+        record_refused(letter, letter.publish_time or services.now(), services.warehouse)
         is_verbatim = services.cleaning is None
         announce_letter(letter, services.warehouse, services.letter_announcers, is_verbatim)
 

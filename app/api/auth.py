@@ -41,7 +41,7 @@ KEYS_LIFE_S = 3600
 KEYS_PAUSE_S = 60
 KEYS_FAILED_S = 5
 NO_KEYS = (ValueError, AttributeError, TypeError, RecursionError)
-"""What comes of an answer that is something else."""
+"""Errors raised by an answer that is not a set of keys."""
 
 
 class Unauthorized(DicomlakeError):
@@ -241,7 +241,7 @@ def is_loopback(host: str) -> bool:
 
 
 def needs_token(request: Request) -> bool:
-    """Tell whether a request must have a token; the embedded queue needs none."""
+    """Return whether a request must have a token; the embedded queue needs none."""
     return request.app.state.gate is not None and not getattr(request.state, OWN_QUEUE, False)
 
 

@@ -114,7 +114,7 @@ class BrowserGuard:
         return await run_in_threadpool(self._users.of, request, name)
 
     def _check_page(self, request: Request, path: str) -> None:
-        """Raise Forbidden for what a page of another site sends through the browser of its visitor."""
+        """Raise Forbidden for a request that a page of another site sends through its visitor's browser."""
         headers = request.headers
         origin = headers.get("origin")
         known = origin is None or origin == origin_of(request) or origin in self._api.cors_origins

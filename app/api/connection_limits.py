@@ -1,4 +1,4 @@
-"""One HTTP connection: what uvicorn leaves open to whoever connects, within bounds of time and memory."""
+"""One HTTP connection, with the limits on time and memory that uvicorn lacks."""
 
 from __future__ import annotations
 
@@ -24,11 +24,12 @@ REFUSALS = {
 
 
 class Connection(HttpToolsProtocol):
-    """A connection on which a request must come, and its answer be read, in time, and headers within bounds.
+    """A connection that limits the time of a request and of reading its answer, and the size of headers.
 
     head_s: from the connection, or the first byte of a request, to the end of its headers. body_s: from there
-    to its end; and how long a part of an answer may wait to be read. max_head_bytes: of a request line and
-    headers, of trailers, or of what else is no body. max_pipelined: requests that wait while one is answered.
+    to the end of the body; and how long the peer may take to read a part of an answer. max_head_bytes: of a
+    request line and headers, of trailers, or of any other bytes outside the body. max_pipelined: requests
+    that wait while one is answered.
     """
 
     head_s, body_s = 10.0, 60.0
@@ -38,7 +39,7 @@ class Connection(HttpToolsProtocol):
 
     @staticmethod
     def count(code: str) -> None:
-        """Count a refusal; for whoever keeps the numbers to replace."""
+        """Count a refusal; does nothing unless a subclass replaces it."""
 
     _timer: asyncio.TimerHandle | None = None
     _unread: asyncio.TimerHandle | None = None
@@ -52,9 +53,7 @@ class Connection(HttpToolsProtocol):
         super().connection_made(transport)
         transport.set_write_buffer_limits(0)  # writing pauses as soon as the peer does not keep up
         self._wait(self.head_s)
-        if (
-            OWN_QUEUE in self.app_state
-        ):  # whatever crowd there is outside, it must not cost an event an attempt
+        if OWN_QUEUE in self.app_state:  # the limit on connections must never cost an event an attempt
             return
         if sum(OWN_QUEUE not in one.app_state for one in self.connections) > self.max_connections:
             self._refuse(503)
@@ -63,23 +62,23 @@ class Connection(HttpToolsProtocol):
         """Forget the connection."""
         self._wait(None)
         self.resume_writing()
-        if self._answered is not None:  # uvicorn tells only the last one, but this one is to write no more
+        if self._answered is not None:  # uvicorn tells only the last one
             self._answered.disconnected = True
         super().connection_lost(exc)
 
     def pause_writing(self) -> None:
-        """Begin to wait for the peer to read what is written, also on a connection that is closing."""
+        """Start the time limit for the peer to read the answer, also on a connection that is closing."""
         super().pause_writing()
         self._unread = self.loop.call_later(self.body_s, self._cut)
 
     def resume_writing(self) -> None:
-        """Wait no more: all that is written is on its way."""
+        """Stop that time limit: everything written is on its way."""
         super().resume_writing()
         if self._unread is not None:
             self._unread.cancel()
 
     def data_received(self, data: bytes) -> None:
-        """Parse what came; of headers that do not end no more is kept than `max_head_bytes` and one piece."""
+        """Parse data; unfinished headers take at most `max_head_bytes` and one piece of memory."""
         if self._ending:
             return
         self._unparsed += len(data)
@@ -90,7 +89,7 @@ class Connection(HttpToolsProtocol):
             self._refuse(431)
 
     def on_message_begin(self) -> None:
-        """Begin to wait for the end of the headers; raises BufferError where too many requests wait."""
+        """Start the time limit of the headers; raises BufferError if too many requests wait."""
         if len(self.pipeline) >= self.max_pipelined:
             raise BufferError  # the only way to stop the parser, which then has uvicorn send a 400
         super().on_message_begin()
@@ -98,18 +97,18 @@ class Connection(HttpToolsProtocol):
         self._wait(self.head_s)
 
     def on_headers_complete(self) -> None:
-        """Begin to wait for the end of the body."""
+        """Start the time limit of the body."""
         self._in_head, self._unparsed = False, 0
         self._wait(self.body_s)
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
-        """Take a piece of the body; how much of it is kept is for the application to say."""
+        """Take a piece of the body; the application limits its size."""
         self._unparsed = 0
         super().on_body(body)
 
     def on_message_complete(self) -> None:
-        """Wait for nothing more."""
+        """Stop the time limit: the request is complete."""
         self._unparsed = 0
         self._wait(None)
         super().on_message_complete()
@@ -125,7 +124,7 @@ class Connection(HttpToolsProtocol):
         super()._start_asgi_task(cycle, app)
 
     def send_400_response(self, msg: str) -> None:
-        """Refuse what cannot be parsed; where requests before it wait, close once the last is answered."""
+        """Refuse an unreadable request; if earlier requests wait, close after the last is answered."""
         if self.pipeline:
             self._ending, self.cycle.keep_alive, self._unparsed = True, False, 0
             self._wait(self.body_s if self.cycle.more_body else None)
@@ -150,7 +149,7 @@ class Connection(HttpToolsProtocol):
         self.transport.abort()  # to close it would wait until all is read
 
     def _refuse(self, status: int) -> None:
-        """Answer, where no other answer is on its way or sent, and close."""
+        """Answer, unless another answer was begun, and close."""
         cycle = self.cycle
         if cycle is None or not cycle.response_started or (self._in_head and cycle.response_complete):
             code, text = REFUSALS[status]

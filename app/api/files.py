@@ -162,7 +162,7 @@ async def begin_upload(
     if not isinstance(label, str) or len(files) != 1 or not number:
         error = "send the beginning of one file as `files`, its `size` in bytes, a label as `study`"
         return JSONResponse({"error": error, "success": False}, 400)
-    origin = request.headers.get("origin", "")  # which is ours, or else the guard had refused it
+    origin = request.headers.get("origin", "")  # our own page: the guard refuses any other
     head, name = files[0].file, files[0].filename or ""
     begun = await run_in_threadpool(begin, name, head, number, label, origin, services)
     return answer(request, [begun]) if isinstance(begun, Fate) else begun
@@ -170,7 +170,7 @@ async def begin_upload(
 
 @router.get("/files", summary="Labels of the landing storage")
 def labels(request: Request) -> dict[str, object]:
-    """Name the folders of the landing storage, an upload's at once."""
+    """List the folders of the landing storage; the folder of an upload appears at once."""
     services: Services = request.app.state.services
     found = landed.labels(services)
     return {"studies": found, "studiesCount": len(found), "success": True}
@@ -251,7 +251,7 @@ def _not_found(words: str = "file not found") -> JSONResponse:
 
 @router.get("/files/{study}", summary="Files of one label", responses={404: {"description": "No such label"}})
 def files_of(request: Request, study: str) -> JSONResponse:
-    """Name the objects of a label; what is inside archives is not listed."""
+    """List the objects of a label; members of archives are not listed."""
     services: Services = request.app.state.services
     found = landed.names(study, services)
     if not found:

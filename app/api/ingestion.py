@@ -1,4 +1,4 @@
-"""Requests to fetch a study from Orthanc: from Orthanc's own scripts, or from whoever misses one."""
+"""Requests to fetch a study from Orthanc, sent by Orthanc's own scripts or by somebody who misses one."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Logging in on the page: with a token of `dicomlake token`, or at an OpenID Connect issuer.
 
-The issuer's way is the code flow with PKCE (RFC 7636). What has to be remembered until the browser comes back
-is in a signed cookie of ten minutes, so any instance of the service can take the answer.
+The issuer's way is the code flow with PKCE (RFC 7636). Its state is in a signed cookie that is valid for ten
+minutes, so any instance of the service can take the answer.
 """
 
 from __future__ import annotations
@@ -151,6 +151,6 @@ def _set(response: Response, request: Request, name: str, value: str, life_s: in
 
 
 def _local(path: str) -> str:
-    """Return a path of this service; anything that could lead elsewhere becomes the list of studies."""
+    """Return a path of this service; anything that could lead to another host becomes the list of studies."""
     plain = path.startswith("/") and not path.startswith("//") and "\\" not in path and path.isprintable()
     return path if plain else "/studies"

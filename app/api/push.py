@@ -12,6 +12,7 @@ from app import events, pipeline
 from app.api.auth import Forbidden, check_token, needs_token
 from app.api.public_url import check_host
 from app.model.errors import BadEvent, TransientError, internal
+from app.model.values import OWN_QUEUE
 from app.services import Services
 from app.telemetry.log import bind
 
@@ -138,8 +139,8 @@ def push(request: Request, body: Annotated[bytes, Depends(admitted_body)]) -> No
     with internal():
         message = events.message_from_request(request.headers, body)
     request.state.message_id = message.message_id
-    expected = services.settings.bus.subscription
-    if expected and message.subscription not in expected.replace(" ", "").split(","):
+    bus, from_own_queue = services.settings.bus, getattr(request.state, OWN_QUEUE, False)
+    if bus.subscription and not from_own_queue and message.subscription not in bus.subscriptions():
         raise Forbidden("subscription: is none whose pushes are taken here; see bus.subscription")
     with bind(message_id=message.message_id, correlation_id=message.correlation_id):
         request.state.handled = True

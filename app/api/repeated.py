@@ -1,4 +1,4 @@
-"""Work that the service repeats while it runs: it looks for settled studies, and for what retention ends."""
+"""Work that the service repeats while it runs: announcing settled studies, and retention."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`GET /search`: current instances by what people know of them, as plain JSON."""
+"""`GET /search`: find current instances by common attributes, answered as plain JSON."""
 
 from __future__ import annotations
 
@@ -41,14 +41,14 @@ SHOWN = (
     *("series_number", "instance_number", "modality", "body_part_examined", "institution_name"),
     *("rows", "columns", "number_of_frames", "metadata_uri", "preview_uri", "preview_error"),
 )
-"""Columns of `instances` that an answer has of each instance."""
+"""Columns of `instances` in an answer."""
 ANSWERS: dict[int | str, dict[str, str]] = {400: {"description": "A parameter is unknown or has a bad value"}}
 _DAY = re.compile(r"(\d{4})(-?)(\d\d)\2(\d\d)", re.ASCII)
 _COUNT = re.compile(r"[0-9]{1,9}")
 
 
 class RestRoute(APIRoute):
-    """Answers what a route raises with `error` and `success`."""
+    """Turns the errors of a route into answers with `error` and `success`."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """Return the handler with errors turned into answers."""
@@ -83,7 +83,7 @@ router = Router(route_class=RestRoute)
     },
 )
 def search(request: Request) -> Response:
-    """Return the instances that fit all parameters, those of the newest studies first."""
+    """Return the instances that match all parameters, those of the newest studies first."""
     services: Services = request.app.state.services
     found = find(services.warehouse, search_of(request.query_params)).rows
     instances = [{name: row[name] for name in SHOWN} for row in found]
@@ -91,7 +91,7 @@ def search(request: Request) -> Response:
 
 
 def search_of(parameters: Mapping[str, str]) -> Search:
-    """Return the search that the parameters of the query ask for.
+    """Return the search for the parameters of the query.
 
     Raises
     ------
@@ -123,7 +123,7 @@ def search_of(parameters: Mapping[str, str]) -> Search:
 
 
 def _part(text: str) -> str:
-    """Return what matches a name with this text in it, unless the text has wildcards of its own."""
+    """Return a pattern for names that contain this text; wildcards of its own are left as they are."""
     return text if not text or {"*", "?"} & set(text) else f"*{text}*"
 
 

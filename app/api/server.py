@@ -20,11 +20,12 @@ from app.api.auth import check_gate
 from app.api.connection_limits import Connection
 from app.api.repeated import retaining
 from app.api.users import check_users
+from app.checks import broken
+from app.checks import faults as services_faults
 from app.config import Settings
 from app.model.errors import ConfigError
 from app.model.values import OWN_QUEUE
-from app.services import Services, broken
-from app.services import faults as services_faults
+from app.services import Services
 from app.telemetry.metrics import FAILED
 from app.workers.sandbox import offered
 

@@ -26,7 +26,7 @@ from app.config.settings import Api
 from app.model.errors import ConfigError, DicomlakeError, TransientError
 
 ROLES = ("read-only", "user", "admin")
-"""Rising: read everything; upload too; dead letters too."""
+"""In rising order: read everything; also upload; also work on dead letters."""
 ISSUER = "dicomlake"
 SESSION_S = 8 * 3600
 LOGIN_S = 600
@@ -51,7 +51,7 @@ class User:
     role: str
 
     def may(self, role: str) -> bool:
-        """Tell whether this role includes another."""
+        """Return whether this role includes another."""
         return ROLES.index(self.role) >= ROLES.index(role)
 
 
@@ -112,7 +112,7 @@ class Tokens:
         return claims
 
     def user(self, token: str, use: str, now_s: float) -> User:
-        """Return whom a token is of."""
+        """Return the user of one of our own tokens."""
         claims = self.read(token, use, now_s)
         if claims.get("role") not in ROLES:
             raise Unauthorized("the token is not one of ours")
@@ -144,7 +144,7 @@ class Issuer:
 
 
 class Users:
-    """Tells who sent a request; `cookie` is what the session of the page is called."""
+    """Identifies who sent a request; `cookie` is the name of the page's session cookie."""
 
     def __init__(self, api: Api, now_s: Callable[[], float]) -> None:
         check_users(api)
@@ -165,7 +165,7 @@ class Users:
         return self.kind == "token" or (self.kind == "oidc" and bool(self._api.oidc_client_id))
 
     def issuer(self) -> Issuer:
-        """Return the issuer, asked when it is first needed."""
+        """Return the issuer; its addresses are fetched on first use."""
         if self._issuer is None:
             self._issuer = Issuer.discovered(self._api.oidc_issuer)
         return self._issuer
@@ -176,8 +176,8 @@ class Users:
         Raises
         ------
         Unauthorized : there is no token, or no valid one
-        NotAllowed : whoever it is has no role
-        TransientError : the keys of the issuer cannot be had
+        NotAllowed : the user has no role
+        TransientError : the keys of the issuer cannot be fetched
         """
         now_s, headers = self._now_s(), request.headers
         if self.kind == "none":
@@ -195,7 +195,7 @@ class Users:
         return self.of_id_token(token)
 
     def of_id_token(self, token: str, nonce: str | None = None) -> User:
-        """Return whom an ID token of the issuer is of; `nonce` is what the login asked it to hold."""
+        """Return the user of an ID token from the issuer; `nonce` is the one that the login sent."""
         issuer = self.issuer()
         claims = self._checked(issuer.keys, token, issuer.url, self._now_s())
         if nonce is not None and not secrets.compare_digest(str(claims.get("nonce", "")), nonce):
@@ -227,7 +227,7 @@ class Users:
 
 
 def check_users(api: Api) -> None:
-    """Raise ConfigError for settings with which nobody could be told from anybody."""
+    """Raise ConfigError for settings by which users could not be told apart."""
     if api.users == "none" and api.serve != "ingest" and not api.insecure and not is_loopback(api.host):
         raise ConfigError(
             f"api.users none: anyone who can reach api.host {api.host!r} could read everything; choose"

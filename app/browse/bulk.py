@@ -34,12 +34,12 @@ class BulkValue:
 
 
 def read_bulk_value(stored: Stored, tag: str, number: int, originals: Originals) -> BulkValue:
-    """Return a value by its tag, and which of the values of this tag it is.
+    """Return a value by its tag and its number among the values of this tag.
 
     Raises
     ------
     NotFound : the document leaves no such value in the object
-    ObjectGone : the object is no more
+    ObjectGone : the object no longer exists
     """
     entry = bulk_entry(stored, tag, number, originals)
     content = originals.content(stored)

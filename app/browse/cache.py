@@ -1,9 +1,9 @@
-"""Answers that are kept: in memory, and as objects below `<artifacts>/cache/`, which may be removed any time.
+"""Cache answers: in memory, and as objects below `<artifacts>/cache/`, which may be removed at any time.
 
-The name of an object is derived from all that its content depends on: for a series the ids of its current
-rows. So nothing has to be invalidated: after a new row, a revision or a removal another name is asked for,
-and what is stored under the old one is never read again. A bucket's lifecycle removes it after seven days;
-`prune` does where the artifacts are a folder.
+The name of an object is derived from everything that its content depends on, such as the ids of the current
+rows of a series. So nothing has to be invalidated: after a new row, a revision or a removal the name is a
+different one, and the old object is never read again. A bucket's lifecycle removes it after seven days;
+in a folder, `prune` does.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from app.model.errors import DicomlakeError
-from app.services import CACHE
+from app.places import CACHE
 from app.storage import Storage
 
 MAX_MEMORY_BYTES = 64 << 20
 MAX_OBJECT_BYTES = 64 << 20
-"""Largest answer that is kept."""
+"""Largest answer that is cached."""
 AGE_S = 7 * 86_400
 PRUNE_EVERY_S = 86_400
 _SAFE = re.compile(r"[0-9.]{1,64}")
 
 
 def key_of(parts: Iterable[object]) -> str:
-    """Return a short text that is another for every list of parts."""
+    """Return a short text that differs for different lists of parts."""
     digest = hashlib.sha256()
     for part in parts:
         data = str(part).encode(errors="surrogatepass")
@@ -40,7 +40,7 @@ def key_of(parts: Iterable[object]) -> str:
 
 @dataclass
 class Cache:
-    """What was answered before. A store that fails costs only time. Safe to call from several threads."""
+    """Earlier answers. A failing store only costs time. Safe to call from several threads."""
 
     artifacts: Storage
     max_memory_bytes: int = MAX_MEMORY_BYTES
@@ -50,7 +50,7 @@ class Cache:
     _prune_at: float = 0.0
 
     def get(self, series: str, name: str, stored: bool = True) -> bytes | None:
-        """Return what was kept under a name; stored: look among the objects too."""
+        """Return the answer under a name, None if there is none; stored: look among the objects, too."""
         full = _name(series, name)
         with self._lock:
             if full in self._memory:

@@ -20,7 +20,7 @@ FIELDS = ("patient_name", "patient_id", "accession", "institution", "modality", 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What the search form was sent with; a field that is empty asks for nothing."""
+    """The fields of the search form; an empty field is no condition."""
 
     fields: Mapping[str, str]
 
@@ -31,14 +31,14 @@ class Asked:
 
     @property
     def given(self) -> bool:
-        """Whether anything is asked for."""
+        """Whether there is any condition."""
         return any(self.fields.values())
 
 
 def studies(services: Services, asked: Asked, limit: int, offset: int) -> Found:
-    """Return the studies with an instance that fits, the newest first.
+    """Return the studies with a matching instance, the newest first.
 
-    Raises BadSearch where a field cannot be a value of its attribute.
+    Raises BadSearch if a field cannot be a value of its attribute.
     """
     given = asked.fields
     first, last = (given[end].replace("-", "") for end in ("from", "to"))
@@ -71,7 +71,7 @@ def choices(services: Services) -> dict[str, list[str]]:
 
 
 def study(services: Services, study: str) -> dict[str, Any] | None:
-    """Return a study, None where there is none."""
+    """Return a study, None if there is none."""
     rows = find(services.warehouse, Search(study=(study,), limit=1)).rows
     return rows[0] if rows else None
 
@@ -89,7 +89,7 @@ def instances_of(services: Services, study: str, series: str, limit: int, offset
 
 
 def instance(services: Services, study: str, series: str, instance: str) -> dict[str, Any] | None:
-    """Return an instance, None where there is none."""
+    """Return an instance, None if there is none."""
     rows = find(services.warehouse, Search("instance", (study,), (series,), (instance,))).rows
     return rows[0] if rows else None
 
@@ -102,7 +102,7 @@ def neighbours(instances: Instances, study: str, series: str, instance: str) -> 
 
 
 def document(services: Services, row: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return the DICOM JSON document of an instance, None where it is gone meanwhile."""
+    """Return the DICOM JSON document of an instance, None if it was removed meanwhile."""
     if not row["metadata_uri"]:
         return None
     found: dict[str, Any] = json.loads(services.artifacts.read(str(row["metadata_uri"])))
@@ -118,7 +118,7 @@ def letters(services: Services, limit: int, offset: int) -> Found:
 def outcome(
     services: Services, name: str, generation: int
 ) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
-    """Return the row of a version in the landing storage and its dead letter, None for what there is not."""
+    """Return the row of a version in the landing storage and its dead letter, each None if there is none."""
     uri = services.shown_uri(name, services.source.bucket)
     rows, dead = (services.warehouse.query(*asked) for asked in queries.outcome_of(uri, generation))
     return (rows[0] if rows else None), (dead[0] if dead else None)

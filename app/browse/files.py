@@ -12,7 +12,7 @@ from app.model.values import Content
 
 EXPLICIT_LITTLE = "1.2.840.10008.1.2.1"
 NEVER = ("", "1.2.840.10008.1.2", "1.2.840.10008.1.2.2")
-"""No transfer syntax, Implicit VR and big endian: never given away (PS3.18 8.7.3)."""
+"""No transfer syntax, Implicit VR and big endian: never sent to clients (PS3.18 8.7.3)."""
 _JPEG = "1.2.840.10008.1.2.4"
 LOSSLESS = (
     *("1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.5", "1.2.840.10008.1.2.8.1"),
@@ -20,12 +20,12 @@ LOSSLESS = (
 )
 """Decoded for a client that names no transfer syntax (PS3.18 8.7.3.4)."""
 LOSSY = tuple(f"{_JPEG}.{last}" for last in (50, 51, 53, 55, 81, 91, 93, 111, 112, 203))
-"""Left as they are for such a client, and decoded for one that asks for it. All others are only left."""
+"""Sent as stored to such a client, and decoded on request. All others are only sent as stored."""
 
 
 @dataclass(frozen=True, slots=True)
 class DicomFile:
-    """A file of so many bytes; `spooled` where it was made, else it is the content."""
+    """A file of `size` bytes: `spooled` if it was converted, else the content itself."""
 
     transfer_syntax: str
     size: int
@@ -42,19 +42,19 @@ class DicomFile:
 
 
 def as_stored(stored: Stored) -> str:
-    """Return the transfer syntax in which the object can be given away unchanged, empty if it cannot."""
+    """Return the transfer syntax in which the object can be sent unchanged, empty if it cannot."""
     syntax = stored.transfer_syntax_uid or ""
     return "" if syntax in NEVER else syntax
 
 
 def can_decode(stored: Stored) -> bool:
-    """Tell whether the object can be made Explicit VR Little Endian."""
+    """Return whether the object can be converted to Explicit VR Little Endian."""
     syntax = stored.transfer_syntax_uid or ""
     return syntax in (*NEVER, EXPLICIT_LITTLE, *LOSSLESS, *LOSSY)
 
 
 def stays_compressed(stored: Stored) -> bool:
-    """Tell whether a client that names no transfer syntax gets the object as it is stored."""
+    """Return whether a client that names no transfer syntax gets the object as it is stored."""
     return as_stored(stored) not in ("", EXPLICIT_LITTLE, *LOSSLESS)
 
 
@@ -63,7 +63,7 @@ def open_file(stored: Stored, transfer_syntax: str, originals: Originals) -> Dic
 
     Raises
     ------
-    ObjectGone : the object is no more
+    ObjectGone : the object no longer exists
     Unrenderable : the pixel data cannot be decoded
     """
     content = originals.content(stored)

@@ -18,7 +18,7 @@ from app.model.values import Content
 
 @dataclass(frozen=True, slots=True)
 class FramePart:
-    """One frame: the transfer syntax of its bytes; these, or where they lie in the content."""
+    """One frame: its transfer syntax, and its bytes or their place in the content."""
 
     transfer_syntax: str
     content: Content
@@ -36,19 +36,19 @@ class FramePart:
 
 
 LITTLE = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1")
-"""Transfer syntaxes whose native frames lie in the object as they are given away."""
+"""Transfer syntaxes whose native frames are stored exactly as they are sent."""
 PIXEL_DATA, TRANSFER_SYNTAX = "7FE00010", "00020010"
 
 
 def read_frame(stored: Stored, frame_index: int, native: bool, originals: Originals) -> FramePart:
-    """Return one frame (0-based); a compressed one is decoded where `native` asks for it.
+    """Return one frame (0-based); a compressed one is decoded if `native` is set.
 
-    A native frame is found by arithmetic. Where compressed ones lie is found out at the first read of an
-    object, and kept for a big one.
+    The place of a native frame is calculated. The places of compressed frames are read at the first request
+    for an object, and cached if it is big.
 
     Raises
     ------
-    ObjectGone : the object is no more
+    ObjectGone : the object no longer exists
     Unrenderable : with a code of PreviewError
     """
     if (place := _native_place(stored, frame_index, originals)) is not None:
@@ -59,7 +59,7 @@ def read_frame(stored: Stored, frame_index: int, native: bool, originals: Origin
     big = content.data is None
     kept = kept_layout(stored, originals) if big else b""
     arguments = (frame_index,), native, originals.limits, kept
-    # To the end: a worker whose task is broken off is replaced.
+    # Read to the end: a worker whose task is cut short is replaced.
     for syntax, data, offset, length in list(originals.stream(content, tasks.read_frames, *arguments)):
         if syntax == tasks.LAYOUT:
             if big:
@@ -72,10 +72,10 @@ def read_frame(stored: Stored, frame_index: int, native: bool, originals: Origin
 
 
 def _native_place(stored: Stored, frame_index: int, originals: Originals) -> tuple[int, int] | None:
-    """Return offset and length of a native frame, by the row and the document alone.
+    """Return offset and length of a native frame, calculated from the row and the document.
 
-    None unless the pixel data are exactly as long as these say: then they are neither compressed nor
-    subsampled, and no bits of one frame share a byte with the next.
+    None unless the pixel data have exactly the calculated length: only then are they neither compressed nor
+    subsampled, and no frame shares a byte with the next.
     """
     shape = stored.rows, stored.columns, stored.samples_per_pixel, stored.bits_allocated
     if stored.transfer_syntax_uid not in LITTLE or stored.member is not None or stored.dicom_uri is not None:
@@ -94,13 +94,13 @@ def _native_place(stored: Stored, frame_index: int, originals: Originals) -> tup
 
 
 def kept_layout(stored: Stored, originals: Originals) -> bytes:
-    """Return where the frames of an object lie, as far as that was kept; empty if it was not."""
+    """Return the cached places of the frames of an object; empty if there are none."""
     named = stored.series_instance_uid, _name(stored)
     return originals.cache.get(*named, stored=stored.frames > 1) or b""
 
 
 def keep_layout(stored: Stored, layout: bytes, originals: Originals) -> None:
-    """Keep where the frames of a big object lie; of a single frame in memory alone."""
+    """Cache the places of the frames of a big object; those of a single frame only in memory."""
     named = stored.series_instance_uid, _name(stored)
     originals.cache.put(*named, layout, "application/octet-stream", stored=stored.frames > 1)
 

@@ -1,4 +1,4 @@
-"""The current rows of studies, series and instances, as far as browsing needs them."""
+"""Find the current rows of studies, series and instances that browsing needs."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from app.warehouse import Warehouse
 from app.warehouse.queries import instances_of
 
 FRESH_S = 15.0
-"""How long the rows of a series serve requests for single instances: a viewer asks for each frame alone, and
-BigQuery takes a second and charges for ten megabytes to say the same again."""
+"""How long the rows of a series serve requests for single instances: a viewer requests each frame by itself,
+and BigQuery would take a second and charge for ten megabytes each time."""
 MAX_KEPT = 20_000
-"""Rows that are kept."""
+"""Maximum rows in memory."""
 
 
 class NotFound(DicomlakeError):
@@ -27,9 +27,9 @@ class NotFound(DicomlakeError):
 
 
 class Stored(NamedTuple):
-    """One current instance: where its object and its artifacts are, and what a list is ordered by.
+    """One current instance: where its object and its artifacts are, and the sort keys of lists.
 
-    A tuple, for a study has thousands of them.
+    A tuple, because a study has thousands of them.
     """
 
     row_id: str
@@ -59,7 +59,7 @@ class Stored(NamedTuple):
 
     @property
     def frames(self) -> int:
-        """How many frames it says it has."""
+        """Its declared number of frames."""
         return max(1, self.number_of_frames or 1)
 
     @property
@@ -84,7 +84,7 @@ class Instances:
     def find(self, study: str, series: str | None = None) -> list[Stored]:
         """Return the instances of a study or series, in order of series, then instance number.
 
-        Of several objects that hold one instance the newest counts. Raises NotFound when there is none.
+        If several objects hold one instance, the newest counts. Raises NotFound if there is none.
         """
         rows = self.warehouse.stream(*instances_of(COLUMNS, study, series))
         found: dict[tuple[str, str], Stored] = {}
@@ -101,7 +101,7 @@ class Instances:
         return instances
 
     def one(self, study: str, series: str, instance: str) -> Stored:
-        """Return one instance, by what was found of its series lately; raises NotFound."""
+        """Return one instance, from the cached rows of its series if they are fresh; raises NotFound."""
         with self._lock:
             until, kept = self._kept.get((study, series), (0.0, {}))
         if time.monotonic() < until and instance in kept:
@@ -112,7 +112,7 @@ class Instances:
         raise NotFound("there is no such instance")
 
     def forget(self, study: str, series: str) -> bool:
-        """Find the rows of a series anew the next time; tell whether there were any."""
+        """Drop the cached rows of a series; return whether there were any."""
         with self._lock:
             return self._kept.pop((study, series), None) is not None
 
@@ -126,7 +126,7 @@ class Instances:
 
 
 def _is_newer(one: Stored, other: Stored) -> bool:
-    """Tell whether a row was made later than another; of the same moment the lower id counts."""
+    """Return whether a row was made later than another; at the same time, the lower id counts as newer."""
     if one.ingested_at == other.ingested_at:
         return one.row_id < other.row_id
     return bool(one.ingested_at > other.ingested_at)

@@ -1,6 +1,6 @@
-"""Files as they lie in the landing storage, by label and name: their attributes and pictures.
+"""Files in the landing storage, by label and name: their attributes and pictures.
 
-They need no row: what was uploaded is there at once, and so is what the pipeline refuses.
+They need no row, so an upload is visible at once, and so is a file that the pipeline refuses.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ def names(label: str, services: Services) -> list[str]:
 
 
 def content(label: str, name: str, originals: Originals) -> Content | None:
-    """Return the live version of a file, or how to read it in ranges; None where there is none.
+    """Return the live version of a file, or how to read it in ranges; None if there is none.
 
-    In a lake that de-identifies it is the clean copy: what has none yet is not there.
+    In a lake that de-identifies it is the clean copy: a file without one is treated as missing.
     """
     services = originals.services
     path = f"{services.settings.source.write_prefix}{label}/{name}"
@@ -83,7 +83,7 @@ def picture(
 
 
 def cine(label: str, originals: Originals) -> bytes:
-    """Return the pictures of a label as one GIF, in the order of names; empty where it has none."""
+    """Return the pictures of a label as one GIF, in the order of names; empty if it has none."""
     services = originals.services
     pictures: list[bytes] = []
     how = RenderOptions("image/png")

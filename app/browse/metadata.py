@@ -15,21 +15,21 @@ from app.dicom.metadata.bulk_entries import BulkEntry, bulk_entries
 from app.model.errors import ObjectGone
 
 AT_ONCE, PER_TASK = 16, 4
-"""Documents are read in so many threads, so many one after the other in each; of a folder in one thread."""
+"""Threads that read documents, and documents that each reads in a row; from a folder, one thread reads."""
 BASE = b"\0"
-"""Stands for the address of this service in what is kept: no JSON text has it, and one byte is found fast."""
+"""Stands for the address of this service in cached text: JSON never contains it, and a byte is found fast."""
 
 
 def documents_key(instances: Sequence[Stored]) -> str:
-    """Return what changes with every change of the documents of these instances."""
+    """Return a key that changes with every change of the documents of these instances."""
     return key_of(["metadata", 1, *(one.row_id for one in instances)])
 
 
 def documents(instances: Sequence[Stored], base: str, originals: Originals) -> Iterator[bytes]:
     """Yield a JSON array of the documents of these instances in pieces; base: URL of DICOMweb here.
 
-    `instances` are those of whole series, one after the other: what is made of a series is kept. Raises
-    ObjectGone when an artifact is no more.
+    `instances` are those of whole series, one after the other: the text of a series is cached. Raises
+    ObjectGone if an artifact no longer exists.
     """
     mark = b"["
     for _, group in groupby(instances, key=lambda one: one.series_instance_uid):
@@ -47,9 +47,9 @@ def document(stored: Stored, base: str, originals: Originals) -> bytes:
 
 
 def bulk_entry(stored: Stored, tag: str, number: int, originals: Originals) -> BulkEntry:
-    """Return what the document of an instance says of a value that it leaves in the object.
+    """Return the entry in the document of an instance for a value that was left in the object.
 
-    Raises NotFound when there is none; number counts the values of this tag, from 1.
+    Raises NotFound if there is none; number counts the values of this tag, from 1.
     """
     for entry in bulk_entries(read_document(stored, originals)):
         if (entry.tag, entry.number) == (tag, number):
@@ -58,7 +58,7 @@ def bulk_entry(stored: Stored, tag: str, number: int, originals: Originals) -> B
 
 
 def _series(series: Sequence[Stored], originals: Originals) -> Iterator[bytes]:
-    """Yield the documents of a series, joined by commas, from what was kept of it or from the artifacts."""
+    """Yield the documents of a series, joined by commas, from the cache or from the artifacts."""
     uid, name = series[0].series_instance_uid, f"{documents_key(series)}.json"
     kept = originals.cache.get(uid, name)
     if kept is not None:
@@ -85,7 +85,7 @@ def _joined(instances: Sequence[Stored], originals: Originals) -> bytes:
 
 
 def read_document(stored: Stored, originals: Originals) -> bytes:
-    """Return the document of an instance as it was written; raises ObjectGone when it is no more."""
+    """Return the document of an instance as it was written; raises ObjectGone if it no longer exists."""
     if stored.metadata_uri is None:
         raise ObjectGone("the row names no document")
     return originals.services.artifacts.read(stored.metadata_uri)

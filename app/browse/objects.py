@@ -1,4 +1,4 @@
-"""The original of an instance: an object, or a member of one that is an archive, and tasks that read it."""
+"""The original of an instance, an object or a member of an archive, and the tasks that read it."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from app.storage import Storage, open_storage
 T = TypeVar("T")
 
 WHOLE_BYTES = 8 << 20
-"""Up to this size an object is fetched at once: one request, where ranges would be several."""
+"""Up to this size an object is fetched whole: one request instead of several for ranges."""
 WAIT_S = 30.0
-"""How long a request waits for a worker, and for room."""
+"""How long a request waits for a worker, and for memory."""
 IN_MEMORY_BYTES = 32 << 20
-"""What of a transcoded object is held in memory, before it goes to a temporary file."""
+"""Bytes of a transcoded object that are held in memory before it goes to a temporary file."""
 MAX_TRANSCODED_BYTES = 2 << 30
 PIECE = 1 << 20
 
@@ -52,7 +52,7 @@ class Originals:
     def content(self, stored: Stored) -> Content:
         """Return the bytes of an instance, or how to read them in ranges.
 
-        A member of an archive is extracted in a worker. Raises ObjectGone when that version is no more.
+        A member of an archive is extracted in a worker. Raises ObjectGone if that version no longer exists.
         """
         if stored.dicom_uri is not None:
             return copied(stored.dicom_uri, stored.generation, self.services)
@@ -67,7 +67,7 @@ class Originals:
         return replace(content, size=len(data), data=data, opener=None, decode=None, member=stored.member)
 
     def located(self, stored: Stored) -> Content:
-        """Return how to read a plain object in ranges; raises ObjectGone when that version is no more."""
+        """Return how to read a plain object in ranges; raises ObjectGone if that version no longer exists."""
         return self._object(stored, whole=False)
 
     def run(self, stored: Stored, task: Callable[..., T], *arguments: Any) -> T:
@@ -76,18 +76,18 @@ class Originals:
         return self._run(content, task, content, *arguments)
 
     def run_on(self, content: Content, task: Callable[..., T], *arguments: Any) -> T:
-        """Return `task(content, *arguments)` as a worker computes it, for a content that is there."""
+        """Return `task(content, *arguments)` as a worker computes it, for content that is already open."""
         return self._run(content, task, content, *arguments)
 
     def stream(self, content: Content, task: Callable[..., Iterator[T]], *arguments: Any) -> Generator[T]:
-        """Yield what `task(content, *arguments)` yields in a worker; it is held until the last."""
+        """Yield from `task(content, *arguments)` in a worker, which stays busy until the last result."""
         with self.services.budget.hold(cost(content), WAIT_S):
             yield from self.services.workers.stream(task, content, *arguments, wait_s=WAIT_S)
 
     def spooled(self, content: Content, task: Callable[..., Iterator[bytes]], *arguments: Any) -> Spooled:
-        """Return all that a task yields, so that no worker waits for a client that reads slowly.
+        """Return everything that a task yields, so that no worker waits for a slow client.
 
-        It is held in memory, and past 32 MiB in a temporary file; close it.
+        It is held in memory, above 32 MiB in a temporary file; close it.
         """
         file: IO[bytes] = SpooledTemporaryFile(IN_MEMORY_BYTES)  # noqa: SIM115 - its holder closes it
         try:
@@ -100,7 +100,7 @@ class Originals:
         return Spooled(file, file.tell())
 
     def bytes_of(self, content: Content, offset: int, length: int) -> Iterator[bytes]:
-        """Yield a part of what is stored, in pieces."""
+        """Yield a part of the stored bytes, in pieces."""
         if content.data is not None:
             yield content.data[offset : offset + length]
             return
@@ -114,7 +114,7 @@ class Originals:
                 yield piece
 
     def close(self) -> None:
-        """Let go of what was opened here."""
+        """Close what was opened here."""
         if self._machine is not None:
             self._machine.close()
 

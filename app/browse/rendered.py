@@ -1,4 +1,4 @@
-"""Pictures of a stored instance: any frame as asked for, or a thumbnail of its stored preview."""
+"""Pictures of a stored instance: any frame, drawn to order, or a thumbnail of its stored preview."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from app.pipeline.pdf_pages import PAGE_LIMITS
 
 THUMBNAIL_SIDE = 128
 KEPT_SIDES = (64, 128, 256, 512)
-"""Thumbnails of these square viewports are kept; any other would let a client fill the storage."""
+"""Thumbnails of these square viewports are cached; if all were, a client could fill the storage."""
 MAX_SIDE = 4096
 """Largest side of a viewport."""
 
 
 def render_picture(stored: Stored, how: RenderOptions, window: str | None, originals: Originals) -> bytes:
-    """Draw a frame of an instance, all of them, or its page, in a worker; or return the PDF that it holds.
+    """Draw a frame of an instance, all frames, or its page, in a worker; or return the PDF that it holds.
 
     Parameters
     ----------
@@ -59,12 +59,12 @@ def draw(
 
 
 def thumbnail(stored: Stored, how: RenderOptions, originals: Originals) -> bytes:
-    """Return a small picture of an instance, of its preview where that is the frame that is asked for.
+    """Return a small picture of an instance, made from its preview if that shows the requested frame.
 
     Raises
     ------
     Unrenderable : nothing of the instance can be drawn
-    ObjectGone : the object is no more
+    ObjectGone : the object no longer exists
     """
     viewport = how.viewport or (THUMBNAIL_SIDE, THUMBNAIL_SIDE)
     how = replace(how, viewport=viewport)

@@ -1,4 +1,4 @@
-"""A DICOM JSON document for people: lines of a table, and what the viewer needs of it; pure."""
+"""A DICOM JSON document for people: lines of a table, and what the viewer needs to draw it; pure."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Viewer:
-    """What draws a picture: whether its raw frames will do, and how their values are to be shown.
+    """How the page draws a picture: whether from raw frames, and how their values are shown.
 
     drawn: frames can be asked for; a document or waveform has its preview alone.
     center, width: of the first window, None without one. rate: frames a second.
@@ -81,7 +81,7 @@ def tag_text(tag: object) -> str:
 
 
 def _lines(document: Document, depth: int, warned: Mapping[str, str]) -> Iterator[Line]:
-    from app.dicom.metadata.keywords import keyword_of  # only who looks pays for the data dictionary
+    from app.dicom.metadata.keywords import keyword_of  # loads the data dictionary only when somebody looks
 
     for tag in sorted(document):
         element = document[tag]
@@ -118,7 +118,7 @@ def _value(value: Any) -> str:
 
 
 def viewer(row: Mapping[str, Any], document: Document | None) -> Viewer | None:
-    """Return how to show the pixels of an instance, None where it has none that can be drawn."""
+    """Return how to show the pixels of an instance, None if it has none that can be drawn."""
     if not row.get("preview_uri") or not document:
         return None
     drawn = bool(row.get("rows") and row.get("columns"))

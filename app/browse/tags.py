@@ -18,6 +18,6 @@ def read_tags(
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """Return attributes of an instance by keyword, tag, private creator or path, and the unknown names.
 
-    Raises ObjectGone when the object is gone, and what reading it raises.
+    Raises ObjectGone if the object no longer exists, and the errors of reading it.
     """
     return originals.run(stored, tasks.attributes, originals.limits, list(paths[:MAX_TAGS]))

@@ -1,4 +1,4 @@
-"""What workers do for browsing. pydicom is imported when a task runs: the server only passes it on."""
+"""Tasks of browsing that run in workers. pydicom is imported only when a task runs, not in the server."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def read_frames(
 ) -> Iterator[tuple[str, bytes, int, int]]:
     """Yield frames: transfer syntax and bytes, or instead of bytes offset and length in the object.
 
-    Where no layout was kept and one can be, it comes first, as (`layout`, bytes, 0, 0).
+    If no layout was cached and the object has one, it comes first, as (`layout`, bytes, 0, 0).
 
     Parameters
     ----------
@@ -140,7 +140,7 @@ def animate(pictures: list[bytes]) -> bytes:
 
 
 def bulk_value(content: Content, limits: DatasetLimits, threshold: int, tag: str, number: int) -> bytes:
-    """Return the bytes of a value that a document names without a place, or that have to be turned.
+    """Return the bytes of a value that a document names without a place, or whose byte order is swapped.
 
     Parameters
     ----------

@@ -1,9 +1,9 @@
-"""Uploads: a file that is checked to be DICOM is put into the landing storage, and there its way begins.
+"""Uploads: check that a file is DICOM and put it into the landing storage.
 
     stream ─▶ identify, in a worker ─▶ name below source.write_prefix ─▶ source.land ─▶ the pipeline
 
-Nothing else enters the lake this way: the notification of the landing storage does the rest. A file that is
-too large for the service goes straight into a bucket: its beginning comes here, and `begin` answers where to.
+The notification of the landing storage does the rest, as for any other object. A file that is too large for
+the service goes straight into a bucket: the client sends its beginning here, and `begin` answers where to.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ UID = re.compile(r"[0-9.]{1,64}")
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """The UIDs by which a data set says what it is, empty where it has none; broken: it ends too early."""
+    """The UIDs of a data set, each empty if it is missing; broken: the data set ends too early."""
 
     study: str
     series: str
@@ -39,7 +39,7 @@ class Identity:
 
     @property
     def whole(self) -> bool:
-        """Whether all three name a place."""
+        """Whether study, series and instance are all known."""
         return all(UID.fullmatch(uid) and uid.strip(".") for uid in (self.study, self.series, self.instance))
 
 
@@ -47,7 +47,7 @@ class Identity:
 class Fate:
     """What became of one file of an upload: a version in the landing storage, or a reason why not.
 
-    reason: invalid_type, duplicate, bad_name, too_large. written: false where the same bytes were there.
+    reason: invalid_type, duplicate, bad_name, too_large. written: false if the same bytes were already there.
     """
 
     name: str
@@ -58,7 +58,7 @@ class Fate:
 
 @dataclass(frozen=True, slots=True)
 class UploadSession:
-    """Where a client itself puts the bytes of one file until when, and the object that they become.
+    """Where and until when a client may put the bytes of one file, and the object that they become.
 
     A client sends them by PUT, as Cloud Storage's resumable uploads do. The URL is a secret: whoever has it
     may write this object, once.
@@ -76,7 +76,7 @@ WORDS = {
     "bad_name": "the label or the file name cannot be the name of an object that is taken for DICOM",
     "too_large": "the file is larger than source.max_object_bytes",
 }
-"""What people are told for each reason."""
+"""The sentence that people see for each reason."""
 
 
 def land(name: str, stream: BinaryIO, label: str, services: Services) -> Fate:
@@ -104,10 +104,10 @@ def land(name: str, stream: BinaryIO, label: str, services: Services) -> Fate:
 def begin(
     name: str, head: BinaryIO, size: int, label: str, origin: str, services: Services
 ) -> UploadSession | Fate:
-    """Return where a client itself puts a file, named as by `land`, or why it must not.
+    """Return where a client may put a file, named as by `land`, or why it must not.
 
-    Only its beginning is checked here; the whole is when it has landed, as any object. Under a label, a file
-    of the same name is in the way whatever is in it.
+    Only its beginning is checked here; the pipeline checks the whole object after it has landed. Under a
+    label, any file of the same name makes it a duplicate.
 
     Parameters
     ----------
@@ -127,12 +127,12 @@ def begin(
 
 
 def last_segment(name: str) -> str:
-    """Return the name of a file without what leads to it."""
+    """Return the name of a file without its folders."""
     return re.split(r"[/\\]", name)[-1]
 
 
 def _place(name: str, head: BinaryIO, size: int, label: str, services: Services) -> str | Fate:
-    """Return the name of the object that a file of `size` bytes becomes, or why it becomes none."""
+    """Return the name of the object that a file of `size` bytes becomes, or why it is refused."""
     if not SEGMENT.fullmatch(name) or (label and not SEGMENT.fullmatch(label)):
         return Fate(name, "bad_name")
     most = services.settings.source.max_object_bytes
@@ -153,13 +153,13 @@ def _place(name: str, head: BinaryIO, size: int, label: str, services: Services)
 
 
 def stored_name(identity: Identity, services: Services) -> str:
-    """Return where an instance is put that has no label: by its UIDs, which are all digits and dots."""
+    """Return the name of an instance without a label: made of its UIDs, which are all digits and dots."""
     prefix = services.settings.source.write_prefix
     return f"{prefix}stow/{identity.study}/{identity.series}/{identity.instance}.dcm"
 
 
 def identify(stream: BinaryIO, services: Services) -> Identity:
-    """Return the UIDs of a file, which is read in a worker; raises PermanentError where it is not DICOM."""
+    """Return the UIDs of a file, which is read in a worker; raises PermanentError if it is not DICOM."""
     size = stream.seek(0, SEEK_END)
     content = Content(ObjectRef("", "upload", 0), "file:///upload", size, opener=opener(stream))
     limits = services.settings.describe_options().limits
@@ -167,7 +167,7 @@ def identify(stream: BinaryIO, services: Services) -> Identity:
 
 
 def opener(stream: BinaryIO) -> Callable[[], BinaryIO]:
-    """Return what opens a stream anew, as `Content.opener` is; the stream itself stays open."""
+    """Return an opener for `Content.opener` that rewinds a stream; the stream itself stays open."""
 
     def opened() -> BinaryIO:
         stream.seek(0)
@@ -177,7 +177,7 @@ def opener(stream: BinaryIO) -> Callable[[], BinaryIO]:
 
 
 class Kept:
-    """A stream that stays open when whoever reads it closes it."""
+    """A stream that stays open when its reader closes it."""
 
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream

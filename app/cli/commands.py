@@ -50,9 +50,9 @@ def _assignments(_: click.Context, __: click.Parameter, values: Iterable[str]) -
     return {key: value for key, _sign, value in pairs}
 
 
-PROFILE = "basic"
 DAY_S = 86_400
-"""Profile of a clean copy where none is named."""
+PROFILE = "basic"
+"""Default profile of clean copies."""
 SHOWN = ("message_id", "publish_time", "object_uri", "code", "reason")
 """Columns of a dead letter in the table on a terminal."""
 
@@ -70,7 +70,7 @@ def cli(ctx: click.Context, arguments: dict[str, object]) -> None:
 @cli.command()
 @click.option("--host", help="Address to listen on.")
 @click.option("--port", type=int, help="Port to listen on.")
-@click.option("--accept-removals", is_flag=True, help="What is gone was removed; no disk is missing.")
+@click.option("--accept-removals", is_flag=True, help="Treat missing files as removed; no disk is unmounted.")
 @click.pass_context
 def serve(ctx: click.Context, host: str | None, port: int | None, accept_removals: bool) -> None:
     """Run the HTTP service; with a folder as source also the watcher and the queue."""
@@ -106,20 +106,20 @@ def demo(ctx: click.Context, once: bool, keep: Path | None, port: int | None) ->
 
 @cli.command()
 @click.argument("paths", nargs=-1, type=click.Path(exists=True, path_type=Path))
-@click.option("--again", is_flag=True, help="Describe anew what has its row by these settings, too.")
+@click.option("--again", is_flag=True, help="Also describe files again that have a row with these settings.")
 @click.option("--failures", is_flag=True, help="Print only the lines of what failed, and the summary.")
 @click.option("--quiet", is_flag=True, help="No bar, and no line but the summary and those of --failures.")
 @click.option("--prune", "folder", metavar="FOLDER", type=click.Path(file_okay=False, path_type=Path),
-              help="Then remove from the lake what is gone from this folder.")  # fmt: skip
-@click.option("--yes", is_flag=True, help="Prune also where it looks as if a disk were not mounted.")
+              help="Then remove from the lake the files that are gone from this folder.")  # fmt: skip
+@click.option("--yes", is_flag=True, help="Prune even if a disk seems to be unmounted.")
 @click.pass_context
 def ingest(
     ctx: click.Context, /, paths: tuple[Path, ...], again: bool, folder: Path | None, **options: bool
 ) -> None:
     """Put files and folders through the pipeline now, read where they lie.
 
-    What has its row by the settings of now is `unchanged` and not read; with other settings it is described
-    again, and that revision replaces its row, document and preview.
+    A file whose row was made with the current settings is `unchanged` and not read. With other settings it
+    is described again; that revision replaces its row, document and preview.
     """
     if not paths and folder is None:
         raise click.UsageError("name files or folders to ingest, or give --prune FOLDER")
@@ -171,8 +171,8 @@ def _wanted(tell: ingesting.Emit, quiet: bool, failures: bool) -> Callable[[inge
 def scan(ctx: click.Context, paths: tuple[Path, ...], output: Path) -> None:
     """Write the columns of `instances` for files anywhere, without a lake, on all cores.
 
-    What is not DICOM has a row with its `error`. OUTPUT appears when it is complete; run the same command
-    again to go on with an interrupted scan.
+    A file that is not DICOM gets a row with its `error`. OUTPUT appears when it is complete; run the same
+    command again to go on with an interrupted scan.
     """
     settings = settings_of(ctx)
     check_output(output)

@@ -183,7 +183,7 @@ class Bar:
 
 @contextmanager
 def until_stopped() -> Iterator[Callable[[], object]]:
-    """Yield what waits for SIGINT or SIGTERM: a service manager stops a command in the regular way."""
+    """Yield a function that waits for SIGINT or SIGTERM, so that a service manager can stop a command."""
     stopped = threading.Event()
     before = {
         number: signal.signal(number, lambda *_: stopped.set()) for number in (signal.SIGINT, signal.SIGTERM)

@@ -160,7 +160,7 @@ def _noted(manifest: Path | None) -> Iterator[Callable[[dict[str, object]], obje
     if manifest is None:
         yield lambda line: None
         return
-    with manifest.open("a", encoding="utf-8", buffering=1) as stream:  # a kill must not take lines away
+    with manifest.open("a", encoding="utf-8", buffering=1) as stream:  # a killed process must not lose lines
         yield lambda line: stream.write(json.dumps(line) + "\n")
 
 

@@ -22,7 +22,7 @@ def table(rows: Sequence[Mapping[str, object]]) -> str:
 
 
 def readable(value: object) -> str:
-    """Return a value as text: JSON for what has parts, bytes in base64, times in RFC 3339."""
+    """Return a value as text: lists and objects as JSON, bytes in base64, times in RFC 3339."""
     if isinstance(value, bytes):
         return base64.b64encode(value).decode()
     if isinstance(value, bool | list | dict):

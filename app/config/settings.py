@@ -113,10 +113,25 @@ class Bus(Section):
     """How notifications travel."""
 
     url: str = Field(description="local:./file or pubsub:projects/P/topics/T")
-    subscription: str = Field(
-        description="projects/P/subscriptions/S whose pushes are accepted, several with commas; empty = any"
+    subscription: str | tuple[str, ...] = Field(
+        description="projects/P/subscriptions/S whose pushes are accepted; several as a list, or with commas;"
+        " empty = any"
     )
     dead_letter_topic: str = Field(description="projects/P/topics/T for dead letters; local: does not use it")
+
+    @field_validator("subscription", mode="before")
+    @classmethod
+    def _names(cls, value: object) -> object:
+        names = tuple(value) if isinstance(value, list) else value
+        if not all(isinstance(name, str) for name in (names if isinstance(names, tuple) else [names])):
+            raise ValueError("is neither a name nor a list of names")
+        return names
+
+    def subscriptions(self) -> tuple[str, ...]:
+        """Return the names in `subscription`."""
+        given = self.subscription
+        names = given.split(",") if isinstance(given, str) else given
+        return tuple(name.strip() for name in names if name.strip())
 
 
 class Backfill(Section):

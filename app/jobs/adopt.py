@@ -1,4 +1,4 @@
-"""Record the profile of a lake, and change it: everything described with the earlier one is removed.
+"""Record the profile of a lake, and change it: everything described with the earlier profile is removed.
 
 The record is a small file beside the artifacts. A start with other settings is refused, because a lake with
 rows of two profiles would show, for the same patient, a name in one and a pseudonym in the other.
@@ -16,7 +16,8 @@ from app import pipeline
 from app.jobs import ingest
 from app.model.errors import ConfigError, DicomlakeError, ObjectGone, TransientError
 from app.model.values import EventType, GiveUp, Message, ObjectRef
-from app.services import CACHE, COPIES, STATE, Services
+from app.places import CACHE, COPIES, STATE
+from app.services import Services
 from app.storage.local.storage import LocalStorage
 from app.warehouse import queries
 
@@ -68,7 +69,7 @@ def adopt(
 
     Returns
     -------
-    how many rows, failures and artifacts were removed, and how many objects ended in which way
+    how many rows, failures and artifacts were removed, and the number of objects by outcome
     """
     outside = _outside(services)
     _record(services, UNFINISHED)

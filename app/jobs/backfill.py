@@ -38,16 +38,16 @@ Values = dict[str, Any]
 Count = Callable[[int], object]
 Note = Callable[[dict[str, object]], object]
 
-# List prices of docs/cost.md, in USD; of a million objects, a CT each.
+# List prices of docs/cost.md in USD, for a million objects that are CT images.
 CLOUD_RUN, PUBSUB, BIGQUERY, LOGGING = 1.31, 0.10, 0.20, 0.60
 CLASS_A, CLASS_B, PER_LISTING = 0.000005, 0.0000004, 1000
 RETRIEVAL = {"NEARLINE": 0.01, "COLDLINE": 0.02, "ARCHIVE": 0.05}
-"""USD a GiB that is read, by storage class."""
+"""USD per GiB read, by storage class."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reporting:
-    """What a job tells while it runs: the number of objects so far, and each object that it published."""
+    """Called while a job runs: with the number of objects so far, and with each published object."""
 
     count: Count = lambda objects: None
     note: Note = lambda line: None

@@ -4,8 +4,8 @@
                                           ├─▶ differences
     rows of `instances_current`, the same ┘
 
-Nothing is collected, so memory does not grow with the number of objects. Where rows show hashes of names, the
-listing is hashed and then sorted, in files of temporary storage.
+Nothing is collected, so memory does not grow with the number of objects. If rows show hashes of names, the
+listing is hashed and then sorted, in temporary files.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A part of the source: a bucket, and what the names of its objects begin with."""
+    """A part of the source: a bucket, and the prefix of its objects."""
 
     bucket: str
     prefix: str = ""
@@ -147,13 +147,13 @@ def places(services: Services, url: str = "") -> list[Place]:
 
 
 def base_uri(services: Services, place: Place) -> str:
-    """Return what the addresses of all objects in the bucket of a place begin with."""
+    """Return the common prefix of the addresses of all objects in the bucket of a place."""
     own = place.bucket == services.source.bucket
     return services.source.uri("", "" if own else place.bucket)
 
 
 def _shown_prefix(services: Services, place: Place) -> str:
-    """Return what the names that rows show begin with, as far as it is known."""
+    """Return the prefix of the names that rows show, as far as it is known."""
     return "" if _hashed(services) else place.prefix
 
 
@@ -214,6 +214,6 @@ def is_wanted(listed: Listed, services: Services) -> bool:
 
 
 def open_letters(services: Services) -> set[tuple[object, object, object]]:
-    """Return bucket, object and generation of the open dead letters: they have no row, and are known."""
+    """Return bucket, object and generation of the open dead letters: they have no row, but are not lost."""
     letters = services.warehouse.stream(*open_letter_versions())
     return {(letter["bucket"], letter["object"], letter["generation"]) for letter in letters}

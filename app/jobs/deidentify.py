@@ -32,7 +32,7 @@ class Cleaning:
     """How files become clean.
 
     clean: yields the pieces of the clean copy of a file. name: the replacement of one part of a path. key:
-    equal only for equal profiles and secrets, and gives neither away. room: bytes by which a copy may be
+    equal only for equal profiles and secrets, and reveals neither. room: bytes by which a copy may be
     larger than its file.
     """
 
@@ -51,8 +51,8 @@ def deidentify(
 ) -> dict[str, object]:
     """Write a clean copy of a file, or of every file below a folder, and return a summary.
 
-    `deidentified.csv` in the target says what became of each file. A second run goes on where the first one
-    ended: a file whose copy is there and newer is not read again.
+    `deidentified.csv` in the target records the outcome of each file. A second run goes on where the first
+    one ended: a file with a newer copy is not read again.
 
     Raises
     ------
@@ -90,7 +90,7 @@ def check(
     emit: Emit,
     progress: Progress = lambda done, total: None,
 ) -> dict[str, object]:
-    """Look through every file of a folder that should be clean, emit one line for each, return a summary.
+    """Examine every file of a folder that should be clean, emit one line for each, return a summary.
 
     examine: returns tag and code of what is left in a file.
     """
@@ -145,7 +145,7 @@ def _begun(
 
 
 def _one(file: Path, root: Path, target: Path, cleaning: Cleaning, before: dict[str, str] | None) -> Line:
-    """Write the clean copy of one file; nothing of it if that is refused."""
+    """Write the clean copy of one file whole; if it is refused, write nothing."""
     *folders, name = file.relative_to(root).parts
     kept = cleaning.name(name)
     output = Path(*map(cleaning.name, folders), kept if kept.lower().endswith(".dcm") else f"{kept}.dcm")
@@ -178,7 +178,7 @@ def _relative(file: Path, root: Path) -> str:
 
 
 def _claim(target: Path, key: str) -> None:
-    """Write down what the target is made with; refuse one that was made with something else."""
+    """Record the profile and key of the target; refuse a target that was made with others."""
     state = target / STATE
     if state.exists() and state.read_text() != key:
         raise ConfigError(f"{target} was made with another profile or key: give another folder")
@@ -186,7 +186,7 @@ def _claim(target: Path, key: str) -> None:
 
 
 def _read_table(target: Path) -> dict[str, dict[str, str]]:
-    """Return the rows of an earlier run by source; of one source the last row counts."""
+    """Return the rows of an earlier run by source; the last row of a source counts."""
     table = target / TABLE
     if not table.exists():
         return {}

@@ -1,6 +1,6 @@
-"""`doctor`: a check a line, each fault with the command that mends it.
+"""`doctor`: one line per check; each fault comes with the command that mends it.
 
-The checks are pure: the backends tell facts, and here is what must be true of them.
+Most checks are pure: the backends return facts, and this module says what must be true of them.
 """
 
 from __future__ import annotations
@@ -10,13 +10,16 @@ import struct
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from app.checks import faults
 from app.model.errors import DicomlakeError
 from app.model.values import REMOVALS, EventType
-from app.services import Services, faults, open_backfill_topic
+from app.services import Services, open_backfill_topic
+from app.warehouse import Warehouse, merged_until, missed_by_merges
 from app.warehouse.queries import outcome_of
 
 if TYPE_CHECKING:
@@ -28,6 +31,8 @@ ACK_S = 600
 PROBE_S, POLL_S = 120.0, 0.5
 OLD_S = 3600.0
 """Age of the oldest waiting message from which the queue counts as stuck."""
+MERGE_LATE = timedelta(hours=3)
+"""Age from which a row must be in `study_current`: an hour of lag, an hour between merges, one to spare."""
 READS = {f"roles/storage.{one}" for one in ("objectViewer", "objectUser", "objectAdmin", "admin")}
 WRITES = {f"roles/storage.{one}" for one in ("objectUser", "objectAdmin", "admin")}
 APPENDS = {"roles/bigquery.dataEditor", "roles/bigquery.dataOwner", "roles/bigquery.admin", "WRITER", "OWNER"}
@@ -110,6 +115,12 @@ def examine(services: Services) -> Iterator[Check]:
         yield from [fault] if fault else pushed_checks(facts, settings)
     tables, fault = _told("warehouse", services.warehouse.setup)
     yield from [fault] if fault else ()
+    merges, fault = _told(
+        "merges",
+        lambda: list(merge_checks(services.warehouse, tables or {}, services.now())),
+        "add yourself to `dataset.readers` of Terraform, and apply",
+    )
+    yield from [fault] if fault else merges
     if not bus or "publishers" not in bus:
         return
     yield from (agent_check(one, bus) for one in buckets or ())
@@ -126,17 +137,21 @@ def answers(name: str, check: Callable[[], None], mend: str) -> Check:
     return Check(name)
 
 
-def _told(part: str, setup: Callable[[], Any]) -> tuple[Any, Check | None]:
+VIEWER = (
+    "run the doctor as somebody who may see buckets, topics, tables and grants"
+    " (roles/viewer and roles/iam.securityReviewer)"
+)
+
+
+def _told(part: str, setup: Callable[[], Any], mend: str = VIEWER) -> tuple[Any, Check | None]:
     try:
         return setup(), None
     except DicomlakeError as error:
-        mend = "run the doctor as somebody who may see buckets, topics, tables and grants"
-        mend += " (roles/viewer and roles/iam.securityReviewer)"
         return None, Check(f"setup of the {part}", f"cannot be seen: {error.text}", mend)
 
 
 def storage_checks(buckets: Iterable[Mapping[str, Any]], settings: Settings, prefix: str) -> Iterator[Check]:
-    """Check how the store tells of changes; `buckets` as from `Storage.setup`, that of source.url first."""
+    """Check the notifications of the store; `buckets` as from `Storage.setup`, that of source.url first."""
     for number, facts in enumerate(buckets):
         for check in _bucket_checks(facts, settings, "" if number else prefix):
             yield replace(check, name=f"{facts['bucket']}: {check.name}") if number else check
@@ -207,7 +222,7 @@ def outputs_checks(buckets: Iterable[Mapping[str, Any]], settings: Settings) -> 
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """Who holds what, as the setups of the source, the artifacts, the bus and the warehouse tell."""
+    """Who holds which grants, from the setups of the source, the artifacts, the bus and the warehouse."""
 
     source: Iterable[Mapping[str, Any]]
     artifacts: Iterable[Mapping[str, Any]]
@@ -252,6 +267,29 @@ def _has(member: str, roles: set[str], grants: Grants) -> bool:
         and (role in roles | EVERYTHING or role.startswith(("projects/", "organizations/")))
         for role, who in grants
     )
+
+
+def merge_checks(warehouse: Warehouse, tables: Mapping[str, Grants | None], now: datetime) -> Iterator[Check]:
+    """Check that `study_current`, if there is one, is merged; `tables` as from `Warehouse.setup`."""
+    if "study_current" not in tables:
+        return
+    until = merged_until(warehouse)
+    mergers = _writers(tables["study_current"]) - _writers(tables["instances"])
+    if until is None and not mergers:  # no service browses, so that no query is scheduled
+        return
+    made = missed_by_merges(warehouse, until, now - MERGE_LATE)
+    fault = (
+        f"a row of {made:%Y-%m-%d %H:%M} UTC is not in study_current: its scheduled query fails or does not"
+        " run, so each list reads more"
+        if made
+        else ""
+    )
+    runs = "see the runs of the scheduled query study_current in the console of BigQuery"
+    yield Check("merges", fault, f"{runs}; terraform -chdir=tf apply")
+
+
+def _writers(grants: Grants | None) -> set[str]:
+    return {member for role, member in grants or () if role in APPENDS}
 
 
 def agent_check(storage: Mapping[str, Any], bus: Mapping[str, Any]) -> Check:
@@ -380,9 +418,8 @@ def push_checks(one: Mapping[str, Any], facts: Mapping[str, Any], settings: Sett
     ]
     for what, good, fault, mend in rules:
         yield Check(f"{name.rpartition('/')[2]}: {what}", "" if good else fault, mend)
-    accepted = settings.bus.subscription.replace(" ", "")
-    if accepted and name not in accepted.split(","):
-        yield Check(f"{name}: accepted", "bus.subscription does not name it", "add it, by a comma")
+    if settings.bus.subscription and name not in settings.bus.subscriptions():
+        yield Check(f"{name}: accepted", "bus.subscription does not name it", "add it to bus.subscription")
 
 
 def service_checks(one: Mapping[str, Any], facts: Mapping[str, Any]) -> Iterator[Check]:

@@ -88,6 +88,26 @@ class Run:
     letters: Letters
 
 
+class Tally:
+    """Emits lines and counts them by status, and failures also by code."""
+
+    def __init__(self, emit: Emit) -> None:
+        self.counts: Counter[str] = Counter()
+        self._codes: Counter[str] = Counter()
+        self._emit = emit
+
+    def add(self, line: Line) -> None:
+        """Emit and count a line."""
+        self._emit(line)
+        self.counts[str(line["status"])] += 1
+        if line["status"] in FAULTS:
+            self._codes[str(line["code"])] += 1
+
+    def failures(self) -> dict[str, object]:
+        """Return the part of a summary that counts failures; empty if there are none."""
+        return {"codes": dict(self._codes)} if self._codes else {}
+
+
 def ingest(
     paths: Iterable[Path],
     services: Services,
@@ -104,16 +124,9 @@ def ingest(
     gets a failed line and does not stop the run. The summary counts lines by status, skipped files, and
     failures by code.
     """
-    counts: Counter[str] = Counter()
-    codes: Counter[str] = Counter()
+    tally = Tally(emit)
     patient = Budget(services.settings.workers.inflight_bytes, patience_s=None)  # this sender does not retry
     services = replace(services, budget=patient)
-
-    def tell(line: Line) -> None:
-        emit(line)
-        counts[str(line["status"])] += 1
-        if line["status"] in FAULTS:
-            codes[str(line["code"])] += 1
 
     with machine_view(services) as machine:
         own = OwnFiles(services)
@@ -123,12 +136,13 @@ def ingest(
         run = Run(again, int(services.now().timestamp()), _open_letters(services))
         for what in found.values():
             if isinstance(what, dict):
-                tell(what)
+                tally.add(what)
         for done, line in enumerate(at_once(partial(_begun, files, run)), 1):
-            tell(line)
+            tally.add(line)
             progress(done, len(files))
+    counts = tally.counts
     ends = {status: counts[status] for status in sorted(counts, key=FAULTS.__contains__)}
-    return {"files": counts.total(), **ends, **passed_over} | ({"codes": dict(codes)} if codes else {})
+    return {"files": counts.total(), **ends, **passed_over, **tally.failures()}
 
 
 @contextmanager
@@ -180,7 +194,7 @@ def _found(
 def _names(name: str, root: Path) -> Iterator[tuple[str, DicomlakeError | None]]:
     """Yield the name of a file, or of every file below a folder, each with its fault or None."""
     if name and not is_object_name(name):
-        yield name, None  # with its fault, to be found there
+        yield name, None  # the caller reports the name as a fault
     elif os.path.isdir(root / name):
         left: list[tuple[str, DicomlakeError]] = []
         for found, _ in walk(root, f"{name}/" if name else "", lambda *fault: left.append(fault)):

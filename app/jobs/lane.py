@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from app.bus import Publisher
 
 FIRST_RATE, DOUBLE_S = 500.0, 1200.0
-"""Events a second at first, and after how many seconds twice as many: a new bucket bears 1,000 writes."""
+"""First rate in events a second, and seconds until it doubles: a new bucket takes 1,000 writes a second."""
 RATE = 4000.0
 """Events a second at most, unless the caller wants another rate."""
 BATCH = 200
@@ -55,7 +55,7 @@ class Pacing:
 
 
 class Pace:
-    """Holds events back so that no more than the rate of now are published."""
+    """Holds events back so that they never exceed the current rate."""
 
     def __init__(self, pacing: Pacing) -> None:
         self._pacing = pacing
@@ -69,7 +69,7 @@ class Pace:
         self._due = max(self._due, now) + count / self.rate()
 
     def rate(self) -> float:
-        """Return the events a second that are allowed now."""
+        """Return the current rate in events a second."""
         doublings = min((self._pacing.clock() - self._began) // DOUBLE_S, 60)
         return min(self._pacing.rate, FIRST_RATE * 2**doublings)
 
@@ -99,7 +99,7 @@ class Job:
     ended_at: datetime | None = None
 
     def row(self, now: datetime) -> dict[str, object]:
-        """Return the row of the table `jobs` for where it stands."""
+        """Return the row of the table `jobs` for its current state."""
         return {
             "id": self.id,
             "recorded_at": now,
@@ -114,13 +114,13 @@ class Job:
 
 
 def begin(services: Services, command: str, arguments: Mapping[str, object]) -> Job:
-    """Return a new job; the first row of it comes with its first progress."""
+    """Return a new job; its first row is written with its first progress."""
     now = services.now()
     return Job(f"{now:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}", command, arguments, now)
 
 
 def resume(services: Services, command: str, job_id: str) -> Job:
-    """Return a job as its last row has it.
+    """Return a job in the state of its last row.
 
     Raises
     ------
@@ -169,7 +169,7 @@ class Lane:
             self.flush()
 
     def flush(self) -> None:
-        """Publish what waits."""
+        """Publish the pending events."""
         if self._waiting:
             self._pace.wait(len(self._waiting))
             self._bus.publish_all(self._waiting)

@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from enum import Enum
 from pathlib import Path
 
-from app.services import CACHE, Services
+from app.places import CACHE
+from app.services import Services
 from app.storage.local.storage import LocalStorage
 
 SIDE_FILES = ("", "-wal", "-shm", "-journal")

@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 
 from app import pipeline
-from app.jobs.ingest import FAULTS, Emit, File, Line, Progress, at_once, events, failure, machine_view
+from app.jobs.ingest import Emit, File, Line, Progress, Tally, at_once, events, failure, machine_view
 from app.jobs.own_files import Owner, OwnFiles
 from app.model.errors import ConfigError, DicomlakeError, ObjectGone, RemovalsHeld
 from app.model.names import spelled
@@ -52,15 +52,7 @@ def prune(
     folder looks like an unmounted disk, unless `sure`; ConfigError for a folder without known objects.
     """
     folder = folder.resolve()
-    counts: Counter[str] = Counter()
-    codes: Counter[str] = Counter()
-
-    def tell(line: Line) -> None:
-        emit(line)
-        counts[str(line["status"])] += 1
-        if line["status"] in FAULTS:
-            codes[str(line["code"])] += 1
-
+    tally = Tally(emit)
     with machine_view(services) as machine:
         known = _known(folder, services, machine)
         if not known and not folder.is_dir():
@@ -72,21 +64,20 @@ def prune(
             file = one.file
             try:
                 stat_file(file.source.root, file.name)
-                counts[KEPT] += 1
+                tally.counts[KEPT] += 1
             except ObjectGone:
                 if file.source.is_released(file.name):
-                    counts[KEPT] += 1
+                    tally.counts[KEPT] += 1
                 else:
                     gone.append(one)
             except DicomlakeError as error:  # it may be there
-                tell(failure({"object_uri": file.uri}, error))
+                tally.add(failure({"object_uri": file.uri}, error))
         if gone and not sure:
             _check_mounted(folder, gone, len(known))
         for done, line in enumerate(at_once(partial(_begun, gone)), 1):
-            tell(line)
+            tally.add(line)
             progress(done, len(gone))
-    ends = {Status.DELETED.value: 0, KEPT: 0, **counts}
-    return {**ends, "codes": dict(codes)} if codes else dict(ends)
+    return {Status.DELETED.value: 0, KEPT: 0, **tally.counts, **tally.failures()}
 
 
 def _known(folder: Path, services: Services, machine: Services) -> list[Known]:

@@ -1,6 +1,6 @@
-"""`reconcile`: what the storage holds against what the warehouse has, and the events that make them agree.
+"""`reconcile`: compare the storage with the warehouse, and publish the events that make them agree.
 
-It never edits rows: `--fix` publishes the events that were lost, and the pipeline does what they say.
+It never edits rows: `--fix` publishes the events that were lost, and the pipeline processes them.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 from app.jobs.compare import Comparison, Difference, Kind, Place, compare, is_wanted, open_letters
 from app.jobs.lane import event_of
 from app.model.values import EventType, Message, ObjectRef
-from app.services import COPIES, Services
+from app.places import COPIES
+from app.services import Services
 from app.sources.notifications import notification
 from app.storage import Listed
 from app.warehouse.queries import artifact_uris
@@ -119,7 +120,7 @@ def _as_generation_0(found: Iterator[tuple[str, Listed]]) -> Iterator[tuple[str,
 def _left_out(
     found: Difference, services: Services, wanted: Wanted, letters: set[tuple[object, object, object]]
 ) -> str:
-    """Return why a difference is none, or not yet; empty if it is one."""
+    """Return why a difference does not count, or not yet; empty if it does."""
     youngest_s = services.now().timestamp() - wanted.age_s
     if found.kind is Kind.ORPHAN_ROW:
         assert found.row is not None
@@ -145,7 +146,7 @@ def _line(found: Difference) -> dict[str, object]:
 
 
 def _events(found: Difference, services: Services) -> Iterator[Message]:
-    """Yield the event that was lost: of the version that is there, or of the removal of the row's."""
+    """Yield the lost event: the finalize of the version that exists, or the removal of the row's version."""
     now = services.now()
     if found.kind is not Kind.ORPHAN_ROW:
         assert found.listed is not None
@@ -160,7 +161,7 @@ def _events(found: Difference, services: Services) -> Iterator[Message]:
 
 
 def _removed(found: Difference, generation: int, services: Services) -> ObjectRef | None:
-    """Return the version that a row is of; None where only a hash of its name is left."""
+    """Return the version that a row describes; None if only a hash of its name is left."""
     if found.listed is not None:
         return ObjectRef(found.listed.ref.bucket, found.listed.ref.name, generation)
     if services.cleaning is not None and not services.cleaning.keep_names:

@@ -16,7 +16,8 @@ from itertools import chain, islice
 from app.forward.encoded import SUFFIX
 from app.model.errors import DicomlakeError, ObjectGone, StorageUnavailable
 from app.model.values import ObjectRef
-from app.services import COPIES, Services
+from app.places import COPIES
+from app.services import Services
 from app.storage import open_storage
 from app.storage.local.files import delete_file, walk
 from app.storage.local.generations import Seen
@@ -38,8 +39,8 @@ def retain(
 ) -> dict[str, int]:
     """Archive and delete what is due now; return how many files were archived, released, deleted, or failed.
 
-    Emits a line for each file. A file that fails stops no other, and is tried again the next time. With
-    `dry_run` nothing is changed.
+    Emits a line for each file. A file that fails does not stop the others, and is tried again the next time.
+    With `dry_run` nothing is changed.
     """
     counts = dict.fromkeys((ARCHIVED, RELEASED, DELETED, FAILED), 0)
     for name, status, act in chain(_received(services), _outputs(services)):
@@ -56,11 +57,11 @@ def retain(
 
 
 Step = tuple[str, str, Callable[[], object]]
-"""The name of a file as it is shown, what becomes of it, and what does that."""
+"""The shown name of a file, the status it will have, and the function that does the work."""
 
 
 def _received(services: Services) -> Iterator[Step]:
-    """Yield what is due of the received files."""
+    """Yield the steps that are due for received files."""
     settings, source = services.settings.retention, services.source
     if not isinstance(source, LocalStorage) or not (
         settings.archive_after_days or settings.delete_after_days
@@ -82,7 +83,7 @@ def _ended(
 ) -> Iterator[tuple[File, datetime]]:
     """Yield the files whose events have ended, with the time when their latest row was made.
 
-    The queue is read first: what leaves it meanwhile is in the tables by then.
+    The queue is read first: an event that leaves it meanwhile is in the tables by then.
     """
     waiting = services.bus.unfinished()
     if waiting is None:
@@ -119,7 +120,7 @@ def _archive(name: str, seen: Seen, source: LocalStorage, services: Services) ->
 
 
 def _release(name: str, seen: Seen, source: LocalStorage, services: Services) -> None:
-    """Delete a received file, once the archive has it, if there is one."""
+    """Delete a received file; if there is an archive, only once the archive has it."""
     if services.archive is not None and not seen.archived and not seen.released:
         _archive(name, seen, source, services)
     if not source.release(name, seen):
@@ -147,6 +148,6 @@ def _due(days: float, age_s: float) -> bool:
 
 
 def _time(value: object) -> datetime:
-    """Return a timestamp, which SQLite has as text."""
+    """Return a timestamp, which SQLite stores as text."""
     time = value if isinstance(value, datetime) else datetime.fromisoformat(str(value))
     return time.astimezone(UTC)

@@ -86,7 +86,7 @@ def check_output(output: Path) -> None:
 def scan(
     paths: Iterable[Path], reading: Reading, progress: Progress = lambda done, total: None
 ) -> Generator[Values]:
-    """Yield a row for each data set in files and folders, and one with `error` for what is none.
+    """Yield a row for each data set in files and folders; a file without one gets a row with `error`.
 
     Members of archives have rows of their own. Rows of one file stand together; files come in the order of
     their paths, each once.
@@ -173,7 +173,7 @@ def _begun(
 
 
 def _members(content: Content, reading: Reading) -> Iterator[Values]:
-    """Yield the rows of an archive; a member that costs its worker gets an error, and the rest goes on."""
+    """Yield the rows of an archive; a member that kills its worker gets an error, and the rest is read."""
     listing = reading.workers.run(archive.list_members, content, reading.limits)
     if listing.fault:
         yield _row(content.uri, content, None, listing.fault)
@@ -269,7 +269,7 @@ def _is_unchanged(row: dict[str, Any]) -> bool:
 
 
 def _finish(journal: Path, output: Path) -> Counter[str]:
-    """Turn the journal into the output; return how many rows have which code of `error`, or none."""
+    """Turn the journal into the output; return the number of rows by code of `error`, "" for good rows."""
     codes: Counter[str] = Counter()
 
     def counted() -> Iterator[dict[str, Any]]:
@@ -307,7 +307,7 @@ def _write_csv(path: Path, rows: Iterator[dict[str, Any]]) -> None:
 
 
 def _write_parquet(path: Path, rows: Iterator[dict[str, Any]]) -> None:
-    import pyarrow as pa  # 170 MB: only who writes Parquet has it
+    import pyarrow as pa  # 170 MB, so installed only to write Parquet
     import pyarrow.parquet as pq
 
     types = {

@@ -1,4 +1,4 @@
-"""Announce studies of which no instance has arrived for a while: computed from the tables, not from memory.
+"""Announce studies for which no instance has arrived for a while: computed from the tables, not from memory.
 
     rows since the watermark ─▶ the last row of each study, if old enough ─▶ announce ─▶ table `announced`
 

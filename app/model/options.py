@@ -109,10 +109,10 @@ class PreviewOptions(PreviewSettings):
 class RenderOptions:
     """How one picture is drawn for a client, besides PreviewOptions.
 
-    frame: 0-based; None is the representative one, of a tiled slide the slide. viewport: most columns and
-    rows; None keeps the native size. region: first column, first row, columns, rows of the part to be shown;
-    negative columns or rows flip it; a 0 goes to the end. media_type: `image/jpeg`, `image/png`, or
-    `image/gif`, which shows all frames where none is named. quality: of JPEG, 1 to 100.
+    frame: 0-based; None is the representative frame, or the whole slide if it is tiled. viewport: maximum
+    columns and rows; None keeps the native size. region: first column, first row, columns, rows of the part
+    to show; negative columns or rows flip it; a 0 goes to the end. media_type: `image/jpeg`, `image/png`, or
+    `image/gif`, which shows all frames unless `frame` is set. quality: of JPEG, 1 to 100.
     """
 
     media_type: str = "image/jpeg"
@@ -172,7 +172,7 @@ class DescribeOptions:
     def key(self) -> str:
         """A hash of these options and of DOCUMENT_VERSION: equal keys mean equal results."""
         facts = {"metadata": asdict(self.metadata), "preview": asdict(self.preview)}
-        # Under its older name: with another, every object of every lake would be described again.
+        # Keyed by its older name: a new one would have every object of every lake described again.
         facts["metadata"]["bulk_threshold"] = facts["metadata"].pop("bulk_threshold_bytes")
         if self.clean is not None:
             facts["clean"] = {"check": self.clean.check, "pixels": self.clean.pixels}

@@ -106,7 +106,7 @@ class Picture:
 
 @dataclass(frozen=True, slots=True)
 class Attribute:
-    """An attribute that is searched by or asked for; `vr` by the dictionary.
+    """An attribute to search by or to return; `vr` is that of the dictionary.
 
     tag: eight hex digits in upper case; for a private one `gggg00ee`, since `creator` may reserve any block.
     """
@@ -118,7 +118,7 @@ class Attribute:
 
     @property
     def row_keys(self) -> tuple[str, ...]:
-        """What it may be called in the column `metadata`, depending on `metadata.keys`."""
+        """Its possible keys in the column `metadata`, depending on `metadata.keys`."""
         if self.creator:
             return (f"{self.tag[:4]},{self.creator},{self.tag[6:]}",)
         return (self.keyword, self.tag) if self.keyword else (self.tag,)
@@ -275,8 +275,8 @@ class GiveUp(Enum):
     """When to give up a permanent failure.
 
     WHEN_DUE: nack until `delivery.permanent_attempts`, then dead-letter. NOW: dead-letter at once. SILENTLY:
-    write nothing, because an open dead letter exists already. The last two are for `ingest`, whose deliveries
-    are not repeated and which waits as long as they take.
+    write nothing, because an open dead letter exists already. The last two are for `ingest`, which delivers
+    each event once and waits as long as that takes.
     """
 
     WHEN_DUE = "when_due"

@@ -12,7 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 from app.model.names import digest
 from app.model.values import Instance, ObjectEvent, ObjectRef
 from app.pipeline.rows import Written, artifact_path, artifact_stem, version_path
-from app.services import COPIES, Services
+from app.places import COPIES
+from app.services import Services
 from app.warehouse.queries import rows_below, rows_of_version
 
 AT_ONCE = 8

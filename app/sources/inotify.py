@@ -1,4 +1,4 @@
-"""What a hint of the operating system means: a path that is, or was, below the root."""
+"""Translate hints of the operating system into names below the root."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ IN_DELETE_SELF = 0x400
 
 
 def must_poll() -> bool:
-    """Tell whether hints have to come from scans, as for the drives of Windows in its Linux (WSL).
+    """Return whether hints must come from scans, as for Windows drives in WSL.
 
     A scan cannot tell a removal from an unmounted disk.
     """
@@ -31,7 +31,7 @@ def must_poll() -> bool:
 
 
 def used_up(root: Path) -> bool:
-    """Say whether Linux grants this user no further watch: the library then silently leaves folders out."""
+    """Return whether Linux grants this user no further watch: the library then silently skips folders."""
     if not hasattr(LIBC, "inotify_init1"):
         return False
     descriptor = LIBC.inotify_init1(os.O_CLOEXEC)
@@ -45,9 +45,9 @@ def used_up(root: Path) -> bool:
 
 
 def below(root: Path, path: str) -> str | None:
-    """Return the name below the root that a hint means, "" for the root itself, None for what lies outside.
+    """Return the name below the root that a hint means, "" for the root itself, None for a path outside.
 
-    The library follows links, so it may call a file by way of one.
+    The library follows links, so a path may lead through one.
     """
     folder, name = os.path.split(path)
     real = Path(os.path.realpath(folder), name)
@@ -57,7 +57,7 @@ def below(root: Path, path: str) -> str | None:
 
 
 def folders(name: str) -> Iterator[str]:
-    """Yield a name as that of a folder, with a slash at its end, and all folders above it."""
+    """Yield a name as a folder, with a slash at its end, and all folders above it."""
     while name:
         yield f"{name}/"
         name = name.rpartition("/")[0]

@@ -19,7 +19,7 @@ class Landing:
     space: Space
 
     def land(self, name: str, stream: BinaryIO) -> bool:
-        """Store an object whole and durably; return false where the same bytes are there already.
+        """Store an object whole and durably; return False if the same bytes are already there.
 
         Other bytes under this name become its new version.
 
@@ -33,6 +33,6 @@ class Landing:
         return landed.written
 
     def names(self, folder: str) -> Iterator[str]:
-        """Yield the names of the objects in a folder, without what leads to it; `folder` ends in a slash."""
+        """Yield the names of the objects in a folder, without that of the folder, which ends in a slash."""
         begins = len(self.storage.prefix + self.prefix + folder)
         return (ref.name[begins:] for ref in self.storage.list(self.prefix + folder))

@@ -1,8 +1,8 @@
 """Spans of OpenTelemetry: one for each delivery, and one below it for each of its steps.
 
-The parent is what the request brought as `traceparent` or `X-Cloud-Trace-Context` (trace.py). Spans carry
-what log lines carry. FastAPI could make spans of all requests by itself, but theirs would have the query,
-which names patients; so the provider is ours and stays unknown to it.
+The parent is the span in the request's `traceparent` or `X-Cloud-Trace-Context` (trace.py). Spans have the
+fields of log lines. FastAPI could make spans of all requests by itself, but those would contain the query,
+which names patients; so the provider is our own and is not registered globally.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ EXPORT_S = 5.0
 FLUSH_S = 2.0
 """Seconds that an answer waits for the collector where the service has no CPU after it."""
 MOST_STEPS = 100
-"""Steps of one delivery that get a span: an archive has several for each member."""
+"""Maximum steps of one delivery that get a span: an archive has several for each member."""
 
 
 Step = tuple[str, float, float]
@@ -41,7 +41,7 @@ class Spans:
 
     ratio: share of the deliveries without a parent that are sent; one with a parent is sent if that is.
     flush: wait for the collector at the end of each delivery that is sent. Headers come from the standard
-    variable OTEL_EXPORTER_OTLP_HEADERS. A collector that does not answer loses its spans and nothing else.
+    variable OTEL_EXPORTER_OTLP_HEADERS. If the collector does not answer, only its spans are lost.
     """
 
     def __init__(self, url: str, ratio: float, flush: bool) -> None:
@@ -83,7 +83,7 @@ class Spans:
             flushed.cancel()
 
     def close(self) -> None:
-        """Send what waits, and take no more."""
+        """Send the pending spans, and accept no more."""
         if self._flusher is not None:
             self._flusher.shutdown(wait=False, cancel_futures=True)
         self._provider.shutdown()

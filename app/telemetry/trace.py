@@ -1,7 +1,7 @@
 """The trace that a request belongs to, as the keys by which Cloud Logging joins lines to requests.
 
 https://www.w3.org/TR/trace-context/ and https://cloud.google.com/trace/docs/trace-context. The sender of a
-request chooses these ids, so only what has exactly their form is taken.
+request chooses these ids, so only ids of exactly this form are accepted.
 """
 
 from __future__ import annotations

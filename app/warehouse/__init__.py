@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Protocol
 
 from app.model.errors import BadQuery
 from app.model.values import Row
 from app.plumbing.backends import load_backend
 from app.warehouse.search import Found, Search, found, is_list, statement
-from app.warehouse.study_current import DIALECT, Recent, last_merge, recent, touched_since
+from app.warehouse.study_current import (
+    DIALECT,
+    Recent,
+    first_unmerged,
+    last_merge,
+    recent,
+    touched_before,
+    touched_since,
+)
 
 
 class Warehouse(Protocol):
@@ -108,8 +116,28 @@ def find(warehouse: Warehouse, search: Search) -> Found:
 def _since_merge(warehouse: Warehouse) -> Recent | None:
     """Return what was touched since `study_current` was merged; None if no list can be read from it."""
     try:
-        (mark,) = warehouse.query(*last_merge())
+        until = merged_until(warehouse)
     except BadQuery:  # a dataset without the table, as where removals are not announced
         return None
+    return None if until is None else recent(until, warehouse.query(*touched_since(until)))
+
+
+def merged_until(warehouse: Warehouse) -> datetime | None:
+    """Return the watermark of `study_current`, None if nothing was merged; BadQuery without such a table."""
+    (mark,) = warehouse.query(*last_merge())
     until = mark["until"]
-    return recent(until, warehouse.query(*touched_since(until))) if isinstance(until, datetime) else None
+    return until if isinstance(until, datetime) else None
+
+
+def missed_by_merges(warehouse: Warehouse, until: datetime | None, before: datetime) -> datetime | None:
+    """Return when a row was made, before some time, that no merge up to the watermark has read; None without.
+
+    A merge moves the watermark only if it merges a study that is there, so only current rows count.
+    """
+    since = until or datetime(1970, 1, 1, tzinfo=UTC)
+    touched = [str(row["study_instance_uid"]) for row in warehouse.query(*touched_before(since, before))]
+    if not touched:
+        return None
+    (row,) = warehouse.query(*first_unmerged(touched, since))
+    first = row["first"]
+    return first if isinstance(first, datetime) and first < before else None

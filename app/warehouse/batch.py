@@ -33,9 +33,9 @@ def _size(rows: Sequence[Row]) -> int:
 
 
 class BatchedWarehouse:
-    """A warehouse whose concurrent appends to one table go in together, up to `max_rows` and `max_bytes`.
+    """A warehouse that joins concurrent appends to one table, up to `max_rows` and `max_bytes`.
 
-    An append that is over a limit by itself goes alone.
+    An append that exceeds a limit by itself is not joined with others.
     """
 
     def __init__(self, inner: Warehouse, max_rows: int, max_bytes: int) -> None:
@@ -70,7 +70,7 @@ class BatchedWarehouse:
                 return [exc]
             if not isinstance(exc, PermanentError):
                 raise
-            # One of them is at fault and the warehouse does not say which.
+            # One of them is at fault and the warehouse does not report which.
             return [fault for part in parts for fault in self._append(table, [part])]
         return [None] * len(parts)
 
@@ -114,7 +114,7 @@ class BatchedWarehouse:
         self._inner.check()
 
     def close(self) -> None:
-        """Take no more rows, wait for those that were taken, then close the warehouse."""
+        """Accept no more rows, wait for the pending ones, then close the warehouse."""
         for commit in self._commits.values():
             commit.close()
         self._inner.close()

@@ -61,7 +61,7 @@ class Dialect:
 
 
 def _letters(pattern: str) -> str:
-    """Return a pattern in which each letter stands for both of its cases: databases fold ASCII alone."""
+    """Return a pattern in which each letter stands for both of its cases: databases fold only ASCII."""
 
     def both(found: re.Match[str]) -> str:
         lower, upper = found[0].lower(), found[0].upper()

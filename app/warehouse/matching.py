@@ -28,7 +28,7 @@ PADDED = frozenset(("AE", "AS", "CS", "DS", "IS", "LO", "PN", "SH", "UI", "DA", 
 WILD = frozenset(("AE", "CS", "LO", "LT", "PN", "SH", "ST", "UC", "UN", "UR", "UT"))
 NUMBERS = frozenset(("DS", "FD", "FL", "IS", "SL", "SS", "SV", "UL", "US", "UV"))
 LISTED = NUMBERS | {"CS", "UI"}
-"""VRs whose values hold neither comma nor backslash, so that one key may list several."""
+"""VRs whose values contain neither comma nor backslash, so that one key may list several."""
 _CONTROL = re.compile(r"[\0-\x1f\x7f]")
 _SEPARATOR = re.compile(r"[,\\]")
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
@@ -147,9 +147,9 @@ def has_creator(group: str, creator: str, words: Dialect, bound: Parameters) -> 
 
 
 def json_paths(path: Sequence[Attribute]) -> list[tuple[str, ...]]:
-    """Return where a path into sequences leads in the column `metadata`: one JSON path for each step.
+    """Return the ways of a path into sequences through the column `metadata`: one JSON path for each step.
 
-    There is more than one way where rows may be keyed by keyword or by tag; one row is keyed in one of them.
+    There are several ways because rows may be keyed by keyword or by tag; each row uses one of them.
     """
     if all(len(one.row_keys) == len(path[0].row_keys) for one in path):
         keys = zip(*(one.row_keys for one in path), strict=True)
@@ -225,7 +225,7 @@ def _wildcards(name: str, text: str) -> str:
 
 
 def _name_pattern(name: str, text: str) -> str:
-    """Return the pattern of a name that ends with `=`: of its first groups, of which an empty one is any."""
+    """Return the pattern of a name that ends with `=`: its first groups; an empty group matches any."""
     return f"{_wildcards(name, '='.join(group or '*' for group in text.split('=')))}=*"
 
 
@@ -252,7 +252,7 @@ def clock_range(name: str, text: str) -> tuple[time | None, time | None]:
 
     Raises
     ------
-    BadSearch : it is neither `HHMMSS.FFFFFF`, of which the end may lack, nor a range of these
+    BadSearch : it is neither `HHMMSS.FFFFFF`, whose end may be missing, nor a range of these
     """
     first, last = _ends(name, text.replace(":", ""), _CLOCK)
     return _moment(first, "000000.000000"), _moment(last, "235959.999999")

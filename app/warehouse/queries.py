@@ -14,7 +14,7 @@ EVENT = ("bucketId", "objectId", "objectGeneration", "eventType")
 
 
 def letters_by_event(dialect: str, columns: Sequence[str], message_ids: Sequence[str] | None) -> Query:
-    """Ask for all letters of the events that some letters are of.
+    """Ask for all letters about the same events as some letters.
 
     Events come in the order of their oldest letter, the letters of one event together and the newest last.
     The column `event` is the same for letters of one event; a letter that names no event is one of its own.
@@ -33,7 +33,7 @@ def letters_by_event(dialect: str, columns: Sequence[str], message_ids: Sequence
     text = words.types.get("STRING", "STRING")
     attributes = ", ".join(f"{words.attribute.format(name)} AS {name}" for name in EVENT)
     known = " AND ".join(f"{name} <> ''" for name in EVENT)
-    # Lengths first, so that two events never read alike when their names are joined.
+    # Lengths first, so that the joined names of two events are never equal.
     lengths = " || ' ' || ".join(f"CAST(LENGTH({name}) AS {text})" for name in EVENT)
     every: Query = ("SELECT message_id FROM dead_letters", {})
     chosen, parameters = every if message_ids is None else _listed(message_ids)
@@ -69,7 +69,7 @@ def letter(message_id: str) -> tuple[Query, Query]:
 
 
 def known_letters(message_ids: Sequence[str]) -> Query:
-    """Ask which of some ids, at least one, are those of letters."""
+    """Ask which of some ids (at least one) belong to letters."""
     chosen, parameters = _listed(message_ids)
     return f"SELECT message_id FROM dead_letter WHERE message_id IN ({chosen})", parameters
 
@@ -137,7 +137,7 @@ def rows_of_version(object_uri: str, generation: int, current: bool = False) -> 
 
 
 def any_row(table: str) -> Query:
-    """Ask for one row of a table, to know whether it has any."""
+    """Ask for one row of a table, to see whether it has any."""
     return f"SELECT 1 AS n FROM {table} LIMIT 1", {}
 
 
@@ -215,7 +215,7 @@ def object_uris() -> Query:
 
 
 def collections() -> Query:
-    """Ask for the names of all collections that have something now."""
+    """Ask for the names of all collections that have current rows."""
     return (
         "SELECT DISTINCT collection FROM instances_current WHERE collection IS NOT NULL ORDER BY collection",
         {},
@@ -264,7 +264,7 @@ ORDER BY arrived_at, study_instance_uid"""
 
 
 def settled(columns: Sequence[str], since: datetime, until: datetime) -> Query:
-    """Ask for the studies whose last instance arrived between two times, and was not announced as such.
+    """Ask for the studies whose last instance arrived between two times and that were not yet announced.
 
     Only rows made since then are read, so in BigQuery one partition, or two around the turn of a month.
 
@@ -366,8 +366,8 @@ def overview(dialect: str) -> dict[str, str]:
     """Ask what the lake holds as a whole: statements by name, none with parameters.
 
     `totals` answers with one row (studies, series, instances, objects, size_bytes), `modalities` and
-    `failures` with name and count, the most first, `days` with day (YYYY-MM-DD) and count, `loose` with the
-    newest rows that belong to no study.
+    `failures` with name and count, the largest first, `days` with day (YYYY-MM-DD) and count, `loose` with
+    the newest rows that belong to no study.
     """
     text = DIALECTS[dialect].types.get("STRING", "STRING")
     return {
@@ -389,7 +389,7 @@ def overview(dialect: str) -> dict[str, str]:
 
 
 def choices() -> dict[str, str]:
-    """Ask which modalities and collections there are: a name a row, at most 100."""
+    """Ask which modalities and collections there are: one name per row, at most 100."""
     return {
         what: f"SELECT DISTINCT {column} AS name FROM instances WHERE {column} IS NOT NULL"
         " ORDER BY 1 LIMIT 100"

@@ -1,4 +1,4 @@
-"""What the row stores share: a row as a list of values in the order of its columns, and back as a dict."""
+"""Shared by the row stores: turn a row into a list of values in the order of its columns, and back."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def value_writer(encoders: Mapping[str, Encoder], encode_list: Encoder) -> Calla
 
 
 def to_python(column: Column, value: Any) -> Any:
-    """Return a value of a column in Python's own type, from the numbers and texts that a warehouse keeps.
+    """Return a value of a column in Python's own type, from the numbers and texts that a warehouse stores.
 
     Raises
     ------

@@ -60,7 +60,7 @@ _GROUP_ORDER = {
 _SELECTIVE = frozenset(("0020000D", "0020000E", "00080018", "00100020", "00080050"))
 """Attributes of which one value is in few rows, which an index of a row store finds."""
 _OF_STUDY = {"00080061": "00080060", "00080062": "00080016"}
-"""What is said of a study as a whole -> the attribute of its instances."""
+"""Attribute of a study as a whole -> the attribute of its instances."""
 _MATCHED = frozenset(SEARCHED) - {"patient_name_folded"} | {"patient_name"}
 """Columns whose attributes a search of `study_current` may match; a name is matched by its folded form."""
 _COMBINATIONS = "(SELECT l.study_instance_uid, c.* FROM listed AS l CROSS JOIN UNNEST(l.searched) AS c)"
@@ -69,13 +69,13 @@ _COMBINATIONS = "(SELECT l.study_instance_uid, c.* FROM listed AS l CROSS JOIN U
 
 @dataclass(frozen=True, slots=True)
 class Search:
-    """What is looked for, and what is shown of it.
+    """What to look for, and what to return.
 
-    study, series, instance: UIDs of which one has to fit; empty = any.
-    matches: keys that one and the same instance has to match. creators: group and creator of private elements
-    that it has to have.
-    columns: what to return of the columns that there are, empty = all; the keys come in any case.
-    more: attributes to return beside the columns; for a study or series, as one of its instances has them.
+    study, series, instance: UIDs, one of which must match; empty = any.
+    matches: keys that one and the same instance must match. creators: group and creator of private elements
+    that it must have.
+    columns: columns to return, empty = all; the keys are always returned.
+    more: further attributes to return; for a study or series, the values of one of its instances.
     limit: None = no limit.
     """
 
@@ -211,7 +211,7 @@ def _of_rows(level: Level, matches: Sequence[Match], words: Dialect, bound: Para
 
 
 def _is_selective(search: Search, matches: Sequence[Match]) -> bool:
-    """Tell whether an index finds the few rows that can match."""
+    """Return whether an index finds the few rows that can match."""
     return bool(search.study or search.series or search.instance) or any(
         match.tag in _SELECTIVE and not {"*", "?"} & set(match.value) for match in matches
     )

@@ -28,6 +28,8 @@ MAX_MERGED = 10_000
 """Touched studies that a MERGE names: a variable of a script holds 1 MB. For more it reads all rows."""
 MAX_LISTED = 5_000
 """Touched studies that a list adds, each a parameter, of which a statement has at most 10,000."""
+MAX_EXAMINED = 100
+"""Touched studies among which `doctor` looks for one that a merge left out."""
 LAG_MINUTES = 60
 """A row is visible so long after it was made, at the latest: far above any deadline, for clocks differ."""
 
@@ -190,6 +192,23 @@ def recent(until: datetime, rows: Sequence[Mapping[str, Any]]) -> Recent | None:
         return None
     firsts = [row["first_ingested_at"] for row in rows if row["first_ingested_at"] is not None]
     return Recent(tuple(row["study_instance_uid"] for row in rows), min([until, *firsts]))
+
+
+def touched_before(until: datetime, before: datetime) -> Query:
+    """Ask which studies have rows made between the watermark and some time: at most MAX_EXAMINED of them."""
+    sql = f"""SELECT DISTINCT study_instance_uid FROM instances
+WHERE ingested_at >= @until AND ingested_at < @before AND study_instance_uid IS NOT NULL
+LIMIT {MAX_EXAMINED}"""
+    return sql, {"until": until, "before": before}
+
+
+def first_unmerged(studies: Sequence[str], until: datetime) -> Query:
+    """Ask when the first current row of these studies since the watermark was made: `first`, null if none."""
+    bound = Parameters()
+    current = current_where(f"study_instance_uid IN ({bound.bind_all(studies)})", DIALECT)
+    sql = f"""SELECT MIN(ingested_at) AS first FROM (
+{current}) AS c WHERE ingested_at >= {bound.bind(until)}"""
+    return sql, bound.values
 
 
 def listed(since_merge: Recent, columns: Sequence[str], bound: Parameters) -> str:

@@ -328,7 +328,7 @@ def check_statement(sql: str, parameters: Mapping[str, object]) -> dict[str, str
 
     Raises
     ------
-    BadQuery : the statement is no text, or a parameter is null or nothing that a column could hold
+    BadQuery : the statement is not text, or a parameter is null or has a type that no column holds
     """
     if type_of(sql) != "STRING" or "\0" in sql:
         raise BadQuery("the statement is not text")

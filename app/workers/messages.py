@@ -133,7 +133,7 @@ def unpickled(stream: BinaryIO, opener: Callable[[int, int], Callable[[], Binary
 def packed(value: object) -> bytes:
     """Return an answer for `read_packed`; TypeError unless it is of plain values and classes in KINDS.
 
-    A number of more than 64 bits is none either: who makes one of a file's bytes has to refuse it there.
+    Numbers over 64 bits are refused, too: code that makes one from a file's bytes must check it there.
     """
     body: bytes = msgpack.packb(value, default=_told, strict_types=True, unicode_errors="surrogatepass")
     return SIZE.pack(len(body)) + body

@@ -1,10 +1,10 @@
-"""What a worker may ask of the kernel: it turns bytes into values, so nearly nothing. Linux has the means.
+"""Confine a worker: it turns bytes into values, so it needs almost nothing of the kernel. Linux only.
 
-    close_files: by Landlock, no file but those named, no connection, no signal to who is not confined too
-    close_calls: by seccomp, the system calls of CALLS and CHECKED; others as if the kernel did not have them
+    close_files: Landlock; only the named folders, no connections, no signals to unconfined processes
+    close_calls: seccomp; only the system calls of CALLS and CHECKED, others fail as on a kernel without them
 
-Both bind a process and all that it begins, root too, and are never undone. What the kernel offers must work,
-so a process that cannot confine itself ends; what it does not offer (`offered`) is left out.
+Both apply to a process and its children, also to root, and cannot be undone. A means that the kernel offers
+must work, so a process that cannot confine itself ends; one that it does not offer (`offered`) is skipped.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ LANDLOCK_CREATE_RULESET, LANDLOCK_ADD_RULE, LANDLOCK_RESTRICT_SELF = 444, 445, 4
 LANDLOCK_VERSION, LANDLOCK_PATH_BENEATH = 1, 1
 READ_FILE_AND_FOLDER = 1 << 2 | 1 << 3
 FILE_RIGHTS = {1: 13, 2: 14, 3: 15, 4: 15}
-"""How many rights over files Landlock knows, by version; 16 from the fifth on."""
+"""Number of rights over files in Landlock, by version; 16 from the fifth on."""
 
 ALLOW, FAIL, KILL = 0x7FFF0000, 0x00050000, 0x80000000
 LOAD, IF_EQUAL, IF_ANY_BIT, RETURN = 0x20, 0x15, 0x45, 0x06
@@ -52,18 +52,19 @@ CALLS: Mapping[str, Numbers] = {
     "sched_getaffinity": (204, 123), "getrandom": (318, 278), "exit": (60, 93), "exit_group": (231, 94),
 }
 # fmt: on
-"""Read, say, have memory, look at files and at oneself, end; numbers on x86_64 and aarch64."""
+"""System calls for reading, answering, memory, facts about files and the process, and ending; their numbers
+on x86_64 and aarch64."""
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 DESCRIPTORS = (0, 1, 2, 3, 1030)
-"""Commands of fcntl: duplicate one (with or without its flag), tell its flag, set it, tell how it is open."""
+"""Commands of fcntl: duplicate, get and set descriptor flags, get status flags, duplicate (close on exec)."""
 TCGETS = 0x5401  # how a library asks whether a file is a terminal
 
 Instruction = tuple[int, int, int, int]
-"""Of the kernel's filter machine: what to do, how many to pass over if so and if not, a number."""
+"""Instruction of the kernel's filter machine: code, jumps if true and if false, operand."""
 Numbers = tuple[int | None, int | None]
-"""Of one system call, as in CALLS."""
+"""Numbers of one system call, as in CALLS."""
 Test = tuple[int, int, *tuple[int, ...]]
-"""Of arguments of a call: where a word stands, what to test, what it may equal or bits it must lack."""
+"""Test of an argument: place of the word, kind of test, values it may equal or bits it must lack."""
 
 
 def offered() -> tuple[str, ...]:
@@ -73,7 +74,7 @@ def offered() -> tuple[str, ...]:
 
 
 def close_files(readable: Iterable[Path]) -> None:
-    """Let this process read below these folders only, and reach nobody outside; raises OSError."""
+    """Let this process read only below these folders, and reach no other process; raises OSError."""
     version = _landlock_version()
     if version <= 0:
         return
@@ -123,7 +124,7 @@ def _filter(pid: int) -> list[Instruction]:
 
 
 def _required(at: int, test: int, *values: int) -> list[Instruction]:
-    """Return what refuses a call unless the word at this place passes the test with one of the values."""
+    """Return instructions that refuse a call unless the word at this place passes the test for one value."""
     left = range(len(values), 0, -1)  # to pass over, with the refusal
     tests = [
         (test, 0, over, value) if test == IF_ANY_BIT else (test, over, 0, value)
@@ -133,7 +134,7 @@ def _required(at: int, test: int, *values: int) -> list[Instruction]:
 
 
 def _checked(pid: int) -> Iterable[tuple[Numbers, *tuple[Test, ...]]]:
-    """Return calls that depend on arguments: numbers, then what must hold; a pointer is of two words."""
+    """Return calls that depend on arguments: numbers, then their tests; a pointer has two words."""
     yield (2, None), (_argument(1), IF_ANY_BIT, WRITING)  # open
     yield (257, 56), (_argument(2), IF_ANY_BIT, WRITING)  # openat
     yield (62, 129), (_argument(0), IF_EQUAL, pid)  # kill
@@ -155,7 +156,7 @@ def _landlock_version() -> int:
 
 
 def _filters() -> bool:
-    """Tell whether the kernel takes filters: with none at all it says that it cannot read it, else EINVAL."""
+    """Return whether the kernel accepts filters: then it answers a null filter with EFAULT, not EINVAL."""
     known = platform.machine() in ARCHITECTURES and ctypes.sizeof(ctypes.c_void_p) == 8
     if platform.system() != "Linux" or not known:
         return False
@@ -183,5 +184,5 @@ def _prctl(*arguments: int | bytes | None) -> int:
 
 
 def _long(argument: int | bytes | None) -> object:
-    """Return a number as wide as the kernel reads it: of what takes any argument ctypes cannot know."""
+    """Return a number as wide as the kernel reads it: ctypes cannot know that for variadic functions."""
     return ctypes.c_long(argument) if isinstance(argument, int) else argument

@@ -27,7 +27,7 @@ CONTROL_TIMEOUT_S = 10.0  # for the death of a worker; past it the zygote is tak
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a process may use.
+    """Limits of one process.
 
     memory_bytes: address space beyond what a fresh worker has. cpu_s: processor time, 0 for any.
     abort_is_memory: the task's library calls abort() when it gets no memory.
@@ -67,7 +67,7 @@ class Worker:
             return False
 
     def results(self, most: int, served: Served) -> Generator[Any]:
-        """Yield the results of the task, and give it what it reads; raises its error."""
+        """Yield the results of the task, and serve its reads; raises its error."""
         while True:
             match read_packed(self.stream, most):
                 case [int(number), int(position), int(count)]:
@@ -85,7 +85,7 @@ class Worker:
                     raise Unreadable("neither a result nor an error")
 
     def stop(self) -> int | None:
-        """Kill the process if it is there; its exit code, minus the signal it died of, None if unknown."""
+        """Kill the process if there is one; return its exit code, negative for a signal, None if unknown."""
         if not self.alive:
             return None
         self.alive = False
@@ -101,7 +101,7 @@ class Worker:
 
 
 class Zygote:
-    """The server's end of the zygote: a number and a socket begin a worker, the number alone ends it."""
+    """The server's end of the zygote: a number with a socket starts a worker, the number alone ends it."""
 
     def __init__(self, preload: tuple[str, ...], environment: Mapping[str, str]) -> None:
         self.control, theirs = socket.socketpair()

@@ -261,16 +261,20 @@ def test_a_known_key_waits_for_no_request_for_an_unknown_one(failing_keys):
 
 @pytest.fixture
 def guarded(tmp_path):
-    """A lake in a folder that takes pushes with a token of the account alone."""
+    """A lake in a folder that takes pushes with a token of the account alone, from one subscription."""
     settings = lake_settings(
-        tmp_path, api__auth="iam", api__audience=RULES.audience, api__service_accounts=[ACCOUNT]
+        tmp_path,
+        api__auth="iam",
+        api__audience=RULES.audience,
+        api__service_accounts=[ACCOUNT],
+        bus__subscription="projects/p/subscriptions/s",
     )
     services = open_services(settings)
     yield services
     services.close()
 
 
-def test_the_embedded_queue_may_push_where_others_need_a_token(guarded):
+def test_the_embedded_queue_may_push_where_others_need_a_token_and_a_subscription(guarded):
     with server.listen("127.0.0.1", 0) as sock:
         http = server.make_server(guarded)
         thread = threading.Thread(target=server.run, args=(http, guarded, sock))

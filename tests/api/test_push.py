@@ -101,9 +101,10 @@ def test_the_same_push_thrice_is_one_row(client, services, landed):
     assert len(rows(services, "instances")) == 1
 
 
-def test_pushes_of_several_subscriptions_are_taken_and_of_no_other(services, landed):
+@pytest.mark.parametrize("form", [", ".join, tuple])
+def test_pushes_of_several_subscriptions_are_taken_and_of_no_other(services, landed, form):
     live, lane = "projects/p/subscriptions/lake-push", "projects/p/subscriptions/lake-backfill-push"
-    bus = services.settings.bus.model_copy(update={"subscription": f"{live}, {lane}"})
+    bus = services.settings.bus.model_copy(update={"subscription": form([live, lane])})
     settings = services.settings.model_copy(update={"bus": bus})
     client = TestClient(create_app(replace(services, settings=settings)))
     answers = {
@@ -111,6 +112,14 @@ def test_pushes_of_several_subscriptions_are_taken_and_of_no_other(services, lan
         for name in (live, lane, f"{lane}-2", f"{live},{lane}")
     }
     assert list(answers.values()) == [204, 204, 403, 403]
+
+
+def test_names_of_subscriptions_that_are_blank_accept_none(services, landed):
+    for blank in (" , ", ("",)):
+        bus = services.settings.bus.model_copy(update={"subscription": blank})
+        settings = services.settings.model_copy(update={"bus": bus})
+        client = TestClient(create_app(replace(services, settings=settings)))
+        assert client.post("/", json={**wrapped(landed), "subscription": ""}).status_code == 403
 
 
 def test_an_event_of_an_older_version_is_superseded(client, services, landed):

@@ -97,6 +97,13 @@ def test_port_is_honoured_below_the_own_variable():
             "is not of this form: representative, first, or a frame number from 1",
         ),
         ({"DICOMLAKE__METADATA__KEYS": "name"}, "metadata.keys"),
+        *(
+            (
+                {"DICOMLAKE__BUS__SUBSCRIPTION": given},
+                "bus.subscription (from DICOMLAKE__BUS__SUBSCRIPTION): is neither a name nor a list of names",
+            )
+            for given in ("1", "[1]", '{"a": "b"}')
+        ),
         (
             {"DICOMLAKE__ARTIFACTS__IMAGES": "../x/"},
             "artifacts.images (from DICOMLAKE__ARTIFACTS__IMAGES): is not of this form: prefix of PNG"
@@ -125,6 +132,36 @@ def test_the_metadata_options_are_those_of_the_settings():
     options = config.load(environ).settings.describe_options().metadata
     assert (options.keys, options.include) == ("tag", ("PatientID", "00280010"))
     assert config.load({}).settings.describe_options().metadata.keys == "keyword"
+
+
+LANES = ["projects/p/subscriptions/live", "projects/p/subscriptions/backfill"]
+
+
+@pytest.mark.parametrize(
+    "environ",
+    [
+        {"DICOMLAKE__BUS__SUBSCRIPTION": json.dumps(LANES)},
+        {"DICOMLAKE__BUS__SUBSCRIPTION": ", ".join(LANES)},
+        {"DICOMLAKE_CONFIG": json.dumps({"bus": {"subscription": LANES}})},
+        {"DICOMLAKE_CONFIG": json.dumps({"bus": {"subscription": ",".join(LANES)}})},
+    ],
+)
+def test_subscriptions_are_a_list_or_a_text_with_commas(environ):
+    assert config.load(environ).settings.bus.subscriptions() == tuple(LANES)
+
+
+def test_one_subscription_is_a_text_and_none_is_empty():
+    one = config.load({"DICOMLAKE__BUS__SUBSCRIPTION": LANES[0]}).settings.bus
+    assert one.subscriptions() == (LANES[0],)
+    assert config.load({}).settings.bus.subscriptions() == ()
+
+
+def test_the_schema_permits_both_forms_of_subscriptions():
+    schema = json.loads((ROOT / "app/config/schema.json").read_text())
+    for value in ("", LANES[0], LANES, []):
+        jsonschema.validate({"bus": {"subscription": value}}, schema)
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate({"bus": {"subscription": [1]}}, schema)
 
 
 def test_every_fault_is_named_at_once():

@@ -8,8 +8,8 @@ import jsonschema
 import pytest
 
 from app.forward import Options, open_receivers
+from app.model.deliveries import FACTS
 from app.model.values import Picture
-from app.pipeline.forwarding import FACTS
 from tests.parts import ROOT, need
 from tests.receiver import PictureReceiver
 

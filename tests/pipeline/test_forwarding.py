@@ -6,8 +6,12 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
+from fastapi.testclient import TestClient
 
 from app import pipeline
+from app.announce import Announcers
+from app.announce.letters import LetterSink
+from app.api import create_app
 from app.forward import Options, open_receivers
 from app.model.errors import BadEvent, ConfigError, ForwardUnavailable, WarehouseUnavailable
 from app.model.values import FORWARD_TO, EventType, Message, Status
@@ -188,6 +192,51 @@ def test_the_last_delivery_to_a_receiver_that_is_down_is_a_dead_letter_with_its_
     assert lake.deliver(attempt=4, services=services).status is Status.DEAD_LETTERED
     (letter,) = rows(lake.services, "dead_letters")
     assert letter["reason"] == f"forward: {lake.name}: it answers 503 after 4 deliveries"
+
+
+GIVEN_UP = {"CloudPubSubDeadLetterSourceDeliveryCount": "20"}
+
+
+def given_up(lake, at, **attributes):
+    """Return the message of the delivery as it comes to the dead letters when the bus gives it up."""
+    message = lake.published[0]
+    return replace(message, attributes={**message.attributes, **GIVEN_UP, **attributes}, publish_time=at)
+
+
+def pushed_letter(lake, letter):
+    message = {
+        "attributes": dict(letter.attributes),
+        "data": base64.b64encode(letter.data).decode(),
+        "messageId": "9",
+        "publishTime": "2026-03-01T12:30:00Z",
+    }
+    client = TestClient(create_app(lake.services))
+    return client.post("/dead-letters", json={"message": message, "subscription": "s"}).status_code
+
+
+def test_a_delivery_that_pubsub_gives_up_is_refused(lake, stored):
+    assert pushed_letter(lake, given_up(lake, NOON)) == 204
+    state = {"row_id": stored["row_id"], "target": lake.name, "status": "refused"}
+    assert rows(lake.services, "deliveries")[1:] == [state | {"at": NOON.replace(minute=30, microsecond=0)}]
+
+
+def test_a_delivery_that_the_embedded_queue_gives_up_is_refused(lake, stored):
+    letter = given_up(lake, NOON)
+    row = {"message_id": "9", "publish_time": NOON, "data": letter.data}
+    attributes = json.dumps(dict(letter.attributes))
+    LetterSink(lake.services.warehouse, Announcers())(row | {"attributes": attributes})
+    assert [state for *_, state in lake.states()] == ["queued", "refused"]
+    assert len(rows(lake.services, "dead_letter")) == 1
+
+
+def test_letters_that_are_no_delivery_given_up_by_the_bus_change_no_delivery(lake, server, stored):
+    server.script.append(422)
+    lake.deliver()
+    assert pushed_letter(lake, given_up(lake, NOON, dicomlakeCode="forward_refused")) == 204  # recorded
+    strange = replace(given_up(lake, NOON), data=b"{}")
+    assert pushed_letter(lake, strange) == 204
+    assert pushed_letter(lake, replace(strange, attributes=GIVEN_UP)) == 204
+    assert [state for *_, state in lake.states()] == ["queued", "refused"]
 
 
 def test_a_refused_picture_can_be_sent_again(services, server):

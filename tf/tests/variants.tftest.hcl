@@ -710,6 +710,11 @@ run "forward" {
   }
 
   assert {
+    condition     = google_pubsub_subscription.dead_letter_push[0].push_config[0].push_endpoint == "https://ingest.example/dead-letters"
+    error_message = "The service records deliveries that Pub/Sub gave up."
+  }
+
+  assert {
     condition = (
       google_pubsub_subscription.forward_push[0].retry_policy[0].minimum_backoff == "5s" &&
       google_pubsub_subscription.forward_push[0].retry_policy[0].maximum_backoff == "600s" &&

@@ -1,1 +1,1 @@
-"""DICOMweb (PS3.18): what the standard calls resources, from the warehouse, the artifacts and the objects."""
+"""DICOMweb (PS3.18): its resources, served from the warehouse, the artifacts and the objects."""

@@ -1,4 +1,4 @@
-"""Pure: which of the media types that a resource can be answered with a client accepts (PS3.18 8.7)."""
+"""Pure: choose the media type of an answer by what a client accepts (PS3.18 8.7)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ MULTIPART = "multipart/related"
 MAX_ALTERNATIVES = 200
 """Alternatives of one request that are read; viewers send about thirty."""
 
-# A media type without its parameters, or one parameter; a quoted value may hold commas and semicolons.
+# A media type without its parameters, or one parameter; a quoted value may contain commas and semicolons.
 _WORD = r"[A-Za-z0-9!#$%&'*+.^_`|~-]+"
 _MEDIA_TYPE = re.compile(rf"\s*({_WORD})/({_WORD})\s*", re.ASCII)
 _PARAMETER = re.compile(rf';\s*(?:({_WORD})\s*=\s*("(?:[^"\\]|\\.)*"|[^\s;,"]*))?\s*', re.ASCII)
@@ -43,7 +43,7 @@ class Offer:
 
     media_type: of the body, or of the parts of a multipart body.
     transfer_syntax: UID, or empty for media types that have none; then the parameter is ignored.
-    is_default_syntax: it is what a client gets that names no transfer syntax.
+    is_default_syntax: a client that names no transfer syntax gets this one.
     matches_any: `transfer-syntax=*` may choose it.
     """
 
@@ -58,8 +58,8 @@ def choose(offers: Sequence[Offer], accept: Iterable[str], query: Iterable[str] 
     """Return the offer that a client prefers.
 
     The highest quality wins, then the closest match, then the order in which the client names them, then that
-    of the offers. What the query asks for wins over the header; the header counts where the query names
-    nothing that is offered.
+    of the offers. The query wins over the header; the header counts if the query names nothing that is
+    offered.
 
     Parameters
     ----------
@@ -90,7 +90,7 @@ def choose(offers: Sequence[Offer], accept: Iterable[str], query: Iterable[str] 
 
 
 def media_ranges(text: str) -> Iterator[MediaRange]:
-    """Yield the alternatives of a list of media ranges; what is malformed is passed over.
+    """Yield the alternatives of a list of media ranges; malformed ones are skipped.
 
     Values may be quoted or not, also those in which HTTP wants quotes (PS3.18 8.7.1).
     """
@@ -117,7 +117,7 @@ def _unquoted(value: str) -> str:
 
 
 def _rank(offer: Offer, place: int, ranges: Sequence[MediaRange]) -> tuple[float, int, int, int] | None:
-    """Return how much an offer is preferred, greater is more; None where it is not accepted."""
+    """Return how much an offer is preferred, greater is more; None if it is not accepted."""
     fits = [(fit, -number) for number, one in enumerate(ranges) if (fit := _closeness(offer, one))]
     if not fits:
         return None

@@ -1,4 +1,4 @@
-"""What the routes of DICOMweb share: what they read from, the URL they are at, and what becomes of errors."""
+"""Shared by the routes of DICOMweb: their sources, their base URL, and the answers for errors."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from app.services import Services
 
 PREFIX = "/dicomweb"
 ABSENT = ("no_pixel_data", "no_such_frame", "bad_viewport")
-"""Codes of Unrenderable that say that what is asked for is not there."""
+"""Codes of Unrenderable which mean that the requested thing does not exist."""
 STATUS: tuple[tuple[type[DicomlakeError], int], ...] = (
     (Unauthorized, 401),
     (Forbidden, 403),
@@ -49,7 +49,7 @@ STATUS: tuple[tuple[type[DicomlakeError], int], ...] = (
 
 @dataclass(frozen=True, slots=True)
 class Browser:
-    """What the routes read from."""
+    """The readers behind the routes."""
 
     services: Services
     instances: Instances
@@ -62,7 +62,7 @@ class Browser:
 
 
 class BrowseRoute(APIRoute):
-    """Answers what a route raises in a form of DICOMweb's own; no error of a client is one of an event."""
+    """Answers errors of a route as DICOMweb does; they are not counted as failures of events."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """Return the handler with errors turned into answers."""
@@ -96,7 +96,7 @@ async def _again_if_gone(
 
 
 def status_of(error: DicomlakeError) -> int | None:
-    """Return the status that an error answers with, None for one that is not foreseen here."""
+    """Return the HTTP status of an error, None for an unexpected one."""
     if isinstance(error, Unrenderable) and error.code in ABSENT:
         return 404
     return next((status for kind, status in STATUS if isinstance(error, kind)), None)

@@ -1,4 +1,4 @@
-"""Answers with bytes: conditional, in ranges, compressed, in parts, and streamed where they are large."""
+"""Answers with bytes: conditional, in ranges, compressed, multipart, and streamed if they are large."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from isal import isal_zlib
 from app.browse.cache import Cache
 
 JOINED_BYTES = 8 << 20
-"""Up to this size a body goes out at once."""
+"""Up to this size a body is sent whole."""
 LENGTH_BYTES = 32 << 20
-"""Beyond this size an answer has no Content-Length, for Cloud Run takes such answers only in chunks."""
+"""Above this size an answer has no Content-Length, because Cloud Run accepts such answers only in chunks."""
 GZIP_BITS, GZIP_LEVEL, GZIP_MIN_BYTES = 31, 1, 1024
 _RANGE = re.compile(r"bytes\s*=\s*([0-9]{0,18})-([0-9]{0,18})\s*", re.ASCII)
 _SALT = secrets.token_bytes(16)
 
 Pieces = Callable[[int, int | None], Iterator[bytes]]
-"""Bytes from an offset on, as many as are asked for, or all."""
+"""Offset and length (None: to the end) -> the bytes in pieces."""
 
 
 @dataclass(frozen=True, slots=True)
 class Body:
-    """One representation: size None where it is not known before it was sent."""
+    """One representation; size is None if it is only known after sending."""
 
     content_type: str
     size: int | None
@@ -38,12 +38,12 @@ class Body:
 
 
 def etag(key: str, *, weak: bool = False) -> str:
-    """Return the entity tag of what a key stands for."""
+    """Return the entity tag for a key."""
     return f'{"W/" if weak else ""}"{key}"'
 
 
 def unchanged(request: Request, tag: str) -> Response | None:
-    """Return 304 where the client has what it asks for (RFC 9110 13.1.2)."""
+    """Return 304 if the client already has the current representation (RFC 9110 13.1.2)."""
     given = [one.strip() for value in request.headers.getlist("if-none-match") for one in value.split(",")]
     if "*" in given or any(one.removeprefix("W/") == tag.removeprefix("W/") for one in given):
         return Response(status_code=304, headers=headers_of(tag))
@@ -51,12 +51,12 @@ def unchanged(request: Request, tag: str) -> Response | None:
 
 
 def headers_of(tag: str, vary: str = "Accept") -> dict[str, str]:
-    """Return the headers of all answers about patients: kept by the client alone, and asked for again."""
+    """Return the headers of about patients: only the client may cache them, and it must revalidate."""
     return {"ETag": tag, "Cache-Control": "private, no-cache", "Vary": vary}
 
 
 def single(request: Request, body: Body, tag: str) -> Response:
-    """Answer with one body, or the range of it that is asked for (RFC 9110 14)."""
+    """Answer with one body, or the requested range of it (RFC 9110 14)."""
     headers = headers_of(tag) | {"Content-Type": body.content_type}
     if body.location:
         headers["Content-Location"] = body.location
@@ -77,8 +77,8 @@ def single(request: Request, body: Body, tag: str) -> Response:
 def multipart(request: Request, media_type: str, parts: Iterator[Body], tag: str) -> Response:
     """Answer with one part after the other (PS3.18 8.6.1.2).
 
-    The first is made before the answer begins, so that what fails there has a status of its own. What fails
-    later cuts the answer off: the closing boundary is missing then, and the last chunk.
+    The first part is made before the answer begins, so that its failure has its own status. A later failure
+    cuts the answer off: the closing boundary and the last chunk are missing then.
     """
     first = next(parts)
     boundary = sha256(_SALT + tag.encode()).hexdigest()[:32]
@@ -95,7 +95,7 @@ def multipart(request: Request, media_type: str, parts: Iterator[Body], tag: str
 
 
 def text(request: Request, content_type: str, pieces: Iterator[bytes], tag: str, cache: Cache) -> Response:
-    """Answer with text, compressed where the client takes gzip; a body of a few MiB is kept in memory."""
+    """Answer with text, compressed if the client accepts gzip; a body of a few MiB is cached in memory."""
     headers = headers_of(tag, "Accept, Accept-Encoding") | {"Content-Type": content_type}
     if request.method == "HEAD":
         return Response(headers=headers)
@@ -121,7 +121,7 @@ def text(request: Request, content_type: str, pieces: Iterator[bytes], tag: str,
 
 
 def takes_gzip(request: Request) -> bool:
-    """Tell whether the client takes a compressed answer (RFC 9110 12.5.3)."""
+    """Return whether the client accepts a compressed answer (RFC 9110 12.5.3)."""
     told = ",".join(request.headers.getlist("accept-encoding"))
     for one in told.lower().split(","):
         coding, _, rest = one.partition(";")
@@ -131,7 +131,7 @@ def takes_gzip(request: Request) -> bool:
 
 
 def _coding(body: bytes) -> dict[str, str]:
-    """Return the header of a body that was kept; no JSON begins as gzip does."""
+    """Return the header of a cached body; no JSON begins as gzip does."""
     return {"Content-Encoding": "gzip"} if body.startswith(b"\x1f\x8b") else {}
 
 
@@ -157,9 +157,9 @@ def _sent(
 
 
 def _span(request: Request, size: int, tag: str) -> tuple[int, int] | None:
-    """Return the range that is asked for, empty if there is none such; None where all is asked for.
+    """Return the requested range, empty if it cannot be satisfied; None for the whole body.
 
-    Of several ranges at once all is sent, as RFC 9110 14.2 allows.
+    A request for several ranges gets the whole body, as RFC 9110 14.2 allows.
     """
     found = _RANGE.fullmatch(request.headers.get("range", ""))
     if not found or not (found[1] or found[2]) or request.headers.get("if-range", tag) != tag:

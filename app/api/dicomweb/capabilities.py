@@ -1,4 +1,4 @@
-"""What this service can do, as PS3.18 8.9 wants it told: `OPTIONS /dicomweb/`, and GET for people."""
+"""The capabilities of this service (PS3.18 8.9): `OPTIONS /dicomweb/`, and GET for people."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ router = Router(prefix=PREFIX, route_class=BrowseRoute)
 @router.options("/", include_in_schema=False, response_class=Response)
 @router.get("/", summary="What DICOMweb can do here", response_class=Response)
 def capabilities(request: Request) -> Response:
-    """Tell resources, methods and media types, as WADL or as JSON."""
+    """Answer with resources, methods and media types, as WADL or as JSON."""
     chosen = choose((Offer(WADL), Offer("application/json")), request.headers.getlist("accept"))
     found = list(_resources(request))
     if chosen.media_type == "application/json":

@@ -15,13 +15,13 @@ _FRAMES = re.compile(r"[0-9]{1,9}(?:,[0-9]{1,9})*")
 
 
 class BadParameter(DicomlakeError):
-    """A path segment or query parameter is not what the resource takes."""
+    """A path segment or query parameter is not valid for the resource."""
 
     code = "bad_parameter"
 
 
 def frame_numbers(text: str) -> list[int]:
-    """Return frame numbers, from 1, in the order in which they are asked for; raises BadParameter."""
+    """Return frame numbers, from 1, in the requested order; raises BadParameter."""
     if not _FRAMES.fullmatch(text):
         raise BadParameter("frames: write numbers from 1, separated by commas")
     numbers = [int(number) for number in text.split(",")]
@@ -33,7 +33,7 @@ def frame_numbers(text: str) -> list[int]:
 def window_text(text: str) -> str:
     """Return a window as drawing takes it, `centre,width,function`; raises BadParameter.
 
-    The function may be left out, though the standard wants it (PS3.18 8.3.5.1.4).
+    The function may be left out, although the standard requires it (PS3.18 8.3.5.1.4).
     """
     center, _, rest = text.partition(",")
     width, _, function = rest.partition(",")
@@ -77,7 +77,7 @@ def quality_value(text: str) -> int:
 
 
 def _number(text: str) -> float:
-    """Return a decimal number, 0 for none at all, nan for what is no number or absurd."""
+    """Return a decimal number, 0 for an empty text, nan for text that is no number or an absurd one."""
     if not text:
         return 0.0
     return float(text) if re.fullmatch(r"-?[0-9]{1,9}(\.[0-9]{1,9})?", text) else math.nan

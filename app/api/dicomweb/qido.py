@@ -21,7 +21,7 @@ from app.warehouse import find
 from app.warehouse.search import MAX_COUNTED, Found, Level, Search
 
 MAX_RESULTS, MAX_RESULTS_OF_STUDY = 1000, 10_000
-"""Results of one answer, whatever limit is asked for: in all of the lake, and below a study."""
+"""Maximum results of one answer, whatever limit is requested: in all of the lake, and below a study."""
 OFFERS = (Offer("application/dicom+json"), Offer("application/json"))
 ANSWERS: dict[int | str, dict[str, str]] = {
     204: {"description": "Nothing matches, or nothing comes after the offset"},
@@ -33,7 +33,7 @@ router = APIRouter(prefix=PREFIX, route_class=BrowseRoute)
 
 
 def search(request: Request, level: Level, parents: Mapping[str, str]) -> Response:
-    """Answer a search for what is of `level` below `parents`, UIDs by level."""
+    """Answer a search for studies, series or instances (`level`) below `parents`, UIDs by level."""
     chosen = choose(OFFERS, request.headers.getlist("accept"), request.query_params.getlist("accept"))
     query = read_query(request.query_params.multi_items())
     most = MAX_RESULTS_OF_STUDY if parents else MAX_RESULTS
@@ -88,7 +88,7 @@ def _results(services: Services, query: Query, found: Found, wanted: Search, bas
         fields |= fields_of(row, level, query.include, query.all_fields)
         fields["00081190"] = url_of(row, level, base)
         fields |= creators if level == "instance" else {}
-        # OHIF asks for the Modality of studies, and shows none at all if one has no ModalitiesInStudy value.
+        # OHIF requests Modality of studies, and shows no study at all if one has an empty ModalitiesInStudy.
         if level == "study" and "00080060" in query.include and "Value" not in fields["00080061"]:
             del fields["00080061"]
         results.append(dict(sorted(fields.items())))

@@ -1,4 +1,4 @@
-"""Pure: the query string of a search in QIDO-RS (PS3.18 8.3.4) becomes what to match and what to return."""
+"""Pure: turn the query string of a search in QIDO-RS (PS3.18 8.3.4) into what to match and what to return."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ _NAME = re.compile(r"[A-Za-z0-9.]{1,100}")
 
 @dataclass(slots=True)
 class Query:
-    """What a client asks for.
+    """The query of a client.
 
-    include: attributes to return, each by the tag that the client calls it; a private one by its own block.
+    include: attributes to return, by the tag that the client uses; a private one by the client's own block.
     creators: tag of a private creator -> its value.
-    all_fields: whatever is at hand is to be returned. warnings: what was asked for and is not done.
+    all_fields: return everything that costs nothing. warnings: requests that were not fulfilled.
     """
 
     matches: list[Match] = field(default_factory=list)
@@ -47,7 +47,7 @@ class Query:
 
 
 def read_query(parameters: Iterable[tuple[str, str]]) -> Query:
-    """Return what a query string asks for.
+    """Return the query of a query string.
 
     Parameters
     ----------
@@ -98,12 +98,12 @@ def read_query(parameters: Iterable[tuple[str, str]]) -> Query:
 
 
 def _called(name: str, first: Attribute) -> str:
-    """Return the tag that the client calls the first attribute of a path by."""
+    """Return the tag that the client uses for the first attribute of a path."""
     return name.partition(".")[0].upper() if first.creator else first.tag
 
 
 def _path(name: str, creators: dict[str, str]) -> tuple[Attribute, ...]:
-    """Return the attributes of a path into sequences, none where one of them is not known."""
+    """Return the attributes of a path into sequences, none if one of them is unknown."""
     found = []
     for step in name.split("."):
         private = _PRIVATE.fullmatch(step)

@@ -42,7 +42,7 @@ COUNTS = {
     "00201209": "number_of_instances",
 }
 MADE = frozenset(("00080005", "00081190", *COUNTS))
-"""Attributes that are made for the answer; no data set is asked for them."""
+"""Attributes that are computed for the answer and not read from a data set."""
 _COLUMNS = (
     {tag: column.name for tag, column in COLUMN_OF.items()} | COUNTS | {"00083002": "transfer_syntax_uid"}
 )
@@ -51,7 +51,7 @@ _BINARY = ("OB", "OD", "OF", "OL", "OV", "OW", "UN")
 
 
 def more_of(level: Level, include: Iterable[Attribute]) -> tuple[Attribute, ...]:
-    """Return what a search has to return beside the columns, for the level that it is of."""
+    """Return the attributes that a search of this level must return besides the columns."""
     wanted = [one for tag in IF_KNOWN[level] if (one := attribute(tag))]
     allowed = LEVELS[: LEVELS.index(level) + 1]
     wanted += [one for one in include if one.creator or level_of(one.tag) in allowed]
@@ -75,7 +75,7 @@ def columns_of(level: Level, include: Iterable[Attribute], everything: bool = Fa
 def fields_of(
     row: Mapping[str, Any], level: Level, include: Mapping[str, Attribute], everything: bool = False
 ) -> Fields:
-    """Return the attributes of one result as far as they are of its level, in no order.
+    """Return the attributes of one result that belong to its level, in no order.
 
     Parameters
     ----------
@@ -150,7 +150,7 @@ _CONVERT: dict[type, Callable[[Any], Any]] = {date: _day, time: _clock}
 
 
 def _private_vr(one: Attribute, row: Mapping[str, Any]) -> str:
-    """Return the VR of a private element: where no dictionary knows it, one that its values fit."""
+    """Return the VR of a private element; if no dictionary knows it, one that its values fit."""
     if one.vr != "UN":
         return one.vr
     value = row["more"][one.row_keys[0]]
@@ -159,7 +159,7 @@ def _private_vr(one: Attribute, row: Mapping[str, Any]) -> str:
 
 
 def _of_document(vr: str, value: Any) -> dict[str, Any]:
-    """Return an element out of the plain JSON of a row: one value stands alone there, a name is text."""
+    """Return an element from the plain JSON of a row, where one value stands alone and a name is text."""
     if value is None or value == []:
         return {"vr": vr}
     if vr in _BINARY:

@@ -1,4 +1,4 @@
-"""STOW-RS, PS3.18 10.5: instances go into the landing storage, and from there their way as all objects.
+"""STOW-RS, PS3.18 10.5: instances go into the landing storage and are processed like all objects there.
 
 Each part of a request is checked and stored as soon as it is complete, so a request may be of any length. An
 instance counts as stored when it is durable in the landing storage; its row follows within seconds.
@@ -58,8 +58,8 @@ class Stored:
 def store(stream: BinaryIO, study: str | None, services: Services) -> Stored | Failed:
     """Check one instance and put it into the landing storage.
 
-    study: the only study that is taken; None takes any. Raises TransientError where nothing could be stored
-    for a reason that may pass.
+    study: the only study that is accepted; None accepts any. Raises TransientError if nothing could be stored
+    for a temporary reason.
     """
     most = services.settings.source.max_object_bytes
     if most and stream.seek(0, SEEK_END) > most:
@@ -100,14 +100,14 @@ class Parts:
         self._parser = MultipartParser(self.boundary, calls)  # type: ignore[arg-type]
 
     def feed(self, chunk: bytes) -> None:
-        """Take a piece of the body; raises BadEvent where it is no multipart body."""
+        """Take a piece of the body; raises BadEvent if it is no multipart body."""
         try:
             self._parser.write(chunk)
         except MultipartParseError as error:
             raise BadEvent(f"the body is not multipart ({type(error).__name__})") from None
 
     def close(self) -> None:
-        """Let go of what was not taken."""
+        """Close the parts that were not taken."""
         for stream in (self._body, *(stream for _, stream in self.done)):
             if stream is not None:
                 stream.close()

@@ -1,4 +1,4 @@
-"""WADO-RS: instances, frames, metadata, bulk data and pictures of what is stored (PS3.18 10.4)."""
+"""WADO-RS: stored instances, their frames, metadata, bulk data and pictures (PS3.18 10.4)."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ NOT_FOUND: dict[int | str, dict[str, str]] = {
 
 
 class Asked:
-    """A request for what is stored: what of it, and what its client accepts.
+    """A request for stored instances: which parts, and which media types the client accepts.
 
     numbers: frames as the path names them. tag, number: a value of bulk data.
     """
@@ -75,11 +75,11 @@ class Asked:
         return choose(offers, *self._accept)
 
     def one(self) -> Stored:
-        """Return the instance that is asked for."""
+        """Return the requested instance."""
         return self.browser.instances.one(self.study, self.series, self.instance)
 
     def found(self) -> list[Stored]:
-        """Return the instances of the study, the series, or the one."""
+        """Return the instances of the requested study or series, or the one instance."""
         if self.instance:
             return [self.one()]
         return self.browser.instances.find(self.study, self.series or None)
@@ -239,7 +239,7 @@ def _frames(asked: Asked, stored: Stored, numbers: Sequence[int]) -> Response:
 
 
 def retrieve_frames(request: Request) -> Response:
-    """Return frames by their numbers, from 1, in the order in which they are asked for."""
+    """Return frames by their numbers, from 1, in the requested order."""
     asked: Asked = request.state.asked
     wanted = frame_numbers(asked.numbers or "")
     return _frames(asked, asked.one(), wanted)

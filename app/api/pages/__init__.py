@@ -1,7 +1,7 @@
 """The page: what the lake holds, for a person in a browser.
 
 Plain HTML from templates and GET forms; all but window, frames and upload progress works without JavaScript.
-Nothing is inline and nothing comes from elsewhere, so that the policy of `CONTENT` can forbid all of that.
+Nothing is inline and nothing is loaded from other hosts, so the policy of `CONTENT` can forbid both.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ CONTENT = (
     " form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
 DIRECT = 30_000_000
-"""Size in bytes above which files bypass the service where they can: Cloud Run takes requests of 32 MiB."""
+"""Size in bytes above which uploads bypass the service if they can: Cloud Run limits requests to 32 MiB."""
 PAGE = 50
 STRIP = 120
 """Instances of a series on one page."""
@@ -52,12 +52,12 @@ router = Router(include_in_schema=False)
 
 
 def static_files() -> StaticFiles:
-    """Return what serves the style and the scripts; they are the same for everyone."""
+    """Return the app that serves style and scripts, which are the same for everyone."""
     return StaticFiles(directory=Path(str(resources.files("app.api.pages") / "static")))
 
 
 class Pages:
-    """Makes pages of templates."""
+    """Renders pages from templates."""
 
     def __init__(self, services: Services) -> None:
         self._services = services
@@ -73,7 +73,7 @@ class Pages:
     def page(
         self, request: Request, template: str, status: int = 200, connects: str = "", **values: Any
     ) -> HTMLResponse:
-        """Return a page; `values` are what its template names, `connects` an origin that its script asks."""
+        """Return a page; `values` are its template's, `connects` is an origin that its script may request."""
         uploads = self._services.settings.browse.uploads
         menu = [entry for entry in MENU if uploads or entry[0] != "/upload"]
         text = self._templates.get_template(template).render(
@@ -100,14 +100,14 @@ class Pages:
         return page
 
     def uploaded(self, request: Request, fates: Sequence[Fate]) -> HTMLResponse:
-        """Return the page that tells what became of the files of a form."""
+        """Return the page that reports what became of the uploaded files."""
         results = [{"name": fate.name, "reason": fate.reason, "words": _fate(fate)} for fate in fates]
         return self.upload(request, results, 400 if any(fate.reason for fate in fates) else 200)
 
     def upload(
         self, request: Request, results: list[dict[str, Any]] | None, status: int = 200
     ) -> HTMLResponse:
-        """Return the form that takes files; large ones go straight to the store, where it takes them."""
+        """Return the upload form; large files go straight to the store if it supports that."""
         store = self._services.source.session_origin
         return self.page(
             request, "upload.html", status, connects=store, results=results, direct=DIRECT if store else 0
@@ -129,7 +129,7 @@ class Turn:
     size: int
 
     def values(self, request: Request) -> dict[str, Any]:
-        """Return what the pager's macro needs."""
+        """Return the arguments of the pager's macro."""
         asked = dict(request.query_params)
 
         def at(offset: int) -> str:
@@ -169,7 +169,7 @@ async def home(request: Request) -> Response:
 
 @router.get("/studies")
 def studies(request: Request) -> Response:
-    """Show the studies that fit the form, the newest first."""
+    """Show the studies that match the form, the newest first."""
     services, offset = _services(request), _offset(request)
     asked = catalog.Asked.of(request.query_params)
     problem, rows = "", list[dict[str, Any]]()
@@ -256,7 +256,7 @@ def instance_page(request: Request, study: str, series: str, instance: str) -> R
 
 @router.get("/upload")
 def upload_page(request: Request) -> Response:
-    """Show the form that takes files."""
+    """Show the upload form."""
     if not _services(request).settings.browse.uploads:
         return _pages(request).problem(request, 404, "No uploads", "They are switched off here.")
     return _pages(request).upload(request, None)
@@ -264,7 +264,7 @@ def upload_page(request: Request) -> Response:
 
 @router.get("/upload/outcome")
 def outcome(request: Request, object: str, generation: int) -> dict[str, object]:
-    """Tell what the pipeline has made of an object that was uploaded."""
+    """Answer what the pipeline has made of an uploaded object."""
     services = _services(request)
     row, letter = catalog.outcome(services, object, generation)
     if letter is not None:
@@ -367,7 +367,7 @@ def _missing(request: Request, what: str) -> Response:
 
 
 def wants_page(request: Request) -> bool:
-    """Tell whether a browser asks, and not a program."""
+    """Return whether the request comes from a browser rather than a program."""
     return "text/html" in request.headers.get("accept", "")
 
 

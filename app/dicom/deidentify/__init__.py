@@ -44,7 +44,7 @@ from app.model.range_stream import RangedStream
 
 BURNED_IN_ANNOTATION = 0x00280301
 READ_AHEAD = 1 << 20
-"""Bytes of a read: small frames then share one."""
+"""Bytes per read, so that small frames share one."""
 FRAGMENTS_END = struct.pack("<HHI", SEQUENCE_END >> 16, SEQUENCE_END & 0xFFFF, 0)
 
 
@@ -52,8 +52,8 @@ FRAGMENTS_END = struct.pack("<HHI", SEQUENCE_END >> 16, SEQUENCE_END & 0xFFFF, 0
 class CleanPixels:
     """Pixel data whose burned-in text was looked for, as they will be written.
 
-    elements: tag -> VR and value of the pixel data and what describes them; a value of fragments lacks its
-    delimiter. Empty where no text was found, so that the frames stay as they are encoded.
+    elements: tag -> VR and value of the pixel data and of the attributes that describe them; a value of
+    fragments lacks its delimiter. Empty if no text was found, so that the frames keep their encoding.
     """
 
     transfer_syntax: str = ""
@@ -61,7 +61,7 @@ class CleanPixels:
 
 
 PixelCleaner = Callable[[ObjectDataset, DatasetLimits], CleanPixels]
-"""Looks for burned-in text and masks it; raises CannotDeidentify where some is left."""
+"""Looks for burned-in text and masks it; raises CannotDeidentify if some is left."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +82,8 @@ def deidentify_dataset(
 ) -> CleanObject:
     """Return a data set as a clean file in Explicit VR Little Endian; compressed frames keep their encoding.
 
-    Nothing of the input is copied unless a rule says so: not its preamble and file meta information, not
-    elements that are unknown or unreadable, not bytes beside the values.
+    Only what a rule keeps is copied: neither preamble and file meta information, nor unknown or unreadable
+    elements, nor bytes outside of values.
 
     Parameters
     ----------
@@ -165,7 +165,7 @@ def _without_text(
     kept: dict[int, bytes],
     pixels: dict[int, list[Part]],
 ) -> str:
-    """Replace pixel data in which text was masked, and say that none is burned in; return their syntax."""
+    """Replace pixel data in which text was masked, and record that none is burned in; return their syntax."""
     if cleaner is None:
         raise CannotDeidentify("burned-in text cannot be looked for: the option pixels is not installed")
     clean = cleaner(dataset, limits)
@@ -181,7 +181,7 @@ def _without_text(
 
 
 def _pixels(dataset: ObjectDataset, limits: DatasetLimits) -> tuple[str, dict[int, list[Part]]]:
-    """Return the transfer syntax of the pixel data, and their elements without anything but picture."""
+    """Return the transfer syntax of the pixel data, and their elements with nothing but the picture."""
     try:
         header = read_header(dataset)
         node = next(
@@ -203,7 +203,7 @@ def _pixels(dataset: ObjectDataset, limits: DatasetLimits) -> tuple[str, dict[in
 
 
 def hides_in_pixels(dataset: ObjectDataset, limits: DatasetLimits = DEFAULT_LIMITS) -> bool:
-    """Return whether the pixel data hold anything but picture, or cannot be followed."""
+    """Return whether the pixel data contain anything but the picture, or cannot be parsed."""
     if pixel_keyword(dataset) is None:
         return False
     node = next(dataset.nodes[tag] for tag in PIXELS if tag in dataset.nodes and dataset.nodes[tag].length)
@@ -233,7 +233,7 @@ def _read_ahead(dataset: ObjectDataset) -> BinaryIO:
 
 
 def _word(dataset: ObjectDataset, vr: str) -> int:
-    """Return the bytes of a word of native pixel data that has to be turned, 1 in little endian."""
+    """Return the word size of native pixel data whose bytes must be swapped, 1 in little endian."""
     if dataset.original_encoding[1] is not False:
         return 1
     return cell_bytes(dataset) if vr == "OW" else {"OF": 4, "OD": 8}.get(vr, 1)

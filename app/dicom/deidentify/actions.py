@@ -1,4 +1,4 @@
-"""The data set again by a profile: the actions X, Z, D, U, K and C for each element at every depth."""
+"""Apply a profile to a data set: the actions X, Z, D, U, K and C for each element at every depth."""
 
 from __future__ import annotations
 
@@ -33,21 +33,21 @@ STRINGS = frozenset((*TEXT, "PN"))
 """VRs whose text is in the character set of the data set."""
 DATES = frozenset(("DA", "DT", "TM"))
 SPECIAL = frozenset((*DATES, "AE", "PN", "UI", "UR"))
-"""VRs that say what a value means: one of them counts, be it written or in the dictionary."""
+"""VRs that give a value its meaning: one of them counts, whether in the file or in the dictionary."""
 BINARY = frozenset(("OB", "OW", "OF", "OD", "OL", "OV"))
 WORD = {**SIZES, **WORDS, "AT": 2}
 NUMERALS = frozenset(("DS", "IS"))
 NUMERAL = re.compile(rb"[0-9+\-.eE \\\0]*")
 HARMLESS = 3
-"""Bytes that are too few to name anyone, so that a broken number may stay."""
+"""Maximum bytes of a broken number that may stay: too few to name anyone."""
 AGE = re.compile(r"\d{1,3}[DWMY]")
 OLDEST = 90
-"""Age in years above which nobody's is given (45 CFR 164.514(b)(2)(i)(C))."""
+"""Age in years from which ages are not released (45 CFR 164.514(b)(2)(i)(C))."""
 CHARSET, CHARSET_VR = 0x00080005, "CS"
 SOP_CLASS, SOP_INSTANCE = 0x00080016, 0x00080018
 CODE_VALUE, SCHEME, MEANING = 0x00080100, 0x00080102, 0x00080104
 CODE = frozenset((CODE_VALUE, 0x00080119, 0x00080120, SCHEME))
-"""What a code is made of, in short, long and URN form (PS3.3 8.1)."""
+"""Attributes of a code, in short, long and URN form (PS3.3 8.1)."""
 CODING_SCHEME_UID = 0x0008010C
 HL7_SCHEMES = "2.16.840.1.113883.6."
 """Root of the UIDs of coding schemes; they are in every object that names one (PS3.16 8)."""
@@ -101,13 +101,13 @@ DUMMIES = {
     },
     **{vr: bytes(size) for vr, size in SIZES.items()},
 }
-"""VR -> a valid value that says nothing."""
+"""VR -> a valid value without information."""
 DUMMY_OF = {SCHEME: b"99REMOVED", 0x04000565: b"COERCE", 0x00080201: b"+0000"}
 """The same for attributes whose values are limited."""
 
 
 class Words(Enum):
-    """What becomes of a text that the table does not list."""
+    """The result of cleaning a text that the table does not list."""
 
     SWEPT = "known identifiers go"
     CLEANED = "words that are not in the vocabulary go too"
@@ -116,7 +116,7 @@ class Words(Enum):
 
 @dataclass(slots=True)
 class Scope:
-    """What holds for the elements of one item. parent: tag of the sequence, 0 for the data set itself.
+    """The context of the elements of one item. parent: tag of the sequence, 0 for the data set itself.
 
     coded: the item is a code of a public coding scheme, so its code and meaning may stay.
     """
@@ -175,7 +175,7 @@ class Cleaner:
         return [(tag, data) for tag, data in kept if not tag >> 16 & 1 or tag & 0xFFFF > 0xFF or tag in used]
 
     def _element(self, node: Node, scope: Scope) -> bytes:
-        """Return one element as it may stay, empty where it may not."""
+        """Return one element in the form in which it may stay, empty if it may not."""
         tag, group = node.tag, node.tag >> 16
         if group < 8 or not tag & 0xFFFF or tag in PIXELS or tag in OFFSET_TABLES or tag in STAMPED:
             return b""
@@ -274,10 +274,10 @@ class Cleaner:
         return self._copied(node, vr, scope)
 
     def _private(self, node: Node, scope: Scope) -> bytes:
-        """Return a private element that the profile keeps, swept by its VR; others go."""
+        """Return a private element that the profile keeps, swept by its VR; others are removed."""
         tag = node.tag
         creator = scope.creators.get(tag & 0xFFFF0000 | tag >> 8 & 0xFF, "")
-        if 0x10 <= tag & 0xFFFF <= 0xFF:  # `elements` drops it again where nothing of its block stays
+        if 0x10 <= tag & 0xFFFF <= 0xFF:  # `elements` drops it again if nothing of its block stays
             return element(tag, "LO", self._value(node, scope).strip(b" \0")) if self._keeps_private else b""
         attribute = creator, tag >> 16, tag & 0xFF
         safe = "safe_private" in self.profile.options and attribute in SAFE_PRIVATE
@@ -341,7 +341,7 @@ class Cleaner:
         return self._changed(node, vr, scope, text, cleaned)
 
     def _cleaned(self, text: str) -> str:
-        """Return a description without identifiers, addresses, dates and words that nobody knows."""
+        """Return a description without identifiers, addresses, dates and unknown words."""
         text = sweep.remove_addresses(self.known.remove(text))
         return sweep.keep_known_words(text if self._dates == "K" else sweep.remove_days(text))
 
@@ -365,9 +365,9 @@ class Cleaner:
         return element(node.tag, "UI", "\\".join(others).encode("latin-1", "replace"))
 
     def replaced_uid(self, tag: int, uid: str) -> str:
-        """Return the UID to write in the place of one; the same if it names no object.
+        """Return the replacement of a UID; the same UID if it names no object.
 
-        DICOM's own root alone does not tell: some writers make UIDs of objects below it.
+        DICOM's own root does not prove that: some writers make UIDs of objects below it.
         """
         public = (
             not uid
@@ -378,7 +378,7 @@ class Cleaner:
         return uid if public else self.keys.uid(uid)
 
     def _date(self, node: Node, vr: str, scope: Scope, action: str) -> bytes | None:
-        """Keep (K), move (C) or remove (X) dates and times; None or nothing where one is no date."""
+        """Keep (K), move (C) or remove (X) dates and times; None or nothing if one is not a date."""
         if action == "X":
             return self._removed("removed")
         if action == "K":
@@ -393,7 +393,7 @@ class Cleaner:
         return element(node.tag, vr, "\\".join(one or "" for one in moved).encode("latin-1"))
 
     def _moved(self, value: str) -> str | None:
-        """Return a date, or a date and time, some days earlier; None where that is none."""
+        """Return a date, or a date and time, some days earlier; None if it is not one."""
         digits = value.replace(".", "", 2) if re.fullmatch(r"\d{4}\.\d\d\.\d\d", value) else value
         if not re.fullmatch(r"\d{8}(\d{2,6})?(\.\d{1,6})?([+-]\d{4})?", digits):
             return None
@@ -417,7 +417,7 @@ class Cleaner:
         return element(node.tag, "AS", f"{OLDEST:03}Y".encode() if old else text.encode())
 
     def _binary(self, node: Node, vr: str, scope: Scope) -> bytes:
-        """Return binary data in which no identifier stands as text."""
+        """Return binary data that contain no identifier as text."""
         raw = self._value(node, scope, vr)
         if node.tag == ICC_PROFILE and not (raw := clean_icc(raw)):
             return self._removed("unparsable")
@@ -471,13 +471,13 @@ class Cleaner:
 
 
 def _one_vr(node: Node, scope: Scope) -> str:
-    """Return the VR to write: of an unknown one that of the dictionary."""
+    """Return the VR to write: that of the dictionary if the VR is unknown."""
     vr = public_vr(node.tag) if node.vr == "UN" else node.vr
     return settled_vr(vr, scope.signed)
 
 
 def _encoded(text: str, terms: bytes) -> bytes:
-    """Return a text in one of several character sets; characters of none are left out."""
+    """Return a text in one of several character sets; characters that none of them has are left out."""
     try:
         encodings = convert_encodings([term.strip() for term in terms.decode("latin-1").split("\\")])
         return bytes(encode_string(text, encodings))
@@ -507,7 +507,7 @@ def file_meta(sop_class: str, sop_instance: str, transfer_syntax: str, implement
 
 
 def stamps(profile: Profile, codes: Sequence[tuple[str, str]]) -> dict[int, bytes]:
-    """Return the attributes that say what was done (PS3.15 E.1.1, PS3.3 C.7.1.1)."""
+    """Return the attributes that record the de-identification (PS3.15 E.1.1, PS3.3 C.7.1.1)."""
     dates = {"K": b"UNMODIFIED", "C": b"MODIFIED", "X": b"REMOVED"}[profile.dates]
     items = [
         element(CODE_VALUE, "SH", code.encode())

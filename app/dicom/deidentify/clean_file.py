@@ -35,12 +35,12 @@ class Part:
 
 
 def literal(data: bytes) -> Part:
-    """Return a part that is held in memory."""
+    """Return a part whose bytes are held in memory."""
     return Part(len(data), lambda: data)
 
 
 def kept(value: PixelBytes, spans: Sequence[tuple[int, int]], data: bytes) -> Part:
-    """Return a part that is taken over. spans: offset and length in the value; data: the bytes there."""
+    """Return a part of the object. spans: offset and length in the value; data: the bytes there."""
     ends = list(accumulate(length for _, length in spans))
     taken = tuple(
         Span(value.start + offset, length, zlib.crc32(memoryview(data)[end - length : end]))
@@ -78,8 +78,8 @@ class CleanFile:
     def pieces(self, in_place: bool) -> Iterator[Pieces]:
         """Yield the file in pieces that fit in one answer of a worker.
 
-        in_place: the ranges of taken over parts are those of the stored object, so that they can stand for
-        the bytes.
+        in_place: ranges of parts of the object are those of the stored object, so that they can stand for the
+        bytes.
         """
         batch: list[bytes | Span] = []
         room = PIECE

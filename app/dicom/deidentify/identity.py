@@ -1,4 +1,4 @@
-"""Who a data set is about: the subject that keys depend on, and every known identifier at any depth."""
+"""Whom a data set is about: the subject that keys depend on, and every known identifier at any depth."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PATIENT = _tags(
     " MedicalRecordLocator PatientTelephoneNumbers PatientAddress MilitaryRank InsurancePlanIdentification"
     " ResponsiblePerson PatientAlternativeCalendar AdmissionID AccessionNumber ClinicalTrialSubjectID"
 )
-"""What identifies the patient, or the visit that one was made in."""
+"""Attributes that identify the patient or the visit."""
 OTHERS = _tags(
     "IssuerOfAdmissionID InstitutionName InstitutionAddress ReferringPhysicianAddress"
     " ReferringPhysicianTelephoneNumbers ResponsibleOrganization PersonAddress PersonTelephoneNumbers"
@@ -34,11 +34,11 @@ OTHERS = _tags(
     " RequestingService ScheduledStationName StationName DeviceSerialNumber ServiceEpisodeID"
     " SpecimenIdentifier ContainerIdentifier"
 )
-"""What identifies staff, the institution or a device."""
+"""Attributes that identify staff, the institution or a device."""
 
 
 def known_identifiers(source: Source, nodes: Iterable[Node], profile: Profile) -> Known:
-    """Return the identifiers and dates of a data set that are not to stay in it.
+    """Return the identifiers and dates of a data set that must not stay in it.
 
     Parameters
     ----------
@@ -86,9 +86,9 @@ def _days(raw: bytes) -> Iterable[tuple[int, int, int]]:
 
 
 def subject_of(source: Source, nodes: Mapping[int, Node]) -> str:
-    """Return what pseudonym and date shift depend on: issuer and ID of the patient, else the study.
+    """Return the subject of pseudonym and date shift: issuer and ID of the patient, else the study.
 
-    An object without either has nothing that others could share with it, so its own UID stands for it.
+    An object without either shares no subject with other objects, so its own UID is used.
     """
 
     def text(tag: int) -> str:

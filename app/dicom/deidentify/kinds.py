@@ -1,4 +1,4 @@
-"""Kinds of objects that may show a name where no rule for attributes reaches, and what releases them."""
+"""Kinds of objects that may show names beyond the reach of rules for attributes, and what releases them."""
 
 from __future__ import annotations
 

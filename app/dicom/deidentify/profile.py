@@ -1,4 +1,4 @@
-"""Profiles: which options of PS3.15 Annex E are on, and what a site decides otherwise."""
+"""Profiles: which options of PS3.15 Annex E are on, and the overrides of a site."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from app.dicom.deidentify.table import EDITION, ROWS
 from app.model.errors import ConfigError
 
 RULES_VERSION = 1
-"""Increase this when the same object, profile and secret give another copy."""
+"""Increase this when the same object, profile and secret give a different copy."""
 OPTIONS = {
     "pixels": ("113101", "Clean Pixel Data Option"),
     "structured_content": ("113104", "Clean Structured Content Option"),
@@ -53,12 +53,12 @@ class Profile:
 
     @property
     def dates(self) -> str:
-        """What becomes of dates: K (kept), C (moved) or X (removed)."""
+        """The action for dates: K (kept), C (moved) or X (removed)."""
         return "K" if "full_dates" in self.options else "C" if "modified_dates" in self.options else "X"
 
     @property
     def key(self) -> str:
-        """A hash of what the profile does: equal keys mean equal results."""
+        """A hash of the profile's rules: equal keys mean equal results."""
         return hashlib.sha256(
             json.dumps(
                 [
@@ -122,7 +122,7 @@ def profile_of(name: str, value: Any) -> Profile:
 
     Raises
     ------
-    ConfigError : it does not follow profile.schema.json, or names an attribute that is none
+    ConfigError : it does not follow profile.schema.json, or names an unknown attribute
     """
     fault = next(iter(jsonschema.Draft202012Validator(profile_schema()).iter_errors(value)), None)
     if fault is not None:

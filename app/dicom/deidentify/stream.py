@@ -1,4 +1,4 @@
-"""Pixel data and colour profiles with nothing but picture: no comments, thumbnails, padding, hidden bits."""
+"""Reduce pixel data and colour profiles to the picture: no comments, thumbnails, padding, hidden bits."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from app.model.errors import CannotDeidentify
 from app.model.options import DatasetLimits
 
 CHUNK = 4 << 20
-"""Bytes of native pixel data that are looked at at once; a multiple of every word."""
+"""Bytes of native pixel data that are processed at once; a multiple of every word."""
 EXTENDED_LENGTHS = 0x7FE00002
 
 MARKER = re.compile(rb"\xff[\xc0-\xcf\xd8-\xfe]")
@@ -35,7 +35,7 @@ ADOBE, JFIF, COLOUR = 0xEE, 0xE0, 0xE8
 """Application segments that a decoder needs for colours; COLOUR is HP's transform in JPEG-LS."""
 SOI, EOI, SOS, COMMENT = 0xD8, 0xD9, 0xDA, 0xFE
 MOST_RUN = 128
-"""Bytes that one code of RLE makes at most."""
+"""Maximum bytes that one RLE code expands to."""
 PICTURE_TYPES = (
     *(b"XYZ ", b"curv", b"para", b"mft1", b"mft2", b"mAB ", b"mBA ", b"sf32", b"uf32", b"ui08", b"ui16"),
     *(b"chrm", b"sig ", b"meas", b"view", b"clrt", b"mpet", b"dtim"),
@@ -45,7 +45,7 @@ ICC_HEADER = 128
 
 
 def native_parts(value: PixelBytes, header: ImageHeader, word: int = 1) -> Iterator[Part]:
-    """Yield native pixel data that end with the last frame and hold nothing beside the stored bits.
+    """Yield native pixel data that end with the last frame and contain nothing but the stored bits.
 
     Parameters
     ----------
@@ -115,9 +115,9 @@ def _clean_cells(data: bytes, header: ImageHeader, extended: bool, mask: int) ->
 
 
 def _sign_is_extended(data: bytes, header: ImageHeader) -> bool | None:
-    """Return whether unused bits of signed values are to be copies of their sign, by the first negative one.
+    """Return whether unused bits of signed values are copies of the sign, judged by the first negative value.
 
-    None if there is no negative value, which leaves it open.
+    None if there is no negative value.
     """
     if not (_has_unused_bits(header) and header.signed):
         return False
@@ -147,7 +147,7 @@ def _as_cells(data: bytes, header: ImageHeader) -> np.ndarray:
 def frame_parts(
     layout: FrameLayout, value: PixelBytes, limits: DatasetLimits
 ) -> tuple[list[Part], list[int]]:
-    """Return encapsulated frames without what is no picture, and none beside the declared.
+    """Return the declared number of encapsulated frames, reduced to the picture.
 
     Parameters
     ----------
@@ -229,7 +229,7 @@ def clean_frame(data: bytes, header: ImageHeader) -> bytes:
 
     Raises
     ------
-    CannotDeidentify : it is not what its transfer syntax says
+    CannotDeidentify : it is not of its declared transfer syntax
     """
     try:
         if header.transfer_syntax == "1.2.840.10008.1.2.5":
@@ -280,7 +280,7 @@ def _jpeg_parts(data: bytes) -> Iterator[bytes]:
 
 
 def _application(marker: int, body: bytes) -> bytes:
-    """Return what a decoder needs of an application segment, nothing of a comment."""
+    """Return the part of an application segment that a decoder needs; nothing for a comment."""
     if marker == ADOBE and body.startswith(b"Adobe") and len(body) >= 12:
         return struct.pack(">BBH", 0xFF, marker, 14) + b"Adobe\0\x64\0\0\0\0" + body[11:12]
     if marker == JFIF and body.startswith(b"JFIF\0") and len(body) >= 14:
@@ -291,7 +291,7 @@ def _application(marker: int, body: bytes) -> bytes:
 
 
 def _j2k_parts(data: bytes) -> Iterator[bytes]:
-    """Yield a JPEG 2000 codestream without comments, nor the lengths of its tile-parts (ISO 15444-1 A)."""
+    """Yield a JPEG 2000 codestream without comments and without the lengths of tile-parts (ISO 15444-1 A)."""
     yield data[:2]
     position = 2
     for start, end, marker in _segments(data, position):

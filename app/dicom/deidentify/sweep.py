@@ -1,4 +1,4 @@
-"""Known identifiers of a data set, and their removal from the text that the table leaves alone.
+"""Remove the known identifiers of a data set from text that the table leaves alone.
 
 An identifier is found however it is written: in another case, without accents, glued to other letters,
 spaced, or with other punctuation; a date also in the usual orders. Short ones must stand alone, since any
@@ -17,15 +17,15 @@ from app.dicom.deidentify.table import VOCABULARY
 
 WORDS = re.compile(r"[^\W_]+")
 GLUED, ALONE, LEAST = 5, 3, 2
-"""From so many letters on an identifier counts inside a longer word, and as a word of its own; its fewest."""
+"""Minimum letters of an identifier to count inside a longer word; as a word of its own; to count at all."""
 LONG = 8
-"""From so many letters on it also counts inside longer words if it is spaced: chance does not spell it."""
+"""Minimum letters to count inside longer words if it is spaced: a match by chance is unlikely then."""
 LATIN = "\u2000"
-"""Up to here accents are marks on letters, which many systems leave out."""
+"""Below this character accents are marks on letters, which many systems leave out."""
 PLAIN = str.maketrans({"ø": "o", "ł": "l", "đ": "d", "æ": "ae", "œ": "oe", "ı": "i"})
 WRITTEN_OUT = str.maketrans({"ä": "ae", "ö": "oe", "ü": "ue", "å": "aa", "ø": "oe"})
 IDEOGRAPHS = "\u2e80"
-"""From here on a character is a syllable or a word, and counts for two letters."""
+"""From this character on, each is a syllable or a word, and counts as two letters."""
 TITLES = frozenset(
     [
         "dr",
@@ -75,8 +75,8 @@ Span = tuple[int, int]
 class Known:
     """What identifies the subject of one data set and the people around it.
 
-    names: squeezed identifiers, the longest first. days: known dates. patient: those of `names` that are of
-    the patient.
+    names: squeezed identifiers, the longest first. days: known dates. patient: those of `names` that belong
+    to the patient.
     """
 
     names: tuple[str, ...] = ()
@@ -153,7 +153,7 @@ def without(text: str, spans: Iterable[Span]) -> str:
 def identifiers(values: Iterable[str]) -> set[str]:
     """Return the squeezed identifiers in some names or numbers: each whole, and its longer words.
 
-    One with accents comes with them, too, as it stands in bytes that are no text.
+    One with accents is also returned with them, as it appears in bytes that are not text.
     """
     found = set()
     for value in values:
@@ -221,7 +221,7 @@ def remove_addresses(text: str) -> str:
 
 
 def replace_uids(text: str, replacement: Callable[[str], str]) -> str:
-    """Return a text with other UIDs in the place of those that the standard does not define."""
+    """Return a text in which UIDs that the standard does not define are replaced."""
 
     def other(match: re.Match[str]) -> str:
         uid = match.group()
@@ -234,7 +234,7 @@ def replace_uids(text: str, replacement: Callable[[str], str]) -> str:
 def keep_known_words(text: str) -> str:
     """Return the words of a description that are in the vocabulary, and its short numbers.
 
-    A word with digits counts by its letters: `T2` and `3D` stay, `ZQ8K7` goes.
+    A word with digits is judged by its letters: `T2` and `3D` stay, `ZQ8K7` is removed.
     """
 
     def one(match: re.Match[str]) -> str:

@@ -1,6 +1,6 @@
-"""What the standard says of each attribute: PS3.15 tables E.1-1 and E.3.10-1, and the types in PS3.3.
+"""The standard's rules for each attribute: PS3.15 tables E.1-1 and E.3.10-1, and the types in PS3.3.
 
-The tables lie beside this module as text, one row a line, so that two editions can be compared by their diff.
+The tables are text files beside this module, one row per line, so that a diff compares two editions.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def is_plane(tag: int) -> bool:
 
 
 def attribute_type(sop_class: str, parent: int, tag: int) -> str:
-    """Return the type of an attribute, `3` where the IOD lacks it, empty where nobody knows.
+    """Return the type of an attribute, `3` if the IOD lacks it, empty if it is unknown.
 
     Parameters
     ----------

@@ -1,6 +1,6 @@
 """Is a file clean? An independent reader, pydicom, goes through what was written and reports what is left.
 
-Nothing here comes from the code that cleaned: not the scanner, not the walk. Findings name places, no values.
+It shares no code with the cleaner: neither the scanner nor the walk. Findings name places, not values.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from app.model.keys import is_replacement
 
 PSEUDONYM_LENGTH = 16
 MAX_READ = 16 << 20
-"""Bytes that are read at once; longer values are read when they are looked at."""
+"""Values up to this size are read at once; longer ones only when they are checked."""
 MAX_SEARCHED = 1 << 20
 """Bytes of a binary value that are searched for text; pixel data are checked as pictures."""
 STAMPS = (0x00120062, 0x00120063, 0x00120064)
@@ -81,7 +81,7 @@ def findings(stream: BinaryIO, profile: Profile, known: Known | None = None) -> 
 
 
 class _Stream:
-    """A stream that pydicom takes as one: of a BufferedReader it would want to reopen the file."""
+    """A stream that pydicom accepts as it is: it would try to reopen the file of a BufferedReader."""
 
     def __init__(self, stream: BinaryIO) -> None:
         self.read, self.seek, self.tell = stream.read, stream.seek, stream.tell
@@ -175,7 +175,7 @@ class _Checker:
             yield {"X": "to_remove", "Z": "to_empty"}.get(action, "to_replace" if action else "to_remove")
 
     def is_dummy(self, element: DataElement) -> bool:
-        """Return whether a value is the one that stands for any, which every action may leave."""
+        """Return whether a value is a dummy, which every action may leave."""
         dummy = DUMMY_OF.get(int(element.tag)) or DUMMIES.get(element.VR, b"")
         if isinstance(element.value, bytes):
             return element.value.strip(b"\0") == dummy.strip(b"\0")
@@ -206,5 +206,5 @@ def _is_pseudonym(text: str) -> bool:
 
 
 def _is_distinct(name: str) -> bool:
-    """Return whether an identifier in the bytes of a file can be nothing else: no number, no usual word."""
+    """Return whether an identifier in the bytes of a file is unambiguous: no number, no usual word."""
     return len(name) > GLUED and not name.isdigit() and name not in VOCABULARY

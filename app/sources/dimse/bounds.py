@@ -1,4 +1,4 @@
-"""What a peer may make us hold. pynetdicom itself limits only the number of its associations.
+"""Limits on what a peer can make us hold. pynetdicom itself limits only the number of its associations.
 
 connection  its address is listed; a number of them; each in a thread that also does the TLS handshake
 PDU         a length, and a time from its first byte to its last
@@ -33,14 +33,14 @@ from app.sources.dimse.peers import Peers
 log = logging.getLogger("dicomlake.dimse")
 
 PDU_BYTES = 131_072
-"""The longest PDU that is announced: twice the rate of the usual 16 KiB."""
+"""Maximum PDU length that we announce: it doubles the rate of the usual 16 KiB."""
 MAX_PDU = 1 << 20
 """The longest PDU that is read: a request for an association may be longer than what holds data."""
 MAX_COMMAND = 64 << 10
 MAX_WAITING = 2
-"""Messages that wait while one is stored: a peer sends the next after our answer, unless it is hostile."""
+"""Messages that may wait while one is stored: only a hostile peer sends the next before our answer."""
 SPARE = 8
-"""Connections beyond the associations, so that a peer hears that there are too many."""
+"""Connections beyond the associations, so that a peer gets an answer that there are too many."""
 SPOOL_BYTES = 4 << 20
 BAD_PDU = "Evt19"
 """pynetdicom's event of an invalid PDU: it aborts the association."""
@@ -59,8 +59,8 @@ class Bounds:
 class Received(io.BytesIO):
     """A data set as it arrives: small ones in memory, others in a file without a name.
 
-    A BytesIO only in name, which pynetdicom insists on. Once it is too large or finds no room, `refused` is
-    set and the rest is dropped: so the peer gets a status, which it would not if the connection were cut.
+    A BytesIO only in name, because pynetdicom requires one. Once it is too large or the disk is full,
+    `refused` is set and the rest is dropped, so that the peer gets a status instead of a cut connection.
     """
 
     def __init__(self, bounds: Bounds) -> None:
@@ -93,7 +93,7 @@ class Received(io.BytesIO):
         return b""
 
     def close(self) -> None:
-        """Let go of the bytes."""
+        """Free the bytes."""
         self.file.close()
         super().close()
 
@@ -114,7 +114,7 @@ class Inbox(DIMSEServiceProvider):
             self.refused += 1
 
     def receive_primitive(self, primitive: P_DATA) -> None:
-        """Take what one PDU holds; the association is aborted where it is over a bound or makes no sense."""
+        """Take the contents of one PDU; abort the association if it exceeds a limit or makes no sense."""
         if self.message is None:
             self.message, self._command_bytes = DIMSEMessage(), 0
             self.message.data_set = Received(self._bounds)
@@ -202,9 +202,9 @@ class BoundedHandler(RequestHandler):
 
 
 def receive(connection: AssociationSocket, timeout_s: float, size: int) -> bytearray:
-    """Return `size` bytes of a connection, fewer where it ends; raise OSError over a bound.
+    """Return `size` bytes of a connection, fewer if it ends; raise OSError over a limit.
 
-    In place of AssociationSocket.recv, which takes any length, waits for ever, and reads 4 KiB at a time.
+    Replaces AssociationSocket.recv, which takes any length, waits forever, and reads 4 KiB at a time.
     """
     if size > MAX_PDU:
         raise OSError("the PDU is too long")

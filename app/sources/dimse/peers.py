@@ -27,7 +27,7 @@ class Peer:
 
 @dataclass(frozen=True, slots=True)
 class Peers:
-    """The peers that may send; an empty list admits all."""
+    """The peers that may send; an empty list admits everyone."""
 
     listed: tuple[Peer, ...]
 

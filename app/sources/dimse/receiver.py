@@ -62,12 +62,12 @@ class Receiver:
 
     @property
     def port(self) -> int:
-        """The port that is listened on."""
+        """The port that it listens on."""
         assert self._server is not None
         return int(self._server.server_address[1])
 
     def start(self) -> None:
-        """Listen from now on, in threads; raises ConfigError if the address is not available."""
+        """Start to listen, in threads; raises ConfigError if the address is not available."""
         _config.UNRESTRICTED_STORAGE_SERVICE = True  # every SOP class, private ones too
         _config.LOG_HANDLER_LEVEL = "none"
         options = self._options
@@ -92,7 +92,7 @@ class Receiver:
         log.info("receiving", extra={"host": options.host, "port": self.port})
 
     def close(self) -> None:
-        """Stop listening and abort the associations: what had no status is sent again by its sender."""
+        """Stop listening and abort the associations; senders repeat instances that got no status."""
         if self._server is not None:
             self._server.shutdown()
             for association in self._server.active_associations:
@@ -139,12 +139,12 @@ class Receiver:
 
 
 def object_name(ae_title: str, sop_instance: str) -> str:
-    """Return where an instance of a sender is put; another sender cannot replace it."""
+    """Return the name of an instance of a sender; another sender cannot replace it."""
     return f"{FOLDER}{NOT_PLAIN.sub('_', ae_title.strip())}/{sop_instance}.dcm"
 
 
 def tls_context(options: DimseOptions) -> ssl.SSLContext | None:
-    """Return how connections are encrypted, None without; raises ConfigError for files that are no PEM."""
+    """Return the TLS context of connections, None without TLS; raises ConfigError unless files are PEM."""
     if not options.certificate_file:
         if options.key_file or options.client_ca_file:
             raise ConfigError("dimse.certificate_file: is empty, but TLS needs a certificate")
@@ -164,7 +164,7 @@ def tls_context(options: DimseOptions) -> ssl.SSLContext | None:
 
 
 def check_dimse(options: DimseOptions) -> None:
-    """Raise ConfigError where receiving could not start, or anyone could send."""
+    """Raise ConfigError if receiving could not start, or if anyone could send."""
     Peers.parsed(options.peers)
     tls_context(options)
     if not options.peers and not options.client_ca_file and not options.host.startswith(LOOPBACK):

@@ -27,20 +27,20 @@ CHUNK_BYTES = 256 << 10
 MAX_JSON = 256 << 20
 TIMEOUT_S = 30.0
 KNOWS_S = 1.0
-"""Patience when asked whether a study is known: a script of Orthanc that waits for us blocks Orthanc."""
+"""Time limit for `knows`: a script of Orthanc that waits for us blocks Orthanc."""
 SPOOL_BYTES = 4 << 20
 LIST_IDS = 1000
 REFUSED = (401, 403)
 
 
 class OrthancUnavailable(TransientError):
-    """Orthanc does not answer, refuses the user, or answers what Orthanc never does."""
+    """Orthanc does not answer, refuses the user, or its answer is malformed."""
 
     code = "orthanc_unavailable"
 
 
 class OrthancDamaged(TransientError):
-    """Orthanc cannot give one instance: its file is missing or is not what Orthanc stored."""
+    """Orthanc cannot return one instance: its file is missing or differs from what Orthanc stored."""
 
     code = "orthanc_damaged"
 
@@ -61,7 +61,7 @@ class Changes:
 class OrthancClient:
     """Asks one Orthanc server; `stopped` ends a download early.
 
-    By http.client, which takes 0.2 ms of CPU to receive a CT slice; httpx takes 1.4.
+    Uses http.client, which takes 0.2 ms of CPU to receive a CT slice; httpx takes 1.4.
     """
 
     def __init__(self, options: OrthancOptions, stopped: Callable[[], bool] = lambda: False) -> None:
@@ -111,7 +111,7 @@ class OrthancClient:
         return (instance for one in series for instance in self._of_series(one))
 
     def knows(self, study: str) -> bool:
-        """Return whether Orthanc knows a study; true also where it does not say so within KNOWS_S."""
+        """Return whether Orthanc knows a study; true also if it does not answer within KNOWS_S."""
         try:
             status, _ = self._get(f"/studies/{_checked(study)}", KNOWS_S)
         except OrthancUnavailable as error:
@@ -121,7 +121,7 @@ class OrthancClient:
         return status != 404
 
     def fetch(self, instance: str) -> BinaryIO | None:
-        """Return the file of an instance, its MD5 compared; None where Orthanc does not have it any more.
+        """Return the file of an instance after comparing its MD5; None if Orthanc no longer has it.
 
         Raises
         ------
@@ -134,7 +134,7 @@ class OrthancClient:
             digest = self._download(f"{path}/file", cast(BinaryIO, spool))
             if digest is not None:
                 status, expected = self._get(f"{path}/attachments/dicom/md5")
-                # 404 where it has just been removed, or Orthanc is set up to store no MD5.
+                # 404 if it has just been removed, or if Orthanc is configured to store no MD5.
                 if status != 404 and expected.strip().lower() != digest.encode():
                     raise OrthancDamaged("the bytes have another MD5 than Orthanc has stored")
                 spool.seek(0)
@@ -229,7 +229,7 @@ class OrthancClient:
 
 
 def tls_context(ca_file: str) -> ssl.SSLContext:
-    """Return how servers are verified; raises ConfigError where the file holds no certificates."""
+    """Return the TLS context that verifies servers; raises ConfigError if the file has no certificates."""
     try:
         return ssl.create_default_context(cafile=ca_file or None)
     except (OSError, ValueError) as error:
@@ -266,7 +266,7 @@ def _reached() -> Iterator[None]:
 
 @contextmanager
 def _sense() -> Iterator[None]:
-    """Translate what an answer of another server than Orthanc makes fail."""
+    """Translate the errors that an answer of a server other than Orthanc causes."""
     try:
         yield
     except (KeyError, TypeError, ValueError) as error:

@@ -37,10 +37,10 @@ log = logging.getLogger("dicomlake.orthanc")
 
 FOLDER = "orthanc/"
 PAGE = 100
-"""Changes of one page; after a crash as many are repeated."""
+"""Changes in one page; after a crash at most one page is repeated."""
 TRIES = 3
 MAX_FAILED = 1000
-"""More damaged instances are no accident, such as a storage of Orthanc that is not mounted: do not go on."""
+"""Stop at more damaged instances: something general is wrong, such as an unmounted storage of Orthanc."""
 COMPARE_AFTER = timedelta(days=1)
 
 Show = Callable[[int, int], object]
@@ -70,12 +70,12 @@ class OrthancPoller:
         self._held_up = False
 
     def start(self) -> None:
-        """Poll from now on, in a thread."""
+        """Start to poll, in a thread."""
         self._thread = threading.Thread(target=self._work, name="orthanc", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
-        """Stop and join the thread; what is not finished is repeated at the next start."""
+        """Stop and join the thread; unfinished work is repeated at the next start."""
         self._stop.set()
         self._wake.set()
         if self._thread:
@@ -83,9 +83,9 @@ class OrthancPoller:
         self._client.close()
 
     def request(self, study: str) -> bool:
-        """Ask for all instances of a study, durably; false where Orthanc says that it does not know it.
+        """Request all instances of a study, durably; return False if Orthanc does not know it.
 
-        The running poller looks at once, one in another process at its next round.
+        A poller in this process fetches them at once, one in another process at its next round.
 
         Raises
         ------
@@ -98,7 +98,7 @@ class OrthancPoller:
         return True
 
     def pull(self, show: Show = lambda _, __: None) -> Counter[str]:
-        """Fetch all that is new and return how many instances were stored, unchanged, gone, failed.
+        """Fetch all new instances and return how many were stored, unchanged, gone, failed.
 
         Raises
         ------
@@ -171,10 +171,10 @@ class OrthancPoller:
     def _compare(
         self, position: Position, again: tuple[str, ...], pool: ThreadPoolExecutor, counts: Counter[str]
     ) -> None:
-        """Fetch what Orthanc holds and the landing storage does not, and `again`, what failed before.
+        """Fetch instances that are in Orthanc and not in the landing storage, and `again`, those that failed.
 
-        For what no change tells: changes deleted in Orthanc, or a new database that has come further than the
-        stored position. An ID takes about 90 bytes of memory.
+        This finds what no change reports: changes that were deleted in Orthanc, or a new database whose
+        numbers are above the stored position. An ID takes about 90 bytes of memory.
         """
         began = self._now()
         missing = {bytes.fromhex(one.replace("-", "")) for one in self._client.instances()}

@@ -64,11 +64,11 @@ class State:
         self._artifacts.write(POSITION, json.dumps(asdict(position)).encode(), "application/json")
 
     def request(self, study: str) -> None:
-        """Store durably that a study is to be fetched."""
+        """Store durably that a study must be fetched."""
         self._artifacts.write(REQUESTS + study, b"{}", "application/json")
 
     def requests(self) -> list[str]:
-        """Return the studies that are to be fetched."""
+        """Return the studies that must be fetched."""
         names = (ref.name.rpartition("/")[2] for ref in self._artifacts.list(REQUESTS))
         return [name for name in names if ID.fullmatch(name)]
 

@@ -205,11 +205,14 @@ class BigQueryReader:
         found: dict[str, list[tuple[str, str]] | None] = {}
         with bigquery_errors():
             dataset = self._client.get_dataset(self._place.name, retry=RETRY, timeout=TIMEOUT_S)
-            for name in TABLES:
+            for name in (*TABLES, STUDY_CURRENT.name):
                 table = f"{self._place.name}.{name}"
                 try:
                     policy = self._client.get_iam_policy(table, retry=RETRY, timeout=TIMEOUT_S)
                     found[name] = grants(dataset.access_entries, policy)
+                except NotFound:
+                    if name in TABLES:
+                        raise
                 except Forbidden:  # a viewer may see all but policies
                     found[name] = None
         return found

@@ -1,4 +1,4 @@
-"""SQL of PostgreSQL alone: what makes the tables, and the table `study`.
+"""SQL for PostgreSQL only: the statements that make the tables and keep the table `study`.
 
 `study` holds the rows of the view `studies` in a table of its own, for lists: the newest 50 of 10^5 take a
 millisecond instead of a second. It changes in the transaction that appends rows, so it never lags.
@@ -59,7 +59,7 @@ FILL_STUDIES = (
 
 
 def study_ddl() -> tuple[str, ...]:
-    """Return what makes the table `study` and its indexes."""
+    """Return the statements that make the table `study` and its indexes."""
     columns = ",\n  ".join(column_ddl(column, DIALECT) for column in _STUDY)
     return (
         f"CREATE TABLE IF NOT EXISTS study (\n  {columns},\n  PRIMARY KEY (study_instance_uid)\n)",
@@ -70,13 +70,13 @@ def study_ddl() -> tuple[str, ...]:
 
 
 def table_ddl(table: str) -> tuple[str, ...]:
-    """Return what makes a table and its indexes, long documents compressed by the faster method."""
+    """Return the statements that make a table and its indexes; long documents get the faster compression."""
     create, *indexes = ddl(table, DIALECT)
     return create.replace('"metadata" JSONB', '"metadata" JSONB COMPRESSION lz4'), *indexes
 
 
 def marked_views() -> dict[str, tuple[str, str]]:
-    """Return of each view its SELECT and a mark of it, by which one of an older version is known."""
+    """Return the SELECT of each view, and a mark by which a view of an older version is detected."""
     return {
         name: (select, hashlib.sha256(select.encode()).hexdigest()[:32])
         for name, select in views(DIALECT).items()
@@ -84,7 +84,7 @@ def marked_views() -> dict[str, tuple[str, str]]:
 
 
 def insert(table: Table) -> str:
-    """Return the INSERT of one row; one that was there before is left as it is."""
+    """Return the INSERT of one row; an existing row is left as it is."""
     names = ", ".join(f'"{column.name}"' for column in table.columns)
     marks = ", ".join(["%s"] * len(table.columns))
     once = " ON CONFLICT (row_id) DO NOTHING" if table.kept else ""

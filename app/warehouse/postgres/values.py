@@ -16,7 +16,7 @@ _NO_JSONB = re.compile(r"\\u(0000|d[89a-f])", re.IGNORECASE)
 
 
 class Whole(Loader):
-    """NUMERIC, which sums of BIGINT are, as an int where it is whole, else as a float."""
+    """Loads NUMERIC, the type of sums of BIGINT, as an int if it is whole, else as a float."""
 
     def load(self, data: Any) -> int | float:
         """Return the number."""
@@ -35,7 +35,7 @@ def _json(value: object) -> str:
 
 
 def jsonb(text: str) -> str:
-    """Return JSON text that jsonb takes: U+FFFD stands for what it does not."""
+    """Return JSON text that jsonb accepts: U+FFFD replaces characters that it rejects."""
     if "\\" not in text or not _NO_JSONB.search(text):
         return text
     return json.dumps(_storable(json.loads(text)), ensure_ascii=False, separators=(",", ":"))

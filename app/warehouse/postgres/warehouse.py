@@ -1,9 +1,9 @@
-"""The warehouse in PostgreSQL: one connection that writes, a few that read, all made anew when they break.
+"""The warehouse in PostgreSQL: one connection that writes and a few that read, each reopened when it breaks.
 
     append(rows) ─▶ lock objects and studies ─▶ INSERT .. ON CONFLICT DO NOTHING ─▶ table `study` ─▶ COMMIT
 
-Rows go in by `executemany`, which psycopg sends as one pipeline; a transaction that a row makes fail is
-repeated in halves until that row is alone. Rows come back in Python's types.
+Rows are inserted by `executemany`, which psycopg sends as one pipeline. A transaction that fails because of a
+row is repeated in halves until that row is alone. Rows come back in Python's types.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def postgres_errors() -> Iterator[None]:
 
 
 def _name(exc: psycopg.Error) -> str:
-    """Return the class of an error and its SQLSTATE, where the server gave one."""
+    """Return the class of an error and its SQLSTATE, if the server sent one."""
     return f"{type(exc).__name__} {exc.sqlstate}" if exc.sqlstate else type(exc).__name__
 
 
@@ -247,7 +247,7 @@ class PostgresWarehouse:
 
     @contextmanager
     def _writing(self, passing: tuple[type[psycopg.Error], ...] = ()) -> Iterator[psycopg.Connection[Any]]:
-        """Yield the writer inside a transaction; what is in `passing` is raised as it is."""
+        """Yield the writer inside a transaction; errors in `passing` are raised as they are."""
         with self._lock:
             try:
                 with postgres_errors():

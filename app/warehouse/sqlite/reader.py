@@ -1,4 +1,4 @@
-"""One read-only statement on a SQLite file: what it may do, how long it may take, how much it may answer."""
+"""Run one read-only statement on a SQLite file, with limits on what it may do, its time and its result."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from app.warehouse.sqlite.values import from_values, to_parameters
 from app.warehouse.tables import check_statement
 
 MAX_RESULT_BYTES = 256 << 20
-"""Of a result as Python holds it, and of one value."""
+"""Maximum size of a result in Python's memory, and of one value."""
 _STEPS_BETWEEN_CLOCKS = 10_000
 
-# Result codes of a file that is broken. With those that may pass, they say that the store fails; any other
-# tells that what it was asked is wrong.
+# Result codes of a broken file. With the temporary ones, they mean that the store fails; any other code means
+# that the statement is wrong.
 _BROKEN = frozenset(
     {
         *(sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB),

@@ -44,7 +44,7 @@ def _folder_errors(folder: Path) -> Iterator[None]:
 def _insert(table: Table) -> str:
     names = ", ".join(f'"{column.name}"' for column in table.columns)
     marks = ", ".join("?" * len(table.columns))
-    # An event that comes again makes the same row again: the first stays.
+    # A redelivered event makes the same row again: the first one stays.
     once = " ON CONFLICT (row_id) DO NOTHING" if table.kept else ""
     return f"INSERT INTO {table.name} ({names}) VALUES ({marks}){once}"
 
@@ -53,7 +53,7 @@ _INSERTS = {name: _insert(table) for name, table in TABLES.items()}
 
 
 def _missing_columns(connection: sqlite3.Connection, table: Table) -> list[Column]:
-    """Return what a table of an older version lacks; raises ConfigError for one of another program."""
+    """Return the columns that an older table lacks; raises ConfigError for a table of another program."""
     have = {name for _, name, *_ in connection.execute(f"PRAGMA table_info({table.name})")}
     missing = [column for column in table.columns if have and column.name not in have]
     if any(column.mode == "REQUIRED" for column in missing):
@@ -107,7 +107,7 @@ class _Reader:
 class SqliteWarehouse:
     """Tables in a SQLite file in WAL mode: one writer behind a lock, a read-only connection for each query.
 
-    A few of those are kept for later queries: to open one costs more than to find a study.
+    A few of those stay open for later queries: opening one costs more than finding a study.
     """
 
     dialect = "sqlite"
@@ -186,7 +186,7 @@ class SqliteWarehouse:
             return writer.execute(sql, [json.dumps(list(values))]).rowcount
 
     def clear(self, table: str) -> int:
-        """Remove all rows of a table, and what they left in the file; see Warehouse."""
+        """Remove all rows of a table, and their remains in the file; see Warehouse."""
         check_table(table)
         with self._writing() as writer:
             removed = writer.execute(f"DELETE FROM {table}").rowcount
@@ -282,7 +282,7 @@ class SqliteWarehouse:
         return stat.st_dev, stat.st_ino
 
     def _check_file(self) -> None:
-        # A file that was removed under an open connection would still take rows, and lose them.
+        # A file that was removed under an open connection would still accept rows, and lose them.
         if self._file is not None and self._file != self._identity():
             raise WarehouseUnavailable("the database file was removed or replaced; restart the service")
 

@@ -152,7 +152,7 @@ def test_a_search_by_a_part_of_a_name_without_its_accents(place, browser):
         assert page.locator("tbody tr").count() == 1
         page.get_by_label("Patient name").fill("nobody")
         page.get_by_role("button", name="Search").click()
-        assert page.get_by_text("No study fits").is_visible()
+        assert page.get_by_text("No study matches").is_visible()
 
 
 def test_uploads_show_what_became_of_each_file(place, browser):

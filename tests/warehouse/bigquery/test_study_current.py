@@ -5,6 +5,7 @@ from datetime import date, timedelta
 
 import pytest
 
+from app.jobs import doctor
 from app.warehouse import find
 from app.warehouse.search import Search, is_list, statement
 from app.warehouse.study_current import MAX_LISTED, Recent, merge_script, recent
@@ -110,6 +111,44 @@ def test_pages_and_what_remains(bigquery, merge):
     found = [[one["study_instance_uid"] for one in page.rows] for page in pages]
     assert found == [["1.0", "1.1"], ["1.4", "1.5"]]
     assert [page.remaining for page in pages] == [4, 0]
+
+
+BY_INGEST = ("roles/bigquery.dataEditor", "serviceAccount:ingest@p")
+BY_LISTS = ("roles/bigquery.dataEditor", "serviceAccount:lists@p")
+WRITERS = {"instances": [BY_INGEST], "study_current": [BY_LISTS]}
+
+
+def late(warehouse, hours, writers=WRITERS):
+    """Return the checks of merges, so many hours after noon, by what they say."""
+    return [check.fault for check in doctor.merge_checks(warehouse, writers, at(hours))]
+
+
+def test_the_doctor_sees_that_merges_fail(bigquery, merge):
+    bigquery.append("instances", [instance("1.1.1", 0)])
+    merge(2)
+    bigquery.append("instances", [instance("2.1.1", 3)])
+    assert late(bigquery, 5) == [""]
+    assert late(bigquery, 7) == [
+        "a row of 2026-03-01 15:00 UTC is not in study_current: its scheduled query fails or does not run,"
+        " so each list reads more"
+    ]
+    merge(7)
+    assert late(bigquery, 9) == [""]
+
+
+def test_the_doctor_expects_no_merge_of_a_study_that_is_gone(bigquery, merge):
+    bigquery.append("instances", [instance("1.1.1", 0)])
+    merge(2)
+    bigquery.append("instances", [instance("2.1.1", 3), gone("2.1.1", 3)])
+    merge(8)
+    assert late(bigquery, 9) == [""]
+
+
+def test_the_doctor_sees_a_table_that_was_never_merged(bigquery):
+    bigquery.append("instances", [instance("1.1.1", 0)])
+    assert [fault.partition(":")[0] for fault in late(bigquery, 4)] == ["a row of 2026-03-01 12"]
+    assert late(bigquery, 4, {"instances": [BY_INGEST], "study_current": [BY_INGEST]}) == []  # nobody browses
+    assert late(bigquery, 4, {"instances": [BY_INGEST]}) == []
 
 
 class TestStatements:
