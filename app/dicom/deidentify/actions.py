@@ -349,7 +349,8 @@ class Cleaner:
         raw = self._value(node, scope)
         text = raw.decode("latin-1").strip(" \0")
         parts = text.split("\\")
-        kept = ["" if self.known.spans(part, code=True, days=False) else part for part in parts]
+        dummy = DUMMIES["CS"].decode()
+        kept = [dummy if self.known.spans(part, code=True, days=False) else part for part in parts]
         if kept == parts:
             return element(node.tag, "CS", raw)
         self.counts["swept"] += 1
@@ -427,10 +428,15 @@ class Cleaner:
         return element(node.tag, vr, raw)
 
     def _changed(self, node: Node, vr: str, scope: Scope, old: str, new: str) -> bytes:
-        """Return a text element: as it is if nothing was taken from it, else in the character set at hand."""
+        """Return a text element: as it is if nothing was taken from it, else in the character set at hand.
+
+        A dummy stands for a text of which nothing is left: the attribute may be one that needs a value.
+        """
         if new == old:
             return self._copied(node, vr, scope)
         self.counts["swept"] += 1
+        if not new.strip():
+            return element(node.tag, vr, DUMMY_OF.get(node.tag) or DUMMIES[vr])
         try:
             raw = new.encode("ascii" if new.isascii() else scope.charset.codecs[0])
         except UnicodeError:
