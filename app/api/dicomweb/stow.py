@@ -87,6 +87,7 @@ class Parts:
     def __post_init__(self) -> None:
         self._name, self._value, self._type, self._header = bytearray(), bytearray(), "", 0
         self._body: SpooledTemporaryFile[bytes] | None = None
+        self._before: bytes | None = b"\r\n"  # the first boundary may stand at the very beginning
         self.ended = False
         calls: dict[str, Callable[..., None]] = {
             "on_part_begin": self._begin,
@@ -101,6 +102,13 @@ class Parts:
 
     def feed(self, chunk: bytes) -> None:
         """Take a piece of the body; raises BadEvent where it is no multipart body."""
+        if self._before is not None:  # RFC 2046 5.1.1: text before the first boundary is ignored
+            delimiter, before = b"\r\n--" + self.boundary, self._before + chunk
+            start = before.find(delimiter)
+            if start < 0:
+                self._before = before[1 - len(delimiter) :]
+                return
+            chunk, self._before = before[start + 2 :], None
         try:
             self._parser.write(chunk)
         except MultipartParseError as error:

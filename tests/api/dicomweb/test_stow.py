@@ -1,5 +1,7 @@
 """STOW-RS: what is stored, what is not and why; PS3.18 10.5."""
 
+import gzip
+
 import pytest
 
 from tests import data
@@ -68,6 +70,26 @@ def test_a_body_may_come_in_chunks_that_cut_anything(client, tmp_path):
     pieces = (whole[at : at + 7] for at in range(0, len(whole), 7))
     assert stow(client, pieces).status_code == 200
     assert (tmp_path / "landing/stow/1.2.3/1.2.3.4/1.2.3.4.6.dcm").read_bytes() == second()
+
+
+def test_text_before_the_first_boundary_is_passed_over(client, tmp_path):
+    """RFC 2046 5.1.1: a preamble is to be ignored, whatever stands in it."""
+    whole = b"This is a message in MIME format.\r\n--X\r\n-\r\n" + body(data.ct(**UIDS), second())
+    for size in (len(whole), 7, 1):
+        pieces = (whole[at : at + size] for at in range(0, len(whole), size))
+        assert stow(client, pieces).status_code == 200
+    assert (tmp_path / "landing/stow/1.2.3/1.2.3.4/1.2.3.4.5.dcm").read_bytes() == data.ct(**UIDS)
+
+
+@pytest.mark.parametrize("content_type", [TYPE, "application/dicom"])
+def test_a_compressed_body_is_415(client, content_type):
+    """RFC 9110 8.4: a content coding that is not understood is no fault of the media type's content."""
+    headers = {"Content-Encoding": "gzip"}
+    answer = stow(client, gzip.compress(body(data.ct(**UIDS))), content_type=content_type, **headers)
+    assert (answer.status_code, answer.json()["message"]) == (
+        415,
+        "content-encoding: send the body uncompressed",
+    )
 
 
 def test_the_same_bytes_again_write_nothing_and_others_make_a_version(client, tmp_path):
