@@ -233,14 +233,18 @@ async def stow(request: Request, study: str | None = None) -> Response:
     if busy is not None and not stored:
         raise busy  # 503: the whole request may be sent again
     status = 409 if not stored else 202 if failed else 200
-    return Response(_json(document(base_url(request), stored, failed)), status, media_type=media)
+    base = base_url(request) if services.cleaning is None else None
+    return Response(_json(document(base, stored, failed)), status, media_type=media)
 
 
-def document(base: str, stored: list[Identity], failed: list[Failed]) -> dict[str, Any]:
-    """Return the Store Instances Response, PS3.18 I.2: what was stored where, and what was not and why."""
+def document(base: str | None, stored: list[Identity], failed: list[Failed]) -> dict[str, Any]:
+    """Return the Store Instances Response, PS3.18 I.2: what was stored where, and what was not and why.
+
+    base: URL of DICOMweb; None where the lake de-identifies, so that nothing is found under the UIDs sent.
+    """
     studies = {one.study for one in stored}
     answer: dict[str, Any] = {}
-    if len(studies) == 1:
+    if base and len(studies) == 1:
         answer["00081190"] = {"vr": "UR", "Value": [f"{base}/studies/{studies.pop()}"]}
     if failed:
         answer["00081198"] = {
@@ -254,17 +258,15 @@ def document(base: str, stored: list[Identity], failed: list[Failed]) -> dict[st
         answer["00081199"] = {
             "vr": "SQ",
             "Value": [
-                _referenced(one.sop_class, one.instance)
-                | {
-                    "00081190": {
-                        "vr": "UR",
-                        "Value": [f"{base}/studies/{one.study}/series/{one.series}/instances/{one.instance}"],
-                    }
-                }
-                for one in stored
+                _referenced(one.sop_class, one.instance) | {"00081190": _url_of(base, one)} for one in stored
             ],
         }
     return answer
+
+
+def _url_of(base: str | None, one: Identity) -> dict[str, Any]:
+    url = f"{base}/studies/{one.study}/series/{one.series}/instances/{one.instance}"
+    return {"vr": "UR", "Value": [url]} if base else {"vr": "UR"}
 
 
 def _referenced(sop_class: str, instance: str) -> dict[str, Any]:

@@ -1,10 +1,15 @@
 """STOW-RS: what is stored, what is not and why; PS3.18 10.5."""
 
 import gzip
+from contextlib import closing
 
 import pytest
+from starlette.testclient import TestClient
 
+from app.api import create_app
+from app.services import open_services
 from tests import data
+from tests.conftest import lake_settings
 
 TYPE = 'multipart/related; type="application/dicom"; boundary=XX'
 UIDS = {"StudyInstanceUID": "1.2.3", "SeriesInstanceUID": "1.2.3.4", "SOPInstanceUID": "1.2.3.4.5"}
@@ -141,3 +146,23 @@ def test_absolute_urls_are_those_that_the_client_sees(client):
     }
     answer = stow(client, body(data.ct(**UIDS)), **headers)
     assert answer.json()["00081190"]["Value"] == ["https://lake.example/pacs/dicomweb/studies/1.2.3"]
+
+
+def test_a_lake_that_gives_new_uids_names_no_url_for_those_that_were_sent(tmp_path):
+    """The instance will be under other UIDs, which the sender of the original is not to learn here."""
+    settings = lake_settings(tmp_path, deidentify__profile="basic", deidentify__key="k" * 32)
+    with closing(open_services(settings)) as services:
+        answer = stow(TestClient(create_app(services)), body(data.ct(**UIDS)))
+    assert answer.status_code == 200
+    assert answer.json() == {
+        "00081199": {
+            "vr": "SQ",
+            "Value": [
+                {
+                    "00081150": {"vr": "UI", "Value": [CT_CLASS]},
+                    "00081155": {"vr": "UI", "Value": ["1.2.3.4.5"]},
+                    "00081190": {"vr": "UR"},
+                }
+            ],
+        },
+    }
