@@ -58,7 +58,12 @@ def temporary_files() -> Iterator[None]:
 
 
 async def limited(request: Request) -> AsyncGenerator[bytes, None]:
-    """Yield the body of an upload; raises BodyTooLarge past `browse.max_upload_bytes`."""
+    """Yield the body of an upload.
+
+    Raises BodyTooLarge past `browse.max_upload_bytes`, and UnsupportedBody for a compressed body.
+    """
+    if request.headers.get("content-encoding", "identity") != "identity":
+        raise UnsupportedBody("content-encoding: send the body uncompressed")
     most: int = request.app.state.services.settings.browse.max_upload_bytes
     too_large = BodyTooLarge(f"the body is over {most} bytes; see browse.max_upload_bytes")
     announced = request.headers.get("content-length", "0")

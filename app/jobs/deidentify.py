@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from app.archive import is_archive
 from app.jobs.advice import what_to_do
 from app.jobs.file_content import content_at_hand, files_below
 from app.jobs.ingest import Emit, Line, Progress, at_once
@@ -155,6 +156,8 @@ def _one(file: Path, root: Path, target: Path, cleaning: Cleaning, before: dict[
         if before is not None and before["status"] == CLEAN and _is_newer(copy, file):
             return line | {"output": output.as_posix(), "status": UNCHANGED}
         content = content_at_hand(file)
+        if is_archive(content):  # the lake cleans its members; here each file has one copy
+            raise CannotDeidentify("it is an archive: unpack it, and give the folder of its files")
         with closing(cleaning.clean(content)) as pieces:
             _write(copy, joined(pieces, content, cleaning.room))
     except DicomlakeError as error:

@@ -298,9 +298,13 @@ def _between(
 
 
 def _prefix_between(clean: str, ends: tuple[str, str], bound: Parameters) -> Test:
-    """Return the test that a text lies between two, each compared with as much of it as the end is long."""
+    """Return the test that a text lies between two, each compared with as much of it as the end is long.
+
+    An open end still wants a digit: a text that is no date, as anonymizers leave it, is in no range.
+    """
+    first, last = ends
     compared = [
-        (sign, len(end), bound.bind(end)) for sign, end in zip((">=", "<="), ends, strict=True) if end
+        (sign, len(end), bound.bind(end)) for sign, end in ((">=", first or "0"), ("<=", last or "9"))
     ]
     return lambda value: " AND ".join(
         f"SUBSTR({clean.format(value)}, 1, {length}) {sign} {name}" for sign, length, name in compared

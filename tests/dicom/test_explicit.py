@@ -113,6 +113,15 @@ def test_compressed_frames_are_decoded_and_their_table_goes():
     assert "ExtendedOffsetTableLengths" not in found
 
 
+def test_frames_of_one_bit_are_packed_across_their_border():
+    """PS3.5 8.1.1: three frames of nine pixels are 27 bits, the first of each byte in its lowest bit."""
+    stored = [rle(b"\1" + packed) for packed in (b"\x05\x01", b"\xff\x01", b"\x00\x01")]
+    dataset = picture(
+        encapsulated(*stored), 1, 9, RLE, BitsAllocated=1, NumberOfFrames=3, SOPInstanceUID="1.2.3"
+    )
+    assert reread(explicit(data.part10(dataset, RLE))).PixelData == b"\x05\xff\x03\x04"
+
+
 @pytest.mark.parametrize(
     "name",
     ["MR_small_RLE.dcm", "SC_rgb_rle.dcm", "SC_rgb_rle_16bit.dcm", "SC_rgb_rle_32bit_2frame.dcm"],

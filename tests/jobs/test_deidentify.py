@@ -1,6 +1,7 @@
 """Clean copies of folders: the same shape under other names, a table of what became of each, and a check."""
 
 import csv
+import gzip
 import io
 import os
 import shutil
@@ -15,6 +16,7 @@ from app.cli import cleaning
 from app.config import load
 from app.model.errors import ConfigError
 from app.model.keys import Keys
+from tests.archives import tgz, zipped
 from tests.data import SOP, ct, sr
 from tests.dicom.deidentify.cleaned import SECRET
 
@@ -70,6 +72,20 @@ def test_advice_is_for_copies_and_not_for_dead_letters(source, tmp_path):
     advice = {line["source"]: line.get("do", "") for line in lines if line["status"] == "refused"}
     assert advice["readme.txt"] == ""
     assert advice["report.dcm"].startswith("see docs/deidentification.md")
+
+
+def test_archives_are_refused_as_what_they_are(tmp_path):
+    folder = tmp_path / "source"
+    folder.mkdir()
+    for name, packed in (
+        ("a.zip", zipped([("a.dcm", ct())])),
+        ("b.tgz", tgz([("a.dcm", ct())])),
+        ("c.dcm.gz", gzip.compress(ct())),
+    ):
+        (folder / name).write_bytes(packed)
+    _, lines = run(folder, tmp_path / "clean")
+    told = {(line["code"], line["reason"]) for line in lines}
+    assert told == {("cannot_deidentify", "it is an archive: unpack it, and give the folder of its files")}
 
 
 def test_with_pixels_a_secondary_capture_is_searched_for_text_and_released(tmp_path):

@@ -34,7 +34,7 @@ from tests.system.e2e.service import Service, free_port
 
 need("pynetdicom", find_spec("pynetdicom") is not None, "make .venv/.test")
 
-from pynetdicom import AE  # noqa: E402 - not before it is known to be there
+from pynetdicom import AE, NonPatientObjectPresentationContexts  # noqa: E402 - not before it is known
 from pynetdicom.dimse_primitives import C_STORE  # noqa: E402
 
 from app.sources.dimse.receiver import Receiver, check_dimse, object_name  # noqa: E402
@@ -125,6 +125,16 @@ def test_compressed_instances_stay_as_they_are(receiver, tmp_path):
     sent = {one.file_meta.TransferSyntaxUID: one for one in map(dcmread, files)}
     assert stored.keys() == sent.keys()
     assert all(stored[syntax].get("PixelData") == sent[syntax].get("PixelData") for syntax in sent)
+
+
+def test_objects_without_a_patient_are_taken_too(receiver, tmp_path):
+    """PS3.4 table GG.3-1: hanging protocols, colour palettes and others, which are no images of anyone."""
+    classes = [context.abstract_syntax for context in NonPatientObjectPresentationContexts]
+    assert {"1.2.840.10008.5.1.4.38.1", "1.2.840.10008.5.1.4.39.1"} < set(classes)
+    for number, sop_class in enumerate(classes):
+        assert store(receiver, sop_class, f"1.2.{number}", syntax=ImplicitVRLittleEndian) == 0x0000
+    stored = [dcmread(io.BytesIO(content)) for content in landed(tmp_path).values()]
+    assert sorted(one.file_meta.MediaStorageSOPClassUID for one in stored) == sorted(classes)
 
 
 def test_another_name_than_ours_is_rejected(receiver, tmp_path):

@@ -288,7 +288,13 @@ class SearchContract:
                 "AcquisitionDateTime": "20200110101530.5",
             },
             {"00101030": 80, "00400275": [{"00400009": "S1"}], "0009,OTHER,01": "private"},
-            {"RequestAttributesSequence": "no sequence", "PatientWeight": "heavy", "OperatorsName": None},
+            {
+                "RequestAttributesSequence": "no sequence",
+                "PatientWeight": "heavy",
+                "OperatorsName": None,
+                "AcquisitionDateTime": "removed",
+                "ContentDate": "(removed)",
+            },
         ]
         rows = [row(1, 1, number, metadata=json.dumps(one)) for number, one in enumerate(documents, 1)]
         warehouse.append("instances", [*rows, row(1, 1, 4)])
@@ -312,6 +318,8 @@ class SearchContract:
         assert numbers(ImageComments="*[s*") == ["1"]
         assert numbers(AcquisitionDateTime="20200110-20200111") == ["1"]
         assert numbers(AcquisitionDateTime="-20200109") == []
+        assert numbers(AcquisitionDateTime="2020-") == ["1"]  # text that is no date is in no range
+        assert numbers(ContentDate="-20200109") == []
         private = Match((attribute("0009,ACME 1.0,01"),), "priv*")
         assert [
             one["sop_instance_uid"] for one in find(warehouse, Search("instance", matches=(private,))).rows

@@ -91,6 +91,8 @@ def fields_of(
             fields[tag] = element
     allowed = LEVELS[: LEVELS.index(level) + 1]
     for tag, one in include.items():
+        if tag in ("00080005", "00081190"):  # of the answer itself
+            continue
         if one.creator:
             if level == "instance" and one.row_keys[0] in row.get("more", {}):
                 fields[tag] = _of_document(_private_vr(one, row), row["more"][one.row_keys[0]])
@@ -165,6 +167,8 @@ def _of_document(vr: str, value: Any) -> dict[str, Any]:
     if vr in _BINARY:
         return {"vr": vr, "InlineBinary": value} if isinstance(value, str) else {"vr": vr}
     values = value if isinstance(value, list) else [value]
+    if vr == "US" and any(isinstance(one, int) and one < 0 for one in values):
+        vr = "SS"  # the dictionary has both for some attributes, and names the first
     if vr == "SQ":
         return {"vr": vr, "Value": [_item(item) for item in values if isinstance(item, dict)]}
     if vr == "PN":

@@ -87,6 +87,7 @@ class Parts:
     def __post_init__(self) -> None:
         self._name, self._value, self._type, self._header = bytearray(), bytearray(), "", 0
         self._body: SpooledTemporaryFile[bytes] | None = None
+        self._before: bytes | None = b"\r\n"  # the first boundary may stand at the very beginning
         self.ended = False
         calls: dict[str, Callable[..., None]] = {
             "on_part_begin": self._begin,
@@ -100,7 +101,14 @@ class Parts:
         self._parser = MultipartParser(self.boundary, calls)  # type: ignore[arg-type]
 
     def feed(self, chunk: bytes) -> None:
-        """Take a piece of the body; raises BadEvent if it is no multipart body."""
+        """Take a piece of the body; raises BadEvent where it is no multipart body."""
+        if self._before is not None:  # RFC 2046 5.1.1: text before the first boundary is ignored
+            delimiter, before = b"\r\n--" + self.boundary, self._before + chunk
+            start = before.find(delimiter)
+            if start < 0:
+                self._before = before[1 - len(delimiter) :]
+                return
+            chunk, self._before = before[start + 2 :], None
         try:
             self._parser.write(chunk)
         except MultipartParseError as error:
@@ -234,14 +242,18 @@ async def _stow(request: Request, study: str | None) -> Response:
     if busy is not None and not stored:
         raise busy  # 503: the whole request may be sent again
     status = 409 if not stored else 202 if failed else 200
-    return Response(_json(document(base_url(request), stored, failed)), status, media_type=media)
+    base = base_url(request) if services.cleaning is None else None
+    return Response(_json(document(base, stored, failed)), status, media_type=media)
 
 
-def document(base: str, stored: list[Identity], failed: list[Failed]) -> dict[str, Any]:
-    """Return the Store Instances Response, PS3.18 I.2: what was stored where, and what was not and why."""
+def document(base: str | None, stored: list[Identity], failed: list[Failed]) -> dict[str, Any]:
+    """Return the Store Instances Response, PS3.18 I.2: what was stored where, and what was not and why.
+
+    base: URL of DICOMweb; None where the lake de-identifies, so that nothing is found under the UIDs sent.
+    """
     studies = {one.study for one in stored}
     answer: dict[str, Any] = {}
-    if len(studies) == 1:
+    if base and len(studies) == 1:
         answer["00081190"] = {"vr": "UR", "Value": [f"{base}/studies/{studies.pop()}"]}
     if failed:
         answer["00081198"] = {
@@ -255,17 +267,15 @@ def document(base: str, stored: list[Identity], failed: list[Failed]) -> dict[st
         answer["00081199"] = {
             "vr": "SQ",
             "Value": [
-                _referenced(one.sop_class, one.instance)
-                | {
-                    "00081190": {
-                        "vr": "UR",
-                        "Value": [f"{base}/studies/{one.study}/series/{one.series}/instances/{one.instance}"],
-                    }
-                }
-                for one in stored
+                _referenced(one.sop_class, one.instance) | {"00081190": _url_of(base, one)} for one in stored
             ],
         }
     return answer
+
+
+def _url_of(base: str | None, one: Identity) -> dict[str, Any]:
+    url = f"{base}/studies/{one.study}/series/{one.series}/instances/{one.instance}"
+    return {"vr": "UR", "Value": [url]} if base else {"vr": "UR"}
 
 
 def _referenced(sop_class: str, instance: str) -> dict[str, Any]:

@@ -435,7 +435,7 @@ class Cleaner:
             return self._copied(node, vr, scope)
         self.counts["swept"] += 1
         if old.strip(" \\") and not new.strip(" \\"):
-            return element(node.tag, vr, DUMMIES[vr])
+            return element(node.tag, vr, DUMMY_OF.get(node.tag) or DUMMIES[vr])
         try:
             raw = new.encode("ascii" if new.isascii() else scope.charset.codecs[0])
         except UnicodeError:

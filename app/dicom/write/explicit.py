@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO, cast
 
+import numpy as np
 from pydicom.datadict import tag_for_keyword
 
 from app.dicom.metadata.values import SIZES, WORDS, turned
@@ -54,7 +55,23 @@ class DecodedPixels:
     @property
     def size(self) -> int:
         """Total bytes of all frames."""
+        if self.header.bits_allocated == 1:
+            return -(-self.header.pixels * self.header.frames // 8)
         return len(self.first) * self.header.frames
+
+    def value(self) -> Iterator[bytes]:
+        """Yield the value of Pixel Data in pieces; no padding between one-bit frames (PS3.5 8.1.1)."""
+        if self.header.bits_allocated > 1 or self.header.pixels % 8 == 0:
+            yield from self.frames()
+            return
+        left = np.empty(0, np.uint8)
+        for frame in self.frames():
+            bits = np.unpackbits(np.frombuffer(frame, np.uint8), bitorder="little")[: self.header.pixels]
+            bits = np.concatenate([left, bits])
+            whole = len(bits) - len(bits) % 8
+            yield np.packbits(bits[:whole], bitorder="little").tobytes()
+            left = bits[whole:]
+        yield np.packbits(left, bitorder="little").tobytes()
 
     def frames(self) -> Iterator[bytes]:
         """Yield the frames in order."""
@@ -125,7 +142,7 @@ def _parts(dataset: ObjectDataset, decoded: DecodedPixels | None) -> Iterator[by
             yield head(
                 tag, "OW" if decoded.header.bits_allocated > 8 else "OB", decoded.size + decoded.size % 2
             )
-            yield from decoded.frames()
+            yield from decoded.value()
             yield b"\0" * (decoded.size % 2)
         else:
             yield from writer.element(dataset.nodes[tag])
@@ -153,10 +170,6 @@ def _decoded(dataset: ObjectDataset, limits: DatasetLimits) -> DecodedPixels:
     if header.transfer_syntax in NATIVE:
         text = "the pixel data are in fragments, which the transfer syntax does not allow"
         raise unrenderable(PreviewError.BAD_ENCAPSULATION, text)
-    if header.bits_allocated == 1 and header.frames > 1 and header.pixels % 8:
-        raise unrenderable(
-            PreviewError.UNSUPPORTED_PHOTOMETRIC, "one-bit frames that do not end on a byte boundary"
-        )
     check_size(header, 0, limits)
     first, photometric = _decode(dataset, header, 0, limits)
     return DecodedPixels(dataset, header, limits, first, photometric)

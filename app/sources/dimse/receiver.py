@@ -20,7 +20,7 @@ from app.sources.dimse.peers import Peers
 from app.sources.landing import Landing
 
 try:
-    from pynetdicom import AE, _config, evt
+    from pynetdicom import AE, ALL_TRANSFER_SYNTAXES, NonPatientObjectPresentationContexts, _config, evt
     from pynetdicom.dimse_primitives import C_STORE
     from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]  # made at its import
 
@@ -77,6 +77,8 @@ class Receiver:
         entity.maximum_pdu_size = PDU_BYTES
         entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = options.timeout_s
         entity.add_supported_context(Verification)
+        for context in NonPatientObjectPresentationContexts:  # to pynetdicom they are no storage classes
+            entity.add_supported_context(cast(str, context.abstract_syntax), ALL_TRANSFER_SYNTAXES)
         handlers: list[Any] = [(evt.EVT_REQUESTED, self._admit), (evt.EVT_C_STORE, self._store)]
         try:
             address = options.host, options.port

@@ -226,6 +226,25 @@ def test_more_attributes_are_returned_when_asked_for(lake):
     assert value(everything, "00083002") == "1.2.840.10008.1.2.1"
 
 
+def test_the_character_set_of_an_answer_is_its_own_also_when_asked_for(lake):
+    for path in ("/studies", "/series", "/instances"):
+        for one in search(lake, f"{path}?includefield=SpecificCharacterSet,00081190"):
+            assert one["00080005"] == {"vr": "CS", "Value": ["ISO_IR 192"]}
+            assert value(one, "00081190").startswith("http://testserver/dicomweb/studies/")
+
+
+def test_a_negative_value_has_a_signed_vr(client, services):
+    """Pixel Padding Value is US or SS (PS3.6); -2000 is none of US, so a client could not write it."""
+    lut = Dataset()
+    lut.add_new("LUTDescriptor", "SS", [16, -2000, 16])
+    lut.add_new("LUTData", "OW", bytes(32))
+    put(services, "1.dcm", data.ct(PixelRepresentation=1, PixelPaddingValue=-2000, VOILUTSequence=[lut]))
+    fields = "includefield=PixelPaddingValue,VOILUTSequence"
+    (found,) = search(client, f"/studies/{STUDY}/instances?{fields}")
+    assert found["00280120"] == {"vr": "SS", "Value": [-2000]}
+    assert found["00283010"]["Value"][0]["00283002"] == {"vr": "SS", "Value": [16, -2000, 16]}
+
+
 def test_private_elements_come_with_their_creator(client, services):
     dataset = data.ct_dataset()
     block = dataset.private_block(0x0019, "ACME 1.0", create=True)

@@ -1,8 +1,15 @@
 """STOW-RS: what is stored, what is not and why; PS3.18 10.5."""
 
-import pytest
+import gzip
+from contextlib import closing
 
+import pytest
+from starlette.testclient import TestClient
+
+from app.api import create_app
+from app.services import open_services
 from tests import data
+from tests.conftest import lake_settings
 
 TYPE = 'multipart/related; type="application/dicom"; boundary=XX'
 UIDS = {"StudyInstanceUID": "1.2.3", "SeriesInstanceUID": "1.2.3.4", "SOPInstanceUID": "1.2.3.4.5"}
@@ -70,6 +77,26 @@ def test_a_body_may_come_in_chunks_that_cut_anything(client, tmp_path):
     assert (tmp_path / "landing/stow/1.2.3/1.2.3.4/1.2.3.4.6.dcm").read_bytes() == second()
 
 
+def test_text_before_the_first_boundary_is_passed_over(client, tmp_path):
+    """RFC 2046 5.1.1: a preamble is to be ignored, whatever stands in it."""
+    whole = b"This is a message in MIME format.\r\n--X\r\n-\r\n" + body(data.ct(**UIDS), second())
+    for size in (len(whole), 7, 1):
+        pieces = (whole[at : at + size] for at in range(0, len(whole), size))
+        assert stow(client, pieces).status_code == 200
+    assert (tmp_path / "landing/stow/1.2.3/1.2.3.4/1.2.3.4.5.dcm").read_bytes() == data.ct(**UIDS)
+
+
+@pytest.mark.parametrize("content_type", [TYPE, "application/dicom"])
+def test_a_compressed_body_is_415(client, content_type):
+    """RFC 9110 8.4: a content coding that is not understood is no fault of the media type's content."""
+    headers = {"Content-Encoding": "gzip"}
+    answer = stow(client, gzip.compress(body(data.ct(**UIDS))), content_type=content_type, **headers)
+    assert (answer.status_code, answer.json()["message"]) == (
+        415,
+        "content-encoding: send the body uncompressed",
+    )
+
+
 def test_the_same_bytes_again_write_nothing_and_others_make_a_version(client, tmp_path):
     stow(client, body(data.ct(**UIDS)))
     path = tmp_path / "landing/stow/1.2.3/1.2.3.4/1.2.3.4.5.dcm"
@@ -119,3 +146,23 @@ def test_absolute_urls_are_those_that_the_client_sees(client):
     }
     answer = stow(client, body(data.ct(**UIDS)), **headers)
     assert answer.json()["00081190"]["Value"] == ["https://lake.example/pacs/dicomweb/studies/1.2.3"]
+
+
+def test_a_lake_that_gives_new_uids_names_no_url_for_those_that_were_sent(tmp_path):
+    """The instance will be under other UIDs, which the sender of the original is not to learn here."""
+    settings = lake_settings(tmp_path, deidentify__profile="basic", deidentify__key="k" * 32)
+    with closing(open_services(settings)) as services:
+        answer = stow(TestClient(create_app(services)), body(data.ct(**UIDS)))
+    assert answer.status_code == 200
+    assert answer.json() == {
+        "00081199": {
+            "vr": "SQ",
+            "Value": [
+                {
+                    "00081150": {"vr": "UI", "Value": [CT_CLASS]},
+                    "00081155": {"vr": "UI", "Value": ["1.2.3.4.5"]},
+                    "00081190": {"vr": "UR"},
+                }
+            ],
+        },
+    }

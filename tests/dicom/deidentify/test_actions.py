@@ -121,6 +121,20 @@ def test_known_identifiers_go_from_other_text():
     assert made.AcquisitionContrast == "UNKNOWN"
 
 
+def test_a_text_that_is_an_identifier_as_a_whole_becomes_a_dummy():
+    # SegmentationImage: Algorithm Name is of type 1, and Segment Algorithm Name of type 1C (PS3.3 C.8.20.2).
+    algorithm = item(AlgorithmName="Jane Doe", AlgorithmVersion="1")
+    segment = item(
+        SegmentAlgorithmName="DOE", SegmentationAlgorithmIdentificationSequence=Sequence([algorithm])
+    )
+    for profile in ("basic", "research", "internal"):
+        made = clean(ct(SegmentSequence=Sequence([segment]), PatientPosition="DOE"), profile)
+        (found,) = made.SegmentSequence
+        assert found.SegmentAlgorithmName == "REMOVED"
+        assert found.SegmentationAlgorithmIdentificationSequence[0].AlgorithmName == "REMOVED"
+        assert made.PatientPosition == ""  # of its few allowed values none says nothing
+
+
 def test_coded_strings_stay_when_somebody_is_called_like_them():
     made = clean(ct(PatientName="Chest^Axial"))
     assert made.BodyPartExamined == "CHEST"
