@@ -268,7 +268,8 @@ def event(more, body=b"{}"):
     [
         *((200, get(path)) for path in (b"/", b"/health", b"/ready", b"/metrics", b"/version")),
         *((200, get(path)) for path in (b"/openapi.json", b"/docs")),
-        (405, get(b"/health", b"HEAD")),
+        (200, get(b"/health", b"HEAD")),
+        (405, get(b"/health", b"PUT")),
         (405, get(b"/", b"OPTIONS", ASKING)),
         (405, get(b"/", b"TRACE")),
         (403, get(b"/nowhere")),  # the guard of what shows data comes before the route

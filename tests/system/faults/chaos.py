@@ -43,7 +43,8 @@ BACKLOG = 300
 KILL_S = 2.0
 """Between two kills, on average; from half to one and a half of it."""
 TERMINATED, STILLBORN = 0.2, 0.2
-"""Share of the kills by SIGTERM, and of those of a service that does not answer yet."""
+"""Share of the kills by SIGTERM, and of the lives that may end before they answer."""
+START_S = 60.0
 REPEATED = 0.5
 SETTLED_S = 75
 """So long the queue may stand still at the end before what is found counts."""
@@ -68,18 +69,20 @@ class Chaos:
         self.service.start()
         kept = self.world.furnish()
         assert until(lambda: self._told(kept))
-        kill_at = self._next_kill()
+        kill_at, is_up = self._next_kill(), True
         while len(self._published) < events or not self.counts["SIGKILL"]:
             self._listen()
             if self._published and self._random.random() < REPEATED:
                 self._repeat()
             self._deliver()
             self._act()
+            if not is_up and self.service.healthy():
+                kill_at, is_up = self._next_kill(), True
             if time.monotonic() > kill_at:
-                # On a machine so slow that no life gets beyond its start, there would be no end.
-                if self.service.healthy() or self._random.random() < STILLBORN:
-                    self._kill()
-                kill_at = self._next_kill()
+                self._kill()
+                # If every start were interrupted, a slow machine would never come to an end.
+                starting_s = 0.0 if self._random.random() < STILLBORN else START_S
+                kill_at, is_up = self._next_kill() + starting_s, False
             time.sleep(PAUSE_S)
         findings = self._settle()
         self.counts |= self.service.holds()

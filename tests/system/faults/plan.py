@@ -66,6 +66,11 @@ class Faults:
             self.note(seam=seam, kind=kind)
         return kind
 
+    def one_of(self, count: int) -> int:
+        """Return the place of one of so many."""
+        with self._lock:
+            return self._random.randrange(max(1, count))
+
     def late_s(self) -> float:
         """Return how long something is put off."""
         with self._lock:

@@ -168,21 +168,27 @@ class FaultyBus(LocalBus):
 
     def publish(self, message: Message) -> str:
         """Publish a message, maybe twice, maybe late."""
+        return self._repeated(message, self._publish)
+
+    def publish_all(self, messages: Sequence[Message]) -> None:
+        """Publish them one by one, as `publish` does; one of them at most fails.
+
+        Were each to fail by itself, a large group would hardly ever get through, and would grow meanwhile.
+        """
+        failing = FAULTS.one_of(len(messages))
+        for number, message in enumerate(messages):
+            self._repeated(message, self._publish if number == failing else super().publish)
+
+    def _repeated(self, message: Message, publish: Callable[[Message], str]) -> str:
         kind = FAULTS.draw("Bus.publish", ("twice", "late"))
-        message_id = str(self._publish(message))
+        message_id = str(publish(message))
         if kind == "twice":
-            self._publish(message)
+            publish(message)
         if kind == "late":
             self._put_off_by(message_id, 5 * FAULTS.late_s())
         return message_id
 
-    def publish_all(self, messages: Sequence[Message]) -> None:
-        """Publish them one by one, each as `publish` does."""
-        for message in messages:
-            self.publish(message)
-
-    # The watcher waits for a second after such a fault: at the full rate there would be little else to see.
-    _publish = faulty(LocalBus.publish, BusUnavailable, FAILING, _message("publish", 1), share=0.2)
+    _publish = faulty(LocalBus.publish, BusUnavailable, FAILING, _message("publish", 1))
     dead_letter = faulty(LocalBus.dead_letter, BusUnavailable, FAILING, _message("dead_letter", 1))
 
     def _put_off_by(self, message_id: str, seconds: float) -> None:
