@@ -177,7 +177,7 @@ class FaultyBus(LocalBus):
         """
         failing = FAULTS.one_of(len(messages))
         for number, message in enumerate(messages):
-            self._repeated(message, self._publish if number == failing else super().publish)
+            self._repeated(message, self._publish if number == failing else self._publish_well)
 
     def _repeated(self, message: Message, publish: Callable[[Message], str]) -> str:
         kind = FAULTS.draw("Bus.publish", ("twice", "late"))
@@ -189,6 +189,7 @@ class FaultyBus(LocalBus):
         return message_id
 
     _publish = faulty(LocalBus.publish, BusUnavailable, FAILING, _message("publish", 1))
+    _publish_well = faulty(LocalBus.publish, BusUnavailable, FAILING, _message("publish", 1), share=0)
     dead_letter = faulty(LocalBus.dead_letter, BusUnavailable, FAILING, _message("dead_letter", 1))
 
     def _put_off_by(self, message_id: str, seconds: float) -> None:
