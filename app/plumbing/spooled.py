@@ -5,8 +5,11 @@ from __future__ import annotations
 import pickle
 import tempfile
 from collections.abc import Iterable, Iterator
+from errno import errorcode
 from itertools import islice
 from typing import TypeVar
+
+from app.model.errors import WarehouseUnavailable
 
 T = TypeVar("T")
 AT_ONCE = 1000
@@ -17,12 +20,20 @@ def spooled(rows: Iterable[T]) -> Iterator[T]:
 
     A statement that stays open is expensive for others: SQLite's log grows by all that they append, and
     PostgreSQL keeps all that they replace.
+
+    Raises WarehouseUnavailable if the file cannot be written or read, as on a full disk.
     """
     remaining = iter(rows)
-    with tempfile.TemporaryFile() as file:
-        while batch := list(islice(remaining, AT_ONCE)):
-            pickle.dump(batch, file, pickle.HIGHEST_PROTOCOL)
-        size = file.tell()
-        file.seek(0)
-        while file.tell() < size:
-            yield from pickle.load(file)
+    try:
+        with tempfile.TemporaryFile() as file:
+            while batch := list(islice(remaining, AT_ONCE)):
+                pickle.dump(batch, file, pickle.HIGHEST_PROTOCOL)
+            size = file.tell()
+            file.seek(0)
+            while file.tell() < size:
+                yield from pickle.load(file)
+    except OSError as error:
+        name = errorcode.get(error.errno or 0, type(error).__name__)
+        raise WarehouseUnavailable(
+            f"the rows of a long result do not fit into a temporary file ({name}); make room, or set TMPDIR"
+        ) from error

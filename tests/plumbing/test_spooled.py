@@ -1,10 +1,12 @@
 """Rows for a slow caller: all of them, in order, and the statement is not held open."""
 
 import sqlite3
+import tempfile
 from contextlib import closing
 
 import pytest
 
+from app.model.errors import WarehouseUnavailable
 from app.plumbing.spooled import spooled
 
 
@@ -30,3 +32,9 @@ def test_the_log_of_sqlite_can_be_reused_while_a_caller_is_slow(tmp_path):
         writer.executemany("INSERT INTO numbers VALUES (?)", [(n,) for n in range(5000)])
         assert busy(iter(spooled(reader.execute("SELECT n FROM numbers")))) == 0
         assert busy(reader.execute("SELECT n FROM numbers")) == 1
+
+
+def test_rows_that_do_not_fit_are_an_error_in_one_sentence(monkeypatch):
+    monkeypatch.setattr(tempfile, "TemporaryFile", lambda: open("/dev/full", "r+b", buffering=0))  # noqa: SIM115
+    with pytest.raises(WarehouseUnavailable, match=r"ENOSPC.*; make room, or set TMPDIR"):
+        next(spooled([{"place": 1}]))
